@@ -1,1 +1,9 @@
 //! tandem
+
+pub mod clock;
+pub mod domain;
+pub mod hub;
+pub mod log;
+pub mod repository;
+pub mod room;
+pub mod session;

@@ -1,0 +1,52 @@
+//! The only place that reads the machine's clocks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::domain::RoomTime;
+
+/// Room time on this node: the wall clock as it was at start, carried forward by the steady clock, so that it never
+/// steps back. The cluster adds a measured offset.
+#[derive(Debug, Clone)]
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    wall_micros: i64,
+    started: tokio::time::Instant,
+    offset_micros: AtomicI64,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn start() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_micros = i64::try_from(wall.as_micros()).unwrap_or(i64::MAX);
+        Self(Arc::new(Inner { wall_micros, started: tokio::time::Instant::now(), offset_micros: AtomicI64::new(0) }))
+    }
+
+    /// A clock that starts at a given room time and follows tokio's (pausable) time: for tests and the simulation.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn starting_at(time: RoomTime) -> Self {
+        let inner = Inner {
+            wall_micros: time.as_micros(),
+            started: tokio::time::Instant::now(),
+            offset_micros: AtomicI64::new(0),
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// Room time.
+    pub fn now(&self) -> RoomTime {
+        let elapsed = i64::try_from(self.0.started.elapsed().as_micros()).unwrap_or(i64::MAX);
+        RoomTime::from_micros(self.0.wall_micros + elapsed + self.0.offset_micros.load(Ordering::Relaxed))
+    }
+
+    /// The node's steady time, for intervals that no other node sees.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn instant() -> Instant {
+        Instant::now()
+    }
+}

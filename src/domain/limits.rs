@@ -1,0 +1,102 @@
+//! Every limit in one table: the number, the setting that changes it, the code a client gets when it is passed.
+//! Settings, validation and the table in `docs/OPERATIONS.md` follow from it.
+
+use super::{ErrorCode, Invalid};
+
+/// One line of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitRow {
+    /// The environment variable (and the flag of the same name).
+    pub setting: &'static str,
+    /// The value without configuration.
+    pub default: u64,
+    /// Smallest and largest value that may be configured.
+    pub range: (u64, u64),
+    /// What is limited, and its unit.
+    pub meaning: &'static str,
+    /// What a client gets beyond it, when the limit is on a client.
+    pub code: Option<ErrorCode>,
+}
+
+macro_rules! limits {
+    ($($field:ident, $setting:literal = $default:literal, $lo:literal..=$hi:literal, $code:expr, $meaning:literal;)*) => {
+        /// The limits in force, immutable after start.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Limits { $(#[doc = $meaning] pub $field: u64,)* }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl Limits {
+            /// The table itself.
+            pub const TABLE: &'static [LimitRow] = &[
+                $(LimitRow { setting: $setting, default: $default, range: ($lo, $hi), meaning: $meaning, code: $code },)*
+            ];
+
+            /// Changes one limit by its setting's name. `None`: no such setting.
+            pub fn set(&mut self, setting: &str, value: u64) -> Option<()> {
+                match setting {
+                    $($setting => self.$field = value,)*
+                    _ => return None,
+                }
+                Some(())
+            }
+
+            /// Reads one limit by its setting's name.
+            pub fn value(&self, setting: &str) -> Option<u64> {
+                match setting {
+                    $($setting => Some(self.$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+use ErrorCode::{OutOfRange, Overloaded, PinThrottled, RateLimited, RoomFull, RoomLimit, TooBig};
+
+limits! {
+    username_chars, "MAX_USERNAME_CHARS" = 64, 1..=256, Some(OutOfRange), "characters of a username";
+    chat_chars, "MAX_CHAT_CHARS" = 2000, 1..=16_000, Some(OutOfRange), "characters of a chat message";
+    url_bytes, "MAX_URL_BYTES" = 2048, 64..=16_384, Some(OutOfRange), "bytes of a media URL";
+    custom_bytes, "MAX_CUSTOM_BYTES" = 16_384, 64..=60_000, Some(TooBig), "bytes of a CUSTOM payload";
+    signal_bytes, "MAX_SIGNAL_BYTES" = 32_768, 1024..=60_000, Some(TooBig), "bytes of an offer, answer or candidate";
+    message_bytes, "MAX_MESSAGE_BYTES" = 65_536, 4096..=1_048_576, Some(TooBig), "bytes of a JSON message";
+    position_secs, "MAX_POSITION_SECS" = 604_800, 60..=31_536_000, Some(OutOfRange), "largest position in a film, s";
+    room_members, "MAX_ROOM_MEMBERS" = 200, 1..=10_000, Some(RoomFull), "members of a room";
+    room_bans, "MAX_ROOM_BANS" = 500, 1..=10_000, Some(OutOfRange), "bans of a room";
+    rooms, "MAX_ROOMS" = 50_000, 1..=10_000_000, Some(RoomLimit), "live rooms of a node";
+    sessions, "MAX_SESSIONS" = 100_000, 1..=10_000_000, Some(Overloaded), "sessions of a node";
+    address_sessions, "MAX_SESSIONS_PER_ADDRESS" = 200, 1..=10_000_000, Some(Overloaded), "sessions of one client address (lifted by RATE_LIMITS=off)";
+    joins_per_minute, "MAX_JOINS_PER_MINUTE" = 240, 1..=1_000_000, Some(RateLimited), "JOINs a minute from one client address";
+    messages_per_sec, "MAX_MESSAGES_PER_SEC" = 50, 1..=100_000, Some(RateLimited), "JSON messages a second of one session, sustained";
+    message_burst, "MAX_MESSAGE_BURST" = 200, 1..=100_000, Some(RateLimited), "JSON messages of one session at once";
+    compact_per_sec, "MAX_COMPACT_PER_SEC" = 60, 1..=100_000, Some(RateLimited), "compact messages a second of one session";
+    pin_attempts, "MAX_PIN_ATTEMPTS" = 5, 1..=1000, Some(PinThrottled), "wrong PINs a minute per room and client address";
+    room_queue, "MAX_ROOM_QUEUE" = 4096, 16..=1_000_000, Some(Overloaded), "commands of a room that wait for their commit";
+    outbox_bytes, "MAX_OUTBOX_BYTES" = 1_048_576, 65_536..=67_108_864, None, "bytes that wait for a slow reader before its session ends with SLOW_CONSUMER";
+    write_stall_secs, "WRITE_STALL_SECS" = 10, 1..=300, None, "a write that makes no progress for this long ends the session, s";
+    join_timeout_secs, "JOIN_TIMEOUT_SECS" = 10, 1..=300, None, "time for the first JOIN of a session, s";
+    heartbeat_secs, "HEARTBEAT_SECS" = 5, 1..=60, None, "interval of the server's WebSocket pings, s";
+    idle_secs, "IDLE_SECS" = 15, 3..=300, None, "silence after which a session ends, s";
+    grace_secs, "MEMBER_GRACE_SECS" = 30, 0..=3600, None, "how long a lost connection keeps its membership, s";
+    gate_deadline_ms, "GATE_DEADLINE_MS" = 7000, 500..=60_000, None, "longest wait of a ready gate, ms";
+    gate_quorum_ms, "GATE_QUORUM_MS" = 3000, 100..=60_000, None, "wait of a ready gate after which two thirds of the awaited members are enough, ms";
+    max_lead_ms, "MAX_LEAD_MS" = 500, 0..=2000, None, "largest lead of a scheduled command, ms";
+    event_age_days, "EVENT_AGE_DAYS" = 30, 1..=3650, None, "age after which audit events are pruned, days";
+    short_link_hours, "SHORT_LINK_HOURS" = 4, 1..=8760, None, "life of a short link from its last use, hours";
+}
+
+impl Limits {
+    /// Refuses a text that is empty or longer than `max` characters.
+    pub fn check_chars(what: &str, text: &str, max: u64) -> Result<(), Invalid> {
+        let count = text.chars().count() as u64;
+        if count == 0 || count > max {
+            return Err(Invalid::new(OutOfRange, format!("{what} must have 1-{max} characters")));
+        }
+        Ok(())
+    }
+}

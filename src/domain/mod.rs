@@ -1,0 +1,93 @@
+//! The words of the field as types, parsed at the edge: whoever holds a [`RoomId`] need not check it again.
+//!
+//! Imports nothing of this crate. Every limit on what a client may say is in [`Limits`]; every refusal carries an
+//! [`ErrorCode`]; every end of a session a [`CloseCode`].
+
+mod codes;
+mod id;
+mod limits;
+mod media;
+mod secret;
+mod text;
+mod time;
+
+pub use codes::{CloseCode, ErrorCode, Invalid};
+pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};
+pub use limits::{LimitRow, Limits};
+pub use media::{HostPattern, MediaTime, MediaUrl, Rate, UrlPolicy};
+pub use secret::{Pin, PinHash, ResumeToken, TokenHash};
+pub use text::{ChatText, Namespace, Username};
+pub use time::RoomTime;
+
+use serde::{Deserialize, Serialize};
+
+/// A place in a room's total order. `epoch` is the room's creation time (ms), so a room that ended and came back is
+/// always later than its predecessor; `seq` counts the events of the epoch from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Head {
+    /// The room's life: ms since the Unix epoch at its creation.
+    pub epoch: u64,
+    /// The number of the last event.
+    pub seq: u64,
+}
+
+/// Which dialect a member speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dialect {
+    /// tandem.watch v2: JSON over WebSocket, no tokens, never answers for a seek of its own.
+    V2,
+    /// This protocol.
+    V3,
+}
+
+impl Dialect {
+    /// The number on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
+}
+
+/// What carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// HTTP/3 extended CONNECT over QUIC.
+    WebTransport,
+    /// RFC 6455 over HTTP/1.1 (TLS or plain).
+    WebSocket,
+    /// In process, for tests and the simulation.
+    Memory,
+}
+
+impl TransportKind {
+    /// The name on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebTransport => "webtransport",
+            Self::WebSocket => "websocket",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// One member's report of where its player stands: kept for the latest only, never committed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tick {
+    /// The member's slot; the server writes it.
+    pub slot: Slot,
+    /// The sender's own counter (wrapping).
+    pub seq: u32,
+    /// Whether the film moves.
+    pub playing: bool,
+    /// Whether the sender is the host; the server writes it.
+    pub from_host: bool,
+    /// Position in the film.
+    pub position: MediaTime,
+    /// The room time at which `position` was true.
+    pub at: RoomTime,
+    /// Playback rate.
+    pub rate: Rate,
+}

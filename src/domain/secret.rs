@@ -1,0 +1,128 @@
+//! Things that must not print themselves: PINs and resume tokens. Rooms keep only their hashes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{ErrorCode, Invalid};
+
+/// A room's PIN as somebody typed it.
+#[derive(Clone)]
+pub struct Pin(String);
+
+impl Pin {
+    /// 4–32 printable characters.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let count = text.chars().take(33).count();
+        if !(4..=32).contains(&count) || text.chars().any(char::is_control) {
+            return Err(Invalid::new(ErrorCode::BadPinFormat, "a PIN is 4-32 printable characters"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// argon2id over the PIN with a fresh salt. Takes milliseconds of CPU: not for the async threads.
+    pub fn hash(&self) -> Result<PinHash, Invalid> {
+        let hash = hasher()
+            .hash_password(self.0.as_bytes())
+            .map_err(|error| Invalid::new(ErrorCode::Internal, format!("PIN hash: {error}")))?;
+        Ok(PinHash(hash.to_string().into()))
+    }
+
+    /// Whether this PIN made that hash. Takes as long as [`Pin::hash`].
+    pub fn matches(&self, hash: &PinHash) -> bool {
+        argon2::PasswordHash::new(&hash.0)
+            .is_ok_and(|parsed| hasher().verify_password(self.0.as_bytes(), &parsed).is_ok())
+    }
+}
+
+/// OWASP's smaller argon2id profile (7 MiB, 5 passes): guesses are throttled per room and address on top of it.
+fn hasher() -> argon2::Argon2<'static> {
+    let params = argon2::Params::new(7 * 1024, 5, 1, None).unwrap_or_default();
+    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin(…)")
+    }
+}
+
+/// An argon2 hash in PHC form.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PinHash(Arc<str>);
+
+impl PinHash {
+    /// The PHC text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PinHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PinHash(…)")
+    }
+}
+
+/// What proves to be a member: 128 random bits, shown once.
+#[derive(Clone)]
+pub struct ResumeToken(String);
+
+impl ResumeToken {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()))
+    }
+
+    /// As a client presents it. Any text: a wrong one matches nothing.
+    pub fn presented(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// What the room keeps. A plain hash is enough: the token has 128 random bits.
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The text, for the member itself only.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResumeToken(…)")
+    }
+}
+
+/// SHA-256 of a resume token; compared in constant time.
+#[derive(Clone, Copy, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// From raw bytes; the simulation makes its own.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl PartialEq for TokenHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}

@@ -1,0 +1,177 @@
+//! The log (the sequencer): gives every room one total order on every node.
+//!
+//! ```text
+//! hub ── commit(room, expected head, events, patch) ──► log ── Committed | Conflict(latest snapshot)
+//! hub ◄── follow(): every commit of the rooms subscribed to, in order, own ones too ── log
+//! ```
+//!
+//! Guarantees that every implementation gives, held by one contract suite:
+//! 1. `commit` is a compare-and-set on the head: of two commits that expect the same head one succeeds, the other gets
+//!    the latest snapshot. State, fan-out and audit move together or not at all.
+//! 2. When `commit` says `Committed`, the commit survives `kill -9` of any single process.
+//! 3. A follower of a room gets its commits in order, each at least once; what it can't be given it hears of as a
+//!    [`Followed::Gap`]. Subscribe first, then `load`: nothing falls between.
+//! 4. The ephemeral lane ([`Log::publish`]) promises nothing but order per publisher.
+//!
+//! The log knows no room logic: events, fields and snapshots are bytes that the hub's record codec made.
+
+pub mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::domain::{Head, NodeId, RoomId, RoomTime, UserId};
+
+/// One node's door to the log.
+pub trait Log: Send + Sync + 'static {
+    /// Appends to a room if its head is still `commit.expected`. Errors are transient: nothing is known of the outcome,
+    /// the caller loads and decides again.
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Outcome, LogError>>;
+
+    /// The latest state of a room; `None`: never was, or ended.
+    fn load<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Option<Snapshot>, LogError>>;
+
+    /// From now on [`Log::follow`] reports this room's commits. Idempotent.
+    fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<(), LogError>>;
+
+    /// No longer.
+    fn unsubscribe(&self, room: &RoomId);
+
+    /// The next report. One follower a node: only the hub calls it.
+    fn follow(&self) -> BoxFuture<'_, Followed>;
+
+    /// Sends an ephemeral message to other nodes: all that follow the room, or only `to`. Never blocks; may be lost.
+    fn publish(&self, room: &RoomId, to: Option<&NodeId>, message: Bytes);
+}
+
+/// What a node appends.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Where.
+    pub room: RoomId,
+    /// The head that the decision was made on.
+    pub expected: Head,
+    /// The head afterwards: the last entry's.
+    pub next: Head,
+    /// The events, in order.
+    pub entries: Arc<[Entry]>,
+    /// What changed in the stored state.
+    pub patch: Patch,
+    /// What the repositories show of the room afterwards.
+    pub row: RoomRow,
+}
+
+/// One event as the log keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its place.
+    pub head: Head,
+    /// When it was decided.
+    pub at: RoomTime,
+    /// The name in the audit.
+    pub kind: &'static str,
+    /// Who did it, or whom it concerns.
+    pub user: Option<UserId>,
+    /// The event, for replicas.
+    pub body: Bytes,
+    /// The event as the audit may keep it: JSON without chat texts, hashes and tokens.
+    pub audit: Bytes,
+}
+
+/// Changed fields of a room's stored state. `fields`: `None` deletes. `clear` first deletes all (a new epoch, or the end).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Patch {
+    /// Delete every field before setting.
+    pub clear: bool,
+    /// Field → value.
+    pub fields: BTreeMap<String, Option<Bytes>>,
+}
+
+/// The columns that people query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoomRow {
+    /// The host.
+    pub host: Option<UserId>,
+    /// The film.
+    pub url: Option<String>,
+    /// Position at `at`, s.
+    pub position: f64,
+    /// Whether it moves.
+    pub playing: bool,
+    /// When the position was true.
+    pub at: RoomTime,
+    /// Guest control.
+    pub guest_control: bool,
+    /// The epoch is over.
+    pub ended: bool,
+    /// Members whose row changed.
+    pub users: Vec<UserRow>,
+}
+
+/// A member as the repositories show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UserRow {
+    /// Who.
+    pub user: UserId,
+    /// Called what.
+    pub name: String,
+    /// Its slot.
+    pub slot: u16,
+    /// When it joined.
+    pub joined_at: RoomTime,
+    /// Whether it has a session.
+    pub connected: bool,
+    /// When it left for good.
+    pub left_at: Option<RoomTime>,
+}
+
+/// A room's stored state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Which room.
+    pub room: RoomId,
+    /// At which place.
+    pub head: Head,
+    /// Field → value.
+    pub fields: BTreeMap<String, Bytes>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It is the room's next piece, durable.
+    Committed,
+    /// Somebody was faster: decide again on this. `None`: the room has ended, or was lost.
+    Conflict(Option<Snapshot>),
+}
+
+/// What a follower hears.
+#[derive(Debug, Clone)]
+pub enum Followed {
+    /// A commit of a subscribed room.
+    Commit {
+        /// Which room.
+        room: RoomId,
+        /// Head before.
+        expected: Head,
+        /// The events.
+        entries: Arc<[Entry]>,
+    },
+    /// An ephemeral message of another node.
+    Ephemeral {
+        /// Which room.
+        room: RoomId,
+        /// What [`Log::publish`] was given.
+        message: Bytes,
+    },
+    /// Something may be missing: load the room (`None`: every room) again.
+    Gap(Option<RoomId>),
+}
+
+/// The log can't answer now.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the log is unavailable: {0}")]
+pub struct LogError(pub String);

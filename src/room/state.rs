@@ -1,0 +1,187 @@
+//! What a room is at one head.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Control, Gate};
+use crate::domain::{
+    Dialect, Head, MediaTime, MediaUrl, PinHash, Rate, RoomId, RoomTime, SessionRef, Slot, TokenHash, TransportKind,
+    UserId, Username,
+};
+
+/// Where the film stands, for all time until the next event: at `t >= at` it is at
+/// `position + (playing ? (t - at) * rate : 0)`; before `at`, at `position`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Playback {
+    /// Position at `at`.
+    pub position: MediaTime,
+    /// Speed while playing.
+    pub rate: Rate,
+    /// Whether the film moves.
+    pub playing: bool,
+    /// The moment at which `position` is true; may lie ahead (a scheduled start).
+    pub at: RoomTime,
+    /// The event that set it.
+    pub seq: u64,
+}
+
+impl Playback {
+    /// Where the film stands at `now`.
+    pub fn position_at(&self, now: RoomTime) -> MediaTime {
+        if self.playing && now > self.at {
+            self.position.moved(now.seconds_since(self.at) * self.rate.factor())
+        } else {
+            self.position
+        }
+    }
+}
+
+/// What makes two PLAY_PAUSE or SEEK commands of one member the same: v2 clients send theirs twice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControlKey {
+    /// `None`: a seek.
+    pub control: Option<Control>,
+    /// As sent.
+    pub position: Option<MediaTime>,
+    /// As sent (`eventTimestamp`).
+    pub true_at: Option<RoomTime>,
+    /// When the room took it.
+    pub taken: RoomTime,
+}
+
+/// How a member is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Connection {
+    /// Over this session.
+    Live(SessionRef),
+    /// Not at the moment; it stays a member until then.
+    Lost {
+        /// End of the grace time.
+        until: RoomTime,
+    },
+}
+
+/// A person in the room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Called what.
+    pub name: Username,
+    /// Its number in compact messages.
+    pub slot: Slot,
+    /// When it joined. Slots are given in this order too, so the longest-joined has the smallest slot.
+    pub joined_at: RoomTime,
+    /// How it is reached.
+    pub connection: Connection,
+    /// Which dialect it speaks.
+    pub dialect: Dialect,
+    /// What carries it (or carried it last).
+    pub transport: TransportKind,
+    /// Hash of the token given last.
+    pub token: TokenHash,
+    /// The one before, valid until the newer one is first used: the answer that carried the newer one may be lost.
+    pub previous_token: Option<TokenHash>,
+    /// Its last commands (at most 8, at most 10 s old).
+    pub recent: VecDeque<ControlKey>,
+}
+
+impl Member {
+    /// Whether it has a session now.
+    pub fn is_live(&self) -> bool {
+        matches!(self.connection, Connection::Live(_))
+    }
+
+    /// Whether this is its session.
+    pub fn is_on(&self, session: &SessionRef) -> bool {
+        matches!(&self.connection, Connection::Live(on) if on == session)
+    }
+
+    /// Whether the token proves this member.
+    pub fn knows(&self, token: &TokenHash) -> bool {
+        self.token == *token || self.previous_token.as_ref() == Some(token)
+    }
+}
+
+/// A room at one head. Fields are readable within the crate; only `apply` writes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Room {
+    pub(crate) id: RoomId,
+    pub(crate) head: Head,
+    pub(crate) created_at: RoomTime,
+    pub(crate) host: Option<UserId>,
+    pub(crate) guest_control: bool,
+    pub(crate) pin: Option<PinHash>,
+    pub(crate) url: Option<MediaUrl>,
+    pub(crate) playback: Playback,
+    pub(crate) gate: Option<Gate>,
+    pub(crate) next_gate: u32,
+    pub(crate) next_slot: u16,
+    pub(crate) bans: BTreeSet<UserId>,
+    pub(crate) members: BTreeMap<UserId, Member>,
+}
+
+impl Room {
+    /// A room in which nobody is: what there is before the first JOIN and after the last LEAVE.
+    pub fn vacant(id: RoomId, head: Head) -> Self {
+        Self {
+            id,
+            head,
+            created_at: RoomTime::default(),
+            host: None,
+            guest_control: false,
+            pin: None,
+            url: None,
+            playback: Playback {
+                position: MediaTime::ZERO,
+                rate: Rate::NORMAL,
+                playing: false,
+                at: RoomTime::default(),
+                seq: 0,
+            },
+            gate: None,
+            next_gate: 1,
+            next_slot: 1,
+            bans: BTreeSet::new(),
+            members: BTreeMap::new(),
+        }
+    }
+
+    /// The room's name.
+    pub fn id(&self) -> &RoomId {
+        &self.id
+    }
+
+    /// Its place in its total order.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_vacant(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// A member by id.
+    pub fn member(&self, user: &UserId) -> Option<&Member> {
+        self.members.get(user)
+    }
+
+    /// Whether this member is the host.
+    pub fn is_host(&self, user: &UserId) -> bool {
+        self.host.as_ref() == Some(user)
+    }
+
+    /// Whether this member may move the playback.
+    pub fn may_control(&self, user: &UserId) -> bool {
+        self.is_host(user) || (self.guest_control && self.members.contains_key(user))
+    }
+
+    /// When [`Command::Deadline`](super::Command::Deadline) is due: the first grace time or the gate.
+    pub fn next_deadline(&self) -> Option<RoomTime> {
+        let grace = self.members.values().filter_map(|member| match member.connection {
+            Connection::Lost { until } => Some(until),
+            Connection::Live(_) => None,
+        });
+        grace.chain(self.gate.as_ref().map(Gate::next_deadline)).min()
+    }
+}

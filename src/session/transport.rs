@@ -1,0 +1,92 @@
+//! What the session loop asks of a transport.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::domain::{CloseCode, TransportKind};
+
+/// A connection that was accepted, before any message.
+pub trait Transport: Send {
+    /// Its reading half.
+    type Inbound: Inbound;
+    /// Its writing half.
+    type Outbound: Outbound;
+
+    /// What carries it.
+    fn kind(&self) -> TransportKind;
+
+    /// Where the client is.
+    fn peer(&self) -> IpAddr;
+
+    /// Both halves work at the same time, from one task.
+    fn split(self) -> (Self::Inbound, Self::Outbound);
+}
+
+/// The reading half. `next` is cancel-safe: a dropped call loses nothing.
+pub trait Inbound: Send {
+    /// The next frame. An error or `Closed` is final.
+    fn next(&mut self) -> impl Future<Output = Result<Frame, TransportError>> + Send;
+}
+
+/// The writing half.
+pub trait Outbound: Send {
+    /// Writes frames in order and flushes once. Not cancel-safe: a dropped call may leave half a message on the wire, so
+    /// the session only drops it to end. Compact frames may be lost; messages may not. A compact frame that doesn't fit now is dropped.
+    fn send(&mut self, frames: &mut Vec<Outgoing>) -> impl Future<Output = Result<(), TransportError>> + Send;
+
+    /// Asks the peer for a sign of life, which comes back as [`Frame::Alive`] or any frame. Does nothing where the
+    /// transport keeps its own.
+    fn ping(&mut self) -> impl Future<Output = Result<(), TransportError>> + Send;
+
+    /// Round trip as the transport measures it.
+    fn rtt(&self) -> Option<Duration>;
+
+    /// Ends the connection with code and reason (≤ 120 bytes), flushed as far as the peer takes it; bounded by the caller.
+    fn close(self, code: CloseCode, reason: &str) -> impl Future<Output = ()> + Send;
+}
+
+/// What arrives.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// A JSON message, not checked. It may alias the transport's read buffer: copy what you keep.
+    Message(Bytes),
+    /// A compact message, not checked.
+    Compact(Bytes),
+    /// A sign of life without content (pong). `rtt` when it answers a ping of ours.
+    Alive {
+        /// Time since that ping.
+        rtt: Option<Duration>,
+    },
+    /// The peer ended in order, with its code.
+    Closed(u32),
+}
+
+/// What leaves. Payloads are shared by all receivers.
+#[derive(Debug, Clone)]
+pub enum Outgoing {
+    /// UTF-8 JSON.
+    Message(Bytes),
+    /// A compact message.
+    Compact(Bytes),
+    /// Tell the peer to go soon (WebTransport's DRAIN capsule; nothing elsewhere).
+    Drain,
+}
+
+/// How a transport fails.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The connection is gone without a close.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// The peer broke the transport's rules; the session is closed with this code.
+    #[error("{reason}")]
+    Violation {
+        /// How it is closed.
+        code: CloseCode,
+        /// What it did.
+        reason: String,
+    },
+}
