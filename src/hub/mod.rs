@@ -1,3 +1,342 @@
 //! The hub: replicas of the rooms that have a session on this node, and the road from a command to everybody's outbox.
+//!
+//! ```text
+//! session ─ join / submit ─► cell.queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► outlets
+//!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────────► outlets
+//! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head)
+//! ```
+//!
+//! Guarantees:
+//! * What a session submits to a room is decided in the order submitted; its reply comes after the events it caused.
+//! * ROOM_STATE is the first thing a joiner hears of a room, and every event after that head follows, once, in order.
+//! * A command is acknowledged only when the log says that it is durable. When the log can't say, the command is refused
+//!   with UNAVAILABLE; what the hub itself must see through (a lost connection, a deadline) is tried until it is in.
+//! * One commit a room is in flight; what queues up meanwhile shares the next one.
+//!
+//! One lock a room ([`cell::Cell`]), held for moments and never across an await.
 
+mod cell;
+mod committer;
+mod drift;
+mod ephemeral;
+mod follower;
+mod join;
 pub mod outlet;
+mod record;
+mod throttle;
+mod timers;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::domain::{Limits, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, UserId};
+use crate::log::{Log, Snapshot};
+use crate::room::{Actor, Command, Room};
+use cell::{Cell, Queued, Resolve};
+pub use outlet::{JoinRequest, Outlet, Refusal};
+use throttle::Throttle;
+use timers::Timers;
+
+/// What the hub is made of.
+#[derive(Clone)]
+pub struct HubParts {
+    /// This node's name.
+    pub node: NodeId,
+    /// Room time.
+    pub clock: Clock,
+    /// Limits.
+    pub limits: Arc<Limits>,
+    /// Whether per-address and per-room rates hold (`RATE_LIMITS`).
+    pub rates: bool,
+    /// The sequencer.
+    pub log: Arc<dyn Log>,
+    /// Where its tasks run.
+    pub tracker: TaskTracker,
+    /// Ends its tasks.
+    pub stop: CancellationToken,
+}
+
+/// A handle to the hub; clones share it.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    parts: HubParts,
+    rooms: Mutex<HashMap<RoomId, Arc<Cell>>>,
+    timers: Timers,
+    pin_attempts: Throttle<(RoomId, std::net::IpAddr)>,
+    joins: Throttle<std::net::IpAddr>,
+    /// argon2 runs this many at a time: a flood of PINs must not take every core.
+    hashers: Semaphore,
+    draining: AtomicBool,
+    next_session: AtomicU64,
+}
+
+/// What a session holds of a room: proof that JOIN succeeded.
+#[derive(Clone)]
+pub struct Membership {
+    cell: Arc<Cell>,
+    actor: Actor,
+}
+
+impl Membership {
+    /// Which room.
+    pub fn room(&self) -> &RoomId {
+        self.cell.id()
+    }
+
+    /// As whom, over which session.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+}
+
+/// How a session leaves a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// LEAVE: gone for good.
+    Left,
+    /// The connection ended: the grace time begins.
+    Lost,
+}
+
+/// Counts for diagnostics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HubStatus {
+    /// Rooms with a replica here.
+    pub rooms: usize,
+    /// Members of these rooms.
+    pub members: usize,
+    /// Members with a session on this node.
+    pub attached: usize,
+    /// Rooms whose last commit failed.
+    pub degraded_rooms: usize,
+}
+
+impl Hub {
+    /// Starts the hub's tasks (timers, follower) on `parts.tracker`.
+    pub fn start(parts: HubParts) -> Self {
+        let limits = Arc::clone(&parts.limits);
+        let hub = Self(Arc::new(Inner {
+            timers: Timers::default(),
+            pin_attempts: Throttle::new(limits.pin_attempts, Duration::from_secs(60)),
+            joins: Throttle::new(limits.joins_per_minute, Duration::from_secs(60)),
+            hashers: Semaphore::new(2),
+            rooms: Mutex::default(),
+            draining: AtomicBool::new(false),
+            // A restarted node must not repeat the session ids that its rooms still remember.
+            next_session: AtomicU64::new(u64::from(rand::random::<u32>()) << 20),
+            parts,
+        }));
+        let (tracker, stop) = (hub.0.parts.tracker.clone(), hub.0.parts.stop.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(timers::run(hub.clone())));
+        tracker.spawn(stop.run_until_cancelled_owned(follower::run(hub.clone())));
+        hub
+    }
+
+    /// A name for a new session.
+    pub fn new_session(&self) -> SessionRef {
+        SessionRef { node: self.node().clone(), id: self.0.next_session.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Brings rooms back that outlived the process: their playback runs on, and whoever was connected has the grace
+    /// time, from now, to come back.
+    pub fn recover(&self, snapshots: Vec<Snapshot>) -> usize {
+        let mut recovered = 0;
+        for snapshot in snapshots {
+            match record::room(&snapshot) {
+                Ok(room) if !room.is_vacant() => {
+                    let cell = Cell::restored(room);
+                    self.0.rooms.lock().insert(cell.id().clone(), Arc::clone(&cell));
+                    let orphans = cell.lock().room.live_sessions();
+                    for (user, session) in orphans {
+                        self.enqueue(&cell, Command::Disconnect { user, session }, Resolve::Insist);
+                    }
+                    let deadline = cell.lock().room.next_deadline();
+                    self.0.timers.schedule(cell.id(), deadline);
+                    recovered += 1;
+                }
+                Ok(_) => {}
+                // One broken room must not keep the others from coming back.
+                Err(error) => tracing::error!(room = %snapshot.room, %error, "a stored room can't be read; left out"),
+            }
+        }
+        recovered
+    }
+
+    /// How far ahead a playback command must lie so that every member here has heard it by then: the largest
+    /// round trip among them and a frame, at most `MAX_LEAD_MS`.
+    pub fn lead(&self, membership: &Membership) -> Duration {
+        self.lead_of(&membership.cell)
+    }
+
+    fn lead_of(&self, cell: &Cell) -> Duration {
+        const FRAME: Duration = Duration::from_millis(20);
+        let slowest = cell.lock().attached.iter().filter_map(|member| member.outlet.rtt()).max().unwrap_or_default();
+        (slowest + FRAME).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
+    }
+
+    /// Asks the room for something. The answer goes to the member's outlet: an ACK when `reference` is given, or
+    /// ERROR when refused; events before it.
+    pub fn submit(&self, membership: &Membership, command: Command, request: &'static str, reference: Option<u64>) {
+        let resolve = Resolve::Reply { session: membership.actor.session.clone(), request, reference };
+        self.enqueue(&membership.cell, command, resolve);
+    }
+
+    /// The session's part in the room ends.
+    pub fn depart(&self, membership: Membership, how: Departure) {
+        let Membership { cell, actor } = membership;
+        cell.lock().detach(&actor.session);
+        let command = match how {
+            Departure::Left => Command::Leave { by: actor },
+            // A planned stop is no loss: the members come back with their tokens, and nobody saw them go.
+            Departure::Lost if self.is_draining() => return,
+            Departure::Lost => Command::Disconnect { user: actor.user, session: actor.session },
+        };
+        self.enqueue(&cell, command, Resolve::Insist);
+    }
+
+    /// From now on nobody joins; every member is told to come back after a jittered time.
+    pub fn drain(&self, spread: Duration) {
+        self.0.draining.store(true, Ordering::Relaxed);
+        let cells: Vec<_> = self.0.rooms.lock().values().cloned().collect();
+        for cell in cells {
+            cell.lock().announce_reconnect(spread, self.now());
+        }
+    }
+
+    /// Whether a planned stop has begun.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether the room lives here.
+    pub fn has_room(&self, room: &RoomId) -> bool {
+        self.find(room).is_some_and(|cell| !cell.lock().room.is_vacant())
+    }
+
+    /// Whether the token proves to be that member of that room.
+    pub fn authorize(&self, room: &RoomId, user: &UserId, token: &ResumeToken) -> bool {
+        let hash = token.hash();
+        self.find(room).is_some_and(|cell| cell.lock().room.member(user).is_some_and(|member| member.knows(&hash)))
+    }
+
+    /// Counts.
+    pub fn status(&self) -> HubStatus {
+        let cells: Vec<_> = self.0.rooms.lock().values().cloned().collect();
+        let mut status = HubStatus { rooms: cells.len(), ..HubStatus::default() };
+        for cell in cells {
+            let state = cell.lock();
+            status.members += state.room.member_count();
+            status.attached += state.attached.len();
+            status.degraded_rooms += usize::from(state.degraded);
+        }
+        status
+    }
+
+    /// A copy of a room's replica, for diagnostics and tests.
+    pub fn inspect(&self, room: &RoomId) -> Option<Room> {
+        self.find(room).map(|cell| cell.lock().room.clone())
+    }
+
+    fn node(&self) -> &NodeId {
+        &self.0.parts.node
+    }
+
+    fn now(&self) -> RoomTime {
+        self.0.parts.clock.now()
+    }
+
+    fn find(&self, room: &RoomId) -> Option<Arc<Cell>> {
+        self.0.rooms.lock().get(room).cloned()
+    }
+
+    /// The room's cell, made and loaded if need be. Subscribe first, then read: nothing falls between.
+    async fn open(&self, room: &RoomId) -> Result<Arc<Cell>, Refusal> {
+        let cell = {
+            let mut rooms = self.0.rooms.lock();
+            let count = rooms.len() as u64;
+            match rooms.entry(room.clone()) {
+                Entry::Occupied(entry) => Arc::clone(entry.get()),
+                Entry::Vacant(_) if count >= self.0.parts.limits.rooms => return Err(Refusal::RoomLimit),
+                Entry::Vacant(entry) => Arc::clone(entry.insert(Cell::empty(room.clone()))),
+            }
+        };
+        let log = &self.0.parts.log;
+        let loaded = cell
+            .loaded
+            .get_or_try_init(|| async {
+                log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
+                let snapshot = log.load(room).await.map_err(|_| Refusal::Unavailable)?;
+                self.install(&cell, snapshot)
+            })
+            .await;
+        match loaded {
+            Ok(()) => Ok(cell),
+            Err(refusal) => {
+                self.retire(&cell);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Replaces the replica by what the log holds; local members are told the whole state.
+    fn install(&self, cell: &Cell, snapshot: Option<Snapshot>) -> Result<(), Refusal> {
+        let mut state = cell.lock();
+        let room = match snapshot {
+            Some(snapshot) => record::room(&snapshot).map_err(|error| {
+                tracing::error!(room = %snapshot.room, %error, "a stored room can't be read");
+                Refusal::Internal
+            })?,
+            None => Room::vacant(cell.id().clone(), state.room.head()),
+        };
+        // An answer that was overtaken by what the follower brought meanwhile is older than the replica.
+        if room.head() >= state.room.head() && room != state.room {
+            state.replace(room, self.node(), self.now());
+        }
+        self.0.timers.schedule(cell.id(), state.room.next_deadline());
+        Ok(())
+    }
+
+    /// Puts a command into the room's queue and sees that somebody works on it.
+    fn enqueue(&self, cell: &Arc<Cell>, command: Command, resolve: Resolve) {
+        let mut state = cell.lock();
+        let full = state.queue.len() as u64 >= self.0.parts.limits.room_queue;
+        // What the hub itself must see through is bounded by the number of members.
+        if full && !matches!(resolve, Resolve::Insist) {
+            state.answer(&resolve, Err(Refusal::Overloaded));
+            if let Resolve::Join(done) = resolve {
+                done.answer(Err(Refusal::Overloaded));
+            }
+            return;
+        }
+        state.queue.push_back(Queued { command, resolve });
+        if !std::mem::replace(&mut state.committing, true) {
+            drop(state);
+            self.0.parts.tracker.spawn(committer::run(self.clone(), Arc::clone(cell)));
+        }
+    }
+
+    /// Forgets a cell in which nobody is and for which nothing waits.
+    fn retire(&self, cell: &Arc<Cell>) {
+        let mut rooms = self.0.rooms.lock();
+        let same = rooms.get(cell.id()).is_some_and(|known| Arc::ptr_eq(known, cell));
+        let mut state = cell.lock();
+        if same && state.is_idle() {
+            state.retired = true;
+            rooms.remove(cell.id());
+            drop((state, rooms));
+            self.0.timers.schedule(cell.id(), None);
+            self.0.parts.log.unsubscribe(cell.id());
+        }
+    }
+}

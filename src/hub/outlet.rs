@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::{
-    CloseCode, Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef, Slot, Tick, TransportKind, UserId,
-};
+use crate::domain::{CloseCode, Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef, Tick, TransportKind, UserId};
 use crate::room::{Event, Reject, Room};
 
 /// A session's receiving end.
@@ -245,15 +243,4 @@ pub struct JoinRequest {
     pub transport: TransportKind,
     /// Where the client is (throttling only; never stored).
     pub address: IpAddr,
-}
-
-/// What a session holds of a room: proof that JOIN succeeded.
-#[derive(Debug, Clone)]
-pub struct Membership {
-    /// Which room.
-    pub room: crate::domain::RoomId,
-    /// As whom.
-    pub user: UserId,
-    /// Its slot.
-    pub slot: Slot,
 }

@@ -20,6 +20,7 @@ mod decide;
 mod event;
 mod gate;
 mod state;
+mod view;
 
 pub use command::{Actor, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};

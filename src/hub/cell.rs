@@ -1,0 +1,322 @@
+//! One room on this node: its replica, the outlets of its local members, and what waits to be committed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use rand::RngExt;
+use tokio::sync::{Notify, OnceCell, oneshot};
+
+use super::Membership;
+use super::drift::HostDrift;
+use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
+use crate::domain::{
+    CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TransportKind, UserId,
+};
+use crate::room::{Command, Event, LeaveReason, Room};
+
+/// CHAT messages kept for members that come back.
+const CHAT_KEPT: usize = 100;
+
+pub(super) struct Cell {
+    id: RoomId,
+    state: Mutex<State>,
+    /// Set once the replica was read from the log.
+    pub(super) loaded: OnceCell<()>,
+    /// Told after every change of the membership: a prober waits on it.
+    pub(super) changed: Notify,
+}
+
+pub(super) struct State {
+    pub(super) room: Room,
+    pub(super) attached: Vec<Attached>,
+    /// JOINs in flight on this node: who gets ROOM_STATE when the event comes.
+    pub(super) joining: HashMap<u64, Joining>,
+    pub(super) queue: VecDeque<Queued>,
+    /// A committer task is at work.
+    pub(super) committing: bool,
+    /// The last commit failed; members were told.
+    pub(super) degraded: bool,
+    /// No longer in the hub's map: open it anew.
+    pub(super) retired: bool,
+    pub(super) drift: HostDrift,
+    chat: VecDeque<(Head, Bytes)>,
+}
+
+/// A member with a session on this node.
+pub(super) struct Attached {
+    pub(super) user: UserId,
+    pub(super) session: SessionRef,
+    pub(super) slot: Slot,
+    pub(super) dialect: Dialect,
+    pub(super) transport: TransportKind,
+    pub(super) outlet: Arc<dyn Outlet>,
+    /// The latest position report: kept, never committed.
+    pub(super) position: Option<(MediaTime, RoomTime)>,
+    /// When a MEMBER_STATUS of it was last relayed.
+    pub(super) status_at: Option<RoomTime>,
+    /// When a HOST_HEARTBEAT was last made of its ticks.
+    pub(super) heartbeat_at: Option<RoomTime>,
+}
+
+/// A JOIN that waits for its event.
+pub(super) struct Joining {
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) token: ResumeToken,
+    pub(super) last_seen: Option<Head>,
+}
+
+pub(super) struct Queued {
+    pub(super) command: Command,
+    pub(super) resolve: Resolve,
+}
+
+/// Who hears what became of a command.
+pub(super) enum Resolve {
+    /// The member's outlet.
+    Reply { session: SessionRef, request: &'static str, reference: Option<u64> },
+    /// The JOIN that waits.
+    Join(JoinDone),
+    /// Nobody, but it must get in: tried again as long as the log is away.
+    Insist,
+    /// Nobody, and it may fail.
+    Forget,
+}
+
+pub(super) struct JoinDone(pub(super) oneshot::Sender<Result<(), Refusal>>);
+
+impl JoinDone {
+    pub(super) fn answer(self, result: Result<(), Refusal>) {
+        // A session that ended meanwhile no longer listens; `joining` is gone with it, and the event finds that out.
+        let _ = self.0.send(result);
+    }
+}
+
+impl Cell {
+    pub(super) fn empty(id: RoomId) -> Arc<Self> {
+        let room = Room::vacant(id, Head::default());
+        Self::with(room, OnceCell::new())
+    }
+
+    pub(super) fn restored(room: Room) -> Arc<Self> {
+        Self::with(room, OnceCell::new_with(Some(())))
+    }
+
+    fn with(room: Room, loaded: OnceCell<()>) -> Arc<Self> {
+        let state = State {
+            attached: Vec::new(),
+            joining: HashMap::new(),
+            queue: VecDeque::new(),
+            committing: false,
+            degraded: false,
+            retired: false,
+            drift: HostDrift::default(),
+            chat: VecDeque::new(),
+            room,
+        };
+        Arc::new(Self { id: state.room.id().clone(), state: Mutex::new(state), loaded, changed: Notify::new() })
+    }
+
+    pub(super) fn id(&self) -> &RoomId {
+        &self.id
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl State {
+    pub(super) fn is_idle(&self) -> bool {
+        self.room.is_vacant() && self.queue.is_empty() && self.joining.is_empty() && !self.committing
+    }
+
+    pub(super) fn attached(&self, session: &SessionRef) -> Option<&Attached> {
+        self.attached.iter().find(|member| member.session == *session)
+    }
+
+    pub(super) fn attached_mut(&mut self, membership: &Membership) -> Option<&mut Attached> {
+        let session = &membership.actor().session;
+        self.attached.iter_mut().find(|member| member.session == *session)
+    }
+
+    pub(super) fn detach(&mut self, session: &SessionRef) -> Option<Attached> {
+        let index = self.attached.iter().position(|member| member.session == *session)?;
+        // The order of the outlets means nothing.
+        Some(self.attached.swap_remove(index))
+    }
+
+    /// Takes one committed event in and sends it to everybody here. Returns members whose session ended before its
+    /// JOIN was committed: they must be disconnected.
+    pub(super) fn absorb(
+        &mut self,
+        event: &Event,
+        head: Head,
+        node: &NodeId,
+        now: RoomTime,
+    ) -> Option<(UserId, SessionRef)> {
+        self.room.apply(event);
+        debug_assert_eq!(self.room.head(), head, "an event is one step of its room");
+        self.before_fan_out(event);
+        let happening = Happening { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
+        for member in &self.attached {
+            member.outlet.event(&happening);
+        }
+        if matches!(event, Event::Chat { .. })
+            && let Some(Some(encoded)) = happening.encoded.get()
+        {
+            self.chat.push_back((head, encoded.clone()));
+            if self.chat.len() > CHAT_KEPT {
+                self.chat.pop_front();
+            }
+        }
+        self.after_fan_out(event, node, now)
+    }
+
+    /// Who is gone hears no more of this room.
+    fn before_fan_out(&mut self, event: &Event) {
+        match event {
+            Event::Left { user, reason, .. } => {
+                let code = match reason {
+                    LeaveReason::Kicked => CloseCode::Kicked,
+                    LeaveReason::Banned => CloseCode::Banned,
+                    LeaveReason::Left | LeaveReason::Lost => CloseCode::Normal,
+                };
+                self.release(user, None, code);
+            }
+            Event::Disconnected { user, .. } => self.release(user, None, CloseCode::Idle),
+            Event::Resumed { user, session, .. } => self.release(user, Some(session), CloseCode::Superseded),
+            Event::Created { .. } => self.chat.clear(),
+            Event::Moved { .. } | Event::Sought { .. } | Event::UrlChanged { .. } | Event::Adopted { .. } => {
+                self.drift.reset();
+            }
+            Event::HostChanged { .. } => self.drift.reset(),
+            _ => {}
+        }
+    }
+
+    /// Detaches a member's session, unless it is `keep`, and ends it.
+    fn release(&mut self, user: &UserId, keep: Option<&SessionRef>, code: CloseCode) {
+        let stale =
+            self.attached.iter().find(|m| m.user == *user && keep != Some(&m.session)).map(|m| m.session.clone());
+        if let Some(member) = stale.and_then(|session| self.detach(&session)) {
+            // A session that moved to another member of the same room goes on.
+            if !self.joining.contains_key(&member.session.id) {
+                member.outlet.close(code, code.meaning());
+            }
+        }
+    }
+
+    /// A joiner hears ROOM_STATE now, after the others heard of it and before any later event.
+    fn after_fan_out(&mut self, event: &Event, node: &NodeId, now: RoomTime) -> Option<(UserId, SessionRef)> {
+        let (user, session, resumed) = match event {
+            Event::Created { user, session, .. } | Event::Joined { user, session, .. } => (user, session, false),
+            Event::Resumed { user, session, .. } => (user, session, true),
+            _ => return None,
+        };
+        if session.node != *node {
+            return None;
+        }
+        match self.joining.remove(&session.id) {
+            Some(joining) => {
+                self.attach(user, session, joining, resumed, node, now);
+                None
+            }
+            None if self.attached(session).is_some() => None,
+            None => Some((user.clone(), session.clone())),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        user: &UserId,
+        session: &SessionRef,
+        joining: Joining,
+        resumed: bool,
+        node: &NodeId,
+        now: RoomTime,
+    ) {
+        let Some(member) = self.room.member(user) else { return };
+        let Joining { outlet, token, last_seen } = joining;
+        let attached = Attached {
+            user: user.clone(),
+            session: session.clone(),
+            slot: member.slot,
+            dialect: member.dialect,
+            transport: member.transport,
+            outlet,
+            position: None,
+            status_at: None,
+            heartbeat_at: None,
+        };
+        let welcome = Welcome { user, session, token: Some(&token), resumed, node, now };
+        attached.outlet.state(&self.room, &welcome);
+        if let Some(seen) = last_seen.filter(|seen| resumed && seen.epoch == self.room.head().epoch) {
+            for (_, encoded) in self.chat.iter().filter(|(head, _)| *head > seen) {
+                attached.outlet.missed(encoded.clone());
+            }
+        }
+        self.attached.push(attached);
+    }
+
+    /// The whole state to one member: REQUEST_SYNC, or a JOIN repeated on the same session.
+    pub(super) fn send_state(&self, session: &SessionRef, node: &NodeId, now: RoomTime) {
+        if let Some(member) = self.attached(session) {
+            let welcome = Welcome { user: &member.user, session, token: None, resumed: true, node, now };
+            member.outlet.state(&self.room, &welcome);
+        }
+    }
+
+    /// Another replica takes the place of this one (a conflict, a gap): members here are told the whole state.
+    pub(super) fn replace(&mut self, room: Room, node: &NodeId, now: RoomTime) {
+        self.room = room;
+        self.drift.reset();
+        let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
+            .into_iter()
+            .partition(|member| self.room.member(&member.user).is_some_and(|known| known.is_on(&member.session)));
+        self.attached = stay;
+        for member in gone {
+            member.outlet.close(CloseCode::Superseded, "this membership is no longer on this session");
+        }
+        for member in &self.attached {
+            self.send_state(&member.session, node, now);
+        }
+    }
+
+    /// Tells a member what became of its command.
+    pub(super) fn answer(&self, resolve: &Resolve, result: Result<Head, Refusal>) {
+        let Resolve::Reply { session, request, reference } = resolve else { return };
+        let Some(member) = self.attached(session) else { return };
+        match (result, *reference) {
+            (Ok(head), Some(reference)) => member.outlet.reply(Reply::Ack { reference, head }),
+            (Ok(_), None) => {}
+            (Err(refusal), reference) => member.outlet.reply(Reply::Refused { reference, request, refusal: &refusal }),
+        }
+    }
+
+    /// One message to every member here.
+    pub(super) fn tell_all(&self, body: NoticeBody<'_>, now: RoomTime) {
+        let notice = Notice { body, now, encoded: std::cell::OnceCell::new() };
+        for member in &self.attached {
+            member.outlet.notice(&notice);
+        }
+    }
+
+    /// Members learn whether the room can commit.
+    pub(super) fn set_degraded(&mut self, degraded: bool, now: RoomTime) {
+        if std::mem::replace(&mut self.degraded, degraded) != degraded {
+            self.tell_all(NoticeBody::Degraded { degraded }, now);
+        }
+    }
+
+    /// Each member gets a moment of its own, so that they don't come back all at once.
+    pub(super) fn announce_reconnect(&self, spread: Duration, now: RoomTime) {
+        for member in &self.attached {
+            let after = Duration::from_millis(rand::rng().random_range(0..=spread.as_millis().max(1) as u64));
+            let notice = Notice { body: NoticeBody::Reconnect { after }, now, encoded: std::cell::OnceCell::new() };
+            member.outlet.notice(&notice);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! From the queue into the log: one task a room while there is something to commit.
+//!
+//! Everything that waits is decided, in order, on a copy of the replica and committed as one batch. A conflict means that
+//! another node was faster: take the latest, decide again; after each conflict a short jittered pause, so that fifty
+//! writers get their turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::Hub;
+use super::cell::{Cell, Queued, Resolve, State};
+use super::outlet::Refusal;
+use super::record;
+use crate::domain::{Head, RoomTime, SessionRef, UserId};
+use crate::log::{Commit, LogError, Outcome};
+use crate::room::{Command, Event, Reject, Room};
+
+/// Commands of one commit.
+const BATCH: usize = 256;
+/// Conflicts after which a batch is refused: far beyond what a fair pause needs.
+const ATTEMPTS: u32 = 200;
+
+/// What one command of the batch came to.
+type Decided = Result<Head, Reject>;
+
+struct Plan {
+    expected: Head,
+    decided: Vec<Decided>,
+    events: Vec<(Head, Event)>,
+    commit: Option<Commit>,
+}
+
+pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
+    let mut failures = 0;
+    loop {
+        let Some(batch) = next_batch(&cell) else {
+            hub.retire(&cell);
+            return;
+        };
+        match settle(&hub, &cell, &batch).await {
+            Ok(decided) => {
+                failures = 0;
+                finish(&hub, &cell, batch, decided);
+            }
+            Err(error) => {
+                failures += 1;
+                give_back(&hub, &cell, batch, &error);
+                resync(&hub, &cell).await;
+                if hub.0.parts.stop.is_cancelled() {
+                    cell.lock().committing = false;
+                    return;
+                }
+                tokio::time::sleep(backoff(failures)).await;
+            }
+        }
+    }
+}
+
+fn next_batch(cell: &Cell) -> Option<Vec<Queued>> {
+    let mut state = cell.lock();
+    if state.queue.is_empty() {
+        state.committing = false;
+        return None;
+    }
+    let count = state.queue.len().min(BATCH);
+    Some(state.queue.drain(..count).collect())
+}
+
+/// Decides and commits until the batch is in; what it came to, command by command.
+async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Decided>, LogError> {
+    for attempt in 1..=ATTEMPTS {
+        let plan = plan(hub, cell, batch);
+        let Some(commit) = plan.commit else { return Ok(plan.decided) };
+        match hub.0.parts.log.commit(commit).await? {
+            Outcome::Committed => {
+                absorb(hub, cell, plan.expected, &plan.events);
+                return Ok(plan.decided);
+            }
+            Outcome::Conflict(latest) => {
+                if hub.install(cell, latest).is_err() {
+                    return Err(LogError("the room's stored state can't be read".into()));
+                }
+                let pause = Duration::from_micros(rand::rng().random_range(0..=u64::from(attempt.min(20)) * 500));
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+    Err(LogError(format!("{ATTEMPTS} conflicts in a row")))
+}
+
+fn plan(hub: &Hub, cell: &Cell, batch: &[Queued]) -> Plan {
+    let now = hub.now();
+    let before = cell.lock().room.clone();
+    let mut room = before.clone();
+    let mut events = Vec::new();
+    let decided = batch.iter().map(|queued| decide(hub, &mut room, now, &queued.command, &mut events)).collect();
+    let commit = (!events.is_empty()).then(|| record::commit(&before, &room, &events, now));
+    Plan { expected: before.head(), decided, events, commit }
+}
+
+fn decide(hub: &Hub, room: &mut Room, now: RoomTime, command: &Command, events: &mut Vec<(Head, Event)>) -> Decided {
+    for event in room.decide(now, command, &hub.0.parts.limits)? {
+        room.apply(&event);
+        events.push((room.head(), event));
+    }
+    Ok(room.head())
+}
+
+/// The batch is durable: it becomes the replica, unless the follower was faster.
+pub(super) fn absorb(hub: &Hub, cell: &Arc<Cell>, expected: Head, events: &[(Head, Event)]) {
+    let mut lost = Vec::new();
+    let deadline = {
+        let mut state = cell.lock();
+        state.set_degraded(false, hub.now());
+        absorb_into(hub, &mut state, expected, events, &mut lost);
+        state.room.next_deadline()
+    };
+    hub.0.timers.schedule(cell.id(), deadline);
+    cell.changed.notify_waiters();
+    for (user, session) in lost {
+        hub.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+    }
+}
+
+fn absorb_into(
+    hub: &Hub,
+    state: &mut State,
+    expected: Head,
+    events: &[(Head, Event)],
+    lost: &mut Vec<(UserId, SessionRef)>,
+) {
+    let now = hub.now();
+    let mut at = expected;
+    for (head, event) in events {
+        if state.room.head() == at {
+            lost.extend(state.absorb(event, *head, hub.node(), now));
+        }
+        at = *head;
+    }
+}
+
+/// Everybody hears what became of its command, in order, after the events.
+fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
+    let mut state = cell.lock();
+    for (Queued { command, resolve }, result) in batch.into_iter().zip(decided) {
+        let result = result.map_err(Refusal::Room);
+        if let (Command::Join(join), Ok(_)) = (&command, &result)
+            && state.joining.remove(&join.session.id).is_some()
+        {
+            // No event: the same session joined again (a page restore).
+            state.send_state(&join.session, hub.node(), hub.now());
+        }
+        match resolve {
+            Resolve::Join(done) => done.answer(result.map(|_| ())),
+            other => state.answer(&other, result),
+        }
+    }
+}
+
+/// The log is away: members' commands are refused, the hub's own wait at the front.
+fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) {
+    tracing::warn!(room = %cell.id(), %error, "a commit failed");
+    let mut state = cell.lock();
+    state.set_degraded(true, hub.now());
+    for queued in batch.into_iter().rev() {
+        match queued.resolve {
+            Resolve::Insist => state.queue.push_front(queued),
+            Resolve::Join(done) => done.answer(Err(Refusal::Unavailable)),
+            other => state.answer(&other, Err(Refusal::Unavailable)),
+        }
+    }
+}
+
+/// What became of a failed commit is unknown: read the truth, as far as it can be had.
+async fn resync(hub: &Hub, cell: &Cell) {
+    if let Ok(snapshot) = hub.0.parts.log.load(cell.id()).await {
+        let _ = hub.install(cell, snapshot);
+    }
+}
+
+fn backoff(failures: u32) -> Duration {
+    let ceiling = (50_u64 << failures.min(6)).min(2000);
+    Duration::from_millis(rand::rng().random_range(ceiling / 2..=ceiling))
+}

@@ -1,0 +1,151 @@
+//! The ephemeral lane: ticks, heartbeats, statuses, signals. Nothing here is committed; nothing here waits.
+
+use std::cell::OnceCell;
+use std::time::Duration;
+
+use super::cell::{Attached, Resolve, State};
+use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Signal, TickReport};
+use super::{Hub, Membership};
+use crate::domain::{Dialect, MediaTime, RoomId, RoomTime, Tick, UserId};
+use crate::room::{Command, Reject};
+
+/// Reports older than this are of no use to anybody.
+const STALE: Duration = Duration::from_secs(10);
+/// How far ahead of room time a report may lie: a client's clock error.
+const AHEAD: Duration = Duration::from_secs(1);
+/// A v3 host's ticks become HOST_HEARTBEAT at most this often.
+const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+/// MEMBER_STATUS is relayed at most this often.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+
+impl Hub {
+    /// A v3 member's position report. What is stale or from nobody is dropped.
+    pub fn tick(&self, membership: &Membership, tick: Tick) {
+        let now = self.now();
+        if tick.at + STALE < now || tick.at > now + AHEAD {
+            return;
+        }
+        self.report(membership, tick, now, false);
+    }
+
+    /// A HOST_HEARTBEAT: v2's tick. `true_at` is the sender's clock, trusted while it is near room time.
+    pub fn heartbeat(
+        &self,
+        membership: &Membership,
+        position: MediaTime,
+        playing: bool,
+        true_at: Option<RoomTime>,
+    ) -> Result<(), Refusal> {
+        const NEAR: Duration = Duration::from_secs(2);
+        let now = self.now();
+        let at = true_at.filter(|at| *at <= now && *at + NEAR > now).unwrap_or(now);
+        let (slot, seq, rate) = {
+            let state = membership.cell.lock();
+            let member = state.attached(&membership.actor.session).ok_or(Reject::NotMember)?;
+            if !state.room.is_host(&member.user) {
+                return Err(Reject::NotHost.into());
+            }
+            // The counter only has to grow: milliseconds do.
+            (member.slot, now.as_millis() as u32, state.room.playback.rate)
+        };
+        self.report(membership, Tick { slot, seq, playing, from_host: true, position, at, rate }, now, true);
+        Ok(())
+    }
+
+    fn report(&self, membership: &Membership, tick: Tick, now: RoomTime, as_heartbeat: bool) {
+        let mut guard = membership.cell.lock();
+        let state = &mut *guard;
+        let Some(sender) = state.attached_mut(membership) else { return };
+        sender.position = Some((tick.position, tick.at));
+        let due = sender.heartbeat_at.is_none_or(|last| last + HEARTBEAT_EVERY <= now);
+        let (user, slot) = (sender.user.clone(), sender.slot);
+        let from_host = state.room.is_host(&user);
+        let playback = state.room.playback;
+        if tick.at < playback.at {
+            return;
+        }
+        let heartbeat = from_host && (as_heartbeat || due);
+        if heartbeat && let Some(sender) = state.attached_mut(membership) {
+            sender.heartbeat_at = Some(now);
+        }
+        let tick = Tick { slot, from_host, ..tick };
+        fan_out_tick(state, &user, tick, heartbeat, now);
+        let astray = from_host && state.room.gate.is_none() && state.drift.feed(&tick, &playback);
+        drop(guard);
+        if astray {
+            let command = Command::Correct { host: user, position: tick.position, playing: tick.playing, at: tick.at };
+            self.enqueue(&membership.cell, command, Resolve::Forget);
+        }
+    }
+
+    /// POSITION_UPDATE: kept, not relayed.
+    pub fn position(&self, membership: &Membership, position: MediaTime) {
+        let now = self.now();
+        if let Some(sender) = membership.cell.lock().attached_mut(membership) {
+            sender.position = Some((position, now));
+        }
+    }
+
+    /// A member's own measurements, for the other v3 members.
+    pub fn member_status(&self, membership: &Membership, status: MemberStatus) {
+        let now = self.now();
+        let mut state = membership.cell.lock();
+        let Some(sender) = state.attached_mut(membership) else { return };
+        if sender.status_at.is_some_and(|last| last + STATUS_EVERY > now) {
+            return;
+        }
+        sender.status_at = Some(now);
+        let (user, transport) = (sender.user.clone(), sender.transport);
+        let body = NoticeBody::Status { user: &user, transport, status };
+        let notice = Notice { body, now, encoded: OnceCell::new() };
+        for member in state.attached.iter().filter(|m| m.dialect == Dialect::V3 && m.user != user) {
+            member.outlet.notice(&notice);
+        }
+    }
+
+    /// From one member to one other.
+    pub fn signal(&self, membership: &Membership, to: &UserId, signal: &Signal) -> Result<(), Refusal> {
+        let state = membership.cell.lock();
+        let sender = state.attached(&membership.actor.session).ok_or(Reject::NotMember)?;
+        // A peer that tells another where the film stands moves its player: that is control.
+        if matches!(signal, Signal::SyncResponse { .. }) && !state.room.may_control(&sender.user) {
+            return Err(Reject::NotInControl.into());
+        }
+        let target = state.attached.iter().find(|member| member.user == *to).ok_or(Reject::TargetGone)?;
+        let body = NoticeBody::Signal { from: &sender.user, signal, node: self.node() };
+        target.outlet.notice(&Notice { body, now: self.now(), encoded: OnceCell::new() });
+        Ok(())
+    }
+
+    /// REQUEST_SYNC: a v2 member gets SYNC_RESPONSE, a v3 member the whole state.
+    pub fn sync(&self, membership: &Membership) {
+        let (now, session) = (self.now(), &membership.actor.session);
+        let state = membership.cell.lock();
+        let Some(member) = state.attached(session) else { return };
+        match member.dialect {
+            Dialect::V3 => state.send_state(session, self.node(), now),
+            Dialect::V2 => {
+                let body = NoticeBody::Sync { room: &state.room };
+                member.outlet.notice(&Notice { body, now, encoded: OnceCell::new() });
+            }
+        }
+    }
+
+    /// An ephemeral message of another node.
+    pub(super) fn receive_ephemeral(&self, room: &RoomId, message: &[u8]) {
+        // The memory log has one node in production; the Redis log brings the relay between nodes with it.
+        tracing::debug!(%room, bytes = message.len(), "an ephemeral message of another node");
+    }
+}
+
+/// To every other v3 member as a tick; to v2 members, and to the v2 host itself, as HOST_HEARTBEAT.
+fn fan_out_tick(state: &State, from: &UserId, tick: Tick, heartbeat: bool, now: RoomTime) {
+    let report = TickReport { tick, encoded: OnceCell::new() };
+    let notice = Notice { body: NoticeBody::Heartbeat { from, tick }, now, encoded: OnceCell::new() };
+    let deliver = |member: &Attached| match member.dialect {
+        Dialect::V3 if member.user != *from => member.outlet.tick(&report),
+        Dialect::V2 if heartbeat => member.outlet.notice(&notice),
+        _ => {}
+    };
+    state.attached.iter().for_each(deliver);
+}

@@ -1,0 +1,63 @@
+//! What other nodes committed: taken in by head, so that what is known already changes nothing; a gap reads the snapshot
+//! again and tells local members the whole state.
+
+use std::sync::Arc;
+
+use super::cell::Cell;
+use super::{Hub, committer, record};
+use crate::domain::{Head, RoomId};
+use crate::log::{Entry, Followed};
+
+pub(super) async fn run(hub: Hub) {
+    loop {
+        match hub.0.parts.log.follow().await {
+            Followed::Commit { room, expected, entries } => {
+                if let Some(cell) = hub.find(&room) {
+                    take(&hub, &cell, expected, &entries).await;
+                }
+            }
+            Followed::Ephemeral { room, message } => hub.receive_ephemeral(&room, &message),
+            Followed::Gap(Some(room)) => reload(&hub, &room).await,
+            Followed::Gap(None) => {
+                let rooms: Vec<_> = hub.0.rooms.lock().keys().cloned().collect();
+                for room in rooms {
+                    reload(&hub, &room).await;
+                }
+            }
+        }
+    }
+}
+
+async fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
+    let known = cell.lock().room.head();
+    let Some(last) = entries.last() else { return };
+    if last.head <= known {
+        return;
+    }
+    let begins_epoch = entries.first().is_some_and(|first| first.head.seq == 1) && cell.lock().room.is_vacant();
+    let follows = entries.iter().any(|entry| entry.head.epoch == known.epoch && entry.head.seq == known.seq + 1);
+    let events: Result<Vec<_>, _> =
+        entries.iter().map(|entry| record::event(entry).map(|event| (entry.head, event))).collect();
+    match events {
+        Ok(events) if follows || begins_epoch => {
+            let expected = if begins_epoch { known } else { expected };
+            committer::absorb(hub, cell, expected, &events);
+        }
+        Ok(_) => reload(hub, cell.id()).await,
+        Err(error) => {
+            tracing::error!(room = %cell.id(), %error, "a commit of another node can't be read");
+            reload(hub, cell.id()).await;
+        }
+    }
+}
+
+async fn reload(hub: &Hub, room: &RoomId) {
+    let Some(cell) = hub.find(room) else { return };
+    match hub.0.parts.log.load(room).await {
+        Ok(snapshot) => {
+            let _ = hub.install(&cell, snapshot);
+        }
+        // The log reports another gap when it is back.
+        Err(error) => tracing::warn!(%room, %error, "a gap can't be closed yet"),
+    }
+}

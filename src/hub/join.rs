@@ -1,0 +1,161 @@
+//! JOIN: from a request to a membership.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::cell::{Cell, JoinDone, Joining, Resolve};
+use super::outlet::{JoinRequest, Outlet, Refusal};
+use super::{Hub, Membership};
+use crate::clock::Clock;
+use crate::domain::{Limits, Pin, PinHash, ResumeToken, SessionRef, UserId};
+use crate::room::{Actor, Command, Join, PinProof, Reject};
+
+/// How long a live member that would be replaced has for its sign of life; the session ends itself at 1.5 s.
+const PROBE: Duration = Duration::from_millis(2000);
+
+impl Hub {
+    /// Enters a room. When it answers `Ok`, the outlet has ROOM_STATE; when it answers `Err`, nothing is bound.
+    /// Dropping the future (the session ended) leaves nothing behind: a JOIN that was committed all the same is disconnected.
+    pub async fn join(&self, request: JoinRequest, outlet: Arc<dyn Outlet>) -> Result<Membership, Refusal> {
+        if self.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        if self.0.parts.rates {
+            let taken = self.0.joins.take(request.address, Clock::instant());
+            taken.map_err(|retry_after| Refusal::JoinThrottled { retry_after })?;
+        }
+        let mut probed = false;
+        loop {
+            let cell = self.open(&request.room).await?;
+            let pin = self.prove(&cell, &request).await?;
+            match self.try_join(&cell, &request, pin, &outlet).await {
+                Ok(Some(membership)) => return Ok(membership),
+                // Retired between our two looks at it, or the PIN changed: once more.
+                Ok(None) | Err(Refusal::Room(Reject::PinStale)) => {}
+                Err(Refusal::Room(Reject::ProbeFirst(session))) if !probed => {
+                    probed = true;
+                    self.probe(&cell, &request.user, &session).await;
+                }
+                Err(Refusal::Room(Reject::ProbeFirst(_))) => return Err(Refusal::Room(Reject::UserIdTaken)),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    /// `None`: the cell was retired meanwhile.
+    async fn try_join(
+        &self,
+        cell: &Arc<Cell>,
+        request: &JoinRequest,
+        pin: PinProof,
+        outlet: &Arc<dyn Outlet>,
+    ) -> Result<Option<Membership>, Refusal> {
+        let token = ResumeToken::random();
+        let join = Join {
+            user: request.user.clone(),
+            name: request.name.clone(),
+            session: request.session.clone(),
+            dialect: request.dialect,
+            transport: request.transport,
+            presented: request.token.as_ref().map(ResumeToken::hash),
+            new_token: token.hash(),
+            pin,
+        };
+        {
+            let mut state = cell.lock();
+            if state.retired {
+                return Ok(None);
+            }
+            let joining = Joining { outlet: Arc::clone(outlet), token, last_seen: request.last_seen };
+            state.joining.insert(request.session.id, joining);
+        }
+        let _waits = Waits { hub: self, cell, session: &request.session };
+        let (done, answer) = oneshot::channel();
+        self.enqueue(cell, Command::Join(join), Resolve::Join(JoinDone(done)));
+        answer.await.map_err(|_| Refusal::Unavailable)??;
+        let actor = Actor { user: request.user.clone(), session: request.session.clone() };
+        Ok(Some(Membership { cell: Arc::clone(cell), actor }))
+    }
+
+    /// What can be said of the PIN before the room decides. A wrong one counts; a right one doesn't.
+    async fn prove(&self, cell: &Cell, request: &JoinRequest) -> Result<PinProof, Refusal> {
+        let Some(pin) = &request.pin else { return Ok(PinProof::None) };
+        let against = {
+            let room = &cell.lock().room;
+            let proven = request
+                .token
+                .as_ref()
+                .is_some_and(|token| room.member(&request.user).is_some_and(|member| member.knows(&token.hash())));
+            // The token proves more than a PIN.
+            if proven { return Ok(PinProof::None) } else { room.pin.clone() }
+        };
+        let Some(against) = against else { return Ok(PinProof::Fresh(self.hash_pin(pin.clone()).await?)) };
+        let key = (request.room.clone(), request.address);
+        if self.0.parts.rates {
+            // Taken before the work: guesses that come all at once are counted too.
+            let taken = self.0.pin_attempts.take(key.clone(), Clock::instant());
+            taken.map_err(|retry_after| Refusal::PinThrottled { retry_after })?;
+        }
+        let (pin, hash) = (pin.clone(), against.clone());
+        let fits = self.on_hasher(move || pin.matches(&hash)).await?;
+        if fits && self.0.parts.rates {
+            self.0.pin_attempts.refund(&key);
+        }
+        Ok(PinProof::Checked { against, fits })
+    }
+
+    /// argon2, off the async threads.
+    pub async fn hash_pin(&self, pin: Pin) -> Result<PinHash, Refusal> {
+        self.on_hasher(move || pin.hash()).await?.map_err(|_| Refusal::Internal)
+    }
+
+    async fn on_hasher<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+        let _turn = self.0.hashers.acquire().await.map_err(|_| Refusal::Internal)?;
+        self.0.parts.tracker.spawn_blocking(work).await.map_err(|_| Refusal::Internal)
+    }
+
+    /// Asks a live member's connection for a sign of life, and waits until it is gone or the time is over.
+    async fn probe(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
+        let known = {
+            let state = cell.lock();
+            let known = state.attached(session);
+            known.inspect(|member| member.outlet.probe()).is_some()
+        };
+        if !known && session.node == *self.node() {
+            // A session of this node that no longer is: its Disconnect is on its way, or was lost with a process before.
+            let command = Command::Disconnect { user: user.clone(), session: session.clone() };
+            self.enqueue(cell, command, Resolve::Insist);
+        }
+        let gone = async {
+            loop {
+                let changed = cell.changed.notified();
+                if !cell.lock().room.member(user).is_some_and(|member| member.is_on(session)) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = tokio::time::timeout(PROBE, gone).await;
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.0.parts.limits
+    }
+}
+
+/// Takes the JOIN's place away when nobody waits for it any more.
+struct Waits<'a> {
+    hub: &'a Hub,
+    cell: &'a Arc<Cell>,
+    session: &'a SessionRef,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.cell.lock().joining.remove(&self.session.id);
+        self.hub.retire(self.cell);
+    }
+}

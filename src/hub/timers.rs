@@ -1,0 +1,76 @@
+//! When rooms want to be woken: one task and one ordered set for all of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Hub;
+use super::cell::Resolve;
+use crate::domain::{RoomId, RoomTime};
+use crate::room::Command;
+
+#[derive(Default)]
+pub(super) struct Timers {
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Table {
+    due: BTreeSet<(RoomTime, RoomId)>,
+    of: HashMap<RoomId, RoomTime>,
+}
+
+impl Timers {
+    /// Sets, moves or removes a room's deadline.
+    pub(super) fn schedule(&self, room: &RoomId, deadline: Option<RoomTime>) {
+        let mut table = self.table.lock();
+        let known = table.of.get(room).copied();
+        if known == deadline {
+            return;
+        }
+        if let Some(known) = known {
+            table.due.remove(&(known, room.clone()));
+            table.of.remove(room);
+        }
+        let Some(deadline) = deadline else { return };
+        let first = table.due.first().is_none_or(|(earliest, _)| deadline < *earliest);
+        table.due.insert((deadline, room.clone()));
+        table.of.insert(room.clone(), deadline);
+        drop(table);
+        if first {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Rooms whose deadline has passed, and the time until the next one.
+    fn due(&self, now: RoomTime) -> (Vec<RoomId>, Option<Duration>) {
+        let mut table = self.table.lock();
+        let mut rooms = Vec::new();
+        while table.due.first().is_some_and(|(deadline, _)| *deadline <= now) {
+            if let Some((_, room)) = table.due.pop_first() {
+                table.of.remove(&room);
+                rooms.push(room);
+            }
+        }
+        (rooms, table.due.first().map(|(deadline, _)| deadline.saturating_since(now)))
+    }
+}
+
+pub(super) async fn run(hub: Hub) {
+    loop {
+        let changed = hub.0.timers.changed.notified();
+        let (rooms, wait) = hub.0.timers.due(hub.now());
+        for room in rooms {
+            if let Some(cell) = hub.find(&room) {
+                let lead = hub.lead_of(&cell);
+                hub.enqueue(&cell, Command::Deadline { lead }, Resolve::Insist);
+            }
+        }
+        // A millisecond more than asked: timers round, and a deadline that is not quite there costs another turn.
+        let wait = wait.map_or(Duration::from_secs(3600), |wait| wait + Duration::from_millis(1));
+        let _ = tokio::time::timeout(wait, changed).await;
+    }
+}

@@ -1,0 +1,25 @@
+//! What others read of a room.
+
+use super::{Connection, Member, Room};
+use crate::domain::{SessionRef, UserId};
+
+impl Room {
+    /// Members with a session, on any node.
+    pub fn live_sessions(&self) -> Vec<(UserId, SessionRef)> {
+        let live = self.members.iter().filter_map(|(user, member)| match &member.connection {
+            Connection::Live(session) => Some((user.clone(), session.clone())),
+            Connection::Lost { .. } => None,
+        });
+        live.collect()
+    }
+
+    /// How many people are members.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Everybody, by id.
+    pub fn members(&self) -> impl Iterator<Item = (&UserId, &Member)> {
+        self.members.iter()
+    }
+}
