@@ -1,0 +1,311 @@
+/**
+ * The room as the server tells it: messages in, state out. No connection, no clock, no events of its own; what a message
+ * means to listeners is returned as data.
+ *
+ * @typedef {{position: number, rate: number, playing: boolean, at: number, seq: number}} Playback
+ * @typedef {{id: number, targetTime: number, awaiting: string[], ready: string[], deadline: number, by: string}} Gate
+ *
+ * @typedef {object} Member
+ * @property {string} userId
+ * @property {string} username
+ * @property {number} slot
+ * @property {boolean} connected
+ * @property {number|null} graceUntil      room time until which a lost connection keeps the membership
+ * @property {number} protocol
+ * @property {string} transport
+ * @property {number} joinedAt
+ * @property {boolean} isHost
+ * @property {number|null} rttMs
+ * @property {number|null} driftMs
+ * @property {number|null} clockErrorMs
+ * @property {boolean} buffering
+ * @property {number|null} position        of the member's last tick, s
+ * @property {number|null} lastTickAt      room time at which that position was true
+ *
+ * @typedef {object} Outcome
+ * @property {boolean} changed
+ * @property {boolean} gap                 events are missing: ask for ROOM_STATE
+ * @property {[type: string, detail: any][]} events
+ */
+import { isNewer } from './wire.js';
+
+/** @type {Outcome} */
+const NOTHING = Object.freeze({ changed: false, gap: false, events: [] });
+
+/**
+ * Where the film stands at a moment of room time, in seconds.
+ * @param {Playback} playback
+ * @param {number} at room time
+ */
+export function positionAt({ position, rate, playing, at: from }, at) {
+  return playing && at > from ? position + ((at - from) / 1000) * rate : position;
+}
+
+export class RoomModel {
+  /** @type {Map<string, Member>} */
+  #members = new Map();
+  /** @type {Map<number, number>} slot → counter of its last tick */
+  #tickSeqs = new Map();
+  /** The last CHAT that listeners have seen; replayed ones up to here are repeats. */
+  #chatSeq = 0;
+
+  epoch = 0;
+  seq = 0;
+  userId = '';
+  hostUserId = /** @type {string|null} */ (null);
+  guestControl = false;
+  url = /** @type {string|null} */ (null);
+  /** @type {Playback} */
+  playback = { position: 0, rate: 1, playing: false, at: 0, seq: 0 };
+  gate = /** @type {Gate|null} */ (null);
+  hasPin = false;
+  banned = /** @type {string[]} */ ([]);
+  degraded = false;
+  nodeId = '';
+
+  /** @param {{epoch: number, lastSeq: number}} known what an earlier page has seen of this room */
+  constructor({ epoch, lastSeq } = { epoch: 0, lastSeq: 0 }) {
+    this.epoch = epoch;
+    this.seq = lastSeq;
+    this.#chatSeq = lastSeq;
+  }
+
+  /** Sorted by the time they joined: the first connected one is the next host. */
+  get members() {
+    return [...this.#members.values()].sort((a, b) => a.joinedAt - b.joinedAt || a.slot - b.slot);
+  }
+
+  /** @param {string} userId */
+  member(userId) {
+    return this.#members.get(userId);
+  }
+
+  get canControl() {
+    return this.guestControl || (this.hostUserId !== null && this.hostUserId === this.userId);
+  }
+
+  /**
+   * @param {any} message a server message
+   * @returns {Outcome}
+   */
+  apply(message) {
+    if (message.type === 'ROOM_STATE') return this.#replace(message);
+    if (!Number.isInteger(message.seq)) return this.#applyUnordered(message);
+    if (message.epoch !== this.epoch) return { ...NOTHING, gap: true };
+    if (message.seq <= this.seq) {
+      // Already in the ROOM_STATE we took; chat isn't, it is replayed after a resume.
+      return message.type === 'CHAT' && message.seq > this.#chatSeq ? this.#applyEvent(message) : NOTHING;
+    }
+    if (message.seq !== this.seq + 1) return { ...NOTHING, gap: true };
+    this.seq = message.seq;
+    return this.#applyEvent(message);
+  }
+
+  /**
+   * @param {import('./wire.js').Tick} tick
+   * @returns {Outcome}
+   */
+  applyTick(tick) {
+    const last = this.#tickSeqs.get(tick.slot);
+    if (last !== undefined && !isNewer(tick.seq, last)) return NOTHING;
+    const member = [...this.#members.values()].find((m) => m.slot === tick.slot);
+    if (!member) return NOTHING;
+    this.#tickSeqs.set(tick.slot, tick.seq);
+    member.position = tick.position;
+    member.lastTickAt = tick.at;
+    const { slot, position, at, playing, rate, fromHost } = tick;
+    return { changed: true, gap: false, events: [['tick', { slot, position, at, playing, rate, fromHost }]] };
+  }
+
+  /**
+   * What this client itself reports; the server tells it to the others only.
+   * @param {Partial<Pick<Member, 'rttMs'|'driftMs'|'clockErrorMs'|'buffering'|'position'|'lastTickAt'>>} status
+   */
+  reportSelf(status) {
+    const self = this.#members.get(this.userId);
+    if (self) Object.assign(self, status);
+  }
+
+  /** @param {any} state a ROOM_STATE: the whole truth */
+  #replace(state) {
+    const before = this.playback;
+    const known = this.#members;
+    if (state.epoch !== this.epoch) {
+      this.#chatSeq = 0;
+      this.#tickSeqs.clear();
+    }
+    this.epoch = state.epoch;
+    this.seq = state.seq;
+    this.userId = state.userId ?? this.userId;
+    this.nodeId = state.nodeId ?? '';
+    this.url = state.url ?? null;
+    this.guestControl = state.guestControlEnabled === true;
+    this.playback = state.playback ?? this.playback;
+    this.gate = state.gate ?? null;
+    this.hasPin = state.hasPin === true;
+    this.banned = state.banned ?? [];
+    this.#members = new Map();
+    for (const user of state.users ?? []) {
+      // What members report of themselves is not in ROOM_STATE: keep what is known of the same membership.
+      const old = known.get(user.userId);
+      const kept = old && old.slot === user.slot ? old : undefined;
+      this.#members.set(user.userId, newMember({ ...kept, graceUntil: null, ...user }));
+    }
+    this.#setHost(state.hostUserId ?? null);
+    const moved = !samePlayback(before, this.playback);
+    return {
+      changed: true,
+      gap: false,
+      events: /** @type {[string, any][]} */ (
+        moved ? [['playback', { playback: this.playback, cause: 'ROOM_STATE', message: state }]] : []
+      ),
+    };
+  }
+
+  /**
+   * @param {any} message an event that is next in order (or a replayed CHAT)
+   * @returns {Outcome}
+   */
+  #applyEvent(message) {
+    /** @type {[string, any][]} */
+    const events = [];
+    switch (message.type) {
+      case 'USER_JOINED':
+        this.#members.set(
+          message.userId,
+          newMember({ connected: true, joinedAt: message.timestamp, ...message, isHost: message.userId === this.hostUserId }),
+        );
+        this.#tickSeqs.delete(message.slot);
+        break;
+      case 'USER_LEFT':
+        this.#members.delete(message.userId);
+        break;
+      case 'MEMBER_CONNECTION': {
+        const member = this.#members.get(message.userId);
+        if (!member) break;
+        member.connected = message.connected === true;
+        member.graceUntil = message.graceUntil ?? null;
+        member.transport = message.transport ?? member.transport;
+        // A new page of that member counts its ticks from anew.
+        this.#tickSeqs.delete(member.slot);
+        break;
+      }
+      case 'HOST_CHANGED':
+        this.#setHost(message.hostUserId ?? null);
+        break;
+      case 'GUEST_CONTROL':
+        this.guestControl = message.enabled === true;
+        break;
+      case 'USERNAME_UPDATED': {
+        const member = this.#members.get(message.userId);
+        if (member) member.username = message.username;
+        break;
+      }
+      case 'PIN_CHANGED':
+        this.hasPin = message.hasPin === true;
+        break;
+      case 'BANS_CHANGED':
+        this.banned = message.banned ?? [];
+        break;
+      case 'READY_GATE':
+        this.gate = message.gate ?? null;
+        break;
+      case 'URL_CHANGE':
+      case 'SYNC_PLAYBACK':
+        this.url = message.url ?? this.url;
+        break;
+      case 'CHAT':
+        this.#chatSeq = message.seq;
+        events.push(['chat', pick(message, ['userId', 'username', 'text', 'timestamp', 'seq'])]);
+        break;
+      case 'CUSTOM':
+        events.push(['custom', pick(message, ['userId', 'namespace', 'payload', 'timestamp', 'seq'])]);
+        break;
+    }
+    // Whatever its type, an event that carries a vector moves the room there.
+    if (message.playback) {
+      this.playback = message.playback;
+      events.push(['playback', { playback: this.playback, cause: message.type, message }]);
+    }
+    return { changed: true, gap: false, events };
+  }
+
+  /**
+   * @param {any} message one outside the room's order
+   * @returns {Outcome}
+   */
+  #applyUnordered(message) {
+    switch (message.type) {
+      case 'MEMBER_STATUS': {
+        const member = this.#members.get(message.userId);
+        if (!member) return NOTHING;
+        member.rttMs = message.rttMs ?? null;
+        member.driftMs = message.driftMs ?? null;
+        member.clockErrorMs = message.clockErrorMs ?? null;
+        member.buffering = message.buffering === true;
+        member.transport = message.transport ?? member.transport;
+        return { changed: true, gap: false, events: [] };
+      }
+      case 'DEGRADED':
+        this.degraded = message.degraded === true;
+        return { changed: true, gap: false, events: [] };
+      case 'CUSTOM':
+        return {
+          ...NOTHING,
+          events: [['custom', pick(message, ['userId', 'namespace', 'payload', 'to', 'timestamp'])]],
+        };
+      case 'OFFER':
+      case 'ANSWER':
+      case 'ICE_CANDIDATE':
+        return { ...NOTHING, events: [['signal', message]] };
+      default:
+        return NOTHING;
+    }
+  }
+
+  /** @param {string|null} hostUserId */
+  #setHost(hostUserId) {
+    this.hostUserId = hostUserId;
+    for (const member of this.#members.values()) member.isHost = member.userId === hostUserId;
+  }
+}
+
+/**
+ * @param {any} user
+ * @returns {Member}
+ */
+function newMember(user) {
+  return {
+    userId: user.userId,
+    username: user.username ?? user.userId,
+    slot: user.slot,
+    connected: user.connected !== false,
+    graceUntil: user.graceUntil ?? null,
+    protocol: user.protocol ?? 2,
+    transport: user.transport ?? '',
+    joinedAt: user.joinedAt ?? 0,
+    isHost: user.isHost === true,
+    rttMs: user.rttMs ?? null,
+    driftMs: user.driftMs ?? null,
+    clockErrorMs: user.clockErrorMs ?? null,
+    buffering: user.buffering === true,
+    position: user.position ?? null,
+    lastTickAt: user.lastTickAt ?? null,
+  };
+}
+
+/**
+ * @param {Playback} a
+ * @param {Playback} b
+ */
+function samePlayback(a, b) {
+  return a.position === b.position && a.rate === b.rate && a.playing === b.playing && a.at === b.at && a.seq === b.seq;
+}
+
+/**
+ * @param {any} message
+ * @param {string[]} names
+ */
+function pick(message, names) {
+  return Object.fromEntries(names.filter((name) => name in message).map((name) => [name, message[name]]));
+}

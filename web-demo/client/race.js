@@ -1,0 +1,83 @@
+/**
+ * Opens the first transport that works. The later ones get their start when the one before has failed, or has had its
+ * head start: WebTransport is the better line, but a network that eats UDP must cost a viewer a second, not a timeout.
+ *
+ * @typedef {import('./transports.js').Transport} Transport
+ */
+const HEAD_START_MS = 1000;
+const GIVE_UP_MS = 10_000;
+
+/**
+ * @param {(() => Transport)[]} openers in order of preference
+ * @param {import('./env.js').Env} env
+ * @returns {{winner: Promise<Transport>, cancel: () => void}}
+ */
+export function openFastest(openers, env) {
+  /** @type {Set<Transport>} */
+  const opening = new Set();
+  /** @type {any[]} */
+  const timers = [];
+  let started = 0;
+  let failed = 0;
+  let over = false;
+  let cancel = () => {};
+
+  const winner = /** @type {Promise<Transport>} */ (
+    new Promise((resolve, reject) => {
+      const finish = () => {
+        over = true;
+        for (const timer of timers) env.clearTimeout(timer);
+        for (const transport of opening) transport.close(1000, 'another transport was faster');
+        opening.clear();
+      };
+      const fail = (/** @type {unknown} */ error) => {
+        if (over) return;
+        finish();
+        reject(error);
+      };
+      const onFailure = (/** @type {unknown} */ error) => {
+        failed += 1;
+        if (failed === openers.length) fail(error);
+        else if (failed === started) startNext();
+      };
+
+      const startNext = () => {
+        if (over || started === openers.length) return;
+        const open = openers[started];
+        started += 1;
+        if (started < openers.length) timers.push(env.setTimeout(startNextAfter(started), HEAD_START_MS));
+        /** @type {Transport} */
+        let transport;
+        try {
+          transport = open();
+        } catch (error) {
+          onFailure(error); // A constructor may refuse: a URL, an option, a policy of the page.
+          return;
+        }
+        opening.add(transport);
+        transport.opened.then(
+          () => {
+            if (over) return;
+            opening.delete(transport);
+            finish();
+            resolve(transport);
+          },
+          (error) => {
+            opening.delete(transport);
+            onFailure(error);
+          },
+        );
+      };
+      // A head start that ran out is void when a failure has started the next one already.
+      const startNextAfter = (/** @type {number} */ count) => () => {
+        if (started === count) startNext();
+      };
+
+      cancel = () => fail(new Error('cancelled'));
+      timers.push(env.setTimeout(() => fail(new Error('no transport opened in time')), GIVE_UP_MS));
+      if (openers.length === 0) fail(new Error('no transport is left to try'));
+      startNext();
+    })
+  );
+  return { winner, cancel: () => cancel() };
+}

@@ -1,0 +1,312 @@
+/**
+ * The room as an application sees it: a live model, requests that are promises, and events.
+ *
+ * Events (CustomEvents; what is in `detail`): `state` RoomState · `change` something in the model changed, once a turn ·
+ * `playback` {playback, cause, message} · `chat` · `custom` · `error` TandemError (of what no promise is waiting for) ·
+ * `closed` {code, reason, retry} · `message` {direction, message, compact?} · `tick` · `signal` OFFER, ANSWER,
+ * ICE_CANDIDATE · `clock`. Texts in them come from other people: show them as text, never as HTML.
+ */
+import { browserEnv } from './env.js';
+import { TandemError } from './errors.js';
+import { positionAt } from './model.js';
+import { Session } from './session.js';
+import { encodeTick } from './wire.js';
+
+/**
+ * @typedef {object} ConnectOptions
+ * @property {string} server     base of GET /api/transports, e.g. `location.origin`
+ * @property {string} roomId
+ * @property {string} [userId]   made and kept in `storage` when absent
+ * @property {string} [username]
+ * @property {string|null} [pin]
+ * @property {'auto'|'webtransport'|'websocket'} [transport]
+ * @property {Storage|null} [storage]  localStorage when absent; null keeps everything for this page only
+ * @property {Partial<import('./env.js').Env>} [env]  for tests
+ *
+ * @typedef {import('./session.js').Committed} Committed
+ */
+
+/**
+ * Returns the room at once; it connects in the background (`room.ready`).
+ * @param {ConnectOptions} options
+ */
+export function connect(options) {
+  return new Room(options);
+}
+
+export class Room extends EventTarget {
+  #options;
+  #env;
+  #session;
+  #tickSeq;
+
+  /** @param {ConnectOptions} options */
+  constructor(options) {
+    super();
+    this.#options = options;
+    this.#env = { ...browserEnv(), ...options.env };
+    // A counter that starts with the time of day goes on rising over a reload, for receivers that missed the reload.
+    this.#tickSeq = Math.floor(this.#env.wallNow() / 100) >>> 0;
+    this.#session = new Session(options, this.#env, (type, detail) => {
+      this.dispatchEvent(new CustomEvent(type, { detail }));
+    });
+  }
+
+  /** Resolves on the first ROOM_STATE; rejects with a TandemError on a refusal that is final. */
+  get ready() {
+    return this.#session.ready;
+  }
+
+  get state() {
+    return this.#session.state;
+  }
+
+  get transport() {
+    return this.#session.transport;
+  }
+
+  get roomId() {
+    return this.#options.roomId;
+  }
+
+  get self() {
+    const { userId, hostUserId, canControl } = this.#session.model;
+    const member = this.#session.model.member(userId);
+    return {
+      userId,
+      username: this.#session.username,
+      slot: member?.slot ?? null,
+      isHost: hostUserId !== null && hostUserId === userId,
+      canControl,
+    };
+  }
+
+  get members() {
+    return this.#session.model.members;
+  }
+
+  get hostUserId() {
+    return this.#session.model.hostUserId;
+  }
+
+  get guestControl() {
+    return this.#session.model.guestControl;
+  }
+
+  get url() {
+    return this.#session.model.url;
+  }
+
+  get playback() {
+    return this.#session.model.playback;
+  }
+
+  get gate() {
+    return this.#session.model.gate;
+  }
+
+  get hasPin() {
+    return this.#session.model.hasPin;
+  }
+
+  get banned() {
+    return this.#session.model.banned;
+  }
+
+  get epoch() {
+    return this.#session.model.epoch;
+  }
+
+  get seq() {
+    return this.#session.model.seq;
+  }
+
+  get degraded() {
+    return this.#session.model.degraded;
+  }
+
+  get nodeId() {
+    return this.#session.model.nodeId;
+  }
+
+  get clock() {
+    return this.#session.clock;
+  }
+
+  /** The base of the server's HTTP endpoints. */
+  get server() {
+    return this.#options.server;
+  }
+
+  /** What syncVideo and Call run on: the room's, so that one fake clock serves a whole test. */
+  get env() {
+    return this.#env;
+  }
+
+  /**
+   * Where the film stands, in seconds.
+   * @param {number} [at] room time
+   */
+  positionNow(at = this.#session.clock.roomTime()) {
+    return positionAt(this.#session.model.playback, at);
+  }
+
+  /** @param {number} [position] s; the room's own when absent */
+  play(position) {
+    return this.#session.request({ type: 'PLAY_PAUSE', control: 'play', ...this.#place(position) });
+  }
+
+  /** @param {number} [position] */
+  pause(position) {
+    return this.#session.request({ type: 'PLAY_PAUSE', control: 'pause', ...this.#place(position) });
+  }
+
+  /**
+   * @param {number} position
+   * @param {{playing?: boolean}} [options] whether the film goes on from there; as now when absent
+   */
+  seek(position, { playing = this.#session.model.playback.playing } = {}) {
+    return this.#session.request({ type: 'SEEK', currentTime: position, isPlaying: playing });
+  }
+
+  /** @param {number} rate 0.25–4 */
+  setRate(rate) {
+    return this.#session.request({ type: 'SET_RATE', rate });
+  }
+
+  /**
+   * @param {string} url
+   * @param {number} [position] s
+   */
+  setUrl(url, position = 0) {
+    // The one field of the wire that is in ms, since v2.
+    return this.#session.request({ type: 'URL_CHANGE', url, currentTime: Math.round(position * 1000) });
+  }
+
+  /** @param {string} username */
+  rename(username) {
+    this.#session.rememberUsername(username);
+    return this.#session.request({ type: 'UPDATE_USERNAME', username });
+  }
+
+  /** @param {boolean} enabled */
+  setGuestControl(enabled) {
+    return this.#session.request({ type: 'TOGGLE_GUEST_CONTROL', enabled });
+  }
+
+  /** @param {string} targetUserId */
+  transferHost(targetUserId) {
+    return this.#session.request({ type: 'TRANSFER_HOST', targetUserId });
+  }
+
+  /** @param {string} targetUserId */
+  kick(targetUserId) {
+    return this.#session.request({ type: 'KICK', targetUserId });
+  }
+
+  /** @param {string} targetUserId */
+  ban(targetUserId) {
+    return this.#session.request({ type: 'BAN', targetUserId });
+  }
+
+  /** @param {string} targetUserId */
+  unban(targetUserId) {
+    return this.#session.request({ type: 'UNBAN', targetUserId });
+  }
+
+  /** @param {string|null} pin */
+  async setPin(pin) {
+    const committed = await this.#session.request({ type: 'SET_PIN', pin });
+    this.#session.rememberPin(pin);
+    return committed;
+  }
+
+  /** @param {string} text */
+  chat(text) {
+    return this.#session.request({ type: 'CHAT', text });
+  }
+
+  /**
+   * @param {string} namespace
+   * @param {unknown} payload
+   * @param {string} [to] one member only
+   * @returns {Promise<Committed|void>} with `to` it isn't committed, and resolves when sent
+   */
+  custom(namespace, payload, to) {
+    if (to === undefined) return this.#session.request({ type: 'CUSTOM', namespace, payload });
+    return this.#sendOnce({ type: 'CUSTOM', namespace, payload, to });
+  }
+
+  /**
+   * Tells the ready gate that this member can play from its target.
+   * @param {{id: number, targetTime: number}} gate
+   */
+  sendReady({ id, targetTime }) {
+    return this.#session.request({ type: 'READY', gateId: id, targetTime });
+  }
+
+  /** @param {{driftMs: number|null, buffering: boolean}} status */
+  sendStatus({ driftMs, buffering }) {
+    if (this.#session.state !== 'joined') return;
+    const rttMs = round1(this.#session.clock.rtt);
+    const clockErrorMs = round1(this.#session.clock.error);
+    this.#session.model.reportSelf({ rttMs, clockErrorMs, driftMs: round1(driftMs), buffering });
+    this.#session.changed();
+    const known = Object.entries({ rttMs, driftMs: round1(driftMs), clockErrorMs }).filter(([, value]) => value !== null);
+    this.send({ type: 'MEMBER_STATUS', ...Object.fromEntries(known), buffering });
+  }
+
+  /** @param {{position: number, at: number, playing: boolean, rate: number}} tick */
+  sendTick(tick) {
+    const { slot, isHost } = this.self;
+    if (this.#session.state !== 'joined' || slot === null) return;
+    this.#tickSeq = (this.#tickSeq + 1) >>> 0;
+    this.#session.model.reportSelf({ position: tick.position, lastTickAt: tick.at });
+    this.#session.sendCompact(encodeTick({ ...tick, slot, fromHost: isHost, seq: this.#tickSeq }));
+  }
+
+  /**
+   * @param {any} message
+   * @returns {Promise<void>}
+   */
+  async #sendOnce(message) {
+    if (!this.#session.send(message)) throw new TandemError('DISCONNECTED', 'not in the room at the moment');
+  }
+
+  /**
+   * Any message at all, without a promise; what the server thinks of it arrives as an event.
+   * @param {any} message
+   */
+  send(message) {
+    this.#session.send(message);
+  }
+
+  /** Leaves the room for good. */
+  leave() {
+    this.#session.leave();
+  }
+
+  /**
+   * Tries again after PIN_REQUIRED, PIN_WRONG or PIN_THROTTLED.
+   * @param {string} pin
+   * @returns {Promise<void>} the new `ready`
+   */
+  retryWithPin(pin) {
+    return this.#session.retryWithPin(pin);
+  }
+
+  /**
+   * With a position of the caller's: from exactly there. Without: where the room is now, and since when that is true.
+   * @param {number} [position]
+   */
+  #place(position) {
+    if (position !== undefined) return { currentTime: position };
+    const at = this.#session.clock.roomTime();
+    return { currentTime: this.positionNow(at), ...(this.#session.clock.synced && { eventTimestamp: at }) };
+  }
+}
+
+/** @param {number|null} value */
+function round1(value) {
+  return value !== null && Number.isFinite(value) ? Math.round(value * 10) / 10 : null;
+}

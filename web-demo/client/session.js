@@ -1,0 +1,393 @@
+/**
+ * One membership of one room, kept over as many connections as it takes: JOIN on every new one, resume with the token,
+ * notice gaps, and see that no request is silently lost.
+ */
+import { RoomClock } from './clock.js';
+import { Connection } from './connection.js';
+import { TandemError, isPassingRefusal } from './errors.js';
+import { RoomModel } from './model.js';
+import { Store } from './storage.js';
+import { decodeCompact } from './wire.js';
+
+const PROTOCOL = 3;
+const REQUEST_WITHIN_MS = 10_000;
+const SYNC_WITHIN_MS = 5000;
+const KEEP_EVERY_MS = 500;
+/** A WebTransport session that is closed at once takes the LEAVE with it. */
+const LEAVE_WITHIN_MS = 1000;
+
+/** Refusals after which another PIN may help. */
+const PIN_REFUSALS = new Set(['PIN_REQUIRED', 'PIN_WRONG', 'PIN_THROTTLED', 'BAD_PIN_FORMAT']);
+
+const SIGNALS = new Set(['OFFER', 'ANSWER', 'ICE_CANDIDATE']);
+
+/**
+ * @typedef {'connecting'|'joined'|'reconnecting'|'closed'} RoomState
+ * @typedef {{epoch: number, seq: number}} Committed  where in the room's order a command was committed
+ * @typedef {{code: number|string, reason: string, retry: boolean}} Closed
+ *   a closing code, or the error code of a refused JOIN; `retry`: retryWithPin may help
+ */
+
+export class Session {
+  #roomId;
+  #env;
+  #emit;
+  #store;
+  #connection;
+  #membership;
+  #pin;
+  #username;
+  #ownId;
+  #joinedOnce = false;
+  #triedNewId = false;
+  /** @type {Map<number, {resolve: (at: Committed) => void, reject: (error: TandemError) => void, timer: any}>} */
+  #requests = new Map();
+  #nextRef = 1;
+  #joinRef = 0;
+  #changeQueued = false;
+  /** @type {any} */
+  #syncTimer = null;
+  /** @type {any} */
+  #keepTimer = null;
+  /** @type {(() => void)[]} */
+  #pageListeners = [];
+  #settleReady = { resolve: () => {}, reject: (/** @type {TandemError} */ _error) => {} };
+
+  /** @type {RoomState} */
+  state = 'connecting';
+  /** @type {Promise<void>} */
+  ready;
+
+  /**
+   * @param {import('./room.js').ConnectOptions} options
+   * @param {import('./env.js').Env} env
+   * @param {(type: string, detail?: unknown) => void} emit
+   */
+  constructor(options, env, emit) {
+    this.#roomId = options.roomId;
+    this.#env = env;
+    this.#emit = emit;
+    const storage = options.storage === undefined ? env.defaultStorage() : options.storage;
+    this.#store = new Store(storage, new URL(options.server).origin);
+    this.#pin = options.pin ?? null;
+    this.#username = options.username;
+    this.#ownId = options.userId === undefined;
+    const userId = options.userId ?? this.#store.userId(env.uuid);
+    this.#membership = this.#store.membership(options.roomId, userId);
+    this.model = new RoomModel(this.#membership);
+    this.model.userId = userId;
+    this.#connection = new Connection({
+      server: options.server,
+      preference: options.transport ?? 'auto',
+      store: this.#store,
+      env,
+      handlers: {
+        onOpen: () => this.#onOpen(),
+        onMessage: (message) => this.#onMessage(message),
+        onCompact: (bytes) => this.#onCompact(bytes),
+        onDown: () => this.#onDown(),
+        onEnd: ({ code, reason }) => this.#finish({ code, reason, retry: false }),
+        onSent: (message) => this.#log('out', message),
+      },
+    });
+    this.clock = new RoomClock(env, (bytes) => this.sendCompact(bytes), () => emit('clock'));
+    this.ready = this.#newReady();
+    this.#begin();
+  }
+
+  get transport() {
+    return this.#connection.kind;
+  }
+
+  get username() {
+    return this.model.member(this.model.userId)?.username ?? this.#username ?? '';
+  }
+
+  /** Used from the next JOIN on; the server is told by a request of its own. @param {string} username */
+  rememberUsername(username) {
+    this.#username = username;
+  }
+
+  /** Rejoining after a long outage needs it. @param {string|null} pin */
+  rememberPin(pin) {
+    this.#pin = pin;
+  }
+
+  /**
+   * @param {any} message
+   * @returns {Promise<Committed>}
+   */
+  request(message) {
+    if (this.state === 'closed') return Promise.reject(new TandemError('CLOSED', 'this room is closed'));
+    if (this.state !== 'joined') return Promise.reject(new TandemError('DISCONNECTED', 'not in the room at the moment'));
+    const ref = this.#nextRef++;
+    return new Promise((resolve, reject) => {
+      const timer = this.#env.setTimeout(
+        () => this.#settle(ref, new TandemError('TIMEOUT', 'the server did not answer')),
+        REQUEST_WITHIN_MS,
+      );
+      this.#requests.set(ref, { resolve, reject, timer });
+      try {
+        this.#connection.send({ ...message, ref });
+      } catch (error) {
+        this.#settle(ref, /** @type {TandemError} */ (error));
+      }
+    });
+  }
+
+  /**
+   * @param {any} message
+   * @returns {boolean} false when there is no connection to send it on
+   */
+  send(message) {
+    return this.#connection.send(message);
+  }
+
+  /** @param {Uint8Array} bytes */
+  sendCompact(bytes) {
+    this.#connection.sendCompact(bytes);
+    this.#log('out', decodeCompact(bytes), true);
+  }
+
+  /** The model was touched: one 'change' for all that happens in this turn. */
+  changed() {
+    if (this.#changeQueued) return;
+    this.#changeQueued = true;
+    queueMicrotask(() => {
+      this.#changeQueued = false;
+      this.#emit('change');
+    });
+  }
+
+  leave() {
+    if (this.state === 'closed') return;
+    this.#connection.send({ type: 'LEAVE' });
+    this.#membership.resumeToken = null;
+    this.#store.forgetMembership(this.#roomId, this.#membership.userId);
+    this.#connection.end(1000, 'left', LEAVE_WITHIN_MS);
+    this.#finish({ code: 1000, reason: 'left', retry: false });
+  }
+
+  /**
+   * @param {string} pin
+   * @returns {Promise<void>}
+   */
+  retryWithPin(pin) {
+    this.#pin = pin;
+    if (this.state !== 'closed') return this.ready;
+    this.ready = this.#newReady();
+    this.#setState(this.#joinedOnce ? 'reconnecting' : 'connecting');
+    this.#begin();
+    return this.ready;
+  }
+
+  #begin() {
+    this.#pageListeners = [
+      this.#env.onPage('pagehide', () => this.#keepMembership()),
+      this.#env.onPage('visibilitychange', () => this.#env.hidden() || this.#resyncClock()),
+    ];
+    this.#connection.start();
+  }
+
+  #newReady() {
+    const ready = /** @type {Promise<void>} */ (
+      new Promise((resolve, reject) => (this.#settleReady = { resolve, reject }))
+    );
+    // An application that listens for events instead is not to be punished with an unhandled rejection.
+    ready.catch(() => {});
+    return ready;
+  }
+
+  #onOpen() {
+    this.model.degraded = false;
+    this.#resyncClock();
+    this.#join();
+  }
+
+  #join() {
+    const { userId, resumeToken, epoch, lastSeq } = this.#membership;
+    this.#joinRef = this.#nextRef++;
+    this.#connection.send({
+      type: 'JOIN',
+      protocol: PROTOCOL,
+      roomId: this.#roomId,
+      userId,
+      ...(this.#username !== undefined && { username: this.#username }),
+      ...(this.#pin !== null && { pin: this.#pin }),
+      ...(resumeToken !== null && { resumeToken, epoch, lastSeq }),
+      ref: this.#joinRef,
+    });
+  }
+
+  #onDown() {
+    this.clock.stop();
+    this.#env.clearTimeout(this.#syncTimer);
+    this.#syncTimer = null;
+    this.#rejectRequests('DISCONNECTED', 'the connection was lost before the server answered');
+    this.#keepMembership();
+    this.#setState(this.#joinedOnce ? 'reconnecting' : 'connecting');
+  }
+
+  /** @param {any} message */
+  #onMessage(message) {
+    this.#log('in', message);
+    if (message.type === 'ACK') return this.#settle(message.ref, null, { epoch: message.epoch, seq: message.seq });
+    if (message.type === 'ERROR') return this.#onError(message);
+    const outcome = this.model.apply(message);
+    if (outcome.gap) this.#requestSync();
+    if (message.type === 'ROOM_STATE') this.#onRoomState(message);
+    if (Number.isInteger(message.seq)) this.#rememberPlace();
+    this.#publish(outcome);
+  }
+
+  /** @param {any} state */
+  #onRoomState(state) {
+    this.#env.clearTimeout(this.#syncTimer);
+    this.#syncTimer = null;
+    if (typeof state.resumeToken === 'string') {
+      this.#membership.resumeToken = state.resumeToken;
+      this.#membership.epoch = state.epoch;
+      this.#membership.lastSeq = state.seq;
+      this.#keepMembership(); // At once: without the newest token a crash of this page would cost the membership.
+    }
+    this.#connection.settled();
+    this.#joinRef = 0;
+    this.#joinedOnce = true;
+    this.#setState('joined');
+    this.#settleReady.resolve();
+  }
+
+  /** @param {any} message */
+  #onError(message) {
+    const error = TandemError.fromMessage(message);
+    const refusedJoin = this.#joinRef !== 0 && (message.ref === this.#joinRef || message.request === 'JOIN');
+    if (refusedJoin) return this.#onRefusal(error);
+    if (this.#settle(message.ref, error)) return;
+    // Signaling to somebody who has just left: USER_LEFT says the same, in order.
+    if (error.code === 'TARGET_GONE' && SIGNALS.has(error.request ?? '')) return;
+    this.#emit('error', error);
+  }
+
+  /** @param {TandemError} error */
+  #onRefusal(error) {
+    this.#joinRef = 0;
+    if (error.code === 'TOKEN_INVALID' && this.#membership.resumeToken !== null) {
+      // The membership that it was for is over; join as anybody would.
+      this.#membership.resumeToken = null;
+      this.#store.forgetMembership(this.#roomId, this.#membership.userId);
+      return this.#join();
+    }
+    if (error.code === 'USER_ID_TAKEN' && this.#ownId && !this.#triedNewId) {
+      // Our own made-up id, in use and no proof left that it is ours: take another one.
+      this.#triedNewId = true;
+      const userId = this.#store.renewUserId(this.#env.uuid);
+      this.#membership = this.#store.membership(this.#roomId, userId);
+      this.model.userId = userId;
+      return this.#join();
+    }
+    if (isPassingRefusal(error.code)) return this.#connection.retryLater(error.retryAfterMs);
+    this.#connection.end(1000, error.code);
+    this.#emit('error', error);
+    this.#settleReady.reject(error);
+    this.#finish({ code: error.code, reason: error.message, retry: PIN_REFUSALS.has(error.code) });
+  }
+
+  /** @param {Uint8Array} bytes */
+  #onCompact(bytes) {
+    const message = decodeCompact(bytes);
+    if (message === null) return;
+    this.#log('in', message, true);
+    if (message.kind === 'reply') this.clock.onReply(message);
+    else if (message.kind === 'tick') this.#publish(this.model.applyTick(message));
+  }
+
+  #resyncClock() {
+    if (this.#connection.kind !== null) this.clock.resync();
+  }
+
+  /** Once for a gap: the events that keep coming before the answer are covered by it. */
+  #requestSync() {
+    if (this.#syncTimer !== null || this.state !== 'joined') return;
+    this.#connection.send({ type: 'REQUEST_SYNC' });
+    this.#syncTimer = this.#env.setTimeout(() => {
+      this.#syncTimer = null;
+      this.#requestSync();
+    }, SYNC_WITHIN_MS);
+  }
+
+  /**
+   * @param {number} ref
+   * @param {TandemError|null} error
+   * @param {Committed} [committed]
+   * @returns {boolean} whether somebody was waiting for it
+   */
+  #settle(ref, error, committed) {
+    const request = this.#requests.get(ref);
+    if (!request) return false;
+    this.#requests.delete(ref);
+    this.#env.clearTimeout(request.timer);
+    if (error) request.reject(error);
+    else request.resolve(/** @type {Committed} */ (committed));
+    return true;
+  }
+
+  /**
+   * @param {string} code
+   * @param {string} message
+   */
+  #rejectRequests(code, message) {
+    for (const ref of [...this.#requests.keys()]) this.#settle(ref, new TandemError(code, message));
+  }
+
+  /** @param {Closed} closed */
+  #finish(closed) {
+    this.clock.stop();
+    this.#env.clearTimeout(this.#syncTimer);
+    this.#syncTimer = null;
+    this.#rejectRequests(closed.reason === 'left' ? 'CLOSED' : 'DISCONNECTED', 'the room was closed before the server answered');
+    if (this.#membership.resumeToken !== null) this.#keepMembership();
+    this.#pageListeners.forEach((stop) => stop());
+    this.#settleReady.reject(new TandemError('CLOSED', closed.reason || `closed with ${closed.code}`));
+    this.#setState('closed');
+    this.#emit('closed', closed);
+  }
+
+  #rememberPlace() {
+    this.#membership.epoch = this.model.epoch;
+    this.#membership.lastSeq = this.model.seq;
+    // Storage is synchronous and slow; what a crash loses of this is a few lines of chat seen twice.
+    this.#keepTimer ??= this.#env.setTimeout(() => this.#keepMembership(), KEEP_EVERY_MS);
+  }
+
+  #keepMembership() {
+    this.#env.clearTimeout(this.#keepTimer);
+    this.#keepTimer = null;
+    if (this.#membership.resumeToken !== null) this.#store.keepMembership(this.#roomId, this.#membership);
+  }
+
+  /** @param {import('./model.js').Outcome} outcome */
+  #publish({ changed, events }) {
+    for (const [type, detail] of events) this.#emit(type, detail);
+    if (changed) this.changed();
+  }
+
+  /** @param {RoomState} state */
+  #setState(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.#emit('state', state);
+    this.changed();
+  }
+
+  /**
+   * Secrets stay out of the event log: people share their screens.
+   * @param {'in'|'out'} direction
+   * @param {any} message
+   * @param {boolean} [compact]
+   */
+  #log(direction, message, compact) {
+    const masked = { ...message };
+    for (const secret of ['pin', 'resumeToken']) if (typeof masked[secret] === 'string') masked[secret] = '…';
+    this.#emit('message', { direction, message: masked, ...(compact && { compact }) });
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * The bytes of PROTOCOL.md: the compact messages (§6) and the length framing of the WebTransport control stream (§1).
+ * Pure functions: nothing here knows of a connection.
+ */
+
+/** The largest JSON message a client may send. */
+export const MAX_MESSAGE_BYTES = 65_536;
+
+/** The largest one it takes: a little more liberal, so that a crowded room's ROOM_STATE is not the end of it. */
+export const MAX_INCOMING_BYTES = 1_048_576;
+
+export const MAX_DATAGRAM_BYTES = 1000;
+
+const KIND_PROBE = 1;
+const KIND_REPLY = 2;
+const KIND_TICK = 3;
+
+const PROBE_BYTES = 12;
+const REPLY_BYTES = 28;
+const TICK_BYTES = 28;
+
+const FLAG_PLAYING = 1;
+const FLAG_FROM_HOST = 2;
+
+/**
+ * @typedef {{kind: 'probe', id: number, t0: number}} Probe
+ * @typedef {{kind: 'reply', id: number, t0: number, t1: number, t2: number}} Reply
+ * @typedef {{kind: 'tick', playing: boolean, fromHost: boolean, slot: number, seq: number, position: number, at: number,
+ *            rate: number}} Tick
+ */
+
+/** A message that breaks the wire's rules: too big, or not what its first bytes say. */
+export class WireError extends Error {}
+
+/**
+ * @param {number} id
+ * @param {number} t0
+ */
+export function encodeProbe(id, t0) {
+  const view = new DataView(new ArrayBuffer(PROBE_BYTES));
+  view.setUint8(0, KIND_PROBE);
+  view.setUint16(2, id);
+  view.setFloat64(4, t0);
+  return new Uint8Array(view.buffer);
+}
+
+/** @param {Omit<Reply, 'kind'>} reply */
+export function encodeReply({ id, t0, t1, t2 }) {
+  const view = new DataView(new ArrayBuffer(REPLY_BYTES));
+  view.setUint8(0, KIND_REPLY);
+  view.setUint16(2, id);
+  view.setFloat64(4, t0);
+  view.setFloat64(12, t1);
+  view.setFloat64(20, t2);
+  return new Uint8Array(view.buffer);
+}
+
+/** @param {Omit<Tick, 'kind'>} tick */
+export function encodeTick({ playing, fromHost, slot, seq, position, at, rate }) {
+  const view = new DataView(new ArrayBuffer(TICK_BYTES));
+  view.setUint8(0, KIND_TICK);
+  view.setUint8(1, (playing ? FLAG_PLAYING : 0) | (fromHost ? FLAG_FROM_HOST : 0));
+  view.setUint16(2, slot);
+  view.setUint32(4, seq);
+  view.setFloat64(8, position);
+  view.setFloat64(16, at);
+  view.setFloat32(24, rate);
+  return new Uint8Array(view.buffer);
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @returns {Probe|Reply|Tick|null} null for what should be ignored: an unknown kind, a wrong length, a number that is none
+ */
+export function decodeCompact(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const kind = view.byteLength > 0 ? view.getUint8(0) : 0;
+  if (kind === KIND_PROBE && view.byteLength === PROBE_BYTES) {
+    return finite({ kind: 'probe', id: view.getUint16(2), t0: view.getFloat64(4) });
+  }
+  if (kind === KIND_REPLY && view.byteLength === REPLY_BYTES) {
+    return finite({
+      kind: 'reply',
+      id: view.getUint16(2),
+      t0: view.getFloat64(4),
+      t1: view.getFloat64(12),
+      t2: view.getFloat64(20),
+    });
+  }
+  if (kind === KIND_TICK && view.byteLength === TICK_BYTES) {
+    const flags = view.getUint8(1);
+    return finite({
+      kind: 'tick',
+      playing: (flags & FLAG_PLAYING) !== 0,
+      fromHost: (flags & FLAG_FROM_HOST) !== 0,
+      slot: view.getUint16(2),
+      seq: view.getUint32(4),
+      position: view.getFloat64(8),
+      at: view.getFloat64(16),
+      rate: view.getFloat32(24),
+    });
+  }
+  return null;
+}
+
+/**
+ * @template {object} T
+ * @param {T} message
+ * @returns {T|null}
+ */
+function finite(message) {
+  return Object.values(message).every((v) => typeof v !== 'number' || Number.isFinite(v)) ? message : null;
+}
+
+/**
+ * Whether a tick's counter is newer than the last one, on a u32 that wraps.
+ * @param {number} seq
+ * @param {number} last
+ */
+export function isNewer(seq, last) {
+  const ahead = (seq - last) >>> 0;
+  return ahead !== 0 && ahead < 0x8000_0000;
+}
+
+const encoder = new TextEncoder();
+
+/**
+ * UTF-8 bytes of a JSON message.
+ * @param {unknown} message
+ */
+export function encodeJson(message) {
+  const bytes = encoder.encode(JSON.stringify(message));
+  if (bytes.byteLength > MAX_MESSAGE_BYTES) {
+    throw new WireError(`a message of ${bytes.byteLength} bytes is above the limit of ${MAX_MESSAGE_BYTES}`);
+  }
+  return bytes;
+}
+
+/**
+ * A message of the control stream: 4 bytes of length, then the JSON.
+ * @param {Uint8Array} json
+ */
+export function frame(json) {
+  const framed = new Uint8Array(4 + json.byteLength);
+  new DataView(framed.buffer).setUint32(0, json.byteLength);
+  framed.set(json, 4);
+  return framed;
+}
+
+/** Cuts the control stream's bytes, which arrive in chunks of any size, back into messages. */
+export class FrameDecoder {
+  /** @type {Uint8Array[]} */
+  #chunks = [];
+  #buffered = 0;
+  #text = new TextDecoder('utf-8', { fatal: true });
+
+  /**
+   * @param {Uint8Array} chunk
+   * @returns {string[]} the messages that are now whole, in order
+   */
+  push(chunk) {
+    this.#chunks.push(chunk);
+    this.#buffered += chunk.byteLength;
+    const messages = [];
+    while (this.#buffered >= 4) {
+      const head = this.#gather(4);
+      const length = new DataView(head.buffer, head.byteOffset, 4).getUint32(0);
+      // Checked on the announced length: a hostile or broken peer must not make us buffer 4 GiB first.
+      if (length > MAX_INCOMING_BYTES) throw new WireError(`a frame of ${length} bytes is above the limit`);
+      if (this.#buffered < 4 + length) break;
+      const whole = this.#gather(4 + length);
+      messages.push(this.#text.decode(whole.subarray(4, 4 + length)));
+      this.#consume(4 + length);
+    }
+    return messages;
+  }
+
+  /**
+   * Makes the first chunk at least `length` bytes long. Joining happens once a message, not once a chunk.
+   * @param {number} length
+   */
+  #gather(length) {
+    if (this.#chunks[0].byteLength < length) {
+      const joined = new Uint8Array(this.#buffered);
+      let offset = 0;
+      for (const chunk of this.#chunks) {
+        joined.set(chunk, offset);
+        offset += chunk.byteLength;
+      }
+      this.#chunks = [joined];
+    }
+    return this.#chunks[0];
+  }
+
+  /** @param {number} length */
+  #consume(length) {
+    this.#chunks[0] = this.#chunks[0].subarray(length);
+    this.#buffered -= length;
+    if (this.#chunks[0].byteLength === 0) this.#chunks.shift();
+  }
+}
