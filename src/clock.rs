@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::domain::RoomTime;
 
@@ -44,9 +44,9 @@ impl Clock {
         RoomTime::from_micros(self.0.wall_micros + elapsed + self.0.offset_micros.load(Ordering::Relaxed))
     }
 
-    /// The node's steady time, for intervals that no other node sees.
+    /// The node's steady time (tokio's, which tests can pause), for intervals that no other node sees.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    pub fn instant() -> Instant {
-        Instant::now()
+    pub fn instant() -> tokio::time::Instant {
+        tokio::time::Instant::now()
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// Keys remembered. An attacker with more addresses than that pays with the CPU of its own handshakes.
 const KEYS: usize = 100_000;
