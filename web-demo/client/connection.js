@@ -44,7 +44,7 @@ export class Connection {
   #attempt = 0;
   #failures = 0;
   #ended = false;
-  /** Not before this moment: the server asked for it. */
+  /** Not before this moment, if not 0: the server asked for it. */
   #notBefore = 0;
   #heardAt = 0;
   #checkedAt = 0;
@@ -125,7 +125,7 @@ export class Connection {
    * @param {number} [afterMs]
    */
   retryLater(afterMs = 0) {
-    this.#notBefore = this.#env.now() + afterMs;
+    if (afterMs > 0) this.#notBefore = this.#env.now() + afterMs;
     this.#drop('the server asked to come back later');
   }
 
@@ -151,6 +151,7 @@ export class Connection {
   async #tryNow() {
     this.#env.clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
+    this.#notBefore = 0;
     const attempt = ++this.#attempt;
     try {
       const endpoints = await this.#lookUp();
@@ -220,7 +221,6 @@ export class Connection {
     // Only a race that had a choice says anything about the network.
     if (this.#usable(endpoints).length > 1) this.#store.keepWinner(transport.kind, this.#env.wallNow());
     this.#transport = transport;
-    this.#notBefore = 0;
     this.#heardAt = this.#checkedAt = this.#env.now();
     this.#checkTimer = this.#env.setTimeout(() => this.#check(), PING_EVERY_MS);
     this.#joinTimer = this.#env.setTimeout(() => this.#drop('no answer to JOIN'), JOIN_WITHIN_MS);
@@ -295,9 +295,8 @@ export class Connection {
     this.#failures += 1;
     const floor = when === 'later' ? BACKOFF_LATER_MS : 0;
     const jittered = Math.max(ceiling, floor) * (0.5 + this.#env.random() / 2);
-    const asked = this.#notBefore - this.#env.now();
     // A moment that the server gave is jittered already, and there is no failure to back off from.
-    const delay = asked > 0 ? asked : jittered;
+    const delay = this.#notBefore > 0 ? Math.max(0, this.#notBefore - this.#env.now()) : jittered;
     if (when === 'later') this.#notBefore = this.#env.now() + delay;
     this.#env.clearTimeout(this.#retryTimer);
     this.#retryTimer = this.#env.setTimeout(() => this.#tryNow(), delay);

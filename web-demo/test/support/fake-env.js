@@ -1,0 +1,103 @@
+/** A world under the test's control: time, timers, the page's events, randomness. Nothing here waits for real time. */
+
+/** mulberry32: small, seeded, good enough for jitter. */
+export function seededRandom(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** TEST_SEED repeats a run; the seed is printed so that there is something to repeat. */
+export function testSeed(t) {
+  const seed = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+  t.diagnostic(`TEST_SEED=${seed}`);
+  return seed;
+}
+
+export class FakeEnv {
+  constructor({ seed = 1 } = {}) {
+    this.time = 1000;
+    this.wallOffset = 1_795_000_000_000;
+    this.isHidden = false;
+    this.random = seededRandom(seed);
+    this.timers = new Map();
+    this.nextTimer = 1;
+    this.pageListeners = new Map();
+    this.uuids = 0;
+    this.now = () => this.time;
+    this.wallNow = () => this.wallOffset + this.time;
+    this.hidden = () => this.isHidden;
+    this.uuid = () => `made-up-${++this.uuids}`;
+    this.defaultStorage = () => null;
+    this.setTimeout = (fn, ms) => {
+      const id = this.nextTimer++;
+      this.timers.set(id, { at: this.time + Math.max(0, ms), fn });
+      return id;
+    };
+    this.clearTimeout = (id) => this.timers.delete(id);
+    this.onPage = (type, fn) => {
+      const listeners = this.pageListeners.get(type) ?? new Set();
+      this.pageListeners.set(type, listeners.add(fn));
+      return () => listeners.delete(fn);
+    };
+  }
+
+  page(type) {
+    for (const fn of [...(this.pageListeners.get(type) ?? [])]) fn();
+  }
+
+  /** Lets every promise that can settle do so. */
+  async settle() {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** Moves time on, timer by timer. */
+  async advance(ms) {
+    const end = this.time + ms;
+    await this.settle();
+    for (;;) {
+      let next = null;
+      for (const [id, timer] of this.timers) {
+        if (timer.at <= end && (next === null || timer.at < next.timer.at)) next = { id, timer };
+      }
+      if (next === null) break;
+      this.timers.delete(next.id);
+      this.time = Math.max(this.time, next.timer.at);
+      next.timer.fn();
+      await this.settle();
+    }
+    this.time = end;
+  }
+
+  /** Advances until something is true; fails with its name when it doesn't become so. */
+  async until(what, condition, within = 30_000) {
+    const end = this.time + within;
+    await this.settle();
+    while (!condition()) {
+      if (this.time >= end) throw new Error(`not within ${within} ms: ${what}`);
+      await this.advance(10);
+    }
+  }
+
+  get pending() {
+    return this.timers.size;
+  }
+}
+
+export class FakeStorage {
+  items = new Map();
+  getItem(key) {
+    return this.items.get(key) ?? null;
+  }
+  setItem(key, value) {
+    this.items.set(key, String(value));
+  }
+  removeItem(key) {
+    this.items.delete(key);
+  }
+}

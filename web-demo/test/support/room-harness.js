@@ -1,0 +1,34 @@
+import { connect } from '../../client/index.js';
+import { FakeEnv } from './fake-env.js';
+import { FakeServer } from './fake-server.js';
+
+/** A room on a fake line, with everything that its listeners were told. */
+export function openRoom({ env = new FakeEnv(), server = new FakeServer(env), ...options } = {}) {
+  const room = connect({
+    server: 'https://tandem.test:4433', roomId: 'friday', userId: 'ann', transport: 'websocket', storage: null, env, ...options,
+  });
+  const heard = [];
+  for (const type of ['state', 'change', 'playback', 'chat', 'custom', 'error', 'closed', 'tick', 'signal']) {
+    room.addEventListener(type, ({ detail }) => heard.push({ type, detail }));
+  }
+  return { env, server, room, heard, heardOf: (type) => heard.filter((event) => event.type === type).map(({ detail }) => detail) };
+}
+
+/** The same, joined, its clock synced. */
+export async function joinedRoom(options = {}) {
+  const harness = openRoom(options);
+  await harness.room.ready;
+  await harness.env.advance(500);
+  return harness;
+}
+
+/** The outcome of a promise, without waiting: fails when it is still open. */
+export async function outcome(env, promise) {
+  let result = { status: 'pending' };
+  promise.then(
+    (value) => (result = { status: 'fulfilled', value }),
+    (error) => (result = { status: 'rejected', code: error.code, error }),
+  );
+  await env.settle();
+  return result;
+}

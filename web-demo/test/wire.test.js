@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  FrameDecoder, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES, decodeCompact, encodeJson, encodeProbe, encodeReply, encodeTick, frame,
+  isNewer,
+} from '../client/wire.js';
+
+const hex = (bytes) => Buffer.from(bytes).toString('hex');
+const bytes = (text) => Uint8Array.from(Buffer.from(text.replaceAll(' ', ''), 'hex'));
+
+test('a clock probe is 12 bytes: kind, pad, id, t0', () => {
+  assert.equal(hex(encodeProbe(0x0102, 1.5)), '010001023ff8000000000000');
+});
+
+test('a clock reply is read field by field', () => {
+  const reply = { id: 7, t0: 1.5, t1: 1_795_000_000_000.25, t2: 1_795_000_000_000.5 };
+  assert.deepEqual(decodeCompact(encodeReply(reply)), { kind: 'reply', ...reply });
+  assert.equal(encodeReply(reply).byteLength, 28);
+});
+
+test('a tick carries its flags, and a position to the last bit', () => {
+  const tick = { playing: true, fromHost: false, slot: 513, seq: 0xfffffffe, position: 93.2512345, at: 1_795_000_000_000.125, rate: 1.25 };
+  const encoded = encodeTick(tick);
+  assert.equal(encoded.byteLength, 28);
+  assert.equal(hex(encoded.subarray(0, 8)), '03010201fffffffe');
+  assert.deepEqual(decodeCompact(encoded), { kind: 'tick', ...tick });
+  assert.equal(decodeCompact(encodeTick({ ...tick, playing: false, fromHost: true })).fromHost, true);
+});
+
+test('a compact message is read from the middle of a larger buffer', () => {
+  const padded = new Uint8Array(20);
+  padded.set(encodeProbe(3, 42), 5);
+  assert.deepEqual(decodeCompact(padded.subarray(5, 17)), { kind: 'probe', id: 3, t0: 42 });
+});
+
+test('an unknown kind, a wrong length and a number that is none are ignored', () => {
+  assert.equal(decodeCompact(new Uint8Array()), null);
+  assert.equal(decodeCompact(bytes('09 00 00 00')), null);
+  assert.equal(decodeCompact(encodeProbe(1, 1).subarray(0, 11)), null);
+  assert.equal(decodeCompact(encodeProbe(1, NaN)), null);
+  assert.equal(decodeCompact(encodeTick({ slot: 1, seq: 1, position: Infinity, at: 0, rate: 1 })), null);
+});
+
+test('a tick counter that wraps is newer than the one before', () => {
+  assert.ok(isNewer(6, 5));
+  assert.ok(!isNewer(5, 5));
+  assert.ok(!isNewer(4, 5));
+  assert.ok(isNewer(1, 0xffffffff));
+  assert.ok(!isNewer(0xffffffff, 1));
+});
+
+test('messages survive a control stream that cuts them anywhere', () => {
+  const messages = [{ type: 'PONG' }, { type: 'CHAT', text: 'žluťoučký kůň 🐎' }, { type: 'X', long: 'y'.repeat(5000) }];
+  const stream = Buffer.concat(messages.map((message) => frame(encodeJson(message))));
+  for (const size of [1, 2, 3, 5, 7, 64, stream.length]) {
+    const decoder = new FrameDecoder();
+    const got = [];
+    for (let i = 0; i < stream.length; i += size) got.push(...decoder.push(Uint8Array.from(stream.subarray(i, i + size))));
+    assert.deepEqual(got.map((text) => JSON.parse(text)), messages, `in chunks of ${size}`);
+  }
+});
+
+test('a frame that announces too much is refused before it is buffered', () => {
+  const head = new Uint8Array(4);
+  new DataView(head.buffer).setUint32(0, MAX_INCOMING_BYTES + 1);
+  assert.throws(() => new FrameDecoder().push(head), /above the limit/);
+});
+
+test('a message above the limit is not sent: its size counts in UTF-8, not in characters', () => {
+  assert.doesNotThrow(() => encodeJson('x'.repeat(MAX_MESSAGE_BYTES - 2)));
+  assert.throws(() => encodeJson('x'.repeat(MAX_MESSAGE_BYTES - 1)), /above the limit/);
+  assert.throws(() => encodeJson('é'.repeat(MAX_MESSAGE_BYTES / 2)), /above the limit/);
+});
