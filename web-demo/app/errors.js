@@ -1,0 +1,69 @@
+/** From typed codes to sentences. A code is for programs; what the visitor needs is what happened and what to do. */
+
+/** @type {Record<string, string>} */
+const SENTENCES = {
+  NOT_HOST: 'Only the host can do that.',
+  NOT_IN_CONTROL: 'The host has the controls. Ask to be let in on them, or to be made host.',
+  PIN_REQUIRED: 'This room has a PIN.',
+  PIN_WRONG: 'That PIN is not right.',
+  PIN_THROTTLED: 'Too many wrong PINs. Wait a little before the next try.',
+  BAD_PIN_FORMAT: 'A PIN has 4 to 32 printable characters.',
+  BAD_URL: 'That address can’t be used: it must begin with https:// and be allowed on this server.',
+  BAD_ID: 'That room name has characters that can’t be used.',
+  BAD_MESSAGE: 'The server could not read that message.',
+  UNKNOWN_TYPE: 'The server does not know that kind of message.',
+  OUT_OF_RANGE: 'One of the values is too large, too small or too long.',
+  USER_ID_TAKEN: 'This seat is taken by another tab. Close it, or open a fresh tab.',
+  TOKEN_INVALID: 'Your seat in the room could not be confirmed. Join again.',
+  USER_BANNED: 'The host has banned you from this room.',
+  ROOM_FULL: 'The room is full.',
+  ROOM_LIMIT: 'The server has no place for another room right now.',
+  TARGET_GONE: 'They have just left.',
+  NO_GATE: 'Nobody is being waited for any more.',
+  NOT_JOINED: 'You are not in the room yet.',
+  RATE_LIMITED: 'That was a little fast. Try again in a moment.',
+  OVERLOADED: 'The server is at its limit. Try again in a minute.',
+  UNAVAILABLE: 'That can’t be saved right now. Try again in a moment.',
+  TOO_BIG: 'That is too large to send.',
+  INTERNAL: 'The server made a mistake. Try again.',
+  TIMEOUT: 'The server did not answer in time.',
+  CLOSED: 'The connection is closed.',
+};
+
+/** @typedef {{code?: unknown, message?: unknown, retryAfterMs?: unknown}} ErrorLike */
+
+/** @param {unknown} error @returns {string} */
+export function codeOf(error) {
+  const code = /** @type {ErrorLike | null} */ (error)?.code;
+  return typeof code === 'string' ? code : '';
+}
+
+/** @param {unknown} error @returns {string} */
+export function sentence(error) {
+  const { message, retryAfterMs } = /** @type {ErrorLike} */ (error ?? {});
+  const known = SENTENCES[codeOf(error)];
+  const wait = typeof retryAfterMs === 'number' && retryAfterMs > 0 ? ` Next try in ${Math.ceil(retryAfterMs / 1000)} s.` : '';
+  if (known) return known + wait;
+  return typeof message === 'string' && message ? `It did not work: ${message}` : 'It did not work.';
+}
+
+/**
+ * Why the session ended for good.
+ * @param {{code?: number | string, reason?: string}} detail
+ * @returns {{title: string, text: string, again: boolean}}
+ */
+export function closeStory({ code, reason }) {
+  switch (Number(code)) {
+    case 4005:
+      return { title: 'You are here in another tab', text: 'Your seat moved there. Join again to bring it back.', again: true };
+    case 4006:
+      return { title: 'The host removed you', text: 'You can ask to come back and join again.', again: true };
+    case 4007:
+      return { title: 'The host banned you', text: 'This seat can’t enter the room again.', again: false };
+    case 4000:
+    case 4001:
+      return { title: 'The connection was ended', text: `The server refused what this page sent${reason ? ` (${reason})` : ''}.`, again: true };
+    default:
+      return { title: 'You are no longer connected', text: reason ? `The server says: ${reason}.` : 'The server could not be reached again.', again: true };
+  }
+}

@@ -1,0 +1,67 @@
+/** Room settings: for the host controls, for guests the reasons. */
+import { byId, h, listen, setText } from './dom.js';
+import { authority } from './source.js';
+import { attempt } from './toast.js';
+
+/** @param {import('./types.js').Ctx} ctx */
+export function setupHostSettings(ctx) {
+  const { room, signal } = ctx;
+  const box = byId('host-settings', HTMLElement);
+  const note = h('p', { class: 'note' });
+  const guests = h('button', { class: 'switch', attrs: { type: 'button', role: 'switch', 'aria-checked': 'false' } }, h('span', {}, 'Guests can play, pause and seek'), h('i'));
+  guests.addEventListener('click', () => void attempt(() => room.setGuestControl(!room.guestControl)));
+
+  const pinInput = h('input', { attrs: { type: 'password', maxlength: '32', autocomplete: 'off', id: 'settings-pin' } });
+  const pinLabel = h('label', { attrs: { for: 'settings-pin' } });
+  const pinSave = h('button', { class: 'button compact', attrs: { type: 'submit' } }, 'Set');
+  const pinRemove = h('button', { class: 'button compact', attrs: { type: 'button' } }, 'Remove');
+  const pinForm = h('form', { class: 'settings-pin' }, h('div', { class: 'field' }, pinLabel, pinInput), pinSave, pinRemove);
+  pinForm.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const pin = pinInput.value;
+    if (pin.length < 4) {
+      pinInput.setAttribute('aria-invalid', 'true');
+      pinInput.focus();
+      return;
+    }
+    if (!(await attempt(() => room.setPin(pin)))) return;
+    pinInput.value = '';
+    ctx.pinChanged(pin);
+  });
+  pinInput.addEventListener('input', () => pinInput.removeAttribute('aria-invalid'));
+  pinRemove.addEventListener('click', async () => {
+    if (await attempt(() => room.setPin(null))) ctx.pinChanged('');
+  });
+  const bans = h('div');
+  box.replaceChildren(note, guests, pinForm, bans);
+
+  const update = () => {
+    const { isHost, canControl } = room.self;
+    const host = room.members.find((m) => m.isHost);
+    guests.hidden = pinForm.hidden = bans.hidden = !isHost;
+    note.hidden = isHost;
+    setText(note, `${authority({ canControl, isHost, guestControl: room.guestControl, host: host?.username })} ${room.hasPin ? 'The room has a PIN.' : 'The room has no PIN.'}`);
+    guests.setAttribute('aria-checked', String(room.guestControl));
+    setText(pinLabel, room.hasPin ? 'New PIN' : 'PIN for newcomers');
+    pinInput.placeholder = room.hasPin ? 'The room has one' : '4 to 32 characters';
+    setText(pinSave, room.hasPin ? 'Change' : 'Set');
+    pinRemove.hidden = !room.hasPin;
+    showBans();
+  };
+  let shownBans = '';
+  const showBans = () => {
+    const key = room.banned.join('\n');
+    if (key === shownBans) return;
+    shownBans = key;
+    bans.replaceChildren(...room.banned.map((userId) => {
+      const lift = h('button', { class: 'button compact', attrs: { type: 'button', 'aria-label': `Lift the ban on ${userId}` } }, 'Lift ban');
+      lift.addEventListener('click', () => void attempt(() => room.unban(userId)));
+      return h('div', { class: 'banned' }, h('span', { class: 'mono' }, userId), lift);
+    }));
+  };
+  const details = byId('host-room', HTMLDetailsElement);
+  // Opened at the bottom of the list, it would open out of sight.
+  listen(details, 'toggle', () => details.open && details.scrollIntoView({ block: 'nearest' }), signal);
+  listen(room, 'change', update, signal);
+  update();
+}

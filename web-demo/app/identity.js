@@ -1,0 +1,105 @@
+/**
+ * Who this tab is. The id lives in sessionStorage, so that two tabs of one browser are two people and a reload stays the
+ * same one; name and theme live in localStorage, so that they come back next week.
+ */
+
+/** A Storage that never throws: some browsers forbid storage, and the page must work there too. */
+class SafeStorage {
+  /** @param {() => Storage} open */
+  constructor(open) {
+    /** @type {Map<string, string>} */
+    this.memory = new Map();
+    try {
+      this.real = open();
+    } catch {
+      this.real = null;
+    }
+  }
+  /** @param {string} key @returns {string | null} */
+  getItem(key) {
+    try {
+      if (this.real) return this.real.getItem(key);
+    } catch { /* fall through to memory */ }
+    return this.memory.get(key) ?? null;
+  }
+  /** @param {string} key @param {string} value */
+  setItem(key, value) {
+    this.memory.set(key, value);
+    try {
+      this.real?.setItem(key, value);
+    } catch { /* full or forbidden: memory holds it for this page */ }
+  }
+  /** @param {string} key */
+  removeItem(key) {
+    this.memory.delete(key);
+    try {
+      this.real?.removeItem(key);
+    } catch { /* nothing to remove then */ }
+  }
+}
+
+export const tabStorage = new SafeStorage(() => sessionStorage);
+export const longStorage = new SafeStorage(() => localStorage);
+
+const USER_KEY = 'tandem.user';
+const newUserId = () => `u-${Array.from(crypto.getRandomValues(new Uint8Array(6)), (b) => b.toString(36).padStart(2, '0')).join('')}`;
+
+/**
+ * The user id of this tab. "Duplicate tab" copies sessionStorage, and with it the resume token: the copy would take the
+ * original's place in the room. A Web Lock, held while the page lives, tells a reload from a duplicate.
+ * @returns {Promise<string>}
+ */
+export async function tabUserId() {
+  const stored = tabStorage.getItem(USER_KEY);
+  if (stored && (await claim(stored))) return stored;
+  if (stored) {
+    // A duplicate: nothing of the original's session may be used here.
+    try {
+      sessionStorage.clear();
+    } catch { /* no storage, nothing copied */ }
+  }
+  const fresh = newUserId();
+  tabStorage.setItem(USER_KEY, fresh);
+  await claim(fresh);
+  return fresh;
+}
+
+/** @param {string} userId @returns {Promise<boolean>} */
+function claim(userId) {
+  // Locks exist only in secure contexts; elsewhere a duplicate can't be told apart, which is what happened before too.
+  if (!navigator.locks) return Promise.resolve(true);
+  return new Promise((resolve) => {
+    navigator.locks.request(`tandem-user-${userId}`, { ifAvailable: true }, (lock) => {
+      resolve(lock !== null);
+      return lock === null ? undefined : new Promise(() => {});
+    }).catch(() => resolve(true));
+  });
+}
+
+const ADJECTIVES = 'amber brisk calm candid clever copper cosy daring early gentle golden happy hidden honest jolly keen late lively lunar mellow merry misty noble patient quiet rapid ruby silent silver sunny swift velvet warm wild'.split(' ');
+const NOUNS = 'badger beacon birch canyon cinema comet cricket falcon ferry fjord garden gazelle harbour heron island lantern lynx maple meadow orchard otter parlour pebble pepper piano raven river rocket saddle sparrow studio terrace thistle walrus willow'.split(' ');
+
+/** A room id that can be read out over the phone, yet not guessed by trying (about 12 million of them). */
+export function suggestRoomId() {
+  const [a, b, c] = crypto.getRandomValues(new Uint32Array(3));
+  return `${ADJECTIVES[a % ADJECTIVES.length]}-${NOUNS[b % NOUNS.length]}-${String(c % 10_000).padStart(4, '0')}`;
+}
+
+export const isRoomId = (/** @type {string} */ text) => /^[A-Za-z0-9._:@-]{1,64}$/.test(text);
+
+/** Every member's colour follows from the id alone, so that all screens agree. @param {string} userId */
+export function hueOf(userId) {
+  let hash = 2166136261;
+  for (let i = 0; i < userId.length; i++) hash = Math.imul(hash ^ userId.charCodeAt(i), 16777619);
+  // The last step mixes: ids that differ in one character must not get neighbouring hues. 24 hues are still told apart.
+  hash ^= hash >>> 15;
+  return String(((hash >>> 0) % 24) * 15);
+}
+
+/** @param {string} name */
+export function initials(name) {
+  const words = name.trim().split(/\s+/).filter(Boolean);
+  const first = [...(words[0] ?? '?')][0] ?? '?';
+  const second = words.length > 1 ? [...words[words.length - 1]][0] ?? '' : '';
+  return first + second;
+}

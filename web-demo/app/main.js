@@ -1,0 +1,196 @@
+/** The page's own state: landing, joining (with its PIN prompts), in the room, ended. */
+import { byId, fillPage } from './page.js';
+import { openDialog } from './dom.js';
+import { closeStory, codeOf, sentence } from './errors.js';
+import { isTransport, readFragment, roomFragment } from './fragment.js';
+import { longStorage, tabStorage } from './identity.js';
+import { setupLanding, showLandingError } from './landing.js';
+import { askPin } from './pin.js';
+import { mountRoom } from './room-view.js';
+import { openRoom, retireRoom } from './session.js';
+
+/** @typedef {import('./types.js').Wish} Wish */
+/** @typedef {import('./types.js').Room} Room */
+
+const NAME_KEY = 'tandem.name';
+const TRANSPORT_KEY = 'tandem.transport';
+/** The room this tab is in: a reload goes straight back. */
+const INSIDE_KEY = 'tandem.inside';
+
+/** @type {{room: Room, wish: Wish, unmount: () => void} | null} */
+let inside = null;
+/** Counts joins: what an abandoned one still brings must not touch the page. */
+let attemptNumber = 0;
+
+fillPage();
+const landing = setupLanding((wish) => join(wish));
+window.addEventListener('hashchange', onFragment);
+start();
+
+function start() {
+  const fragment = readFragment(location.hash);
+  const storedTransport = longStorage.getItem(TRANSPORT_KEY);
+  const wish = {
+    roomId: fragment.room,
+    name: fragment.name || longStorage.getItem(NAME_KEY) || '',
+    pin: fragment.pin,
+    transport: fragment.transport ?? (isTransport(storedTransport) ? storedTransport : 'auto'),
+  };
+  landing.fill(wish);
+  showView('landing');
+  const back = fragment.room !== '' && tabStorage.getItem(INSIDE_KEY) === fragment.room;
+  if (fragment.room && (fragment.autojoin || (back && wish.name))) void join({ ...wish, name: wish.name || 'Guest' });
+}
+
+/** Somebody pasted another invitation into this tab. */
+function onFragment() {
+  const { room, pin } = readFragment(location.hash);
+  if (inside) {
+    if (!room || room === inside.wish.roomId) return;
+    leave({ keepFragment: true });
+  }
+  landing.fill({ roomId: room, pin });
+}
+
+/** @param {Wish} wish */
+async function join(wish) {
+  const mine = ++attemptNumber;
+  landing.busy(true);
+  showLandingError('');
+  const room = await openRoom(wish);
+  try {
+    const entered = await waitReady(room, wish);
+    if (mine !== attemptNumber) return room.leave();
+    if (entered) enter(room, wish);
+  } catch (error) {
+    room.leave();
+    if (mine !== attemptNumber) return;
+    tabStorage.removeItem(INSIDE_KEY);
+    showView('landing');
+    showLandingError(sentence(error), codeOf(error));
+  } finally {
+    if (mine === attemptNumber) landing.busy(false);
+  }
+}
+
+/**
+ * Waits for the room; asks for a PIN as often as it takes. False: the visitor gave up.
+ * @param {Room} room @param {Wish} wish
+ */
+async function waitReady(room, wish) {
+  let ready = room.ready;
+  for (;;) {
+    try {
+      await ready;
+      return true;
+    } catch (error) {
+      if (!/^(PIN_|BAD_PIN)/.test(codeOf(error))) throw error;
+      const pin = await askPin(error, wish.pin !== '');
+      if (pin === null) {
+        room.leave();
+        return false;
+      }
+      wish.pin = pin;
+      ready = room.retryWithPin(pin);
+    }
+  }
+}
+
+/** @param {Room} room @param {Wish} wish @param {{fresh?: boolean}} [options] */
+function enter(room, wish, { fresh = true } = {}) {
+  longStorage.setItem(NAME_KEY, wish.name);
+  longStorage.setItem(TRANSPORT_KEY, wish.transport);
+  tabStorage.setItem(INSIDE_KEY, wish.roomId);
+  writeFragment(wish);
+  showView('room');
+  const unmount = mountRoom(room, wish, {
+    fresh,
+    leave: () => leave(),
+    reconnect: (transport) => void switchTransport(transport),
+    pinChanged: (pin) => {
+      wish.pin = pin;
+      writeFragment(wish);
+    },
+    closed: (detail) => void onClosed(room, wish, detail),
+  });
+  inside = { room, wish, unmount };
+}
+
+/** @param {Wish} wish */
+function writeFragment(wish) {
+  history.replaceState(null, '', roomFragment(wish.roomId, wish.pin));
+  document.title = `${wish.roomId} · tandem`;
+}
+
+/** @param {{keepFragment?: boolean}} [options] */
+function leave({ keepFragment = false } = {}) {
+  if (!inside) return;
+  const { room, wish, unmount } = inside;
+  inside = null;
+  attemptNumber++;
+  unmount();
+  room.leave();
+  tabStorage.removeItem(INSIDE_KEY);
+  if (!keepFragment) history.replaceState(null, '', location.pathname);
+  document.title = 'tandem';
+  landing.fill({ roomId: '', name: wish.name, pin: '', transport: wish.transport });
+  landing.busy(false);
+  showView('landing');
+}
+
+/** @param {import('./types.js').Transport} transport */
+async function switchTransport(transport) {
+  if (!inside) return;
+  const { room: old, wish, unmount } = inside;
+  const mine = ++attemptNumber;
+  wish.transport = transport;
+  unmount();
+  retireRoom(old);
+  const room = await openRoom(wish);
+  if (mine !== attemptNumber) return room.leave();
+  // The view stays and says "reconnecting" by itself; it needs the new room before that room is ready.
+  enter(room, wish, { fresh: false });
+  room.ready.catch((error) => {
+    if (inside?.room === room) showLandingError(sentence(error), codeOf(error));
+  });
+}
+
+/** @param {Room} room @param {Wish} wish @param {{code: number | string, reason: string, retry: boolean}} detail */
+async function onClosed(room, wish, detail) {
+  if (inside?.room !== room) return;
+  if (detail.retry) {
+    // The PIN changed while the line was down.
+    const pin = await askPin({ code: detail.code }, wish.pin !== '');
+    if (inside?.room !== room) return;
+    if (pin === null) return leave();
+    wish.pin = pin;
+    writeFragment(wish);
+    room.retryWithPin(pin).catch(() => {});
+    return;
+  }
+  const story = closeStory(detail);
+  const dialog = byId('closed-dialog', HTMLDialogElement);
+  const again = byId('closed-again', HTMLButtonElement);
+  byId('closed-title', HTMLElement).textContent = story.title;
+  byId('closed-text', HTMLElement).textContent = story.text;
+  again.hidden = !story.again;
+  let rejoin = false;
+  again.onclick = () => {
+    rejoin = true;
+    dialog.close();
+  };
+  byId('closed-home', HTMLButtonElement).onclick = () => dialog.close();
+  inside.unmount();
+  tabStorage.removeItem(INSIDE_KEY);
+  await openDialog(dialog);
+  if (inside?.room !== room) return;
+  leave({ keepFragment: rejoin });
+  if (rejoin) void join(wish);
+}
+
+/** @param {'landing' | 'room'} view */
+function showView(view) {
+  byId('landing', HTMLElement).hidden = view !== 'landing';
+  byId('room', HTMLElement).hidden = view !== 'room';
+  if (view === 'landing') landing.focus();
+}

@@ -1,0 +1,101 @@
+/** What is playing, and changing it. */
+import { byId, every, listen, openDialog, setText } from './dom.js';
+import { codeOf, sentence } from './errors.js';
+import { filmTitle } from './format.js';
+import { attempt } from './toast.js';
+
+/** The film that ships with the server. */
+export const testFilm = () => new URL('media/film.webm', document.baseURI.replace(/#.*$/, '')).href;
+
+/** @param {import('./types.js').Ctx} ctx */
+export function setupSource(ctx) {
+  const { room, signal } = ctx;
+  const dialog = byId('source-dialog', HTMLDialogElement);
+  const url = byId('source-url', HTMLInputElement);
+  const complaint = byId('source-error', HTMLElement);
+  const button = byId('source-button', HTMLButtonElement);
+
+  const complain = (/** @type {string} */ text) => {
+    complaint.textContent = text;
+    complaint.hidden = text === '';
+    if (text) url.setAttribute('aria-invalid', 'true');
+    else url.removeAttribute('aria-invalid');
+  };
+  const open = () => {
+    url.value = room.url ?? testFilm();
+    complain('');
+    void openDialog(dialog);
+    url.select();
+  };
+  button.onclick = open;
+  byId('empty-choose', HTMLButtonElement).onclick = open;
+  byId('empty-test-film', HTMLButtonElement).onclick = () => void attempt(() => room.setUrl(testFilm(), 0));
+  byId('source-test', HTMLButtonElement).onclick = () => {
+    url.value = testFilm();
+    complain('');
+  };
+  listen(byId('source-form', HTMLFormElement), 'submit', async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    const wanted = url.value.trim();
+    const problem = urlProblem(wanted);
+    if (problem) return complain(problem);
+    try {
+      await room.setUrl(wanted, 0);
+      dialog.close();
+    } catch (error) {
+      complain(sentence(error));
+      complaint.dataset.code = codeOf(error);
+    }
+  }, signal);
+
+  // A room that was just made gets the test film, so that the first press of play does something.
+  const offer = () => {
+    if (room.state !== 'joined' || room.url || room.seq > 1 || !room.self.isHost || room.members.length > 1) return;
+    void room.setUrl(testFilm(), 0).catch(() => {
+      // The server's list of hosts may not have us: the empty state says what to do.
+    });
+  };
+  listen(room, 'state', offer, signal);
+  offer();
+
+  const update = () => {
+    const { canControl, isHost } = room.self;
+    const host = room.members.find((m) => m.isHost);
+    setText(byId('now-title', HTMLElement), room.url ? (room.url === testFilm() ? 'The test film' : filmTitle(room.url)) : 'No film yet');
+    setText(byId('now-host', HTMLElement), room.url ? hostOf(room.url) : '');
+    byId('now-title', HTMLElement).title = room.url ?? '';
+    button.hidden = !canControl;
+    setText(button, room.url ? 'Change film' : 'Choose film');
+    setText(byId('authority', HTMLElement), authority({ canControl, isHost, guestControl: room.guestControl, host: host?.username }));
+  };
+  listen(room, 'change', update, signal);
+  every(2000, update, signal);
+}
+
+/** Why one's own controls work, or don't. @param {{canControl: boolean, isHost: boolean, guestControl: boolean, host: string | undefined}} who */
+export function authority({ canControl, isHost, guestControl, host }) {
+  if (isHost) return guestControl ? 'You host this room. Everyone can play, pause and seek.' : 'You host this room. Only you can play, pause and seek.';
+  if (canControl) return `Everyone can play, pause and seek. ${host ?? 'Nobody'} hosts.`;
+  return host ? `Only ${host} can play, pause and seek. They can hand the controls to everyone.` : 'Nobody hosts at the moment, so nobody can play, pause or seek.';
+}
+
+/** @param {string} url */
+function hostOf(url) {
+  try {
+    return new URL(url).host;
+  } catch {
+    return '';
+  }
+}
+
+/** @param {string} text */
+function urlProblem(text) {
+  let url;
+  try {
+    url = new URL(text);
+  } catch {
+    return 'That is not a complete address. It begins with https://';
+  }
+  const here = url.origin === location.origin;
+  return url.protocol === 'https:' || here ? '' : 'The address must begin with https://';
+}

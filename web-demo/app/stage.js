@@ -1,0 +1,85 @@
+/** What may lie over the film: no film, a film that can't be played, waiting for data, waiting for a tap. */
+import { byId, listen, setText } from './dom.js';
+import { toast } from './toast.js';
+
+/** Shorter stalls are not worth a spinner. */
+const STALL_MS = 350;
+
+/** @param {import('./types.js').Ctx} ctx */
+export function setupStageOverlays({ room, sync, video, signal }) {
+  const stage = byId('stage', HTMLElement);
+  const empty = byId('stage-empty', HTMLElement);
+  const failed = byId('stage-error', HTMLElement);
+  const spinner = byId('spinner', HTMLElement);
+  const autoplay = byId('autoplay', HTMLElement);
+  autoplay.hidden = true;
+  let stalledSince = 0;
+
+  const stop = sync.on('autoplay-blocked', () => {
+    autoplay.hidden = false;
+    byId('autoplay-button', HTMLButtonElement).focus({ preventScroll: true });
+  });
+  if (typeof stop === 'function') signal.addEventListener('abort', stop, { once: true });
+
+  /** @param {boolean} muted */
+  const begin = async (muted) => {
+    video.muted = muted;
+    autoplay.hidden = true;
+    try {
+      // Inside the tap, or the browser refuses again. Where the film stands is the sync's business.
+      await video.play();
+    } catch {
+      // Paused again by the room in the same moment, or still refused: then the overlay comes back by itself.
+    }
+  };
+  byId('autoplay-button', HTMLButtonElement).onclick = () => void begin(false);
+  byId('autoplay-muted', HTMLButtonElement).onclick = () => void begin(true);
+  listen(video, 'playing', () => {
+    autoplay.hidden = true;
+  }, signal);
+
+  let toldDenied = 0;
+  const stopDenied = sync.on('denied', () => {
+    // The native element (media keys, picture in picture) was used without the right to.
+    if (performance.now() - toldDenied < 3000) return;
+    toldDenied = performance.now();
+    toast('Only the host can do that here. Your player is back with the room.');
+  });
+  if (typeof stopDenied === 'function') signal.addEventListener('abort', stopDenied, { once: true });
+
+  return {
+    update() {
+      const none = !room.url && room.state === 'joined';
+      const broken = Boolean(room.url) && video.error !== null;
+      empty.hidden = !none;
+      failed.hidden = !broken;
+      stage.classList.toggle('bare', none || broken);
+      if (none) {
+        const host = room.members.find((m) => m.isHost);
+        const can = room.self.canControl;
+        setText(byId('stage-empty-text', HTMLElement), can
+          ? 'Choose what everyone will watch. The test film has a running clock, so you can see how close you are.'
+          : `${host?.username ?? 'The host'} has not chosen a film yet.`);
+        byId('empty-test-film', HTMLElement).hidden = !can;
+        byId('empty-choose', HTMLElement).hidden = !can;
+      }
+      if (broken) setText(byId('stage-error-text', HTMLElement), mediaSentence(video.error));
+      const stalled = Boolean(room.url) && !broken && (video.seeking || (room.playback.playing && video.readyState < 3));
+      if (!stalled) stalledSince = 0;
+      else stalledSince ||= performance.now();
+      spinner.hidden = !stalled || performance.now() - stalledSince < STALL_MS || !autoplay.hidden;
+    },
+  };
+}
+
+/** @param {MediaError | null} error */
+function mediaSentence(error) {
+  switch (error?.code) {
+    case MediaError.MEDIA_ERR_NETWORK:
+      return 'The address stopped answering. Check that it can be reached from here.';
+    case MediaError.MEDIA_ERR_DECODE:
+      return 'The file is damaged, or this browser can’t decode it.';
+    default:
+      return 'The address is not a video that this browser can play, or it can’t be reached from here.';
+  }
+}

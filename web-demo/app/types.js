@@ -1,0 +1,32 @@
+/** Types that the page's modules share. The client's own are taken from the client. */
+
+/** @typedef {import('../client/index.js').Room} Room */
+/** @typedef {ReturnType<typeof import('../client/index.js').syncVideo>} Sync */
+/** @typedef {import('../client/index.js').Call} Call */
+/** @typedef {Room['members'][number]} Member */
+/** @typedef {import('./fragment.js').Transport} Transport */
+
+/**
+ * What the visitor asked for when joining.
+ * @typedef {object} Wish
+ * @property {string} roomId
+ * @property {string} name
+ * @property {string} pin     empty: none
+ * @property {Transport} transport
+ */
+
+/**
+ * What every part of the room view gets. `signal` aborts when the view is torn down: listeners and timers end with it.
+ * @typedef {object} Ctx
+ * @property {Room} room
+ * @property {Sync} sync
+ * @property {Call} call
+ * @property {HTMLVideoElement} video
+ * @property {AbortSignal} signal
+ * @property {Wish} wish
+ * @property {(transport: Transport) => void} reconnect
+ * @property {() => void} leave
+ * @property {(pin: string) => void} pinChanged   keeps the fragment's PIN true
+ */
+
+export {};
