@@ -1,4 +1,5 @@
 /** Reconnecting, degraded, and the ready gate with its countdown. */
+import { onChange } from './change.js';
 import { byId, every, listen, setText, setVar } from './dom.js';
 import { nameList } from './format.js';
 
@@ -39,6 +40,6 @@ export function setupBanners({ room, signal }) {
     setVar(arc, '--left', String(Math.round((left / seen.span) * 100)));
   };
   every(200, update, signal);
-  listen(room, 'change', update, signal);
+  onChange(room, update, signal);
   listen(room, 'state', update, signal);
 }

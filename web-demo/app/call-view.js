@@ -1,4 +1,5 @@
 /** Camera and microphone: one tile for each person in the call. */
+import { onChange } from './change.js';
 import { byId, h, listen, setText } from './dom.js';
 import { icon, setIcon } from './icons.js';
 import { hueOf, initials } from './identity.js';
@@ -57,11 +58,13 @@ export function setupCall({ room, call, signal }) {
   }
 
   function hangUp() {
+    const tile = own;
+    own = null; // First: stopping tells of it, and that must not bring us back here.
     call.stop();
-    for (const tile of tiles.values()) tile.element.remove();
+    tile?.element.remove();
+    for (const peer of tiles.values()) peer.element.remove();
     tiles.clear();
-    own?.element.remove();
-    own = null;
+    note.remove();
     box.hidden = true;
     showButton();
   }
@@ -107,15 +110,19 @@ export function setupCall({ room, call, signal }) {
   button.onclick = () => (own ? hangUp() : void join());
   listen(call, 'peer', showPeers, signal);
   listen(call, 'peer-gone', showPeers, signal);
-  listen(call, 'local', () => own && showOwn(), signal);
-  listen(room, 'change', showPeers, signal);
+  listen(call, 'local', () => {
+    if (!own) return;
+    if (localStream(call)) showOwn();
+    else hangUp();
+  }, signal);
+  listen(call, 'error', () => toast('Somebody in the call could not be reached. Their network may not allow it.'), signal);
+  onChange(room, showPeers, signal);
   showButton();
 }
 
 /** @param {import('./types.js').Call} call @returns {MediaStream | null} */
 function localStream(call) {
-  const { local } = /** @type {{local?: unknown}} */ (/** @type {unknown} */ (call));
-  return local instanceof MediaStream ? local : null;
+  return call.local instanceof MediaStream ? call.local : null;
 }
 
 /** @param {string} userId @param {{own: boolean}} options */

@@ -1,4 +1,5 @@
 /** The chat, and the quiet lines about who came and went. */
+import { onChange } from './change.js';
 import { byId, h, listen, setText } from './dom.js';
 import { wallTime } from './format.js';
 import { hueOf, initials } from './identity.js';
@@ -114,6 +115,6 @@ function setupNews(room, signal, say, fresh) {
     known = now;
     host = room.hostUserId;
   };
-  listen(room, 'change', compare, signal);
+  onChange(room, compare, signal);
   compare();
 }

@@ -1,4 +1,5 @@
 /** Room settings: for the host controls, for guests the reasons. */
+import { onChange } from './change.js';
 import { byId, h, listen, setText } from './dom.js';
 import { authority } from './source.js';
 import { attempt } from './toast.js';
@@ -62,6 +63,6 @@ export function setupHostSettings(ctx) {
   const details = byId('host-room', HTMLDetailsElement);
   // Opened at the bottom of the list, it would open out of sight.
   listen(details, 'toggle', () => details.open && details.scrollIntoView({ block: 'nearest' }), signal);
-  listen(room, 'change', update, signal);
+  onChange(room, update, signal);
   update();
 }

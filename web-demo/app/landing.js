@@ -41,7 +41,10 @@ export function setupLanding(onJoin) {
       [pin, wish.pin === '' || wish.pin.length >= 4, 'A PIN has at least 4 characters.'],
     ];
     const failed = checks.find(([, good]) => !good);
-    for (const [input, good] of checks) input.toggleAttribute('aria-invalid', false), good || input.setAttribute('aria-invalid', 'true');
+    for (const [input, good] of checks) {
+      if (good) input.removeAttribute('aria-invalid');
+      else input.setAttribute('aria-invalid', 'true');
+    }
     if (failed) {
       showLandingError(failed[2]);
       failed[0].focus();

@@ -17,7 +17,7 @@ const TRANSPORT_KEY = 'tandem.transport';
 /** The room this tab is in: a reload goes straight back. */
 const INSIDE_KEY = 'tandem.inside';
 
-/** @type {{room: Room, wish: Wish, unmount: () => void} | null} */
+/** @type {{room: Room, wish: Wish, unmount: ReturnType<typeof mountRoom>} | null} */
 let inside = null;
 /** Counts joins: what an abandoned one still brings must not touch the page. */
 let attemptNumber = 0;
@@ -144,7 +144,7 @@ async function switchTransport(transport) {
   const { room: old, wish, unmount } = inside;
   const mine = ++attemptNumber;
   wish.transport = transport;
-  unmount();
+  unmount({ keepFilm: true });
   retireRoom(old);
   const room = await openRoom(wish);
   if (mine !== attemptNumber) return room.leave();
@@ -193,4 +193,6 @@ function showView(view) {
   byId('landing', HTMLElement).hidden = view !== 'landing';
   byId('room', HTMLElement).hidden = view !== 'room';
   if (view === 'landing') landing.focus();
+  // From here, Tab leads into the player's controls.
+  else byId('stage', HTMLElement).focus({ preventScroll: true });
 }

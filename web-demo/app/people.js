@@ -1,5 +1,6 @@
 /** Who is here: host, transport, round trip, drift, buffering, away. And what a host can do about them. */
-import { byId, confirmDialog, every, h, listen, setText } from './dom.js';
+import { onChange } from './change.js';
+import { byId, confirmDialog, every, h, setText } from './dom.js';
 import { driftTone, msText, signedMs } from './format.js';
 import { icon } from './icons.js';
 import { hueOf, initials } from './identity.js';
@@ -36,7 +37,7 @@ export function setupPeople(ctx) {
     setText(byId('people-count', HTMLElement), String(members.length));
     byId('members-alone', HTMLElement).hidden = members.length !== 1;
   };
-  listen(room, 'change', update, signal);
+  onChange(room, update, signal);
   every(1000, update, signal);
 }
 
@@ -122,7 +123,7 @@ function makeRow(ctx, userId) {
       setText(drift, known ? signedMs(value) : '');
       const trip = own ? room.clock.rtt : member.rttMs;
       rtt.hidden = !member.connected || trip === null || !Number.isFinite(trip);
-      setText(rtt, rtt.hidden ? '' : `↔ ${msText(trip)}`);
+      setText(rtt, rtt.hidden ? '' : `rtt ${msText(trip)}`);
       more.hidden = !own && !room.self.isHost;
       more.setAttribute('aria-label', own ? 'Change your name' : `Actions for ${username}`);
       if (more.hidden) close();

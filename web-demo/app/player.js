@@ -1,4 +1,5 @@
 /** The controls over the film. Play, pause, seek and rate are the room's; volume and full screen are one's own. */
+import { onChange } from './change.js';
 import { byId, every, h, listen, setText, setVar } from './dom.js';
 import { clockText, driftTone, signedMs, spokenTime } from './format.js';
 import { icon, setIcon } from './icons.js';
@@ -122,13 +123,12 @@ export function setupPlayer(ctx) {
     overlays.update();
   }
   every(250, update, signal);
-  listen(room, 'change', update, signal);
+  onChange(room, update, signal);
   return { toggle, step, toggleMute, toggleFullscreen };
 }
 
 /** A rate that is not in the list (another client's) is shown all the same. @param {HTMLSelectElement} select @param {number} rate */
 function showRate(select, rate) {
-  if (document.activeElement === select && select.matches(':open')) return;
   const value = String(rate);
   if (select.value === value) return;
   if (![...select.options].some((o) => o.value === value)) select.append(new Option(`${Number(rate.toFixed(2))}×`, value));

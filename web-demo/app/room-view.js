@@ -33,7 +33,7 @@ import { toast } from './toast.js';
 
 /**
  * @param {Room} room @param {Wish} wish @param {Actions} actions
- * @returns {() => void} takes it all down again
+ * @returns {(options?: {keepFilm?: boolean}) => void} takes it all down again
  */
 export function mountRoom(room, wish, actions) {
   const end = new AbortController();
@@ -61,6 +61,7 @@ export function mountRoom(room, wish, actions) {
   setupCall(ctx);
   const invite = setupInvite(ctx);
   setupKeyboard(ctx, { player, focusChat: () => chat.focus() });
+  byId('skip', HTMLButtonElement).onclick = () => chat.focus();
 
   byId('leave-button', HTMLButtonElement).onclick = () => actions.leave();
   byId('alone-invite', HTMLButtonElement).onclick = () => invite.open();
@@ -70,10 +71,13 @@ export function mountRoom(room, wish, actions) {
     byId('room-locked', HTMLElement).hidden = !room.hasPin;
   }, signal);
 
-  return () => {
+  return ({ keepFilm = false } = {}) => {
     end.abort();
     call.stop();
     sync.stop();
-    video.pause();
+    Object.assign(window, { tandem: undefined });
+    if (keepFilm) return;
+    video.removeAttribute('src');
+    video.load();
   };
 }

@@ -1,4 +1,5 @@
 /** What is playing, and changing it. */
+import { onChange } from './change.js';
 import { byId, every, listen, openDialog, setText } from './dom.js';
 import { codeOf, sentence } from './errors.js';
 import { filmTitle } from './format.js';
@@ -48,15 +49,14 @@ export function setupSource(ctx) {
     }
   }, signal);
 
-  // A room that was just made gets the test film, so that the first press of play does something.
+  // Whoever opens a room alone gets the test film, so that the first press of play does something.
   const offer = () => {
-    if (room.state !== 'joined' || room.url || room.seq > 1 || !room.self.isHost || room.members.length > 1) return;
+    if (room.url || !room.self.isHost || room.members.length > 1) return;
     void room.setUrl(testFilm(), 0).catch(() => {
       // The server's list of hosts may not have us: the empty state says what to do.
     });
   };
-  listen(room, 'state', offer, signal);
-  offer();
+  if (room.state === 'joined') offer();
 
   const update = () => {
     const { canControl, isHost } = room.self;
@@ -68,7 +68,7 @@ export function setupSource(ctx) {
     setText(button, room.url ? 'Change film' : 'Choose film');
     setText(byId('authority', HTMLElement), authority({ canControl, isHost, guestControl: room.guestControl, host: host?.username }));
   };
-  listen(room, 'change', update, signal);
+  onChange(room, update, signal);
   every(2000, update, signal);
 }
 

@@ -15,37 +15,38 @@ export function setupStageOverlays({ room, sync, video, signal }) {
   autoplay.hidden = true;
   let stalledSince = 0;
 
-  const stop = sync.on('autoplay-blocked', () => {
-    autoplay.hidden = false;
-    byId('autoplay-button', HTMLButtonElement).focus({ preventScroll: true });
-  });
-  if (typeof stop === 'function') signal.addEventListener('abort', stop, { once: true });
+  const unmute = byId('unmute', HTMLButtonElement);
+  unmute.hidden = true;
+  signal.addEventListener('abort', sync.on('autoplay-blocked', ({ muted }) => {
+    // Muted, the browser let it play: then the film is not covered, a button for the sound is enough.
+    unmute.hidden = !muted;
+    autoplay.hidden = Boolean(muted);
+    if (!muted) byId('autoplay-button', HTMLButtonElement).focus({ preventScroll: true });
+  }), { once: true });
 
-  /** @param {boolean} muted */
-  const begin = async (muted) => {
-    video.muted = muted;
+  /** Inside the tap, or the browser refuses again. @param {boolean} muted */
+  const begin = (muted) => {
     autoplay.hidden = true;
-    try {
-      // Inside the tap, or the browser refuses again. Where the film stands is the sync's business.
-      await video.play();
-    } catch {
-      // Paused again by the room in the same moment, or still refused: then the overlay comes back by itself.
-    }
+    unmute.hidden = true;
+    sync.resume({ muted });
   };
-  byId('autoplay-button', HTMLButtonElement).onclick = () => void begin(false);
-  byId('autoplay-muted', HTMLButtonElement).onclick = () => void begin(true);
+  byId('autoplay-button', HTMLButtonElement).onclick = () => begin(false);
+  byId('autoplay-muted', HTMLButtonElement).onclick = () => begin(true);
+  unmute.onclick = () => begin(false);
   listen(video, 'playing', () => {
     autoplay.hidden = true;
   }, signal);
+  listen(video, 'volumechange', () => {
+    if (!video.muted) unmute.hidden = true;
+  }, signal);
 
   let toldDenied = 0;
-  const stopDenied = sync.on('denied', () => {
+  signal.addEventListener('abort', sync.on('denied', () => {
     // The native element (media keys, picture in picture) was used without the right to.
     if (performance.now() - toldDenied < 3000) return;
     toldDenied = performance.now();
     toast('Only the host can do that here. Your player is back with the room.');
-  });
-  if (typeof stopDenied === 'function') signal.addEventListener('abort', stopDenied, { once: true });
+  }), { once: true });
 
   return {
     update() {

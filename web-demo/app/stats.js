@@ -104,7 +104,7 @@ function factsOf({ room, sync, video }) {
     ['Vector', `${playback.position.toFixed(2)} s, ${playback.playing ? 'playing' : 'paused'}, #${playback.seq}`],
     ['Epoch, seq', `${room.epoch}, ${room.seq}`],
     ['You', `${room.self.userId}, slot ${room.self.slot ?? '–'}`],
-    ['Node', /** @type {{nodeId?: string}} */ (room).nodeId || '–'],
+    ['Node', room.nodeId || '–'],
   ];
 }
 

@@ -2,17 +2,19 @@
 import { byId, every, listen, setText } from './dom.js';
 import { driftTone, signedMs } from './format.js';
 
-/** @typedef {{tone: string, text: string, spoken: string}} Standing */
+/** @typedef {{tone: string, text: string, spoken: string, figure?: string}} Standing */
 
 /** @param {import('./types.js').Ctx} ctx */
 export function setupStatus(ctx) {
   const pill = byId('status-pill', HTMLElement);
   const text = byId('status-text', HTMLElement);
+  const figure = byId('status-figure', HTMLElement);
   const live = byId('status-live', HTMLElement);
   const update = () => {
     const standing = standingOf(ctx);
     pill.dataset.tone = standing.tone;
     setText(text, standing.text);
+    setText(figure, standing.figure ?? '');
     // The figure changes all the time; only a change of the word is spoken.
     setText(live, standing.spoken);
   };
@@ -31,7 +33,7 @@ export function standingOf({ room, sync }) {
   if (!room.playback.playing) return { tone: 'idle', text: 'Paused', spoken: 'Paused' };
   const drift = sync.drift;
   const tone = driftTone(drift);
-  if (tone === 'good') return { tone, text: `In step ${signedMs(drift)}`, spoken: 'In step' };
+  if (tone === 'good') return { tone, text: 'In step', spoken: 'In step', figure: signedMs(drift) };
   if (tone === 'idle') return { tone, text: 'Starting', spoken: 'Starting' };
-  return { tone, text: `Catching up ${signedMs(drift)}`, spoken: 'Catching up' };
+  return { tone, text: 'Catching up', spoken: 'Catching up', figure: signedMs(drift) };
 }

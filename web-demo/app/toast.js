@@ -9,6 +9,9 @@ const shown = new Map();
 /** The same text twice stays one toast: a key held down must not pile them up. @param {string} text */
 export function toast(text) {
   const host = byId('toasts', HTMLElement);
+  // A modal dialog or a full-screen film covers everything outside it: the toasts move in there.
+  const cover = document.querySelector('dialog[open]') ?? document.fullscreenElement ?? document.body;
+  if (host.parentElement !== cover) cover.append(host);
   const again = shown.get(text);
   if (again) {
     clearTimeout(again.timer);
@@ -18,9 +21,6 @@ export function toast(text) {
   const close = h('button', { class: 'icon-button', attrs: { type: 'button', 'aria-label': 'Dismiss' } }, icon('x'));
   const element = h('div', { class: 'toast' }, icon('warn'), h('span', {}, text), close);
   close.addEventListener('click', () => dismiss(text));
-  // A modal dialog or a full-screen film covers everything outside it: the toasts move in there.
-  const cover = document.querySelector('dialog[open]') ?? document.fullscreenElement ?? document.body;
-  if (host.parentElement !== cover) cover.append(host);
   host.append(element);
   shown.set(text, { element, timer: setTimeout(() => dismiss(text), 6000) });
   if (shown.size > 3) dismiss([...shown.keys()][0]);
