@@ -1,0 +1,168 @@
+//! What a client can say, in the words of the domain.
+
+use crate::domain::{
+    ChatText, Dialect, ErrorCode, Head, Limits, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken, RoomId,
+    RoomTime, UrlPolicy, UserId, Username,
+};
+use crate::hub::outlet::{MemberStatus, Signal};
+use crate::room::Control;
+
+/// What decoding depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Sizes and ranges.
+    pub limits: Limits,
+    /// Hosts that films may come from.
+    pub urls: UrlPolicy,
+}
+
+/// One message of a client.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The client's `ref`: comes back in the ACK, or in the ERROR.
+    pub reference: Option<u64>,
+    /// What it says.
+    pub message: ClientMessage,
+}
+
+/// PING's `timestamp` as it came: whole numbers stay whole.
+pub type Echo = serde_json::Number;
+
+/// Everything that a client can say.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
+pub enum ClientMessage {
+    /// JOIN.
+    Join(JoinMessage),
+    /// LEAVE.
+    Leave,
+    /// PING.
+    Ping { echo: Option<Echo> },
+    /// REQUEST_SYNC.
+    RequestSync,
+    /// Becomes a room command once the session adds who asks.
+    Command(Ask),
+    /// HOST_HEARTBEAT.
+    Heartbeat { position: MediaTime, playing: bool, true_at: Option<RoomTime> },
+    /// POSITION_UPDATE.
+    Position { position: MediaTime, playing: bool },
+    /// OFFER, ANSWER, ICE_CANDIDATE, PLAYBACK_ACK, SYNC_RESPONSE, CUSTOM with `to`.
+    Signal { to: UserId, signal: Signal },
+    /// MEMBER_STATUS.
+    Status(MemberStatus),
+}
+
+/// JOIN.
+#[derive(Debug, Clone)]
+pub struct JoinMessage {
+    /// Which room.
+    pub room: RoomId,
+    /// Who.
+    pub user: UserId,
+    /// Called what; an empty name is none.
+    pub name: Option<Username>,
+    /// As typed; an empty PIN is none.
+    pub pin: Option<Pin>,
+    /// `protocol`: absent is v2.
+    pub dialect: Dialect,
+    /// As presented.
+    pub token: Option<ResumeToken>,
+    /// The last event seen, when both `epoch` and `lastSeq` are given.
+    pub last_seen: Option<Head>,
+}
+
+/// What a member asks of its room.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
+pub enum Ask {
+    /// UPDATE_USERNAME.
+    Rename(Username),
+    /// TOGGLE_GUEST_CONTROL.
+    GuestControl(bool),
+    /// TRANSFER_HOST.
+    TransferHost(UserId),
+    /// KICK.
+    Kick(UserId),
+    /// BAN.
+    Ban(UserId),
+    /// UNBAN.
+    Unban(UserId),
+    /// SET_PIN.
+    SetPin(Option<Pin>),
+    /// PLAY_PAUSE.
+    PlayPause { control: Control, position: Option<MediaTime>, true_at: Option<RoomTime> },
+    /// SEEK.
+    Seek { position: MediaTime, resume: bool, true_at: Option<RoomTime> },
+    /// SET_RATE.
+    SetRate(Rate),
+    /// URL_CHANGE.
+    SetUrl { url: MediaUrl, position: MediaTime },
+    /// SYNC_PLAYBACK.
+    Adopt { position: MediaTime, playing: bool, url: Option<MediaUrl> },
+    /// READY.
+    Ready { gate: Option<u32>, target: Option<MediaTime> },
+    /// CHAT.
+    Chat(ChatText),
+    /// CUSTOM without `to`; `payload` is JSON text.
+    Custom { namespace: Namespace, payload: String },
+}
+
+impl ClientMessage {
+    /// The type on the wire: for metrics, and for `request` in an ERROR.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Join(_) => "JOIN",
+            Self::Leave => "LEAVE",
+            Self::Ping { .. } => "PING",
+            Self::RequestSync => "REQUEST_SYNC",
+            Self::Command(ask) => ask.kind(),
+            Self::Heartbeat { .. } => "HOST_HEARTBEAT",
+            Self::Position { .. } => "POSITION_UPDATE",
+            Self::Signal { signal, .. } => match signal {
+                Signal::Offer { .. } => "OFFER",
+                Signal::Answer { .. } => "ANSWER",
+                Signal::IceCandidate { .. } => "ICE_CANDIDATE",
+                Signal::PlaybackAck { .. } => "PLAYBACK_ACK",
+                Signal::SyncResponse { .. } => "SYNC_RESPONSE",
+                Signal::Custom { .. } => "CUSTOM",
+            },
+            Self::Status(_) => "MEMBER_STATUS",
+        }
+    }
+}
+
+impl Ask {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Rename(_) => "UPDATE_USERNAME",
+            Self::GuestControl(_) => "TOGGLE_GUEST_CONTROL",
+            Self::TransferHost(_) => "TRANSFER_HOST",
+            Self::Kick(_) => "KICK",
+            Self::Ban(_) => "BAN",
+            Self::Unban(_) => "UNBAN",
+            Self::SetPin(_) => "SET_PIN",
+            Self::PlayPause { .. } => "PLAY_PAUSE",
+            Self::Seek { .. } => "SEEK",
+            Self::SetRate(_) => "SET_RATE",
+            Self::SetUrl { .. } => "URL_CHANGE",
+            Self::Adopt { .. } => "SYNC_PLAYBACK",
+            Self::Ready { .. } => "READY",
+            Self::Chat(_) => "CHAT",
+            Self::Custom { .. } => "CUSTOM",
+        }
+    }
+}
+
+/// A message that can't be taken, with as much of it as could be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BadRequest {
+    /// For the program.
+    pub code: ErrorCode,
+    /// For the person. Holds nothing of the client's text but an unknown type's name, cut and cleaned.
+    pub message: String,
+    /// The client's `ref`.
+    pub reference: Option<u64>,
+    /// The type, when it is one that we know; else empty.
+    pub request: &'static str,
+}

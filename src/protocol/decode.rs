@@ -1,0 +1,239 @@
+//! JSON → [`Request`]: strict where it protects, lenient where v2 clients vary.
+//!
+//! Unknown fields are ignored, and so are `userId`, `roomId` and `timestamp` outside JOIN. null is absent. A number is
+//! a number, finite and in range; a text is a text, never a number that looks like one.
+
+use super::client::{Ask, BadRequest, ClientMessage, JoinMessage, Request, Rules};
+use super::fields::{self, Field, Fields};
+use super::{MAX_INTEGER, PROTOCOL};
+use crate::domain::{
+    ChatText, Dialect, ErrorCode, Head, Invalid, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken, RoomId,
+    Username,
+};
+use crate::hub::outlet::{MemberStatus, Signal};
+use crate::room::Control;
+
+/// Reads one message.
+pub fn decode(text: &[u8], rules: &Rules) -> Result<Request, BadRequest> {
+    let mut fields = Fields::empty();
+    let outcome = read(text, rules, &mut fields);
+    outcome.map_err(|Invalid { code, message }| BadRequest {
+        code,
+        message,
+        reference: fields::reference(&fields).ok().flatten(),
+        request: known_type(&fields).map_or("", |(name, _)| name),
+    })
+}
+
+fn read<'a>(text: &'a [u8], rules: &Rules, fields: &mut Fields<'a>) -> Result<Request, Invalid> {
+    if text.len() as u64 > rules.limits.message_bytes {
+        return Err(Invalid::new(
+            ErrorCode::TooBig,
+            format!("a message may have {} bytes", rules.limits.message_bytes),
+        ));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| Invalid::new(ErrorCode::BadMessage, "not UTF-8"))?;
+    fields.read(text)?;
+    let reference = fields::reference(fields)?;
+    let name = fields.kind.must(Field::text)?;
+    let Some((_, decoder)) = known_type(fields) else {
+        return Err(Invalid::new(ErrorCode::UnknownType, format!("no such message: {}", printable(&name))));
+    };
+    Ok(Request { reference, message: decoder(fields, rules)? })
+}
+
+type Decoder = fn(&Fields<'_>, &Rules) -> Result<ClientMessage, Invalid>;
+
+/// The types that a client may send, in the order of the documentation.
+const DECODERS: &[(&str, Decoder)] = &[
+    ("JOIN", join),
+    ("LEAVE", |_, _| Ok(ClientMessage::Leave)),
+    ("PING", |f, _| Ok(ClientMessage::Ping { echo: f.timestamp.lenient_number() })),
+    ("UPDATE_USERNAME", rename),
+    ("TOGGLE_GUEST_CONTROL", |f, _| Ok(Ask::GuestControl(f.enabled.must(Field::flag)?).into())),
+    ("TRANSFER_HOST", |f, _| Ok(Ask::TransferHost(f.target_user_id.must(Field::user)?).into())),
+    ("KICK", |f, _| Ok(Ask::Kick(f.target_user_id.must(Field::user)?).into())),
+    ("BAN", |f, _| Ok(Ask::Ban(f.target_user_id.must(Field::user)?).into())),
+    ("UNBAN", |f, _| Ok(Ask::Unban(f.target_user_id.must(Field::user)?).into())),
+    ("SET_PIN", set_pin),
+    ("PLAY_PAUSE", play_pause),
+    ("SEEK", seek),
+    ("SET_RATE", |f, _| Ok(Ask::SetRate(Rate::parse(f.rate.must(Field::number)?)?).into())),
+    ("READY", ready),
+    ("HOST_HEARTBEAT", heartbeat),
+    ("POSITION_UPDATE", position_update),
+    ("URL_CHANGE", url_change),
+    ("REQUEST_SYNC", |_, _| Ok(ClientMessage::RequestSync)),
+    ("SYNC_PLAYBACK", sync_playback),
+    ("SYNC_RESPONSE", sync_response),
+    ("OFFER", offer),
+    ("ANSWER", answer),
+    ("ICE_CANDIDATE", ice_candidate),
+    ("PLAYBACK_ACK", |f, _| signal(f, Signal::PlaybackAck { control: control(f)? })),
+    ("CHAT", chat),
+    ("CUSTOM", custom),
+    ("MEMBER_STATUS", member_status),
+];
+
+impl ClientMessage {
+    /// Every type that a client may send, in the order of the documentation.
+    pub const KINDS: &'static [&'static str] = &{
+        let mut kinds = [""; DECODERS.len()];
+        let mut index = 0;
+        while index < kinds.len() {
+            kinds[index] = DECODERS[index].0;
+            index += 1;
+        }
+        kinds
+    };
+}
+
+fn known_type(fields: &Fields<'_>) -> Option<&'static (&'static str, Decoder)> {
+    let name = fields.kind.text().ok().flatten()?;
+    DECODERS.iter().find(|(known, _)| *known == name)
+}
+
+/// A client's word, fit for an ERROR that its developer reads, and for a log line.
+fn printable(name: &str) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '?' };
+    name.chars().take(40).map(clean).collect()
+}
+
+fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    // v2 clients join without a name, or with an empty one: the room calls them something.
+    let name = f.username.text()?.filter(|text| text.chars().any(|c| !c.is_control() && !c.is_whitespace()));
+    let dialect = match f.protocol.integer(MAX_INTEGER)? {
+        None | Some(2) => Dialect::V2,
+        Some(version) if version == u64::from(PROTOCOL) => Dialect::V3,
+        Some(_) => return Err(Invalid::new(ErrorCode::OutOfRange, "`protocol` must be 2 or 3")),
+    };
+    let last_seen = match (f.epoch.integer(MAX_INTEGER)?, f.last_seq.integer(MAX_INTEGER)?) {
+        (Some(epoch), Some(seq)) => Some(Head { epoch, seq }),
+        _ => None,
+    };
+    Ok(ClientMessage::Join(JoinMessage {
+        room: RoomId::parse(&f.room_id.must(Field::text)?)?,
+        user: f.user_id.must(Field::user)?,
+        name: name.map(|text| Username::parse(&text, &rules.limits)).transpose()?,
+        pin: f.pin.filled_text()?.map(|text| Pin::parse(&text)).transpose()?,
+        dialect,
+        token: f.resume_token.filled_text()?.map(|text| ResumeToken::presented(&text)),
+        last_seen,
+    }))
+}
+
+fn rename(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    Ok(Ask::Rename(Username::parse(&f.username.must(Field::text)?, &rules.limits)?).into())
+}
+
+fn set_pin(f: &Fields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
+    // Absent is not null here: a message that lost its field must not open the room.
+    Ok(Ask::SetPin(f.pin.text_or_null()?.map(|text| Pin::parse(&text)).transpose()?).into())
+}
+
+fn play_pause(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let position = f.current_time.position(&rules.limits)?;
+    Ok(Ask::PlayPause { control: control(f)?, position, true_at: f.event_timestamp.moment()? }.into())
+}
+
+fn seek(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let position = f.current_time.must(|field| field.position(&rules.limits))?;
+    let resume = f.is_playing.flag()?.unwrap_or(false);
+    Ok(Ask::Seek { position, resume, true_at: f.event_timestamp.moment()? }.into())
+}
+
+fn ready(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let gate = f.gate_id.integer(u64::from(u32::MAX))?.and_then(|id| u32::try_from(id).ok());
+    Ok(Ask::Ready { gate, target: f.target_time.position(&rules.limits)? }.into())
+}
+
+fn heartbeat(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let (position, playing) = standing(f, rules)?;
+    Ok(ClientMessage::Heartbeat { position, playing, true_at: f.event_timestamp.moment()? })
+}
+
+fn position_update(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let (position, playing) = standing(f, rules)?;
+    Ok(ClientMessage::Position { position, playing })
+}
+
+fn url_change(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let position = f.current_time.position_in_millis(&rules.limits)?.unwrap_or(MediaTime::ZERO);
+    let url = MediaUrl::parse(&f.url.must(Field::text)?, &rules.urls, &rules.limits)?;
+    Ok(Ask::SetUrl { url, position }.into())
+}
+
+fn sync_playback(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let (position, playing) = standing(f, rules)?;
+    Ok(Ask::Adopt { position, playing, url: optional_url(f, rules)? }.into())
+}
+
+fn sync_response(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let (position, playing) = standing(f, rules)?;
+    signal(f, Signal::SyncResponse { position, playing, url: optional_url(f, rules)? })
+}
+
+fn offer(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    signal(f, Signal::Offer { offer: f.offer.must(|field| field.json(rules.limits.signal_bytes))? })
+}
+
+fn answer(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    signal(f, Signal::Answer { answer: f.answer.must(|field| field.json(rules.limits.signal_bytes))? })
+}
+
+fn ice_candidate(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    // null says: no more candidates.
+    signal(
+        f,
+        Signal::IceCandidate { candidate: f.candidate.must(|field| field.json_or_null(rules.limits.signal_bytes))? },
+    )
+}
+
+fn chat(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    Ok(Ask::Chat(ChatText::parse(&f.text.must(Field::text)?, &rules.limits)?).into())
+}
+
+fn custom(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let namespace = Namespace::parse(&f.namespace.must(Field::text)?)?;
+    let payload = f.payload.must(|field| field.json_or_null(rules.limits.custom_bytes))?;
+    Ok(match f.to.user()? {
+        Some(to) => ClientMessage::Signal { to, signal: Signal::Custom { namespace, payload } },
+        None => Ask::Custom { namespace, payload }.into(),
+    })
+}
+
+fn member_status(f: &Fields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
+    Ok(ClientMessage::Status(MemberStatus {
+        rtt_ms: f.rtt_ms.measurement()?,
+        drift_ms: f.drift_ms.measurement()?,
+        clock_error_ms: f.clock_error_ms.measurement()?,
+        buffering: f.buffering.must(Field::flag)?,
+    }))
+}
+
+fn control(f: &Fields<'_>) -> Result<Control, Invalid> {
+    match &*f.control.must(Field::text)? {
+        "play" => Ok(Control::Play),
+        "pause" => Ok(Control::Pause),
+        _ => Err(f.control.wrong("must be `play` or `pause`")),
+    }
+}
+
+/// Where the sender's player stands.
+fn standing(f: &Fields<'_>, rules: &Rules) -> Result<(MediaTime, bool), Invalid> {
+    Ok((f.current_time.must(|field| field.position(&rules.limits))?, f.is_playing.must(Field::flag)?))
+}
+
+fn optional_url(f: &Fields<'_>, rules: &Rules) -> Result<Option<MediaUrl>, Invalid> {
+    f.url.filled_text()?.map(|text| MediaUrl::parse(&text, &rules.urls, &rules.limits)).transpose()
+}
+
+fn signal(f: &Fields<'_>, signal: Signal) -> Result<ClientMessage, Invalid> {
+    Ok(ClientMessage::Signal { to: f.to.must(Field::user)?, signal })
+}
+
+impl From<Ask> for ClientMessage {
+    fn from(ask: Ask) -> Self {
+        Self::Command(ask)
+    }
+}

@@ -1,0 +1,278 @@
+//! Rooms, events and notices → JSON. One encoding serves every member of a room.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::PROTOCOL;
+use super::client::Echo;
+use super::json_text::Embedded;
+pub use super::wire::SERVER_KINDS;
+use super::wire::{self, ExactMillis, Gate, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
+use crate::domain::{ErrorCode, Head, Limits, NodeId, RoomTime, UserId};
+use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
+use crate::room::{By, Cause, Event, Member, Room};
+
+/// ROOM_STATE for one member.
+pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Bytes {
+    let mut members: Vec<(&UserId, &Member)> = room.members.iter().collect();
+    members.sort_unstable_by_key(|(_, member)| member.slot);
+    let capacity = 1024 + 192 * members.len() + 68 * room.bans.len();
+    let message = wire::RoomState {
+        room_id: &room.id,
+        url: room.url.as_ref(),
+        current_time: room.playback.position_at(welcome.now),
+        is_playing: room.playback.playing,
+        host_user_id: room.host.as_ref(),
+        guest_control_enabled: room.guest_control,
+        users: members.into_iter().map(|(user, member)| User::new(user, member)).collect(),
+        node_id: welcome.node,
+        protocol: PROTOCOL,
+        user_id: welcome.user,
+        slot: room.member(welcome.user).map(|member| member.slot),
+        session_id: Shown(welcome.session),
+        resume_token: welcome.token.map(|token| token.reveal()),
+        resumed: welcome.resumed,
+        epoch: room.head.epoch,
+        seq: room.head.seq,
+        room_time: ExactMillis(welcome.now),
+        standing: standing(room),
+        has_pin: room.pin.is_some(),
+        banned: &room.bans,
+        grace_ms: limits.grace_secs.saturating_mul(1000),
+        heartbeat_ms: limits.heartbeat_secs.saturating_mul(1000),
+    };
+    json(&message, capacity)
+}
+
+/// The one message of a committed event; the room's beginning and its end have none, for nobody is there to hear it.
+pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
+    let room = happening.room;
+    let stamp = Stamp::new(happening.head, happening.now);
+    Some(match happening.event {
+        Event::Created { .. } | Event::Ended { .. } => return None,
+        Event::Joined { user, name, slot, dialect, transport, .. } => event(&wire::UserJoined {
+            user_id: user,
+            peer_id: user,
+            username: name,
+            stamp,
+            slot: *slot,
+            protocol: dialect.number(),
+            transport: *transport,
+        }),
+        Event::Resumed { user, transport, .. } => event(&wire::MemberConnection {
+            user_id: user,
+            stamp,
+            connected: true,
+            grace_until: None,
+            transport: Some(*transport),
+        }),
+        Event::Disconnected { user, until, .. } => event(&wire::MemberConnection {
+            user_id: user,
+            stamp,
+            connected: false,
+            grace_until: Some(Millis(*until)),
+            transport: room.member(user).map(|member| member.transport),
+        }),
+        Event::Left { user, reason, .. } => {
+            event(&wire::UserLeft { user_id: user, peer_id: user, stamp, reason: *reason })
+        }
+        Event::Renamed { user, name } => event(&wire::UsernameUpdated { user_id: user, username: name, stamp }),
+        Event::HostChanged { host } => event(&wire::HostChanged { host_user_id: host.as_ref(), stamp }),
+        Event::GuestControl { enabled } => event(&wire::GuestControl { enabled: *enabled, stamp }),
+        Event::PinChanged { pin } => event(&wire::PinChanged { stamp, has_pin: pin.is_some() }),
+        Event::BansChanged { .. } => json(&wire::BansChanged { stamp, banned: &room.bans }, 256 + 68 * room.bans.len()),
+        Event::Moved { by, cause, playback, .. } => {
+            let standing = Standing::new(playback, room.gate.as_ref());
+            let user_id = author(by);
+            match cause {
+                Cause::Control(control) => event(&wire::PlayPause {
+                    user_id,
+                    control: *control,
+                    // Position and the moment at which it is true, not the moment of sending: a v2 client adds the
+                    // time since then.
+                    current_time: playback.position,
+                    event_timestamp: Millis(playback.at),
+                    stamp,
+                    standing,
+                }),
+                Cause::Rate => event(&wire::RateChanged { user_id, rate: playback.rate, stamp, standing }),
+                Cause::Correction => event(&wire::Correction { reason: "correction", user_id, stamp, standing }),
+            }
+        }
+        Event::Sought { by, playback, gate, .. } => event(&wire::SeekPause {
+            user_id: by,
+            current_time: playback.position,
+            event_timestamp: Millis(playback.at),
+            stamp,
+            standing: Standing::new(playback, gate.as_ref()),
+            gate_id: gate.as_ref().map(|gate| gate.id),
+        }),
+        Event::GateProgress { .. } => {
+            event(&wire::ReadyGate { outcome: "progress", gate: room.gate.as_ref().map(Gate::new), stamp })
+        }
+        Event::UrlChanged { by, url, playback } => event(&wire::UrlChange {
+            user_id: by,
+            url,
+            current_time: playback.position,
+            stamp,
+            standing: Standing::new(playback, room.gate.as_ref()),
+        }),
+        Event::Adopted { by, playback, .. } => event(&wire::SyncPlayback {
+            user_id: by,
+            current_time: playback.position,
+            is_playing: playback.playing,
+            // The room's film: the event's is absent when the sender named none.
+            url: room.url.as_ref(),
+            stamp,
+            standing: Standing::new(playback, room.gate.as_ref()),
+        }),
+        Event::Chat { user, text } => {
+            let username = room.member(user).map(|member| &member.name);
+            json(&wire::Chat { user_id: user, username, text, stamp }, 256 + text.as_str().len())
+        }
+        Event::Custom { user, namespace, payload } => {
+            let message = wire::Custom { user_id: user, namespace, payload: Embedded(payload), stamp };
+            json(&message, 256 + payload.len())
+        }
+    })
+}
+
+/// An uncommitted message.
+pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
+    let sent = Sent { timestamp: Millis(notice.now) };
+    match &notice.body {
+        NoticeBody::Signal { from, signal, node } => encode_signal(from, signal, node, notice.now),
+        NoticeBody::Heartbeat { from, tick } => event(&wire::HostHeartbeat {
+            user_id: from,
+            current_time: tick.position,
+            is_playing: tick.playing,
+            event_timestamp: Millis(tick.at),
+            sent,
+        }),
+        NoticeBody::Status { user, transport, status } => event(&wire::Status {
+            user_id: user,
+            sent,
+            transport: *transport,
+            rtt_ms: status.rtt_ms,
+            drift_ms: status.drift_ms,
+            clock_error_ms: status.clock_error_ms,
+            buffering: status.buffering,
+        }),
+        NoticeBody::Sync { room } => event(&wire::SyncResponse {
+            from_user_id: SERVER,
+            current_time: room.playback.position_at(notice.now),
+            is_playing: room.playback.playing,
+            url: room.url.as_ref(),
+            sent,
+            standing: standing(room),
+            epoch: room.head.epoch,
+            room_seq: room.head.seq,
+        }),
+        NoticeBody::Degraded { degraded } => event(&wire::Degraded { degraded: *degraded, sent }),
+        NoticeBody::Reconnect { after } => event(&wire::Reconnect { after_ms: whole_millis(*after), sent }),
+    }
+}
+
+/// A command is committed at `head`.
+pub fn encode_reply_ack(reference: u64, head: Head, now: RoomTime) -> Bytes {
+    event(&wire::Ack { reference, stamp: Stamp::new(head, now) })
+}
+
+/// A refusal. `request`: the type refused, empty when it isn't known.
+pub fn encode_error(
+    code: ErrorCode,
+    message: &str,
+    reference: Option<u64>,
+    request: &str,
+    retry_after: Option<Duration>,
+) -> Bytes {
+    event(&wire::Error {
+        message,
+        code: code.as_str(),
+        reference,
+        retry_after_ms: retry_after.map(whole_millis),
+        request: Some(request).filter(|request| !request.is_empty()),
+    })
+}
+
+/// The answer to PING.
+pub fn encode_pong(echo: Option<&Echo>, now: RoomTime) -> Bytes {
+    event(&wire::Pong { sent: Sent { timestamp: Millis(now) }, echo })
+}
+
+/// What a client is told of a refusal, and when it may try again.
+pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
+    /// A full queue empties within a few commits.
+    const A_MOMENT: Duration = Duration::from_secs(1);
+    match refusal {
+        Refusal::Room(reject) => (reject.code(), None),
+        Refusal::PinThrottled { retry_after } => (ErrorCode::PinThrottled, Some(*retry_after)),
+        Refusal::JoinThrottled { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),
+        Refusal::RoomLimit => (ErrorCode::RoomLimit, None),
+        Refusal::Overloaded => (ErrorCode::Overloaded, Some(A_MOMENT)),
+        Refusal::Unavailable | Refusal::Draining => (ErrorCode::Unavailable, None),
+        Refusal::Internal => (ErrorCode::Internal, None),
+    }
+}
+
+/// Who speaks when the room itself does.
+const SERVER: &str = "server";
+
+fn author(by: &By) -> &str {
+    match by {
+        By::Member(user) => user.as_str(),
+        By::Server => SERVER,
+    }
+}
+
+fn standing(room: &Room) -> Standing<'_> {
+    Standing::new(&room.playback, room.gate.as_ref())
+}
+
+fn encode_signal(from: &UserId, signal: &Signal, node_id: &NodeId, now: RoomTime) -> Bytes {
+    let relayed = Relayed { from, node_id, timestamp: Millis(now) };
+    match signal {
+        Signal::Offer { offer } => json(&wire::Offer { offer: Embedded(offer), relayed }, 256 + offer.len()),
+        Signal::Answer { answer } => json(&wire::Answer { answer: Embedded(answer), relayed }, 256 + answer.len()),
+        Signal::IceCandidate { candidate } => {
+            json(&wire::IceCandidate { candidate: Embedded(candidate), relayed }, 256 + candidate.len())
+        }
+        Signal::PlaybackAck { control } => event(&wire::PlaybackAck { control: *control, relayed }),
+        Signal::SyncResponse { position, playing, url } => event(&wire::DirectSync {
+            from_user_id: from,
+            current_time: *position,
+            is_playing: *playing,
+            url: url.as_ref(),
+            relayed,
+        }),
+        Signal::Custom { namespace, payload } => {
+            let message = wire::DirectCustom { user_id: from, namespace, payload: Embedded(payload), relayed };
+            json(&message, 256 + payload.len())
+        }
+    }
+}
+
+/// Rounded up: who waits this long must not come too early.
+fn whole_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// A message of ordinary size.
+fn event(message: &impl Serialize) -> Bytes {
+    json(message, 384)
+}
+
+fn json(message: &impl Serialize, capacity: usize) -> Bytes {
+    let mut out = Vec::with_capacity(capacity);
+    match serde_json::to_writer(&mut out, message) {
+        Ok(()) => out.into(),
+        // Writing these structs to memory can't fail; if it ever does, one message is lost and not the process.
+        Err(error) => {
+            tracing::error!(%error, "a message could not be encoded");
+            debug_assert!(false, "a message could not be encoded: {error}");
+            Bytes::from_static(br#"{"type":"ERROR","message":"a fault of the server","code":"INTERNAL"}"#)
+        }
+    }
+}

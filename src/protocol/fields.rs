@@ -1,0 +1,280 @@
+//! The fields of a client message: found in one pass over the text, read when the type is known.
+//!
+//! A flat set of borrowed slices instead of one struct per type: `type` and `ref` may stand last, and an ERROR should
+//! name them even when another field is wrong.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::{MAX_INTEGER, json_text};
+use crate::domain::{ErrorCode, Invalid, Limits, MediaTime, RoomTime, UserId};
+
+/// One field of the message: its name and its JSON text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field<'a> {
+    name: &'static str,
+    raw: Option<&'a str>,
+}
+
+macro_rules! fields {
+    ($($field:ident = $name:literal;)*) => {
+        /// Every field that any client message has.
+        #[derive(Debug)]
+        pub(super) struct Fields<'a> {
+            $(pub(super) $field: Field<'a>,)*
+            /// The first name that stood twice: parsers differ in which one counts, so neither does.
+            pub(super) repeated: Option<&'static str>,
+        }
+
+        impl<'a> Fields<'a> {
+            /// Nothing read yet.
+            pub(super) fn empty() -> Self {
+                Self { $($field: Field { name: $name, raw: None },)* repeated: None }
+            }
+
+            fn by_name(&mut self, name: &str) -> Option<&mut Field<'a>> {
+                match name {
+                    $($name => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+fields! {
+    kind = "type";
+    reference = "ref";
+    room_id = "roomId";
+    user_id = "userId";
+    username = "username";
+    pin = "pin";
+    protocol = "protocol";
+    resume_token = "resumeToken";
+    epoch = "epoch";
+    last_seq = "lastSeq";
+    timestamp = "timestamp";
+    enabled = "enabled";
+    target_user_id = "targetUserId";
+    control = "control";
+    current_time = "currentTime";
+    event_timestamp = "eventTimestamp";
+    is_playing = "isPlaying";
+    rate = "rate";
+    target_time = "targetTime";
+    gate_id = "gateId";
+    url = "url";
+    to = "to";
+    offer = "offer";
+    answer = "answer";
+    candidate = "candidate";
+    text = "text";
+    namespace = "namespace";
+    payload = "payload";
+    rtt_ms = "rttMs";
+    drift_ms = "driftMs";
+    clock_error_ms = "clockErrorMs";
+    buffering = "buffering";
+}
+
+impl<'a> Fields<'a> {
+    /// Takes in one JSON object. What was read before an error stays.
+    pub(super) fn read(&mut self, text: &'a str) -> Result<(), Invalid> {
+        let mut input = serde_json::Deserializer::from_str(text);
+        let outcome = self.deserialize(&mut input).and_then(|()| input.end());
+        outcome.map_err(|error| match error.classify() {
+            // serde's own sentence would repeat the client's text.
+            serde_json::error::Category::Data => bad("not a JSON object"),
+            _ => bad(format!("not JSON: {error}")),
+        })?;
+        match self.repeated {
+            Some(name) => Err(bad(format!("`{name}` stands twice"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Fields<'de> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
+        input.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Fields<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(name)) = map.next_key()? {
+            let Some(field) = self.by_name(&name) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value = map.next_value::<&RawValue>()?.get();
+            if field.raw.is_none() {
+                field.raw = Some(value);
+            } else {
+                let name = field.name;
+                self.repeated.get_or_insert(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Field<'a> {
+    /// The value that a reader gives, which must be there.
+    pub(super) fn must<T>(self, read: impl FnOnce(Self) -> Result<Option<T>, Invalid>) -> Result<T, Invalid> {
+        read(self)?.ok_or_else(|| self.missing())
+    }
+
+    /// A string.
+    pub(super) fn text(self) -> Result<Option<Cow<'a, str>>, Invalid> {
+        let Some(raw) = self.present() else { return Ok(None) };
+        let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+            return Err(self.wrong("must be a string"));
+        };
+        // Without an escape the text stands there as it is: the pass over the object has checked the rest of it.
+        if !inner.contains('\\') {
+            return Ok(Some(Cow::Borrowed(inner)));
+        }
+        match serde_json::from_str(raw) {
+            Ok(text) => Ok(Some(Cow::Owned(text))),
+            Err(_) => Err(self.wrong("has an escape that stands for no character")),
+        }
+    }
+
+    /// A string; an empty one counts as absent.
+    pub(super) fn filled_text(self) -> Result<Option<Cow<'a, str>>, Invalid> {
+        Ok(self.text()?.filter(|text| !text.is_empty()))
+    }
+
+    /// A string, or null; must be there.
+    pub(super) fn text_or_null(self) -> Result<Option<Cow<'a, str>>, Invalid> {
+        if self.raw.is_none() { Err(self.missing()) } else { self.text() }
+    }
+
+    /// true or false.
+    pub(super) fn flag(self) -> Result<Option<bool>, Invalid> {
+        match self.present() {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(self.wrong("must be true or false")),
+        }
+    }
+
+    /// A finite number.
+    pub(super) fn number(self) -> Result<Option<f64>, Invalid> {
+        let Some(raw) = self.numeric()? else { return Ok(None) };
+        match serde_json::from_str::<f64>(raw) {
+            // The sum makes a zero of minus zero, which would print as `-0.0`.
+            Ok(number) if number.is_finite() => Ok(Some(number + 0.0)),
+            _ => Err(self.out_of_range("is too large a number")),
+        }
+    }
+
+    /// A whole number from 0 to `max`.
+    pub(super) fn integer(self, max: u64) -> Result<Option<u64>, Invalid> {
+        let Some(raw) = self.numeric()? else { return Ok(None) };
+        match serde_json::from_str::<u64>(raw) {
+            Ok(number) if number <= max => Ok(Some(number)),
+            _ => Err(self.out_of_range(&format!("must be a whole number from 0 to {max}"))),
+        }
+    }
+
+    /// A number whatever it is, or nothing: for values that are only given back.
+    pub(super) fn lenient_number(self) -> Option<serde_json::Number> {
+        serde_json::from_str(self.present()?).ok()
+    }
+
+    /// Milliseconds of any clock, within ten minutes around 0.
+    pub(super) fn measurement(self) -> Result<Option<f64>, Invalid> {
+        const TEN_MINUTES: f64 = 600_000.0;
+        match self.number()? {
+            Some(number) if number.abs() > TEN_MINUTES => Err(self.out_of_range("must be within 10 minutes")),
+            number => Ok(number),
+        }
+    }
+
+    /// Seconds into a film.
+    pub(super) fn position(self, limits: &Limits) -> Result<Option<MediaTime>, Invalid> {
+        self.number()?.map(|seconds| MediaTime::parse(seconds, limits)).transpose()
+    }
+
+    /// Milliseconds into a film: URL_CHANGE alone speaks ms.
+    pub(super) fn position_in_millis(self, limits: &Limits) -> Result<Option<MediaTime>, Invalid> {
+        self.number()?.map(|millis| MediaTime::parse(millis / 1000.0, limits)).transpose()
+    }
+
+    /// A moment of room time. A number that can't be one counts as absent: v2 clients send whatever their clock says.
+    pub(super) fn moment(self) -> Result<Option<RoomTime>, Invalid> {
+        let Some(raw) = self.numeric()? else { return Ok(None) };
+        let millis = serde_json::from_str::<f64>(raw).ok().filter(|millis| *millis >= 0.0);
+        Ok(millis.and_then(RoomTime::from_millis_f64))
+    }
+
+    /// Somebody's id.
+    pub(super) fn user(self) -> Result<Option<UserId>, Invalid> {
+        self.text()?.map(|text| UserId::parse(&text)).transpose()
+    }
+
+    /// Any JSON but null, as compact text.
+    pub(super) fn json(self, max_bytes: u64) -> Result<Option<String>, Invalid> {
+        self.present().map(|raw| json_text::rewrite(self.name, raw, max_bytes)).transpose()
+    }
+
+    /// Any JSON, null too, as compact text.
+    pub(super) fn json_or_null(self, max_bytes: u64) -> Result<Option<String>, Invalid> {
+        self.raw.map(|raw| json_text::rewrite(self.name, raw, max_bytes)).transpose()
+    }
+
+    /// The JSON text; null is nothing.
+    fn present(self) -> Option<&'a str> {
+        self.raw.filter(|raw| *raw != "null")
+    }
+
+    /// The JSON text of a number.
+    fn numeric(self) -> Result<Option<&'a str>, Invalid> {
+        match self.present() {
+            Some(raw) if !raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                Err(self.wrong("must be a number"))
+            }
+            raw => Ok(raw),
+        }
+    }
+
+    fn missing(self) -> Invalid {
+        bad(format!("`{}` is missing", self.name))
+    }
+
+    /// A refusal of this field's kind of value.
+    pub(super) fn wrong(self, what: &str) -> Invalid {
+        bad(format!("`{}` {what}", self.name))
+    }
+
+    fn out_of_range(self, what: &str) -> Invalid {
+        Invalid::new(ErrorCode::OutOfRange, format!("`{}` {what}", self.name))
+    }
+}
+
+/// A client's `ref`.
+pub(super) fn reference(fields: &Fields<'_>) -> Result<Option<u64>, Invalid> {
+    fields.reference.integer(MAX_INTEGER)
+}
+
+fn bad(message: impl Into<String>) -> Invalid {
+    Invalid::new(ErrorCode::BadMessage, message)
+}

@@ -1,0 +1,32 @@
+//! The wire: what bytes mean, and the only place that knows it. `docs/PROTOCOL.md` is the contract; a test reads it.
+//!
+//! ```text
+//! JSON    bytes ─► decode  ─► Request { ref, ClientMessage }      fields (one pass, borrowed) → domain types
+//!         bytes ◄─ encode_* ◄─ Happening, Notice, Room, Refusal    wire structs (borrowed) → one Vec
+//! compact bytes ◄► decode_compact, encode_clock_reply, encode_tick
+//! ```
+//! Nothing that a client wrote leaves as it came: texts and numbers pass through domain types, free JSON (offers,
+//! CUSTOM payloads) is parsed and written anew ([`json_text`]), and the encoder looks at it once more on its way out.
+//!
+//! v2 and v3 members get the same bytes: the fields of v2 first, what v3 adds after them.
+
+mod client;
+mod compact;
+mod decode;
+mod encode;
+mod fields;
+mod json_text;
+mod wire;
+
+pub use client::{Ask, BadRequest, ClientMessage, Echo, JoinMessage, Request, Rules};
+pub use compact::{Compact, decode_compact, encode_clock_reply, encode_tick};
+pub use decode::decode;
+pub use encode::{
+    SERVER_KINDS, encode_error, encode_event, encode_notice, encode_pong, encode_reply_ack, encode_state, refusal_code,
+};
+
+/// The version that this server speaks, in ROOM_STATE and `/api/transports`.
+pub const PROTOCOL: u8 = 3;
+
+/// The largest `ref`, `epoch` and `lastSeq`: JavaScript counts exactly up to here.
+pub const MAX_INTEGER: u64 = 1 << 53;
