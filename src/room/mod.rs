@@ -20,6 +20,8 @@ mod decide;
 mod event;
 mod gate;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Actor, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};
