@@ -49,7 +49,7 @@ done
 
 cat > "$work/graph" <<GRAPH
 color=c=black:s=640x360:r=25,format=rgb24,
-  geq=r='52+34*Y/H-20*hypot(X-W*0.3\,Y-H*0.4)/W':g='70-26*Y/H-34*hypot(X-W*0.3\,Y-H*0.4)/W':b='118-40*Y/H-52*hypot(X-W*0.3\,Y-H*0.4)/W',
+  geq=r='44+30*Y/H':g='58-22*Y/H':b='98-36*Y/H',
   $still,format=yuv444p,hue=h='137.5*floor((t+0.001)/10)':s=1.1,format=yuv420p[background];
 
 color=c=black:s=132x132:r=25,format=rgba,
@@ -96,7 +96,7 @@ GRAPH
 mkdir -p "$(dirname "$out")"
 nice ffmpeg -hide_banner -loglevel error -nostdin -y \
   -filter_complex_threads 1 -filter_complex_script "$work/graph" -map '[video]' -map '[audio]' \
-  -c:v libvpx-vp9 -threads 1 -b:v 0 -crf 50 -deadline good -cpu-used 2 -auto-alt-ref 0 -lag-in-frames 0 \
+  -c:v libvpx-vp9 -threads 1 -b:v 0 -crf 47 -deadline good -cpu-used 1 -auto-alt-ref 0 -lag-in-frames 0 \
   -g 25 -keyint_min 25 -pix_fmt yuv420p -colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv \
   -c:a libopus -b:a 24k -ac 1 -application audio \
   -map_metadata -1 -fflags +bitexact -flags:v +bitexact -flags:a +bitexact \

@@ -8,3 +8,4 @@ pub mod protocol;
 pub mod repository;
 pub mod room;
 pub mod session;
+pub mod telemetry;

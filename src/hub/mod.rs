@@ -236,7 +236,7 @@ impl Hub {
         let mut status = HubStatus { rooms: cells.len(), ..HubStatus::default() };
         for cell in cells {
             let state = cell.lock();
-            status.members += state.room.member_count();
+            status.members += state.room.members().len();
             status.attached += state.attached.len();
             status.degraded_rooms += usize::from(state.degraded);
         }

@@ -1,11 +1,154 @@
-//! What an event does to a room.
+//! What an event does to a room. Nothing here asks whether it may: that was decided, and committed.
 
-use super::{Event, Room};
+use std::collections::VecDeque;
+
+use super::{By, Cause, Connection, ControlKey, Event, Member, Playback, Room};
+use crate::domain::{Head, UserId};
 
 impl Room {
-    /// Takes an event in: advances the head by one.
+    /// Takes an event in: advances the head by one (`Created`: to 1 of the new epoch).
     pub fn apply(&mut self, event: &Event) {
-        let _ = event;
-        unimplemented!()
+        self.head.seq = self.head.seq.saturating_add(1);
+        match event {
+            Event::Created { .. } => self.create(event),
+            Event::Joined { at, user, name, slot, session, dialect, transport, token } => {
+                self.next_slot = self.next_slot.max(slot.0.saturating_add(1));
+                let member = Member {
+                    name: name.clone(),
+                    slot: *slot,
+                    joined_at: *at,
+                    connection: Connection::Live(session.clone()),
+                    dialect: *dialect,
+                    transport: *transport,
+                    token: *token,
+                    previous_token: None,
+                    recent: VecDeque::new(),
+                };
+                self.members.insert(user.clone(), member);
+            }
+            Event::Resumed { user, session, dialect, transport, token, proved, .. } => {
+                if let Some(member) = self.members.get_mut(user) {
+                    member.connection = Connection::Live(session.clone());
+                    member.dialect = *dialect;
+                    member.transport = *transport;
+                    // Whichever was used stays: the answer that carries the new one may be lost.
+                    member.previous_token = Some(proved.unwrap_or(member.token));
+                    member.token = *token;
+                }
+            }
+            Event::Disconnected { user, until, .. } => {
+                if let Some(member) = self.members.get_mut(user) {
+                    member.connection = Connection::Lost { until: *until };
+                }
+                self.await_no_more(user);
+            }
+            Event::Left { user, .. } => {
+                self.members.remove(user);
+                self.await_no_more(user);
+                if self.is_host(user) {
+                    self.host = None;
+                }
+            }
+            Event::Renamed { user, name } => {
+                if let Some(member) = self.members.get_mut(user) {
+                    member.name = name.clone();
+                }
+            }
+            Event::HostChanged { host } => self.host.clone_from(host),
+            Event::GuestControl { enabled } => self.guest_control = *enabled,
+            Event::PinChanged { pin } => self.pin.clone_from(pin),
+            Event::BansChanged { user, banned: true } => {
+                self.bans.insert(user.clone());
+            }
+            Event::BansChanged { user, banned: false } => {
+                self.bans.remove(user);
+            }
+            Event::Moved { by, cause, playback, key } => {
+                self.playback = *playback;
+                if *cause != Cause::Rate {
+                    self.gate = None;
+                }
+                match (by, cause) {
+                    // Not commands: what a member asked for last is still the last.
+                    (By::Server, _) | (_, Cause::Correction) => {}
+                    (By::Member(user), _) => self.remember(user, key.as_ref()),
+                }
+            }
+            Event::Sought { by, playback, gate, key } => {
+                self.playback = *playback;
+                self.gate.clone_from(gate);
+                if let Some(gate) = gate {
+                    self.next_gate = gate.id.saturating_add(1);
+                }
+                self.remember(by, key.as_ref());
+            }
+            Event::GateProgress { id, user } => {
+                if let Some(gate) = self.gate.as_mut().filter(|gate| gate.id == *id)
+                    && gate.awaiting.remove(user)
+                {
+                    gate.ready.insert(user.clone());
+                }
+            }
+            Event::UrlChanged { by, url, playback } => {
+                self.url = Some(url.clone());
+                self.replace_playback(by, playback);
+            }
+            Event::Adopted { by, playback, url } => {
+                if url.is_some() {
+                    self.url.clone_from(url);
+                }
+                self.replace_playback(by, playback);
+            }
+            Event::Chat { .. } | Event::Custom { .. } => {}
+            Event::Ended { .. } => *self = Self::vacant(self.id.clone(), self.head),
+        }
+    }
+
+    fn create(&mut self, event: &Event) {
+        let Event::Created { epoch, at, pin, user, name, session, dialect, transport, token } = event else { return };
+        *self = Self::vacant(self.id.clone(), Head { epoch: *epoch, seq: 0 });
+        self.created_at = *at;
+        self.pin.clone_from(pin);
+        self.host = Some(user.clone());
+        self.playback.at = *at;
+        self.playback.seq = 1;
+        self.apply(&Event::Joined {
+            at: *at,
+            user: user.clone(),
+            name: name.clone(),
+            slot: crate::domain::Slot(1),
+            session: session.clone(),
+            dialect: *dialect,
+            transport: *transport,
+            token: *token,
+        });
+    }
+
+    fn replace_playback(&mut self, by: &UserId, playback: &Playback) {
+        self.playback = *playback;
+        self.gate = None;
+        self.remember(by, None);
+    }
+
+    fn await_no_more(&mut self, user: &UserId) {
+        if let Some(gate) = &mut self.gate {
+            gate.awaiting.remove(user);
+            gate.ready.remove(user);
+        }
+    }
+
+    /// A member commanded the playback. A command that carries no timestamp can be told from its repetition only as long
+    /// as it is the room's last one, so those before it are forgotten.
+    fn remember(&mut self, by: &UserId, key: Option<&ControlKey>) {
+        for member in self.members.values_mut() {
+            member.recent.retain(|earlier| earlier.true_at.is_some());
+        }
+        if let (Some(key), Some(member)) = (key, self.members.get_mut(by)) {
+            member.recent.retain(|earlier| earlier.is_recent(key.taken));
+            while member.recent.len() >= ControlKey::KEPT {
+                member.recent.pop_front();
+            }
+            member.recent.push_back(key.clone());
+        }
     }
 }

@@ -109,7 +109,7 @@ pub enum Event {
         user: UserId,
         banned: bool,
     },
-    /// The vector changed; an open gate closes. `key` recognises a repeated command.
+    /// The vector changed; an open gate closes, unless it was the rate. `key` recognises a repeated command.
     Moved {
         by: By,
         cause: Cause,

@@ -20,6 +20,8 @@ mod decide;
 mod event;
 mod gate;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use command::{Actor, Command, Control, Join, PinProof};

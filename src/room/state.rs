@@ -1,6 +1,7 @@
 //! What a room is at one head.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,24 @@ pub struct ControlKey {
     pub taken: RoomTime,
 }
 
+impl ControlKey {
+    /// How many are kept of a member.
+    pub const KEPT: usize = 8;
+
+    /// How long a command counts as one that may come twice.
+    pub const LIFE: Duration = Duration::from_secs(10);
+
+    /// Whether both ask for the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.control, self.position, self.true_at) == (other.control, other.position, other.true_at)
+    }
+
+    /// Whether it may still come again.
+    pub fn is_recent(&self, now: RoomTime) -> bool {
+        now.saturating_since(self.taken) <= Self::LIFE
+    }
+}
+
 /// How a member is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Connection {
@@ -81,7 +100,7 @@ pub struct Member {
     pub token: TokenHash,
     /// The one before, valid until the newer one is first used: the answer that carried the newer one may be lost.
     pub previous_token: Option<TokenHash>,
-    /// Its last commands (at most 8, at most 10 s old).
+    /// Its last commands: at most 8. One without a timestamp is here only while it is the room's last.
     pub recent: VecDeque<ControlKey>,
 }
 
@@ -164,6 +183,31 @@ impl Room {
     /// A member by id.
     pub fn member(&self, user: &UserId) -> Option<&Member> {
         self.members.get(user)
+    }
+
+    /// Everybody in it, with whoever is away for the moment.
+    pub fn members(&self) -> &BTreeMap<UserId, Member> {
+        &self.members
+    }
+
+    /// Who may do everything; `None` only when nobody is here.
+    pub fn host(&self) -> Option<&UserId> {
+        self.host.as_ref()
+    }
+
+    /// Where the film stands.
+    pub fn playback(&self) -> &Playback {
+        &self.playback
+    }
+
+    /// The open ready gate.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
+    /// Who may not come in.
+    pub fn bans(&self) -> &BTreeSet<UserId> {
+        &self.bans
     }
 
     /// Whether this member is the host.

@@ -1,6 +1,6 @@
 //! What others read of a room.
 
-use super::{Connection, Member, Room};
+use super::{Connection, Room};
 use crate::domain::{SessionRef, UserId};
 
 impl Room {
@@ -11,15 +11,5 @@ impl Room {
             Connection::Lost { .. } => None,
         });
         live.collect()
-    }
-
-    /// How many people are members.
-    pub fn member_count(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Everybody, by id.
-    pub fn members(&self) -> impl Iterator<Item = (&UserId, &Member)> {
-        self.members.iter()
     }
 }

@@ -1,14 +1,256 @@
 //! The session: one loop for every transport.
 //!
-//! A transport turns bytes into [`Frame`]s and back; everything else (JOIN, rights, rates, heartbeats, idle limit, outbox, end)
-//! is here, so nothing about rooms can differ by transport.
+//! A transport turns bytes into frames and back; everything else (JOIN, rights, rates, heartbeats, idle limit, outbox,
+//! end) is here, so nothing about rooms can differ by transport.
 //!
 //! ```text
-//!           Inbound::next ─► rate ─► protocol::decode ─► hub.submit / tick / relay
+//!           Inbound::next ─► rate ─► protocol::decode ─► hub.join / submit / tick / signal
 //! transport                                                     │
-//!           Outbound::send ◄─ writer ◄─ Outbox (reliable by bytes, ticks by slot) ◄─ hub
+//!           Outbound::send ◄─ writer ◄─ Outbox (messages by bytes, ticks by slot) ◄─ hub
 //! ```
-//! One task a session: reader, writer and watchdog are three futures of it, so nothing outlives the loop; when it ends,
-//! the membership enters its grace time (or is left) before the transport is closed.
+//! One task a session: reader, writer and watchdog are futures of it, so nothing outlives the loop. An end in order
+//! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
+//! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 
+mod admission;
+mod dispatch;
+mod outbox;
+mod rate;
 pub mod transport;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::{CloseCode, Limits, TransportKind};
+use crate::hub::{Departure, Hub};
+use crate::protocol::Rules;
+use crate::telemetry::names;
+pub use admission::{Admission, Full, Permit};
+use dispatch::Dispatch;
+use outbox::Outbox;
+use rate::Rate;
+use transport::{Frame, Inbound, Outbound, Transport, TransportError};
+
+/// What every session of a node shares.
+#[derive(Clone)]
+pub struct Services {
+    /// The rooms.
+    pub hub: Hub,
+    /// What clients may say.
+    pub rules: Arc<Rules>,
+    /// Room time.
+    pub clock: Clock,
+    /// Whether the per-session rates hold (`RATE_LIMITS`).
+    pub rates: bool,
+    /// Cancelled: every session ends with GOING_AWAY.
+    pub stop: CancellationToken,
+}
+
+/// The time a live session has for its sign of life when somebody else claims its member.
+const PROBE: Duration = Duration::from_millis(1500);
+/// The time for the close itself.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// How a session ends. Without a code the connection was simply gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct End {
+    code: Option<CloseCode>,
+    reason: String,
+}
+
+impl End {
+    fn lost(reason: impl Into<String>) -> Self {
+        Self { code: None, reason: reason.into() }
+    }
+
+    fn with(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code: Some(code), reason: reason.into() }
+    }
+}
+
+/// Serves one connection until it ends. Nothing a client sends makes it panic; its end is counted here.
+pub async fn run<T: Transport>(transport: T, services: &Services) {
+    let (kind, peer) = (transport.kind(), transport.peer());
+    let session = services.hub.new_session();
+    let limits = &services.rules.limits;
+    let outbox = Arc::new(Outbox::new(services));
+    let life = Life::new(kind);
+    let mut dispatch = Dispatch::new(services, session.clone(), Arc::clone(&outbox), kind, peer);
+    let (mut inbound, mut outbound) = transport.split();
+    tracing::debug!(%session, transport = kind.as_str(), "session begins");
+
+    let end = tokio::select! {
+        end = read(&mut inbound, &mut dispatch, &outbox, &life, services) => end,
+        end = write(&mut outbound, &outbox, &life, limits) => end,
+        end = watch(&life, &outbox, limits) => end,
+        () = announce_stop(services, &outbox) => End::with(CloseCode::GoingAway, ""),
+    };
+
+    // Given back before the close: the others need not wait for a peer that may not answer.
+    if let Some(membership) = dispatch.into_membership() {
+        services.hub.depart(membership, Departure::Lost);
+    }
+    let code = end.code.map_or("LOST", CloseCode::as_str);
+    metrics::counter!(names::SESSIONS_ENDED, "transport" => kind.as_str(), "code" => code).increment(1);
+    tracing::debug!(%session, code, reason = %end.reason, "session ended");
+    let _ = timeout(CLOSING, outbound.close(end.code.unwrap_or(CloseCode::Normal), &end.reason)).await;
+}
+
+/// Frames in, one after the other: a message is dealt with before the next is read, so none overtakes another.
+async fn read<I: Inbound>(
+    inbound: &mut I,
+    dispatch: &mut Dispatch,
+    outbox: &Outbox,
+    life: &Life,
+    services: &Services,
+) -> End {
+    let mut rate = Rate::new(&services.rules.limits, services.rates);
+    loop {
+        let frame = match inbound.next().await {
+            Ok(Frame::Closed(code)) => return End::lost(format!("closed by the client with {code}")),
+            Ok(frame) => frame,
+            Err(TransportError::Lost(reason)) => return End::lost(reason),
+            Err(TransportError::Violation { code, reason }) => return outbox.end_in_order(code, &reason).await,
+        };
+        life.touch();
+        let too_fast = match &frame {
+            Frame::Message(_) => rate.message().await,
+            Frame::Compact(_) => rate.compact().await,
+            Frame::Alive { .. } | Frame::Closed(_) => Ok(()),
+        };
+        if too_fast.is_err() {
+            return outbox.end_in_order(CloseCode::RateLimited, CloseCode::RateLimited.meaning()).await;
+        }
+        match frame {
+            Frame::Message(text) => {
+                if let Some(end) = dispatch.message(&text, life).await {
+                    return outbox.end_in_order(end, end.meaning()).await;
+                }
+            }
+            Frame::Compact(bytes) => dispatch.compact(&bytes),
+            Frame::Alive { rtt } => outbox.note_rtt(rtt),
+            Frame::Closed(_) => {}
+        }
+        life.touch();
+    }
+}
+
+/// The outbox out, a batch a flush; and the heartbeat.
+async fn write<O: Outbound>(outbound: &mut O, outbox: &Outbox, life: &Life, limits: &Limits) -> End {
+    let stall = Duration::from_secs(limits.write_stall_secs);
+    let mut heartbeat = interval(Duration::from_secs(limits.heartbeat_secs));
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut batch = Vec::new();
+    loop {
+        let mut ping = tokio::select! {
+            () = outbox.filled() => false,
+            _ = heartbeat.tick() => !life.keeps_itself,
+        };
+        loop {
+            let taken = outbox.take(&mut batch);
+            ping |= taken.probe;
+            let idle = batch.is_empty() && !ping;
+            let work = async {
+                if !batch.is_empty() {
+                    outbound.send(&mut batch).await?;
+                }
+                if std::mem::take(&mut ping) {
+                    outbound.ping().await?;
+                }
+                Ok::<_, TransportError>(())
+            };
+            match timeout(stall, work).await {
+                Ok(Ok(())) => batch.clear(),
+                Ok(Err(error)) => return End::lost(error.to_string()),
+                Err(_) => return End::with(CloseCode::SlowConsumer, "a write stalled"),
+            }
+            match taken.end {
+                Some(end) => return end,
+                None if idle => break,
+                None => {}
+            }
+        }
+        outbox.note_rtt(outbound.rtt());
+    }
+}
+
+/// What no frame brings about: the JOIN that doesn't come, silence, an outbox that runs over.
+async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
+    let idle = Duration::from_secs(limits.idle_secs);
+    let join_by = life.started + Duration::from_secs(limits.join_timeout_secs);
+    loop {
+        let alarm = outbox.alarm();
+        let (heard, now) = (life.heard(), Clock::instant());
+        let mut next = now + idle;
+        if !life.has_joined() {
+            if now >= join_by {
+                return outbox.end_in_order(CloseCode::JoinTimeout, CloseCode::JoinTimeout.meaning()).await;
+            }
+            next = next.min(join_by);
+        }
+        if !life.keeps_itself {
+            if now >= heard + idle {
+                return End::with(CloseCode::Idle, CloseCode::Idle.meaning());
+            }
+            next = next.min(heard + idle);
+            if let Some(probed) = outbox.probed_at().filter(|probed| *probed > heard) {
+                if now >= probed + PROBE {
+                    return End::with(CloseCode::Idle, "no sign of life when asked");
+                }
+                next = next.min(probed + PROBE);
+            }
+        }
+        if outbox.has_overflowed() {
+            return End::with(CloseCode::SlowConsumer, CloseCode::SlowConsumer.meaning());
+        }
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = alarm => {}
+        }
+    }
+}
+
+/// A planned stop: what is queued goes out, then GOING_AWAY. The writer ends the session.
+async fn announce_stop(services: &Services, outbox: &Outbox) {
+    services.stop.cancelled().await;
+    outbox.end_in_order(CloseCode::GoingAway, CloseCode::GoingAway.meaning()).await;
+}
+
+/// Signs of life of one peer.
+pub(crate) struct Life {
+    started: Instant,
+    /// ms since `started`.
+    heard: AtomicU64,
+    /// Whether a JOIN ever succeeded.
+    joined: AtomicBool,
+    /// QUIC has its own keep-alive and idle timeout below us.
+    keeps_itself: bool,
+}
+
+impl Life {
+    fn new(kind: TransportKind) -> Self {
+        let keeps_itself = kind == TransportKind::WebTransport;
+        Self { started: Clock::instant(), heard: AtomicU64::new(0), joined: AtomicBool::new(false), keeps_itself }
+    }
+
+    fn touch(&self) {
+        self.heard.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn heard(&self) -> Instant {
+        self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    fn note_join(&self) {
+        self.joined.store(true, Ordering::Relaxed);
+    }
+
+    fn has_joined(&self) -> bool {
+        self.joined.load(Ordering::Relaxed)
+    }
+}

@@ -10,8 +10,10 @@
  * @property {boolean} [manageSource]  load the room's URL into the element (default true)
  * @property {string|null} [crossOrigin]  for that; left alone when absent: asking for CORS breaks hosts that have none
  */
-import { DriftFilter, Latency, RateController } from './drift.js';
+import { RateController } from './drift.js';
+import { DriftMeter } from './meter.js';
 import { NativeControls } from './native-controls.js';
+import { Player } from './player.js';
 import { Reporter } from './report.js';
 import { SourceLoader } from './source.js';
 import { SyncStats } from './sync-stats.js';
@@ -20,28 +22,25 @@ import { FollowedVector } from './vector.js';
 const LOOK_MS = 100;
 const LOOK_PAUSED_MS = 250;
 const LOOK_HIDDEN_MS = 1000;
+const LOOK_MEASURING_MS = 25;
 
 /** Beyond this, playing faster is no way to catch up. */
-const SEEK_ABOVE_MS = 600;
+const JUMP_ABOVE_MS = 600;
 /** Right after a start there is nobody to startle yet: a jump gets a late joiner into step sooner. */
-const SEEK_ABOVE_AFTER_START_MS = 200;
+const JUMP_ABOVE_AFTER_START_MS = 200;
 const ACQUIRING_MS = 2500;
-const SEEK_COOLDOWN_MS = 2000;
-const SEEK_COOLDOWN_CAP_MS = 30_000;
-const SEEKS_CALM_AFTER_MS = 15_000;
+const JUMP_COOLDOWN_MS = 2000;
+const JUMP_COOLDOWN_CAP_MS = 30_000;
+const JUMPS_CALM_AFTER_MS = 15_000;
 
-/** What a start readings before this long after are worth: nothing, the pipeline is still filling. */
+/** For so long after a start readings mean nothing. */
 const START_SETTLES_MS = 120;
 /** A start this much behind is left to the rate; more is worth a seek ahead. */
 const START_BEHIND_MS = 120;
 /** A player that stands this little ahead waits for the room instead of seeking back. */
 const WAIT_AHEAD_MS = 1500;
-/** Some browsers buffer only to the current frame until they play. */
-const DATA_WITHIN_MS = 3000;
-
-const HAVE_METADATA = 1;
-const HAVE_CURRENT_DATA = 2;
-const HAVE_FUTURE_DATA = 3;
+/** After so many seeks ahead that all came too late, it starts where it is. */
+const MOST_START_TRIES = 3;
 
 /**
  * @param {import('./room.js').Room} room
@@ -56,38 +55,29 @@ export class VideoSync {
   #room;
   #video;
   #env;
+  #player;
+  #meter;
   #source;
   #controls;
   #reporter;
   #vector;
-  #filter = new DriftFilter();
   #controller = new RateController();
-  #seekLatency = new Latency(250, 3000);
-  #startLatency = new Latency(25, 400);
   #stats = new SyncStats();
   /** @type {Map<string, Set<(detail: any) => void>>} */
   #listeners = new Map();
   /** @type {(() => void)[]} */
   #undo = [];
 
-  #wantPlaying = false;
-  #rate = 1;
-  /** @type {{target: number, at: number}|null} our seek that has not brought data to show yet */
-  #seek = null;
-  /** @type {number|null} */
-  #lastSeekTarget = null;
+  /** Whether this source has been put to its place yet; before, nothing that it does is the viewer's doing. */
+  #placed = false;
   /** @type {number|null} where a pause has put the element */
   #heldAt = null;
-  #placed = false;
-  #blocked = false;
   #startedAt = -Infinity;
   #startLearned = true;
   #startTries = 0;
-  #noSeekBefore = -Infinity;
+  #noJumpBefore = -Infinity;
   #lastJumpAt = -Infinity;
   #jumps = 0;
-  #frameAt = -Infinity;
-  #frameRequest = 0;
   /** @type {number|null} id of the gate that was answered */
   #readyFor = null;
   /** @type {any} */
@@ -109,24 +99,20 @@ export class VideoSync {
     this.#video = video;
     this.#env = room.env;
     this.#vector = new FollowedVector(room.playback);
-    this.#rate = video.playbackRate;
+    this.#player = new Player(video, room.env, (type, detail) => this.#emit(type, detail));
+    this.#meter = new DriftMeter(video, room.env, (local) => this.#vector.positionAt(room.clock.roomTime(local)));
     this.#source = new SourceLoader(room, video, options);
     this.#controls = new NativeControls(room, video, {
-      wantsPlaying: () => this.#wantPlaying,
-      seekTarget: () => this.#lastSeekTarget,
-      rate: () => this.#rate,
+      wantsPlaying: () => this.#player.wantsPlaying,
+      seekTarget: () => this.#player.seekTarget,
+      rate: () => this.#player.rate,
       placed: () => this.#placed,
       holdStill: () => this.#pause(),
-      follow: () => {
-        this.#noSeekBefore = -Infinity;
-        this.#heldAt = null;
-        this.#look();
-      },
+      follow: () => this.#follow(),
       denied: (detail) => this.#emit('denied', detail),
     });
     this.#reporter = new Reporter(room, () => this.#reading());
     this.#listen();
-    this.#requestFrame();
     this.#look();
   }
 
@@ -135,10 +121,10 @@ export class VideoSync {
       ...this.#stats.summary(),
       mode: this.mode,
       drift: this.drift,
-      rate: this.#rate,
-      source: this.#framesAreFresh() ? 'frames' : 'currentTime',
-      seekLatencyMs: this.#seekLatency.ms,
-      startLatencyMs: this.#startLatency.ms,
+      rate: this.#player.rate,
+      source: this.#meter.seesFrames ? 'frames' : 'currentTime',
+      seekLatencyMs: this.#player.seekLatency.ms,
+      startLatencyMs: this.#player.startLatency.ms,
     };
   }
 
@@ -157,7 +143,7 @@ export class VideoSync {
 
   /** After `autoplay-blocked`, from a click: plays, with the sound that the page wants. */
   resume({ muted = false } = {}) {
-    this.#blocked = false;
+    this.#player.blocked = false;
     this.#video.muted = muted;
     this.#look();
   }
@@ -166,11 +152,11 @@ export class VideoSync {
     if (this.#stopped) return;
     this.#stopped = true;
     this.#env.clearTimeout(this.#timer);
-    this.#video.cancelVideoFrameCallback?.(this.#frameRequest);
     this.#undo.forEach((undo) => undo());
+    this.#meter.stop();
     this.#controls.stop();
     this.#reporter.stop();
-    this.#setRate(this.#room.playback.rate);
+    this.#player.setRate(this.#room.playback.rate);
   }
 
   #listen() {
@@ -192,7 +178,7 @@ export class VideoSync {
     for (const type of ['waiting', 'stalled', 'playing', 'canplay', 'seeked', 'pause']) {
       onVideo(type, () => this.#reporter.noticeBuffering());
     }
-    onVideo('waiting', () => this.#filter.clear());
+    onVideo('waiting', () => this.#meter.clear());
     onVideo('emptied', () => this.#onNewSource());
     onVideo('error', () => this.#emit('media-error', { message: this.#video.error?.message ?? 'the media did not load' }));
     this.#undo.push(this.#env.onPage('visibilitychange', () => this.#look()));
@@ -200,23 +186,25 @@ export class VideoSync {
 
   #onPlayback() {
     this.#vector.follow(this.#room.playback, this.#room.clock.roomTime());
-    this.#filter.clear();
-    this.#controller.reset();
-    this.#noSeekBefore = -Infinity;
     this.#startTries = 0;
-    this.#heldAt = null;
-    this.#look();
+    this.#follow();
   }
 
   #onNewSource() {
     this.#placed = false;
-    this.#seek = null;
-    this.#lastSeekTarget = null;
     this.#heldAt = null;
-    this.#wantPlaying = false;
     this.#startTries = 0;
-    this.#rate = this.#video.playbackRate; // Loading has reset it.
-    this.#filter.clear();
+    this.#player.forget();
+    this.#meter.clear();
+  }
+
+  /** The element is not where it was: go to where the room is, without regard to cooldowns. */
+  #follow() {
+    this.#meter.clear();
+    this.#controller.reset();
+    this.#noJumpBefore = -Infinity;
+    this.#heldAt = null;
+    this.#look();
   }
 
   #look() {
@@ -231,9 +219,10 @@ export class VideoSync {
   #step() {
     const room = this.#room;
     if (room.state === 'closed' || this.#controls.busy) return;
-    if (room.state !== 'reconnecting') this.#source.follow();
+    if (room.self.slot === null) return; // Not in the room yet: nothing is known of it.
+    this.#source.follow();
     if (!room.clock.synced && !this.#placed) return this.#setMode('waiting');
-    if (this.#video.readyState < HAVE_METADATA || this.#video.error) return this.#setMode('waiting');
+    if (!this.#player.usable) return this.#setMode('waiting');
 
     const gate = this.#awaitedGate();
     if (gate) return this.#prepare(gate);
@@ -250,7 +239,7 @@ export class VideoSync {
   #prepare(gate) {
     this.#hold(gate.targetTime);
     this.#setMode('waiting');
-    if (this.#readyFor === gate.id || !this.#isAt(gate.targetTime) || !this.#hasData()) return;
+    if (this.#readyFor === gate.id || !this.#player.isAt(gate.targetTime) || !this.#player.hasData) return;
     this.#readyFor = gate.id;
     // A gate that closed meanwhile needs no answer; one that was lost with the connection is answered again.
     this.#room.sendReady(gate).catch((error) => {
@@ -264,7 +253,7 @@ export class VideoSync {
    * @returns {number|void}
    */
   #hold(position) {
-    const target = this.#clamp(position);
+    const target = this.#player.clamp(position);
     const video = this.#video;
     if (!video.paused && !video.ended) {
       const left = this.#untilPause(target);
@@ -275,7 +264,7 @@ export class VideoSync {
       this.#heldAt = target;
       if (Math.abs(video.currentTime - target) > 0.01) this.#seekTo(target);
     }
-    this.#finishSeek();
+    this.#player.noticeSeekEnd();
     this.#placed = true;
     this.#setDrift((video.currentTime - target) * 1000);
     this.#setMode(video.seeking ? 'seek' : 'idle');
@@ -303,7 +292,7 @@ export class VideoSync {
       this.#pause();
       return this.#start(now);
     }
-    this.#wantPlaying = true;
+    this.#player.wantsPlaying = true; // Whoever pressed play: from here on a pause is a new act.
     return this.#correct(now);
   }
 
@@ -328,35 +317,34 @@ export class VideoSync {
    * @returns {number|void}
    */
   #start(now) {
-    if (this.#blocked) return this.#setMode('waiting');
-    const video = this.#video;
-    const lead = this.#startLatency.ms;
-    this.#finishSeek();
-    if (this.#seek && video.seeking) return;
+    if (this.#player.blocked) return this.#setMode('waiting');
+    this.#player.noticeSeekEnd();
+    if (this.#video.seeking) return this.#setMode('seek');
 
     const { at, position } = this.#vector.current;
-    const early = Math.max(video.currentTime, position - 0.01) === video.currentTime;
-    const wait = Math.max(this.#vector.reaches(video.currentTime), at) - now - lead;
-    const mostWait = Math.max(WAIT_AHEAD_MS, at - now - lead + 50);
-    const lastTry = this.#startTries >= 3 && this.#isAt(this.#lastSeekTarget ?? -1);
-    const here = early && wait <= mostWait && (wait >= -START_BEHIND_MS || lastTry);
-    if (!here) return this.#seekAhead(now);
+    const here = this.#video.currentTime;
+    const lead = this.#player.startLatency.ms;
+    const wait = Math.max(this.#vector.reaches(here), at) - now - lead;
+    const late = wait < -START_BEHIND_MS && this.#startTries < MOST_START_TRIES;
+    const early = wait > Math.max(WAIT_AHEAD_MS, at - now - lead + 50);
+    if (here < position - 0.01 || late || early) return this.#seekAhead(now);
 
     this.#placed = true;
     this.#setMode('waiting');
-    if (!this.#hasData()) return;
+    if (!this.#player.hasData) return;
     if (wait > 1) return wait;
     this.#begin();
   }
 
   /** @param {number} now */
   #seekAhead(now) {
-    const lead = this.#seekLatency.ms * 1.2 + this.#startLatency.ms + 30;
+    const { seekLatency, startLatency } = this.#player;
+    const lead = seekLatency.ms * 1.2 + startLatency.ms + 30;
     const arrival = Math.max(this.#vector.current.at, now + lead);
     this.#startTries += 1;
     this.#placed = true;
     this.#setMode('seek');
-    this.#seekTo(this.#clamp(this.#vector.positionAt(arrival)));
+    this.#seekTo(this.#player.clamp(this.#vector.positionAt(arrival)));
   }
 
   #begin() {
@@ -364,31 +352,9 @@ export class VideoSync {
     this.#startedAt = this.#env.now();
     this.#startLearned = this.#env.hidden();
     this.#startTries = 0;
-    this.#filter.clear();
+    this.#meter.clear(START_SETTLES_MS);
     this.#controller.reset();
-    this.#playElement();
-  }
-
-  async #playElement() {
-    const video = this.#video;
-    this.#wantPlaying = true;
-    try {
-      await video.play();
-    } catch (error) {
-      const { name, message } = /** @type {Error} */ (error);
-      if (name === 'AbortError') return; // Paused or reloaded meanwhile, by us or on purpose.
-      this.#wantPlaying = false;
-      if (name !== 'NotAllowedError') return this.#emit('media-error', { message });
-      if (video.muted) {
-        this.#blocked = true;
-        this.#emit('autoplay-blocked', { muted: false });
-        return;
-      }
-      // Without a click a browser plays silent films only. A silent film in step beats a black one.
-      video.muted = true;
-      this.#emit('autoplay-blocked', { muted: true });
-      this.#look();
-    }
+    this.#player.play();
   }
 
   /**
@@ -397,18 +363,15 @@ export class VideoSync {
    * @returns {number|void}
    */
   #correct(now) {
-    const video = this.#video;
-    const local = this.#env.now();
-    this.#finishSeek();
-    if (video.seeking || video.readyState < HAVE_FUTURE_DATA) {
-      this.#filter.clear();
-      return this.#setMode(video.seeking ? 'seek' : 'waiting');
+    this.#player.noticeSeekEnd();
+    if (this.#player.stuck) {
+      this.#meter.clear();
+      return this.#setMode(this.#video.seeking ? 'seek' : 'waiting');
     }
-    if (local - this.#startedAt < START_SETTLES_MS) return;
-    if (!this.#framesAreFresh()) this.#sample(local, video.currentTime);
-    const drift = this.#filter.read(local);
-    if (drift === null) return LOOK_MS / 4;
+    const drift = this.#meter.read();
+    if (drift === null) return LOOK_MEASURING_MS;
 
+    const local = this.#env.now();
     this.#setDrift(drift);
     this.#learnStart(drift);
     if (this.#mayJump(drift, local)) return this.#jump(local);
@@ -427,7 +390,7 @@ export class VideoSync {
   #learnStart(drift) {
     if (this.#startLearned) return;
     this.#startLearned = true;
-    if (Math.abs(drift) < 250) this.#startLatency.nudge(-0.6 * drift);
+    if (Math.abs(drift) < 250) this.#player.startLatency.nudge(-0.6 * drift);
   }
 
   /**
@@ -437,7 +400,7 @@ export class VideoSync {
   #mayJump(drift, local) {
     const acquiring = local - this.#startedAt < ACQUIRING_MS && this.#jumps < 2;
     const size = Math.abs(drift);
-    return size > (acquiring ? SEEK_ABOVE_AFTER_START_MS : SEEK_ABOVE_MS) && local >= this.#noSeekBefore;
+    return size > (acquiring ? JUMP_ABOVE_AFTER_START_MS : JUMP_ABOVE_MS) && local >= this.#noJumpBefore;
   }
 
   /**
@@ -446,9 +409,9 @@ export class VideoSync {
    * @returns {number|void}
    */
   #jump(local) {
-    this.#jumps = local - this.#lastJumpAt < SEEKS_CALM_AFTER_MS ? this.#jumps + 1 : 1;
+    this.#jumps = local - this.#lastJumpAt < JUMPS_CALM_AFTER_MS ? this.#jumps + 1 : 1;
     this.#lastJumpAt = local;
-    this.#noSeekBefore = local + Math.min(SEEK_COOLDOWN_CAP_MS, SEEK_COOLDOWN_MS * 2 ** (this.#jumps - 1));
+    this.#noJumpBefore = local + Math.min(JUMP_COOLDOWN_CAP_MS, JUMP_COOLDOWN_MS * 2 ** (this.#jumps - 1));
     this.#startTries = 0;
     this.#stats.jumps += 1;
     this.#pause();
@@ -456,90 +419,29 @@ export class VideoSync {
   }
 
   #pause() {
-    this.#wantPlaying = false;
-    this.#filter.clear();
+    this.#player.pause();
+    this.#meter.clear();
     this.#controller.reset();
-    if (!this.#video.paused) this.#video.pause();
   }
 
   /** @param {number} target */
   #seekTo(target) {
-    this.#seek = { target, at: this.#env.now() };
-    this.#lastSeekTarget = target;
-    this.#filter.clear();
-    this.#video.currentTime = target;
-  }
-
-  #finishSeek() {
-    if (!this.#seek || this.#video.seeking || !this.#hasData()) return;
-    this.#seekLatency.learn(this.#env.now() - this.#seek.at);
-    this.#seek = null;
-  }
-
-  /** Enough to show and to go on with. */
-  #hasData() {
-    const { readyState, seeking, ended } = this.#video;
-    if (seeking) return false;
-    if (readyState >= HAVE_FUTURE_DATA || ended) return true;
-    const waited = this.#env.now() - (this.#seek?.at ?? this.#env.now());
-    return readyState >= HAVE_CURRENT_DATA && waited > DATA_WITHIN_MS;
-  }
-
-  /** @param {number} position */
-  #isAt(position) {
-    return !this.#video.seeking && Math.abs(this.#video.currentTime - this.#clamp(position)) < 0.1;
-  }
-
-  /** @param {number} position */
-  #clamp(position) {
-    const { duration } = this.#video;
-    return Math.max(0, Number.isFinite(duration) ? Math.min(position, duration) : position);
+    this.#player.seekTo(target);
+    this.#meter.clear();
   }
 
   /** @param {number} rate */
   #setRate(rate) {
-    if (Math.abs(rate - this.#rate) > 0.0005) {
-      this.#rate = rate;
-      this.#video.playbackRate = rate;
-    }
-    const base = this.#vector.rateAt(this.#room.clock.roomTime());
-    this.#filter.setSlip(this.#env.now(), this.#rate - base);
-  }
-
-  /**
-   * @param {number} local when the film stood at `position`
-   * @param {number} position
-   */
-  #sample(local, position) {
-    this.#filter.add(local, (position - this.#vector.positionAt(this.#room.clock.roomTime(local))) * 1000);
-  }
-
-  /**
-   * A frame on its way to the screen says which moment of the film is shown at which moment, exactly; `currentTime` is
-   * an estimate, and in some browsers one of 40 ms steps.
-   */
-  #requestFrame() {
-    if (this.#stopped || !this.#video.requestVideoFrameCallback) return;
-    this.#frameRequest = this.#video.requestVideoFrameCallback((_now, { mediaTime, expectedDisplayTime }) => {
-      const local = this.#env.now();
-      this.#frameAt = local;
-      const measurable = !this.#video.paused && !this.#video.seeking && local - this.#startedAt >= START_SETTLES_MS;
-      if (measurable) this.#sample(expectedDisplayTime, mediaTime);
-      this.#requestFrame();
-    });
-  }
-
-  /** Frames stop in background tabs, for sound without pictures, and on slide shows. */
-  #framesAreFresh() {
-    return this.#env.now() - this.#frameAt < 300;
+    this.#player.setRate(rate);
+    this.#meter.setSlip(this.#player.rate - this.#vector.rateAt(this.#room.clock.roomTime()));
   }
 
   /** @returns {import('./report.js').Reading} */
   #reading() {
-    const { currentTime, paused, seeking, readyState, ended } = this.#video;
+    const { currentTime, paused, ended } = this.#video;
     const { playing } = this.#room.playback;
     const expected = playing || this.#room.gate !== null;
-    const stuck = readyState < HAVE_FUTURE_DATA || seeking;
+    const { stuck } = this.#player;
     return {
       position: currentTime,
       playing: !paused,
@@ -553,7 +455,7 @@ export class VideoSync {
   /** @param {number} drift */
   #setDrift(drift) {
     this.drift = drift;
-    this.#emit('drift', { drift, mode: this.mode, rate: this.#rate });
+    this.#emit('drift', { drift, mode: this.mode, rate: this.#player.rate });
   }
 
   /** @param {Mode} mode */

@@ -1,0 +1,100 @@
+//! SEEK, READY and the gate between them.
+
+use std::time::Duration;
+
+use super::Draft;
+use crate::domain::{Dialect, MediaTime, RoomTime, UserId};
+use crate::room::{Actor, By, Cause, Control, ControlKey, Event, Gate, Playback, Reject};
+
+/// A v2 READY names its target instead of the gate, as its player reports it.
+const SAME_TARGET_SECS: f64 = 1.0;
+
+impl Draft<'_> {
+    pub(super) fn seek(
+        &mut self,
+        by: &Actor,
+        position: MediaTime,
+        resume: bool,
+        true_at: Option<RoomTime>,
+        lead: Duration,
+    ) -> Result<(), Reject> {
+        let member = self.controller(by)?;
+        let key = ControlKey { control: None, position: Some(position), true_at, taken: self.now };
+        // Without a timestamp only the room's last command can be meant, and what came of that shows whether it was
+        // to play on: the same target, but the other way round, is another command.
+        let played_on = self.base.gate.is_some() || self.base.playback.playing;
+        if (true_at.is_some() || resume == played_on) && self.is_repeated(member, &key) {
+            return Ok(());
+        }
+        let playback = self.standing(position);
+        let target = playback.position;
+        let gate = if resume { self.gate(&by.user, member.dialect, target) } else { None };
+        let plays_at_once = resume && gate.is_none();
+        self.push(Event::Sought { by: by.user.clone(), playback, gate, key: Some(key) });
+        if plays_at_once {
+            self.release(target, lead);
+        }
+        Ok(())
+    }
+
+    /// `None`: there is nobody to wait for.
+    fn gate(&self, seeker: &UserId, dialect: Dialect, target: MediaTime) -> Option<Gate> {
+        let answers = |user: &UserId| dialect == Dialect::V3 || user != seeker;
+        let live = self.base.members.iter().filter(|(_, member)| member.is_live()).map(|(user, _)| user);
+        let awaiting: std::collections::BTreeSet<_> = live.filter(|user| answers(user)).cloned().collect();
+        (!awaiting.is_empty()).then(|| Gate {
+            id: self.base.next_gate,
+            target,
+            awaiting,
+            ready: Default::default(),
+            quorum_at: self.now + Duration::from_millis(self.limits.gate_quorum_ms),
+            deadline: self.now + Duration::from_millis(self.limits.gate_deadline_ms),
+            by: seeker.clone(),
+        })
+    }
+
+    pub(super) fn ready(
+        &mut self,
+        by: &Actor,
+        gate: Option<u32>,
+        target: Option<MediaTime>,
+        lead: Duration,
+    ) -> Result<(), Reject> {
+        self.actor(by)?;
+        let open = self.base.gate.as_ref().ok_or(Reject::NoGate)?;
+        let meant = match (gate, target) {
+            (Some(id), _) => id == open.id,
+            (None, Some(target)) => (target.seconds() - open.target.seconds()).abs() <= SAME_TARGET_SECS,
+            (None, None) => true,
+        };
+        if meant && open.ready.contains(&by.user) {
+            return Ok(());
+        }
+        if !meant || !open.awaiting.contains(&by.user) {
+            return Err(Reject::NoGate);
+        }
+        self.push(Event::GateProgress { id: open.id, user: by.user.clone() });
+        self.release_if_met(lead);
+        Ok(())
+    }
+
+    /// Plays on when the gate waits for nothing any more.
+    pub(super) fn release_if_met(&mut self, lead: Duration) {
+        let now = self.now;
+        if let Some(gate) = self.room().gate.as_ref().filter(|gate| gate.is_met(now)) {
+            let target = gate.target;
+            self.release(target, lead);
+        }
+    }
+
+    fn release(&mut self, position: MediaTime, lead: Duration) {
+        let playback = Playback {
+            position,
+            rate: self.base.playback.rate,
+            playing: true,
+            at: self.scheduled(lead),
+            seq: self.next_seq(),
+        };
+        self.push(Event::Moved { by: By::Server, cause: Cause::Control(Control::Play), playback, key: None });
+    }
+}

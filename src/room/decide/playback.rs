@@ -1,0 +1,135 @@
+//! Commands that move the film.
+
+use std::time::Duration;
+
+use super::Draft;
+use crate::domain::{Limits, MediaTime, MediaUrl, Rate, RoomTime, UserId};
+use crate::room::{Actor, By, Cause, Control, ControlKey, Event, Member, Playback, Reject};
+
+/// How far back a client's timestamp is believed.
+const MAX_CARRY: Duration = Duration::from_secs(2);
+
+/// A vector younger than this is not corrected: the host's player may still be on its way to it.
+const MIN_AGE_TO_CORRECT: Duration = Duration::from_secs(1);
+
+impl Draft<'_> {
+    pub(super) fn play_pause(
+        &mut self,
+        by: &Actor,
+        control: Control,
+        position: Option<MediaTime>,
+        true_at: Option<RoomTime>,
+        lead: Duration,
+    ) -> Result<(), Reject> {
+        let member = self.controller(by)?;
+        let key = ControlKey { control: Some(control), position, true_at, taken: self.now };
+        if self.is_repeated(member, &key) {
+            return Ok(());
+        }
+        let current = &self.base.playback;
+        let playback = match control {
+            Control::Play => {
+                let start = self.scheduled(lead);
+                let position = match (position, true_at) {
+                    (Some(position), Some(true_at)) => carried(position, true_at, start, current.rate),
+                    (Some(position), None) => position,
+                    // Wherever the room is by then; a timestamp without a position dates nothing.
+                    (None, _) => current.position_at(start),
+                };
+                self.running(position, start)
+            }
+            Control::Pause => self.standing(position.unwrap_or_else(|| current.position_at(self.now))),
+        };
+        self.push(Event::Moved {
+            by: By::Member(by.user.clone()),
+            cause: Cause::Control(control),
+            playback,
+            key: Some(key),
+        });
+        Ok(())
+    }
+
+    pub(super) fn set_rate(&mut self, by: &Actor, rate: Rate, lead: Duration) -> Result<(), Reject> {
+        self.controller(by)?;
+        let current = self.base.playback;
+        if current.rate == rate {
+            return Ok(());
+        }
+        // A start that is scheduled later still happens then.
+        let at = self.scheduled(lead).max(current.at);
+        let position = bounded(current.position_at(at), self.limits);
+        let playback = Playback { position, rate, at, seq: self.next_seq(), ..current };
+        self.push(Event::Moved { by: By::Member(by.user.clone()), cause: Cause::Rate, playback, key: None });
+        Ok(())
+    }
+
+    pub(super) fn set_url(&mut self, by: &Actor, url: &MediaUrl, position: MediaTime) -> Result<(), Reject> {
+        self.controller(by)?;
+        let playback = self.standing(position);
+        self.push(Event::UrlChanged { by: by.user.clone(), url: url.clone(), playback });
+        Ok(())
+    }
+
+    pub(super) fn adopt(
+        &mut self,
+        by: &Actor,
+        position: MediaTime,
+        playing: bool,
+        url: Option<&MediaUrl>,
+        lead: Duration,
+    ) -> Result<(), Reject> {
+        self.controller(by)?;
+        let playback = if playing { self.running(position, self.scheduled(lead)) } else { self.standing(position) };
+        self.push(Event::Adopted { by: by.user.clone(), playback, url: url.cloned() });
+        Ok(())
+    }
+
+    /// Comes from the hub's view of ticks, which may be behind the room: what doesn't fit any more is dropped.
+    pub(super) fn correct(&mut self, host: &UserId, position: MediaTime, playing: bool, at: RoomTime) {
+        let room = self.base;
+        let from_host = room.is_host(host) && room.members.get(host).is_some_and(Member::is_live);
+        let settled = self.now >= room.playback.at + MIN_AGE_TO_CORRECT;
+        if !from_host || !settled || room.gate.is_some() || at < room.playback.at {
+            return;
+        }
+        let playback = if playing {
+            self.running(carried(position, at, self.now, room.playback.rate), self.now)
+        } else {
+            self.standing(position)
+        };
+        self.push(Event::Moved { by: By::Member(host.clone()), cause: Cause::Correction, playback, key: None });
+    }
+
+    /// Whether the member sent this before. `recent` holds a command without a timestamp only as long as it is the
+    /// last playback command of the room.
+    pub(super) fn is_repeated(&self, member: &Member, key: &ControlKey) -> bool {
+        member.recent.iter().any(|earlier| earlier.is_same(key) && earlier.is_recent(self.now))
+    }
+
+    /// At `position` from now on.
+    pub(super) fn standing(&self, position: MediaTime) -> Playback {
+        self.vector(position, false, self.now)
+    }
+
+    /// From `position` on, at `at`.
+    fn running(&self, position: MediaTime, at: RoomTime) -> Playback {
+        self.vector(position, true, at)
+    }
+
+    fn vector(&self, position: MediaTime, playing: bool, at: RoomTime) -> Playback {
+        let position = bounded(position, self.limits);
+        Playback { position, rate: self.base.playback.rate, playing, at, seq: self.next_seq() }
+    }
+}
+
+/// Where a film that was at `position` at `true_at` is at `start`; at most two seconds further, never back.
+fn carried(position: MediaTime, true_at: RoomTime, start: RoomTime, rate: Rate) -> MediaTime {
+    let elapsed = start.saturating_since(true_at).min(MAX_CARRY);
+    position.moved(elapsed.as_secs_f64() * rate.factor())
+}
+
+/// A film that nobody stopped runs on without end: what is written down stays within `MAX_POSITION_SECS`.
+fn bounded(position: MediaTime, limits: &Limits) -> MediaTime {
+    let largest = limits.position_secs as f64;
+    if position.seconds() > largest { MediaTime::ZERO.moved(largest) } else { position }
+}

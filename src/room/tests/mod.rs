@@ -1,0 +1,8 @@
+//! The room without a runtime: `scene.at(t).send(command).expect(events)`.
+
+mod gate;
+mod joining;
+mod membership;
+mod playback;
+mod scene;
+mod v2_faults;

@@ -1,0 +1,219 @@
+//! What waits for one client: messages, bounded by bytes, and ticks, one a slot, overwritten.
+//!
+//! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush. A
+//! reader so slow that messages beyond `MAX_OUTBOX_BYTES` wait for it is ended: dropping a message would break the
+//! room's order, and keeping all of them the server.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::transport::Outgoing;
+use super::{End, Services};
+use crate::clock::Clock;
+use crate::domain::{CloseCode, Slot};
+use crate::hub::outlet::{Happening, Notice, NoticeBody, Outlet, Reply, TickReport, Welcome};
+use crate::protocol::{self, Rules};
+use crate::room::Room;
+use crate::telemetry::names;
+
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    /// Something to write.
+    filled: Notify,
+    /// Something for the watchdog.
+    alarm: Notify,
+    rtt_micros: AtomicU64,
+    rules: Arc<Rules>,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Outgoing>,
+    bytes: usize,
+    ticks: Vec<(Slot, Bytes)>,
+    probe: bool,
+    probed_at: Option<Instant>,
+    /// Set once; nothing is queued after it.
+    end: Option<End>,
+    overflowed: bool,
+}
+
+/// What the writer found besides frames.
+pub(super) struct Taken {
+    /// Ask the peer for a sign of life.
+    pub(super) probe: bool,
+    /// After this batch the session is over.
+    pub(super) end: Option<End>,
+}
+
+impl Outbox {
+    pub(super) fn new(services: &Services) -> Self {
+        Self {
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            alarm: Notify::new(),
+            rtt_micros: AtomicU64::new(0),
+            rules: Arc::clone(&services.rules),
+            clock: services.clock.clone(),
+        }
+    }
+
+    /// Queues a message.
+    pub(super) fn push(&self, message: Bytes) {
+        let mut queue = self.queue.lock();
+        if queue.end.is_some() || queue.overflowed {
+            return;
+        }
+        queue.bytes += message.len();
+        if queue.bytes as u64 > self.rules.limits.outbox_bytes {
+            queue.overflowed = true;
+            queue.messages.clear();
+            queue.ticks.clear();
+            drop(queue);
+            metrics::counter!(names::OUTBOX_OVERFLOWS).increment(1);
+            self.alarm.notify_one();
+            return;
+        }
+        queue.messages.push_back(Outgoing::Message(message));
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    /// Queues a compact message that nothing replaces: a clock reply.
+    pub(super) fn push_compact(&self, message: Bytes) {
+        /// A peer that doesn't read needs no clock.
+        const WAITING: usize = 32;
+        let mut queue = self.queue.lock();
+        if queue.end.is_none() && queue.messages.len() < WAITING {
+            queue.messages.push_back(Outgoing::Compact(message));
+            drop(queue);
+            self.filled.notify_one();
+        }
+    }
+
+    /// What waits goes out, then the session ends; never returns: the writer does.
+    pub(super) async fn end_in_order(&self, code: CloseCode, reason: &str) -> End {
+        self.finish(code, reason);
+        pending().await
+    }
+
+    fn finish(&self, code: CloseCode, reason: &str) {
+        self.queue.lock().end.get_or_insert_with(|| End::with(code, reason));
+        self.filled.notify_one();
+    }
+
+    pub(super) fn filled(&self) -> impl Future<Output = ()> {
+        self.filled.notified()
+    }
+
+    pub(super) fn alarm(&self) -> impl Future<Output = ()> {
+        self.alarm.notified()
+    }
+
+    /// Moves everything that waits into the batch.
+    pub(super) fn take(&self, batch: &mut Vec<Outgoing>) -> Taken {
+        let mut guard = self.queue.lock();
+        let queue = &mut *guard;
+        queue.bytes = 0;
+        batch.extend(queue.messages.drain(..));
+        batch.extend(queue.ticks.drain(..).map(|(_, tick)| Outgoing::Compact(tick)));
+        Taken { probe: std::mem::take(&mut queue.probe), end: queue.end.clone() }
+    }
+
+    pub(super) fn probed_at(&self) -> Option<Instant> {
+        self.queue.lock().probed_at
+    }
+
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.queue.lock().overflowed
+    }
+
+    pub(super) fn note_rtt(&self, rtt: Option<Duration>) {
+        if let Some(rtt) = rtt {
+            // Zero says "not measured".
+            self.rtt_micros.store((rtt.as_micros() as u64).max(1), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Outlet for Outbox {
+    fn state(&self, room: &Room, welcome: &Welcome<'_>) {
+        self.push(protocol::encode_state(room, welcome, &self.rules.limits));
+    }
+
+    fn event(&self, happening: &Happening<'_>) {
+        let encoded = happening.encoded.get_or_init(|| protocol::encode_event(happening));
+        if let Some(message) = encoded {
+            self.push(message.clone());
+        }
+    }
+
+    fn notice(&self, notice: &Notice<'_>) {
+        let message = notice.encoded.get_or_init(|| protocol::encode_notice(notice)).clone();
+        self.push(message);
+        if matches!(notice.body, NoticeBody::Reconnect { .. }) {
+            self.queue.lock().messages.push_back(Outgoing::Drain);
+        }
+    }
+
+    fn tick(&self, report: &TickReport) {
+        let encoded = report.encoded.get_or_init(|| protocol::encode_tick(&report.tick)).clone();
+        let slot = report.tick.slot;
+        let mut queue = self.queue.lock();
+        if queue.end.is_some() || queue.overflowed {
+            return;
+        }
+        match queue.ticks.iter_mut().find(|(waiting, _)| *waiting == slot) {
+            Some((_, waiting)) => {
+                *waiting = encoded;
+                metrics::counter!(names::TICKS_COALESCED).increment(1);
+            }
+            None => queue.ticks.push((slot, encoded)),
+        }
+        drop(queue);
+        self.filled.notify_one();
+    }
+
+    fn missed(&self, encoded: Bytes) {
+        self.push(encoded);
+    }
+
+    fn reply(&self, reply: Reply<'_>) {
+        self.push(match reply {
+            Reply::Ack { reference, head } => protocol::encode_reply_ack(reference, head, self.clock.now()),
+            Reply::Refused { reference, request, refusal } => {
+                let (code, retry_after) = protocol::refusal_code(refusal);
+                metrics::counter!(names::MESSAGES_REFUSED, "code" => code.as_str()).increment(1);
+                protocol::encode_error(code, &refusal.to_string(), reference, request, retry_after)
+            }
+        });
+    }
+
+    fn close(&self, code: CloseCode, reason: &str) {
+        self.finish(code, reason);
+    }
+
+    fn probe(&self) {
+        {
+            let mut queue = self.queue.lock();
+            queue.probe = true;
+            queue.probed_at = Some(Clock::instant());
+        }
+        self.filled.notify_one();
+        self.alarm.notify_one();
+    }
+
+    fn rtt(&self) -> Option<Duration> {
+        let micros = self.rtt_micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+}

@@ -1,0 +1,121 @@
+/**
+ * The media element, as something that is told what to do: what was asked of it is remembered, so that what a viewer does
+ * with its own controls can be told apart, and how long it takes is learned.
+ */
+import { Latency } from './drift.js';
+
+/** Some browsers buffer only to the current frame until they play. */
+const DATA_WITHIN_MS = 3000;
+
+const HAVE_METADATA = 1;
+const HAVE_CURRENT_DATA = 2;
+const HAVE_FUTURE_DATA = 3;
+
+export class Player {
+  #video;
+  #env;
+  #emit;
+  /** When our seek began that has not brought data to show yet. @type {number|null} */
+  #seekBegan = null;
+
+  wantsPlaying = false;
+  rate;
+  /** @type {number|null} of the last seek of ours */
+  seekTarget = null;
+  /** The browser plays nothing without a click. */
+  blocked = false;
+  seekLatency = new Latency(250, 3000);
+  startLatency = new Latency(25, 400);
+
+  /**
+   * @param {HTMLVideoElement} video
+   * @param {import('./env.js').Env} env
+   * @param {(type: string, detail: any) => void} emit
+   */
+  constructor(video, env, emit) {
+    this.#video = video;
+    this.#env = env;
+    this.#emit = emit;
+    this.rate = video.playbackRate;
+  }
+
+  get usable() {
+    return this.#video.readyState >= HAVE_METADATA && !this.#video.error;
+  }
+
+  /** Waiting for data, or for a seek. */
+  get stuck() {
+    return this.#video.seeking || this.#video.readyState < HAVE_FUTURE_DATA;
+  }
+
+  /** Enough to show, and to go on with. */
+  get hasData() {
+    const { readyState, seeking, ended } = this.#video;
+    if (seeking) return false;
+    if (readyState >= HAVE_FUTURE_DATA || ended) return true;
+    const waited = this.#seekBegan === null ? 0 : this.#env.now() - this.#seekBegan;
+    return readyState >= HAVE_CURRENT_DATA && waited > DATA_WITHIN_MS;
+  }
+
+  /** @param {number} position */
+  isAt(position) {
+    return !this.#video.seeking && Math.abs(this.#video.currentTime - this.clamp(position)) < 0.1;
+  }
+
+  /** @param {number} position */
+  clamp(position) {
+    const { duration } = this.#video;
+    return Math.max(0, Number.isFinite(duration) ? Math.min(position, duration) : position);
+  }
+
+  async play() {
+    const video = this.#video;
+    this.wantsPlaying = true;
+    try {
+      await video.play();
+    } catch (error) {
+      const { name, message } = /** @type {Error} */ (error);
+      if (name === 'AbortError') return; // Paused or reloaded meanwhile, by us or on purpose.
+      this.wantsPlaying = false;
+      if (name !== 'NotAllowedError') return this.#emit('media-error', { message });
+      // Without a click a browser plays silent films only. A silent film in step beats a black one.
+      if (video.muted) this.blocked = true;
+      else video.muted = true;
+      this.#emit('autoplay-blocked', { muted: !this.blocked });
+    }
+  }
+
+  pause() {
+    this.wantsPlaying = false;
+    if (!this.#video.paused) this.#video.pause();
+  }
+
+  /** @param {number} target */
+  seekTo(target) {
+    this.#seekBegan = this.#env.now();
+    this.seekTarget = target;
+    this.#video.currentTime = target;
+  }
+
+  /** Learns from a seek of ours that is done. */
+  noticeSeekEnd() {
+    if (this.#seekBegan === null || !this.hasData) return;
+    this.seekLatency.learn(this.#env.now() - this.#seekBegan);
+    this.#seekBegan = null;
+  }
+
+  /** @param {number} rate */
+  setRate(rate) {
+    if (Math.abs(rate - this.rate) <= 0.0005) return;
+    this.rate = rate;
+    this.#video.playbackRate = rate;
+  }
+
+  /** Another source: what was asked of the last one is void, and loading has reset the rate. */
+  forget() {
+    this.wantsPlaying = false;
+    this.#seekBegan = null;
+    this.seekTarget = null;
+    this.rate = this.#video.playbackRate;
+  }
+}

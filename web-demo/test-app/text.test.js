@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { closeStory, sentence } from '../app/errors.js';
+import { clockText, driftTone, filmTitle, nameList, signedMs, spokenTime } from '../app/format.js';
+import { readFragment, roomFragment } from '../app/fragment.js';
+import { hueOf, initials, isRoomId, suggestRoomId } from '../app/identity.js';
+import { railPlace } from '../app/rail.js';
+
+test('every error code of the protocol has a sentence of its own', () => {
+  const protocol = readFileSync(new URL('../../docs/PROTOCOL.md', import.meta.url), 'utf8');
+  const section = protocol.slice(protocol.indexOf('## 5. Error codes'), protocol.indexOf('## 6.'));
+  const codes = [...section.matchAll(/^\| ([A-Z_]+) \|/gm)].map((match) => match[1]);
+  assert.ok(codes.length > 20);
+  for (const code of codes) assert.doesNotMatch(sentence({ code, message: 'x' }), /did not work/, code);
+});
+
+test('an unknown error still says what the server said', () => {
+  assert.equal(sentence({ code: 'NEW_ONE', message: 'the moon is full' }), 'It did not work: the moon is full');
+  assert.equal(sentence(undefined), 'It did not work.');
+});
+
+test('a throttled PIN says when to try again', () => {
+  assert.match(sentence({ code: 'PIN_THROTTLED', retryAfterMs: 12_100 }), /13 s/);
+});
+
+test('a banned member is not offered to join again, a kicked one is', () => {
+  assert.equal(closeStory({ code: 4007 }).again, false);
+  assert.equal(closeStory({ code: 4006 }).again, true);
+  assert.equal(closeStory({ code: 'USER_BANNED', reason: 'x' }).again, false);
+});
+
+test('a room and a PIN survive the way through a link', () => {
+  for (const [room, pin] of [['friday', ''], ['a.b:c@d-e_1', '4711'], ['x', 'p&n=#+ %é']]) {
+    const back = readFragment(roomFragment(room, pin));
+    assert.equal(back.room, room);
+    assert.equal(back.pin, pin);
+  }
+});
+
+test("a test driver's options are read, nonsense is not", () => {
+  const read = readFragment('#room=r&name=Ann&transport=websocket&autojoin=1');
+  assert.deepEqual(read, { room: 'r', pin: '', name: 'Ann', transport: 'websocket', autojoin: true });
+  assert.equal(readFragment('#transport=pigeon').transport, null);
+});
+
+test('suggested rooms are ids that the server takes', () => {
+  for (let i = 0; i < 50; i++) assert.ok(isRoomId(suggestRoomId()));
+  assert.equal(isRoomId('no spaces'), false);
+  assert.equal(isRoomId('x'.repeat(65)), false);
+});
+
+test("a member's colour depends on the id alone and spreads", () => {
+  assert.equal(hueOf('u-1'), hueOf('u-1'));
+  const hues = new Set(Array.from({ length: 60 }, (_, i) => hueOf(`u-${i}`)));
+  assert.ok(hues.size > 15, `${hues.size} hues for 60 ids`);
+});
+
+test('initials take whole characters', () => {
+  assert.equal(initials('Ann'), 'A');
+  assert.equal(initials(' Bob  de Okafor '), 'BO');
+  assert.equal(initials('🦦 otter'), '🦦o');
+});
+
+test('times and drifts read well', () => {
+  assert.equal(clockText(0), '0:00');
+  assert.equal(clockText(3725.9), '1:02:05');
+  assert.equal(clockText(NaN), '0:00');
+  assert.equal(spokenTime(125), '2 min 5 s');
+  assert.equal(signedMs(-3.14), '−3.1 ms');
+  assert.equal(signedMs(0.01), '±0 ms');
+  assert.equal(signedMs(1500), '+1.5 s');
+  assert.equal(signedMs(null), '–');
+  assert.deepEqual([3, -39, 41, 260, null].map(driftTone), ['good', 'good', 'warn', 'bad', 'idle']);
+  assert.equal(nameList(['Ann', 'Bob', 'Cleo', 'Dan']), 'Ann, Bob and 2 more');
+  assert.equal(filmTitle('https://example.org/a/My%20film.webm?x=1'), 'My film.webm');
+});
+
+test('the rail keeps sign and order and ends at its edge', () => {
+  assert.equal(railPlace(0), 0);
+  assert.ok(railPlace(-40) < 0 && railPlace(40) < railPlace(250));
+  assert.equal(railPlace(90_000), 1);
+});

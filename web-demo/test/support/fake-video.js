@@ -1,0 +1,190 @@
+/**
+ * A media element as bad as real ones: it starts late, seeks slowly, runs a little off its rate, and says where it is with
+ * jitter. What it really shows is `truePosition()`. Its events come as tasks, after the fact.
+ */
+export class FakeVideo extends EventTarget {
+  constructor(env, options = {}) {
+    super();
+    this.env = env;
+    this.options = {
+      duration: 600, startMs: 35, seekMs: [80, 200], speed: 1, jitterMs: 3, outlierMs: 0, frames: false, autoplay: 'allowed',
+      ...options,
+    };
+    this.readyState = 0;
+    this.paused = true;
+    this.ended = false;
+    this.seeking = false;
+    this.error = null;
+    this.muted = false;
+    this.currentSrc = '';
+    this.duration = NaN;
+    this.preservesPitch = false;
+    this.calls = { play: 0, pause: 0, seek: 0, rate: 0 };
+    this.position = 0;
+    this.since = env.now();
+    this.moving = false;
+    this.rate = 1;
+    this.stalled = false;
+    if (this.options.frames) {
+      this.requestVideoFrameCallback = (fn) => this.#requestFrame(fn);
+      this.cancelVideoFrameCallback = (id) => env.clearTimeout(id);
+    }
+  }
+
+  set src(url) {
+    this.currentSrc = url;
+    this.#anchor(0);
+    this.moving = false;
+    this.paused = true;
+    this.rate = 1;
+    this.readyState = 0;
+    this.#fire('emptied');
+    this.env.setTimeout(() => {
+      this.duration = this.options.duration;
+      this.readyState = 4;
+      this.#fire('loadedmetadata', 'canplay');
+    }, 120);
+  }
+
+  truePosition(at = this.env.now()) {
+    const moved = this.moving ? Math.max(0, ((at - this.since) / 1000) * this.rate * this.options.speed) : 0;
+    return Math.min(this.position + moved, this.options.duration);
+  }
+
+  get currentTime() {
+    if (!this.moving) return this.position;
+    const { jitterMs, outlierMs } = this.options;
+    const off = this.env.random() < 0.1 && outlierMs ? outlierMs : jitterMs;
+    return Math.max(0, this.truePosition() + ((this.env.random() * 2 - 1) * off) / 1000);
+  }
+
+  set currentTime(position) {
+    this.calls.seek += 1;
+    this.seek(position);
+  }
+
+  get playbackRate() {
+    return this.rate;
+  }
+
+  set playbackRate(rate) {
+    this.calls.rate += 1;
+    this.setRate(rate);
+  }
+
+  async play() {
+    this.calls.play += 1;
+    const { autoplay } = this.options;
+    if (autoplay === 'never' || (autoplay === 'muted' && !this.muted)) {
+      throw Object.assign(new Error('a click first'), { name: 'NotAllowedError' });
+    }
+    this.begin();
+  }
+
+  pause() {
+    this.calls.pause += 1;
+    this.halt();
+  }
+
+  // What both the page and the viewer's hand come to.
+
+  begin() {
+    if (!this.paused) return;
+    this.paused = false;
+    this.ended = false;
+    this.#fire('play');
+    this.#moveAfter(this.options.startMs);
+  }
+
+  halt() {
+    if (this.paused) return;
+    this.#anchor(this.truePosition());
+    this.moving = false;
+    this.paused = true;
+    this.env.clearTimeout(this.moveTimer);
+    this.#fire('pause');
+  }
+
+  seek(position) {
+    const [least, most] = this.options.seekMs;
+    this.#anchor(Math.min(position, this.options.duration));
+    this.moving = false;
+    this.ended = false;
+    this.seeking = true;
+    this.readyState = 1;
+    this.#fire('seeking');
+    this.env.clearTimeout(this.seekTimer);
+    this.seekTimer = this.env.setTimeout(() => {
+      this.seeking = false;
+      this.readyState = this.stalled ? 2 : 4;
+      this.#fire('seeked', 'canplay');
+      if (!this.paused) this.#moveAfter(5);
+    }, least + this.env.random() * (most - least));
+  }
+
+  setRate(rate) {
+    if (rate === this.rate) return;
+    this.#anchor(this.truePosition());
+    this.rate = rate;
+    this.#fire('ratechange');
+  }
+
+  /** The network gives nothing for a while. */
+  stall() {
+    this.#anchor(this.truePosition());
+    this.moving = false;
+    this.stalled = true;
+    this.readyState = 2;
+    this.#fire('waiting');
+  }
+
+  unstall() {
+    this.stalled = false;
+    this.readyState = 4;
+    if (!this.paused) this.#moveAfter(5);
+    this.#fire('canplay', 'playing');
+  }
+
+  #moveAfter(ms) {
+    this.env.clearTimeout(this.moveTimer);
+    this.moveTimer = this.env.setTimeout(() => {
+      if (this.paused || this.seeking || this.stalled) return;
+      this.#anchor(this.position);
+      this.moving = true;
+      this.#fire('playing');
+      this.#watchEnd();
+    }, ms);
+  }
+
+  #watchEnd() {
+    this.env.clearTimeout(this.endTimer);
+    if (!this.moving) return;
+    if (this.truePosition() >= this.options.duration) {
+      this.#anchor(this.options.duration);
+      this.moving = false;
+      this.paused = true;
+      this.ended = true;
+      return this.#fire('pause', 'ended');
+    }
+    this.endTimer = this.env.setTimeout(() => this.#watchEnd(), 100);
+  }
+
+  /** 24 frames a second on a screen of 60 Hz: a frame is shown at the refresh after its time. */
+  #requestFrame(fn) {
+    return this.env.setTimeout(() => {
+      if (!this.moving) return this.#requestFrame(fn);
+      const mediaTime = Math.floor(this.truePosition() * 24) / 24;
+      const shownAt = this.since + ((mediaTime - this.position) / (this.rate * this.options.speed)) * 1000;
+      fn(this.env.now(), { mediaTime, expectedDisplayTime: shownAt + this.env.random() * 16.7 });
+    }, 1000 / 24);
+  }
+
+  #anchor(position) {
+    this.position = position;
+    this.since = this.env.now();
+  }
+
+  #fire(...types) {
+    this.env.setTimeout(() => types.forEach((type) => this.dispatchEvent(new Event(type))), 0);
+  }
+}
