@@ -1,0 +1,48 @@
+//! The bytes as they are: a difference here is a difference for clients that are out there.
+
+use std::fmt::Write as _;
+
+use tandem::domain::{Rate, Slot, Tick};
+use tandem::protocol::{encode_clock_reply, encode_tick};
+
+use super::request;
+use super::wire_samples::*;
+
+#[test]
+fn every_server_message_stands_on_the_wire_as_it_always_did() {
+    let mut golden = String::new();
+    for (name, bytes) in server_messages() {
+        writeln!(golden, "# {name}\n{}", std::str::from_utf8(&bytes).unwrap()).unwrap();
+    }
+    insta::assert_snapshot!("server_messages", golden);
+}
+
+#[test]
+fn every_client_message_is_understood_as_it_always_was() {
+    let mut golden = String::new();
+    for text in CLIENT_MESSAGES.iter().chain(V2_MESSAGES) {
+        writeln!(golden, "{text}\n  {:?}", request(text)).unwrap();
+    }
+    insta::assert_snapshot!("client_messages", golden);
+}
+
+#[test]
+fn compact_messages_keep_their_bytes() {
+    let tick = Tick {
+        slot: Slot(258),
+        seq: 0x0102_0304,
+        playing: true,
+        from_host: true,
+        position: position(12.5),
+        at: at(250),
+        rate: Rate::parse(1.25).unwrap(),
+    };
+    let still = Tick { playing: false, from_host: false, ..tick };
+    let golden = format!(
+        "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\n",
+        &encode_clock_reply(0x0102, 1.5, at(1), at(2))[..],
+        &encode_tick(&tick)[..],
+        &encode_tick(&still)[..],
+    );
+    insta::assert_snapshot!("compact_messages", golden);
+}

@@ -1,0 +1,261 @@
+//! One value behind every message of the wire, encoded: for the golden files and for the documentation's test.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tandem::domain::*;
+use tandem::hub::outlet::{Happening, MemberStatus, Notice, NoticeBody, Signal, Welcome};
+use tandem::protocol::*;
+use tandem::room::{By, Cause, Control, Event, Gate, LeaveReason, Playback, Room};
+
+pub(crate) const EPOCH: u64 = 1_795_000_000_000;
+
+/// `ms` after the epoch.
+pub(crate) fn at(ms: i64) -> RoomTime {
+    RoomTime::from_millis(EPOCH as i64 + ms)
+}
+
+pub(crate) fn position(seconds: f64) -> MediaTime {
+    MediaTime::parse(seconds, &Limits::default()).unwrap()
+}
+
+pub(crate) fn user(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+pub(crate) fn film() -> MediaUrl {
+    MediaUrl::parse("https://example.org/film.webm", &UrlPolicy::default(), &Limits::default()).unwrap()
+}
+
+fn token() -> TokenHash {
+    TokenHash::from_bytes([0; 32])
+}
+
+fn session(id: u64) -> SessionRef {
+    SessionRef { node: NodeId::parse("node-1").unwrap(), id }
+}
+
+pub(crate) fn playing_from(seconds: f64, since: RoomTime) -> Playback {
+    Playback { position: position(seconds), rate: Rate::NORMAL, playing: true, at: since, seq: 9 }
+}
+
+pub(crate) fn gate() -> Gate {
+    Gate {
+        id: 3,
+        target: position(93.25),
+        awaiting: BTreeSet::from([user("bob")]),
+        ready: BTreeSet::from([user("ann")]),
+        quorum_at: at(3000),
+        deadline: at(7000),
+        by: user("ann"),
+    }
+}
+
+/// Ann (host, live, v3) and Bob (lost, v2): Bob sorts after Ann by slot, Ann's film plays.
+pub(crate) fn room(playback: Playback, gate: Option<Gate>) -> Room {
+    let member = |name: &str, slot: u16, connection: serde_json::Value, dialect: &str, transport: &str| {
+        json!({"name": name, "slot": slot, "joined_at": at(0), "connection": connection, "dialect": dialect,
+               "transport": transport, "token": vec![0; 32], "previous_token": null, "recent": []})
+    };
+    let zoe = member("Zoë \"Z\"", 1, json!({"Live": session(1)}), "V3", "webtransport");
+    let bob = member("Bob", 2, json!({"Lost": {"until": at(30_000)}}), "V2", "websocket");
+    let ann = member("Ann", 3, json!({"Live": session(3)}), "V3", "websocket");
+    serde_json::from_value(json!({
+        "id": "friday", "head": {"epoch": EPOCH, "seq": 9}, "created_at": at(0), "host": "ann", "guest_control": true,
+        "pin": "$argon2id$", "url": film(), "playback": playback, "gate": gate, "next_gate": 4, "next_slot": 4,
+        "bans": ["mallory"], "members": {"ann": ann, "bob": bob, "zoe": zoe},
+    }))
+    .unwrap()
+}
+
+pub(crate) fn event(room: &Room, event: &Event) -> Option<Bytes> {
+    let head = Head { epoch: EPOCH, seq: 9 };
+    encode_event(&Happening { room, event, head, now: at(10), encoded: OnceCell::new() })
+}
+
+pub(crate) fn notice(body: NoticeBody<'_>) -> Bytes {
+    encode_notice(&Notice { body, now: at(10), encoded: OnceCell::new() })
+}
+
+pub(crate) fn state(room: &Room, token: Option<&ResumeToken>, now: RoomTime) -> Bytes {
+    let (user, session, node) = (user("ann"), session(255), NodeId::parse("node-1").unwrap());
+    let welcome = Welcome { user: &user, session: &session, token, resumed: token.is_none(), node: &node, now };
+    encode_state(room, &welcome, &Limits::default())
+}
+
+/// Every event that has a message, with the room as it is after it.
+pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
+    let playback = playing_from(12.5, at(60));
+    let paused = Playback { position: position(93.25), playing: false, ..playback };
+    let quiet = || room(playback, None);
+    let waiting = || room(paused, Some(gate()));
+    let (ann, bob) = (user("ann"), user("bob"));
+    let limits = Limits::default();
+    let bob_named = Username::parse("Bob", &limits).unwrap();
+    let (dialect, transport, session) = (Dialect::V3, TransportKind::WebTransport, session(7));
+    let moved = |by: By, cause: Cause| Event::Moved { by, cause, playback, key: None };
+    vec![
+        ("joined", quiet(), {
+            let (user, name, session) = (bob.clone(), bob_named.clone(), session.clone());
+            Event::Joined { at: at(0), user, name, slot: Slot(2), session, dialect, transport, token: token() }
+        }),
+        ("left", quiet(), Event::Left { at: at(0), user: bob.clone(), reason: LeaveReason::Left }),
+        ("lost for good", quiet(), Event::Left { at: at(0), user: bob.clone(), reason: LeaveReason::Lost }),
+        ("resumed", quiet(), {
+            let user = bob.clone();
+            Event::Resumed { at: at(0), user, session, dialect, transport, token: token(), proved: None }
+        }),
+        ("disconnected", quiet(), Event::Disconnected { at: at(0), user: bob.clone(), until: at(30_000) }),
+        ("host", quiet(), Event::HostChanged { host: Some(bob.clone()) }),
+        ("no host", quiet(), Event::HostChanged { host: None }),
+        ("guest control", quiet(), Event::GuestControl { enabled: true }),
+        ("renamed", quiet(), Event::Renamed { user: bob.clone(), name: bob_named }),
+        ("pin lifted", quiet(), Event::PinChanged { pin: None }),
+        ("banned", quiet(), Event::BansChanged { user: user("mallory"), banned: true }),
+        ("play", quiet(), moved(By::Member(ann.clone()), Cause::Control(Control::Play))),
+        ("pause", room(paused, None), {
+            let (by, cause) = (By::Member(bob.clone()), Cause::Control(Control::Pause));
+            Event::Moved { by, cause, playback: paused, key: None }
+        }),
+        ("gate released", quiet(), moved(By::Server, Cause::Control(Control::Play))),
+        ("seek that stands still", room(paused, None), {
+            Event::Sought { by: bob.clone(), playback: paused, gate: None, key: None }
+        }),
+        ("seek that waits", waiting(), {
+            Event::Sought { by: ann.clone(), playback: paused, gate: Some(gate()), key: None }
+        }),
+        ("rate", quiet(), moved(By::Member(ann.clone()), Cause::Rate)),
+        ("film", quiet(), Event::UrlChanged { by: ann.clone(), url: film(), playback }),
+        ("adopted", quiet(), Event::Adopted { by: ann.clone(), playback, url: None }),
+        ("correction", quiet(), moved(By::Member(ann.clone()), Cause::Correction)),
+        ("gate progress", waiting(), Event::GateProgress { id: 3, user: ann.clone() }),
+        (
+            "chat",
+            quiet(),
+            Event::Chat { user: ann.clone(), text: ChatText::parse("\"ready\"?\u{1}\u{2028}", &limits).unwrap() },
+        ),
+        ("custom", quiet(), {
+            let namespace = Namespace::parse("org.example.poll").unwrap();
+            Event::Custom { user: ann, namespace, payload: r#"{"vote":2}"#.to_owned() }
+        }),
+    ]
+}
+
+/// What one member sends to one other.
+pub(crate) fn signals() -> Vec<(&'static str, Signal)> {
+    let sdp = |kind: &str| format!(r#"{{"type":"{kind}","sdp":"v=0\r\n"}}"#);
+    let namespace = Namespace::parse("org.example.poll").unwrap();
+    vec![
+        ("custom to one", Signal::Custom { namespace, payload: "null".to_owned() }),
+        ("sync of a member", Signal::SyncResponse { position: position(15.75), playing: true, url: None }),
+        ("offer", Signal::Offer { offer: sdp("offer") }),
+        ("answer", Signal::Answer { answer: sdp("answer") }),
+        ("candidate", Signal::IceCandidate { candidate: r#"{"candidate":"a","sdpMLineIndex":0}"#.to_owned() }),
+        ("end of candidates", Signal::IceCandidate { candidate: "null".to_owned() }),
+        ("playback ack", Signal::PlaybackAck { control: Control::Play }),
+    ]
+}
+
+/// Every message that the server sends, in several shapes where it has several.
+pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
+    let playback = playing_from(12.5, at(0));
+    let (ann, node) = (user("ann"), NodeId::parse("node-1").unwrap());
+    let tick = Tick {
+        slot: Slot(1),
+        seq: 1,
+        playing: true,
+        from_host: true,
+        position: position(15.75),
+        at: RoomTime::from_micros(EPOCH as i64 * 1000 + 1500),
+        rate: Rate::NORMAL,
+    };
+    let status = MemberStatus { rtt_ms: Some(14.2), drift_ms: Some(-3.1), clock_error_ms: None, buffering: false };
+    let token = ResumeToken::presented("qZ");
+    let mut vacant_host = serde_json::to_value(room(playback, None)).unwrap();
+    for absent in ["host", "url", "pin"] {
+        vacant_host[absent] = json!(null);
+    }
+    let bare: Room = serde_json::from_value(vacant_host).unwrap();
+    let moment = RoomTime::from_micros(EPOCH as i64 * 1000 + 3_250_500);
+
+    let mut all = vec![
+        ("welcome", state(&room(playback, None), Some(&token), moment)),
+        ("resync while a gate is open", state(&room(playback, Some(gate())), None, at(3250))),
+        ("state without film, host and PIN", state(&bare, None, at(3250))),
+    ];
+    for (name, room, what) in events() {
+        all.push((name, event(&room, &what).unwrap()));
+    }
+    for (name, signal) in signals() {
+        all.push((name, notice(NoticeBody::Signal { from: &ann, signal: &signal, node: &node })));
+    }
+    all.extend([
+        ("sync", notice(NoticeBody::Sync { room: &room(playback, Some(gate())) })),
+        ("heartbeat", notice(NoticeBody::Heartbeat { from: &ann, tick })),
+        ("status", notice(NoticeBody::Status { user: &ann, transport: TransportKind::WebTransport, status })),
+        ("degraded", notice(NoticeBody::Degraded { degraded: true })),
+        ("reconnect", notice(NoticeBody::Reconnect { after: Duration::from_micros(1_200_001) })),
+        ("pong", encode_pong(Some(&serde_json::Number::from(EPOCH)), at(10))),
+        ("pong without echo", encode_pong(None, at(10))),
+        ("ack", encode_reply_ack(7, Head { epoch: EPOCH, seq: 5 }, at(10))),
+        ("error", encode_error(ErrorCode::NotInControl, "only the host may", Some(7), "PLAY_PAUSE", None)),
+        (
+            "error to wait for",
+            encode_error(ErrorCode::PinThrottled, "wait", None, "JOIN", Some(Duration::from_secs(5))),
+        ),
+        ("error of nothing known", encode_error(ErrorCode::BadMessage, "not JSON", None, "", None)),
+    ]);
+    all
+}
+
+/// Every message that a client may send, all fields given, as v3 sends it; then what v2 leaves out or writes otherwise.
+pub(crate) const CLIENT_MESSAGES: &[&str] = &[
+    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"ref":1}"#,
+    r#"{"type":"LEAVE"}"#,
+    r#"{"type":"PING","timestamp":1795000000000}"#,
+    r#"{"type":"UPDATE_USERNAME","username":"Ann B."}"#,
+    r#"{"type":"TOGGLE_GUEST_CONTROL","enabled":true}"#,
+    r#"{"type":"TRANSFER_HOST","targetUserId":"bob"}"#,
+    r#"{"type":"KICK","targetUserId":"bob"}"#,
+    r#"{"type":"BAN","targetUserId":"bob"}"#,
+    r#"{"type":"UNBAN","targetUserId":"bob"}"#,
+    r#"{"type":"SET_PIN","pin":"4711"}"#,
+    r#"{"type":"PLAY_PAUSE","control":"play","currentTime":12.5,"eventTimestamp":1795000000000.5,"ref":7}"#,
+    r#"{"type":"SEEK","currentTime":93.25,"isPlaying":true,"eventTimestamp":1795000000000,"ref":9007199254740992}"#,
+    r#"{"type":"SET_RATE","rate":1.25}"#,
+    r#"{"type":"READY","gateId":3,"targetTime":93.25}"#,
+    r#"{"type":"HOST_HEARTBEAT","currentTime":12.5,"isPlaying":true,"eventTimestamp":1795000000000}"#,
+    r#"{"type":"POSITION_UPDATE","currentTime":12.5,"isPlaying":false}"#,
+    r#"{"type":"URL_CHANGE","url":"https://example.org/film.webm","currentTime":93250}"#,
+    r#"{"type":"REQUEST_SYNC","respectAutoPlay":true}"#,
+    r#"{"type":"SYNC_PLAYBACK","currentTime":12.5,"isPlaying":true,"url":"https://example.org/film.webm"}"#,
+    r#"{"type":"SYNC_RESPONSE","to":"bob","currentTime":12.5,"isPlaying":true,"url":"https://example.org/film.webm"}"#,
+    r#"{"type":"OFFER","to":"bob","offer":{"type":"offer","sdp":"v=0\r\n"}}"#,
+    r#"{"type":"ANSWER","to":"bob","answer":{"type":"answer","sdp":"v=0\r\n"}}"#,
+    r#"{"type":"ICE_CANDIDATE","to":"bob","candidate":{"candidate":"candidate:1","sdpMid":"0","sdpMLineIndex":0}}"#,
+    r#"{"type":"PLAYBACK_ACK","to":"bob","control":"pause"}"#,
+    r#"{"type":"CHAT","text":"ready?"}"#,
+    r#"{"type":"CUSTOM","namespace":"org.example.poll","payload":{"vote":2},"to":"bob"}"#,
+    r#"{"type":"MEMBER_STATUS","rttMs":14.2,"driftMs":-3.1,"clockErrorMs":0.8,"buffering":false}"#,
+];
+
+/// What v2 clients leave out, add, or write otherwise.
+pub(crate) const V2_MESSAGES: &[&str] = &[
+    r#"{"type":"JOIN","roomId":"friday","userId":"ann","username":"","timestamp":1795000000000}"#,
+    r#"{"type":"JOIN","roomId":"friday","userId":"ann","username":"Ann","pin":null,"timestamp":1795000000000}"#,
+    r#"{"type":"LEAVE","roomId":"friday","userId":"ann","timestamp":1795000000000}"#,
+    r#"{"type":"PING","roomId":"friday","userId":"ann","timestamp":1795000000000}"#,
+    r#"{"type":"PLAY_PAUSE","roomId":"friday","userId":"ann","control":"pause","currentTime":null,"eventTimestamp":null,"timestamp":1}"#,
+    r#"{"type":"SEEK","roomId":"friday","userId":"ann","currentTime":93.25,"isPlaying":true,"timestamp":1}"#,
+    r#"{"type":"READY","roomId":"friday","userId":"bob","targetTime":93.25,"timestamp":1}"#,
+    r#"{"type":"HOST_HEARTBEAT","roomId":"friday","userId":"ann","currentTime":12,"isPlaying":true,"eventTimestamp":-1}"#,
+    r#"{"type":"URL_CHANGE","roomId":"friday","userId":"ann","url":"https://www.netflix.com/watch/1","timestamp":1}"#,
+    r#"{"type":"SYNC_PLAYBACK","userId":"ann","currentTime":12.5,"isPlaying":true,"url":""}"#,
+    r#"{"type":"SYNC_RESPONSE","userId":"ann","to":"bob","currentTime":12.5,"isPlaying":true}"#,
+    r#"{"type":"ICE_CANDIDATE","from":"ann","to":"bob","candidate":null}"#,
+    r#"{"type":"SET_PIN","pin":null}"#,
+    r#"{"type":"CUSTOM","namespace":"org.example.poll","payload":null}"#,
+];
