@@ -9,6 +9,9 @@
 //! event therefore carries everything that `apply` needs; `apply` reads no clock and makes no choice.
 //! Each event advances the head's `seq` by one and becomes exactly one message on the wire.
 //!
+//! Between two events of one decision the room may be without a host, or even without members (the only member's
+//! session joins as somebody else): it is over with [`Event::Ended`] and not before.
+//!
 //! A room without members has ended ([`Event::Ended`]): the value that stays is vacant, and the next JOIN begins a
 //! new epoch with nothing of the old one.
 //!

@@ -112,6 +112,7 @@ fn whoever_goes_in_whatever_way_is_awaited_no_more() {
         (ann.kick("bob"), vec!["left bob Kicked", play]),
         (ann.ban("bob"), vec!["left bob Banned", "banned bob", play]),
         (v3("cat").on(b'b'.into()).join().into(), vec!["left bob left", "joined cat #3", play]),
+        (ann.on(b'b'.into()).join_with(b'a').into(), vec!["left bob left", "resumed ann on 98, proved", play]),
     ];
     for (command, expected) in cases {
         let mut scene = Scene::of(&[&ann, &bob]);

@@ -4,5 +4,6 @@ mod gate;
 mod joining;
 mod membership;
 mod playback;
+mod record;
 mod scene;
 mod v2_faults;

@@ -188,8 +188,24 @@ fn without_a_timestamp_only_the_room_s_last_command_is_a_repetition() {
     scene.at(1_000).send(bob.control(Control::Pause, None, None)).taken();
     // Ann means it: the film stood still.
     scene.at(2_000).send(play.clone()).taken();
-    scene.at(3_000).send(ann.rate(2.0)).taken();
-    scene.at(4_000).send(play).taken();
+    for (at, between) in
+        [(3_000, ann.rate(2.0)), (4_000, ann.show("https://a.org/", 0.0)), (5_000, ann.adopt(1.0, false))]
+    {
+        scene.at(at).send(play.clone()).nothing();
+        scene.at(at).send(between).taken();
+        scene.at(at).send(play.clone()).taken();
+    }
+}
+
+#[test]
+fn what_the_room_does_of_itself_is_nobody_s_command() {
+    let (ann, bob) = (v2("ann"), v2("bob"));
+    let mut scene = Scene::of(&[&ann, &bob]);
+    let seek = ann.seek_at(60.0, true, None);
+    scene.at(0).send(seek.clone()).taken();
+    scene.at(100).send(bob.ready(None, None)).expect(&["ready bob for 1", "server play 60 @200"]);
+    scene.at(1_500).send(ann.correct(60.9, true, 1_500)).taken();
+    scene.at(3_000).send(seek).nothing();
 }
 
 #[test]

@@ -1,0 +1,60 @@
+//! The stored form. Rooms outlive a deploy in it: when this test fails, old records can't be read any more.
+
+use serde_json::json;
+
+use super::scene::{START_MS, Scene, v2, v3};
+use crate::room::{Control, Room};
+
+#[test]
+fn the_record_of_a_room_keeps_its_form() {
+    let (ann, bob) = (v3("ann"), v2("bob"));
+    let mut scene = Scene::new();
+    scene.at(0).send(ann.join()).taken();
+    scene.at(0).send(bob.join()).taken();
+    scene.at(0).send(v3("cat").join()).taken();
+    scene.at(1).send(ann.set_pin(Some("$argon2id$"))).taken();
+    scene.at(1).send(ann.guests(true)).taken();
+    scene.at(1).send(ann.show("https://example.org/film", 0.0)).taken();
+    scene.at(2).send(ann.ban("eve")).taken();
+    scene.at(3).send(bob.control(Control::Play, Some(59.5), Some(2))).taken();
+    scene.at(4).send(bob.seek(60.25)).taken();
+    scene.at(5).send(ann.ready(Some(1), None)).taken();
+    scene.at(6).send(bob.drop_out()).taken();
+    let time = |ms: i64| (START_MS + ms) * 1000;
+    let token = |byte: u8| json!(vec![byte; 32]);
+    let member = |name: &str, slot: u16, dialect: &str, connection: serde_json::Value| {
+        json!({
+            "name": "Guest", "slot": slot, "joined_at": time(0), "connection": connection, "dialect": dialect,
+            "transport": "memory", "token": token(name.as_bytes()[0]), "previous_token": null, "recent": [],
+        })
+    };
+    let mut members = json!({
+        "ann": member("ann", 1, "V3", json!({"Live": {"node": "node-1", "id": 97}})),
+        "bob": member("bob", 2, "V2", json!({"Lost": {"until": time(30_006)}})),
+        "cat": member("cat", 3, "V3", json!({"Live": {"node": "node-1", "id": 99}})),
+    });
+    members["bob"]["recent"] = json!([
+        {"control": "play", "position": 59.5, "true_at": time(2), "taken": time(3)},
+        {"control": null, "position": 60.25, "true_at": null, "taken": time(4)},
+    ]);
+    let record = json!({
+        "id": "friday",
+        "head": {"epoch": START_MS, "seq": 11},
+        "created_at": time(0),
+        "host": "ann",
+        "guest_control": true,
+        "pin": "$argon2id$",
+        "url": "https://example.org/film",
+        "playback": {"position": 60.25, "rate": 1.0, "playing": false, "at": time(4), "seq": 9},
+        "gate": {
+            "id": 1, "target": 60.25, "awaiting": ["cat"], "ready": ["ann"],
+            "quorum_at": time(3_004), "deadline": time(7_004), "by": "bob",
+        },
+        "next_gate": 2,
+        "next_slot": 4,
+        "bans": ["eve"],
+        "members": members,
+    });
+    assert_eq!(serde_json::to_value(&scene.room).unwrap(), record);
+    assert_eq!(serde_json::from_value::<Room>(record).unwrap(), scene.room);
+}

@@ -1,0 +1,287 @@
+//! Bytes into commands, and what a command says of itself.
+
+use std::time::Duration;
+
+use tandem::domain::{
+    ChatText, Dialect, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Rate, RoomTime, SessionRef, TokenHash,
+    TransportKind, UserId, Username,
+};
+use tandem::room::{Actor, Command, Connection, Control, Join, PinProof, Room};
+
+use super::Stage;
+
+pub(super) const USERS: [&str; 5] = ["ann", "bob", "cat", "dan", "eve"];
+pub(super) const PINS: [&str; 3] = ["one", "two", "three"];
+const SESSIONS: u64 = 7;
+
+/// Bytes as choices; past the end everything is 0.
+pub(super) struct Script<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Script<'a> {
+    pub(super) fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(super) fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.rest.split_first() else { return 0 };
+        self.rest = rest;
+        *first
+    }
+
+    fn flag(&mut self) -> bool {
+        self.byte() % 2 == 1
+    }
+
+    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.flag() { Some(make(self)) } else { None }
+    }
+
+    fn user(&mut self) -> UserId {
+        UserId::parse(USERS[usize::from(self.byte()) % USERS.len()]).expect("an id")
+    }
+
+    fn session(&mut self) -> SessionRef {
+        let id = u64::from(self.byte()) % SESSIONS;
+        SessionRef { node: NodeId::parse(if id < 4 { "node-1" } else { "node-2" }).expect("an id"), id }
+    }
+
+    fn pin(&mut self) -> PinHash {
+        let text = PINS[usize::from(self.byte()) % PINS.len()];
+        serde_json::from_value(text.into()).expect("any text is a hash to the room")
+    }
+
+    fn lead(&mut self) -> Duration {
+        Duration::from_millis(u64::from(self.byte()) * 4)
+    }
+
+    fn text(&mut self) -> &'static str {
+        ["Ann", "Bob", "a name of some length"][usize::from(self.byte()) % 3]
+    }
+
+    fn position(&mut self, limits: &Limits) -> MediaTime {
+        let largest = limits.position_secs as f64;
+        let seconds = match self.byte() {
+            byte @ 0..=99 => f64::from(byte) * 0.7,
+            byte @ 100..=199 => f64::from(byte % 5) * 1000.1,
+            200..=219 => largest,
+            220..=229 => 1e-300,
+            _ => largest * f64::from(self.byte()) / 256.0,
+        };
+        MediaTime::parse(seconds, limits).expect("in range")
+    }
+
+    fn control(&mut self) -> Control {
+        if self.flag() { Control::Play } else { Control::Pause }
+    }
+}
+
+impl Stage {
+    pub(super) fn command(&mut self, script: &mut Script<'_>) -> Command {
+        let kind = script.byte() % 32;
+        if kind == 31 && !self.sent.is_empty() {
+            return self.sent[usize::from(script.byte()) % self.sent.len()].clone();
+        }
+        let command = self.new_command(kind, script);
+        self.sent.push(command.clone());
+        command
+    }
+
+    fn new_command(&mut self, kind: u8, script: &mut Script<'_>) -> Command {
+        match kind {
+            0..=7 => Command::Join(self.join(script)),
+            8 => Command::Leave { by: self.actor(script) },
+            9 | 10 => {
+                let Actor { user, session } = self.actor(script);
+                Command::Disconnect { user, session }
+            }
+            11 | 12 => Command::Deadline { lead: script.lead() },
+            13 => Command::Rename {
+                by: self.actor(script),
+                name: Username::parse(script.text(), &self.limits).expect("a name"),
+            },
+            14 => Command::SetGuestControl { by: self.actor(script), enabled: script.flag() },
+            15 => Command::TransferHost { by: self.actor(script), target: script.user() },
+            16 => Command::Kick { by: self.actor(script), target: script.user() },
+            17 => Command::Ban { by: self.actor(script), target: script.user() },
+            18 => Command::Unban { by: self.actor(script), target: script.user() },
+            19 => Command::SetPin { by: self.actor(script), pin: script.maybe(Script::pin) },
+            20 | 21 => Command::PlayPause {
+                by: self.actor(script),
+                control: script.control(),
+                position: script.maybe(|script| script.position(&self.limits)),
+                true_at: self.true_at(script),
+                lead: script.lead(),
+            },
+            22 | 23 => Command::Seek {
+                by: self.actor(script),
+                position: script.position(&self.limits),
+                resume: !script.byte().is_multiple_of(4),
+                true_at: self.true_at(script),
+                lead: script.lead(),
+            },
+            24 => Command::SetRate {
+                by: self.actor(script),
+                rate: Rate::parse([0.25, 1.0, 1.1, 4.0][usize::from(script.byte() % 4)]).expect("a rate"),
+                lead: script.lead(),
+            },
+            25 => Command::SetUrl { by: self.actor(script), url: self.url(), position: script.position(&self.limits) },
+            26 => Command::Adopt {
+                by: self.actor(script),
+                position: script.position(&self.limits),
+                playing: script.flag(),
+                url: script.maybe(|_| self.url()),
+                lead: script.lead(),
+            },
+            27 => Command::Correct {
+                host: script.user(),
+                position: script.position(&self.limits),
+                playing: script.flag(),
+                at: self.true_at(script).unwrap_or(self.now),
+            },
+            28 | 29 => {
+                let gate = self.room.gate();
+                let by = self.actor(script);
+                let gate_id = script.maybe(|script| gate.map_or(1, |gate| gate.id - u32::from(script.byte() % 8 == 0)));
+                let target = script.maybe(|script| match gate {
+                    Some(gate) if script.flag() => gate.target,
+                    _ => script.position(&self.limits),
+                });
+                Command::Ready { by, gate: gate_id, target, lead: script.lead() }
+            }
+            _ if script.flag() => Command::Chat {
+                by: self.actor(script),
+                text: ChatText::parse(script.text(), &self.limits).expect("a text"),
+            },
+            _ => Command::Custom {
+                by: self.actor(script),
+                namespace: Namespace::parse("org.example").expect("a namespace"),
+                payload: "{}".to_owned(),
+            },
+        }
+    }
+
+    /// Mostly a member on its session, else anybody on any.
+    fn actor(&self, script: &mut Script<'_>) -> Actor {
+        let choice = script.byte();
+        let live: Vec<_> = self
+            .room
+            .members()
+            .iter()
+            .filter_map(|(user, member)| match &member.connection {
+                Connection::Live(session) => Some(Actor { user: user.clone(), session: session.clone() }),
+                Connection::Lost { .. } => None,
+            })
+            .collect();
+        if choice >= 230 || live.is_empty() {
+            return Actor { user: script.user(), session: script.session() };
+        }
+        // The host has more to say.
+        let host = live.iter().find(|actor| self.room.is_host(&actor.user));
+        match host {
+            Some(host) if choice < 110 => host.clone(),
+            _ => live[usize::from(choice) % live.len()].clone(),
+        }
+    }
+
+    fn join(&mut self, script: &mut Script<'_>) -> Join {
+        let user = script.user();
+        let known = self.room.member(&user);
+        let presented = match script.byte() % 8 {
+            0..=2 => known.map(|member| member.token),
+            3 => known.and_then(|member| member.previous_token),
+            4 => Some(TokenHash::from_bytes([script.byte(); 32])),
+            _ => None,
+        };
+        let pin = match script.byte() % 8 {
+            0 => PinProof::None,
+            1 => PinProof::Fresh(script.pin()),
+            2 => PinProof::Checked { against: script.pin(), fits: script.flag() },
+            // As a checker finds it.
+            _ => pin_of(&self.room).map_or(PinProof::None, |against| PinProof::Checked { against, fits: true }),
+        };
+        self.next_token = self.next_token.wrapping_add(1);
+        let dialect = if script.byte().is_multiple_of(3) { Dialect::V3 } else { Dialect::V2 };
+        Join {
+            user,
+            name: script.maybe(|script| Username::parse(script.text(), &self.limits).expect("a name")),
+            session: script.session(),
+            dialect,
+            transport: if script.flag() { TransportKind::WebTransport } else { TransportKind::WebSocket },
+            presented,
+            new_token: TokenHash::from_bytes([self.next_token; 32]),
+            pin,
+        }
+    }
+
+    fn true_at(&self, script: &mut Script<'_>) -> Option<RoomTime> {
+        let byte = script.byte();
+        let offset = Duration::from_millis(u64::from(byte) * 16);
+        match byte % 8 {
+            0..=2 => None,
+            3..=5 => Some(self.now - offset),
+            6 => Some(self.now + offset),
+            _ => RoomTime::from_millis_f64([-4.4e15, 0.0, 4.4e15][usize::from(byte / 8) % 3]),
+        }
+    }
+
+    fn url(&self) -> MediaUrl {
+        MediaUrl::parse("https://example.org/film", &Default::default(), &self.limits).expect("a url")
+    }
+}
+
+pub(super) fn actor_of(command: &Command) -> Option<&Actor> {
+    match command {
+        Command::Join(_) | Command::Disconnect { .. } | Command::Deadline { .. } | Command::Correct { .. } => None,
+        Command::Leave { by }
+        | Command::Rename { by, .. }
+        | Command::SetGuestControl { by, .. }
+        | Command::TransferHost { by, .. }
+        | Command::Kick { by, .. }
+        | Command::Ban { by, .. }
+        | Command::Unban { by, .. }
+        | Command::SetPin { by, .. }
+        | Command::PlayPause { by, .. }
+        | Command::Seek { by, .. }
+        | Command::SetRate { by, .. }
+        | Command::SetUrl { by, .. }
+        | Command::Adopt { by, .. }
+        | Command::Ready { by, .. }
+        | Command::Chat { by, .. }
+        | Command::Custom { by, .. } => Some(by),
+    }
+}
+
+pub(super) fn for_hosts(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::SetGuestControl { .. }
+            | Command::TransferHost { .. }
+            | Command::Kick { .. }
+            | Command::Ban { .. }
+            | Command::Unban { .. }
+            | Command::SetPin { .. }
+    )
+}
+
+pub(super) fn moves(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::PlayPause { .. }
+            | Command::Seek { .. }
+            | Command::SetRate { .. }
+            | Command::SetUrl { .. }
+            | Command::Adopt { .. }
+    )
+}
+
+/// Through the stored form, as the hub's checker can't see more either.
+pub(super) fn pin_of(room: &Room) -> Option<PinHash> {
+    let record = serde_json::to_value(room).expect("a record");
+    serde_json::from_value(record["pin"].clone()).expect("a hash or null")
+}

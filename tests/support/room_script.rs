@@ -1,0 +1,309 @@
+//! Reads arbitrary bytes as a script of room commands, plays it, and asserts after each step what must always hold.
+//! Used by `tests/room_properties.rs` and by the fuzz target.
+
+mod room_commands;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tandem::domain::{Dialect, Head, Limits, RoomId, RoomTime};
+use tandem::room::{Actor, By, Cause, Command, Connection, ControlKey, Event, Join, PinProof, Playback, Reject, Room};
+
+use room_commands::{PINS, Script, USERS, actor_of, for_hosts, moves, pin_of};
+
+/// Plays the script.
+pub fn run(data: &[u8]) {
+    play(data);
+}
+
+/// Plays the script and says what occurred in it, by the names of events and refusals.
+pub fn play(data: &[u8]) -> BTreeMap<String, usize> {
+    let mut script = Script::new(data);
+    let mut stage = Stage::new(&mut script);
+    while !script.is_over() {
+        stage.advance(&mut script);
+        let command = stage.command(&mut script);
+        stage.step(&command);
+    }
+    stage.everybody_leaves();
+    stage.seen
+}
+
+/// The room, its clock, what is remembered to compare with.
+struct Stage {
+    room: Room,
+    limits: Limits,
+    now: RoomTime,
+    /// The latest `now` so far: clocks of nodes differ by some ms.
+    latest: RoomTime,
+    /// Took in the same events from a copy, through their stored form.
+    replica: Room,
+    /// The last slot given in the epoch.
+    last_slot: u16,
+    /// The last gate opened in the epoch.
+    last_gate: u32,
+    next_token: u8,
+    /// The last commands, to be sent again.
+    sent: Vec<Command>,
+    seen: BTreeMap<String, usize>,
+}
+
+impl Stage {
+    fn new(script: &mut Script<'_>) -> Self {
+        let limits = Limits {
+            room_members: 2 + u64::from(script.byte() % 4),
+            room_bans: u64::from(script.byte() % 4),
+            grace_secs: [30, 1, 0][usize::from(script.byte()) % 3],
+            max_lead_ms: u64::from(script.byte()) * 3,
+            ..Limits::default()
+        };
+        let room = Room::vacant(RoomId::parse("friday").expect("an id"), Head::default());
+        Self {
+            replica: room.clone(),
+            room,
+            limits,
+            now: RoomTime::from_millis(1_795_000_000_000),
+            latest: RoomTime::default(),
+            last_slot: 0,
+            last_gate: 0,
+            next_token: 0,
+            sent: Vec::new(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Lets time pass; sometimes exactly to the room's deadline, sometimes back: nodes don't agree to the millisecond.
+    fn advance(&mut self, script: &mut Script<'_>) {
+        let byte = script.byte();
+        let step = Duration::from_millis(u64::from(byte % 32));
+        self.now = match byte {
+            0..=99 => self.now + step,
+            100..=179 => self.now + step * 25,
+            180..=209 => self.now + step * 400,
+            210..=219 => self.now + step * 10_000_000,
+            220..=229 => self.now - step,
+            _ => self.room.next_deadline().unwrap_or(self.now).max(self.now),
+        };
+    }
+
+    fn note(&mut self, what: impl Into<String>) {
+        *self.seen.entry(what.into()).or_default() += 1;
+    }
+
+    fn step(&mut self, command: &Command) {
+        self.latest = self.latest.max(self.now);
+        let before = self.room.clone();
+        let outcome = before.decide(self.now, command, &self.limits);
+        assert_eq!(outcome, before.clone().decide(self.now, command, &self.limits), "decide depends on something else");
+        assert_eq!(before, self.room, "decide changed the room");
+        self.check_authority(&before, command, &outcome);
+        match outcome {
+            Err(reject) => self.note(format!("{reject:?}").split('(').next().unwrap_or_default()),
+            Ok(events) => {
+                if events.is_empty() {
+                    self.note("nothing");
+                }
+                for event in &events {
+                    self.take(event);
+                }
+                self.check_decision(&before, command, &events);
+            }
+        }
+        self.check_room();
+        self.check_record();
+    }
+
+    /// Applies an event here and, through its stored form, on the replica.
+    fn take(&mut self, event: &Event) {
+        let head = self.room.head();
+        let playback = *self.room.playback();
+        if let Event::Resumed { user, proved: Some(proved), .. } = event {
+            assert!(self.room.member(user).is_some_and(|member| member.knows(proved)), "proved with nothing");
+        }
+        self.note(event.kind());
+        self.room.apply(event);
+        match event {
+            Event::Created { epoch, .. } => {
+                assert!(*epoch > head.epoch, "an epoch that is not later");
+                assert_eq!(self.room.head(), Head { epoch: *epoch, seq: 1 });
+                (self.last_slot, self.last_gate) = (1, 0);
+                assert_eq!(self.room.playback().seq, 1);
+            }
+            _ => assert_eq!(self.room.head(), Head { epoch: head.epoch, seq: head.seq + 1 }),
+        }
+        match event {
+            Event::Joined { slot, .. } => {
+                assert!(slot.0 > self.last_slot, "a slot was given twice");
+                self.last_slot = slot.0;
+            }
+            Event::Resumed { user, token, proved: Some(proved), .. } => {
+                let member = self.room.member(user).expect("who returns is a member");
+                assert_eq!((member.token, member.previous_token), (*token, Some(*proved)));
+                assert_eq!(*self.room.playback(), playback);
+            }
+            Event::Sought { playback, gate, .. } => {
+                self.check_vector(playback);
+                if let Some(gate) = gate {
+                    assert!(gate.id > self.last_gate, "a gate's number was given twice");
+                    self.last_gate = gate.id;
+                }
+            }
+            Event::Moved { playback, .. } | Event::UrlChanged { playback, .. } | Event::Adopted { playback, .. } => {
+                self.check_vector(playback);
+            }
+            Event::Created { .. } | Event::Ended { .. } => {}
+            _ => assert_eq!(*self.room.playback(), playback, "{event:?} moved the playback"),
+        }
+        let stored: Event =
+            serde_json::from_str(&serde_json::to_string(event).expect("an event is stored")).expect("and read");
+        assert_eq!(stored, *event);
+        self.replica.apply(&stored);
+    }
+
+    fn check_vector(&self, playback: &Playback) {
+        assert_eq!(playback, self.room.playback());
+        assert_eq!(playback.seq, self.room.head().seq, "a vector names the event that set it");
+        let latest = self.latest + Duration::from_millis(self.limits.max_lead_ms);
+        assert!(playback.at <= latest, "scheduled too far ahead");
+    }
+
+    /// Nobody does what it may not.
+    fn check_authority(&self, before: &Room, command: &Command, outcome: &Result<Vec<Event>, Reject>) {
+        let Some(by) = actor_of(command) else { return };
+        if !before.member(&by.user).is_some_and(|member| member.is_on(&by.session)) {
+            assert_eq!(*outcome, Err(Reject::NotMember), "somebody spoke for a member");
+        } else if for_hosts(command) && !before.is_host(&by.user) {
+            assert_eq!(*outcome, Err(Reject::NotHost));
+        } else if moves(command) && !before.may_control(&by.user) {
+            assert_eq!(*outcome, Err(Reject::NotInControl));
+        }
+    }
+
+    fn check_decision(&self, before: &Room, command: &Command, events: &[Event]) {
+        for event in events {
+            let (by, what) = match event {
+                Event::Moved { by: By::Server, .. } => {
+                    assert!(before.gate().is_some() || matches!(command, Command::Seek { .. }), "played of itself");
+                    continue;
+                }
+                Event::Moved { by: By::Member(user), cause: Cause::Correction, .. } => {
+                    assert!(before.is_host(user), "corrected by somebody else");
+                    assert_eq!(before.gate(), None);
+                    continue;
+                }
+                Event::Moved { by: By::Member(user), .. } => (user, "moved"),
+                Event::Sought { by, .. } => (by, "sought"),
+                Event::UrlChanged { by, .. } => (by, "changed the film"),
+                Event::Adopted { by, .. } => (by, "was adopted"),
+                _ => continue,
+            };
+            assert!(before.may_control(by), "{by} {what} without the right");
+            assert_eq!(actor_of(command).map(|actor| &actor.user), Some(by));
+        }
+        if let Command::Join(join) = command {
+            self.check_entry(before, join, events);
+        }
+        if let Command::Deadline { .. } = command {
+            let due = |room: &Room| room.next_deadline().is_some_and(|at| at <= self.now);
+            assert_eq!(due(before), !events.is_empty(), "a deadline fires when it is due, and only then");
+            assert!(!due(&self.room), "a busy loop");
+        }
+        if let Command::PlayPause { .. } | Command::Seek { .. } = command {
+            let again = self.room.decide(self.now, command, &self.limits);
+            assert_eq!(again, Ok(vec![]), "the same command twice does something twice");
+        }
+        let ended = matches!(events.last(), Some(Event::Ended { .. }));
+        assert_eq!(ended, self.room.is_vacant() && !before.is_vacant(), "a room ends with its last member");
+    }
+
+    /// Nobody comes in without the PIN, or as somebody else without that member's token.
+    fn check_entry(&self, before: &Room, join: &Join, events: &[Event]) {
+        let admitted = |pin| join.pin == PinProof::Checked { against: pin, fits: true };
+        let has_pin = || pin_of(before).is_none_or(admitted);
+        for event in events {
+            match event {
+                Event::Joined { user, .. } => {
+                    assert!(has_pin() && before.member(user).is_none() && !before.bans().contains(user));
+                }
+                Event::Resumed { user, proved, .. } => {
+                    let member = before.member(user).expect("who returns is a member");
+                    let v2 = (member.dialect, join.dialect) == (Dialect::V2, Dialect::V2);
+                    match proved {
+                        Some(token) => assert!(member.knows(token) && join.presented == Some(*token)),
+                        None => assert!(v2 && !member.is_live() && join.presented.is_none() && has_pin()),
+                    }
+                }
+                Event::Created { .. } => assert!(before.is_vacant()),
+                _ => {}
+            }
+        }
+    }
+
+    fn check_room(&self) {
+        let room = &self.room;
+        assert_eq!(room.host().is_some(), !room.is_vacant());
+        assert!(room.host().is_none_or(|host| room.member(host).is_some()), "the host is no member");
+        assert!(room.members().len() as u64 <= self.limits.room_members);
+        assert!(room.bans().len() as u64 <= self.limits.room_bans);
+        assert!(room.bans().iter().all(|user| room.member(user).is_none()), "a ban does not hold");
+        if room.is_vacant() {
+            assert_eq!(*room, Room::vacant(room.id().clone(), room.head()), "something outlived its room");
+        }
+
+        let slots: BTreeSet<_> = room.members().values().map(|member| member.slot.0).collect();
+        assert_eq!(slots.len(), room.members().len(), "two members have one slot");
+        assert!(slots.iter().all(|slot| (1..=self.last_slot).contains(slot)));
+
+        let mut sessions = BTreeSet::new();
+        for member in room.members().values() {
+            assert!(member.recent.len() <= ControlKey::KEPT);
+            if let Connection::Live(session) = &member.connection {
+                assert!(sessions.insert(session.to_string()), "one session is two members");
+            }
+        }
+
+        let position = room.playback().position.seconds();
+        assert!((0.0..=self.limits.position_secs as f64).contains(&position));
+        for at in [RoomTime::default(), self.now, self.now + Duration::from_secs(1 << 32)] {
+            let position = room.playback().position_at(at).seconds();
+            assert!(position.is_finite() && position >= 0.0);
+        }
+        assert!((0.25..=4.0).contains(&room.playback().rate.factor()));
+
+        if let Some(gate) = room.gate() {
+            let live = |user: &tandem::domain::UserId| room.member(user).is_some_and(|member| member.is_live());
+            assert!(gate.awaiting.iter().chain(&gate.ready).all(live), "the gate counts somebody who is not there");
+            assert!(gate.awaiting.is_disjoint(&gate.ready));
+            assert!(!gate.awaiting.is_empty(), "the gate waits for nobody");
+            assert!(!room.playback().playing, "the film runs behind a closed gate");
+            assert_eq!(room.playback().position, gate.target);
+        }
+    }
+
+    /// The stored form is the room, and whoever follows the events has it too.
+    fn check_record(&self) {
+        let record = serde_json::to_string(&self.room).expect("a room is stored");
+        let read: Room = serde_json::from_str(&record).expect("and read");
+        assert_eq!(read, self.room, "the record is not the room");
+        assert_eq!(self.replica, self.room, "the replica went astray");
+    }
+
+    /// The end of every script: whatever happened, the room can be left, and then nothing stays.
+    fn everybody_leaves(&mut self) {
+        let members: Vec<_> = self.room.members().iter().map(|(user, member)| (user.clone(), member.clone())).collect();
+        for (user, member) in members {
+            if let Connection::Live(session) = member.connection {
+                self.step(&Command::Leave { by: Actor { user, session } });
+            }
+        }
+        while let Some(at) = self.room.next_deadline() {
+            self.now = self.now.max(at);
+            self.step(&Command::Deadline { lead: Duration::ZERO });
+        }
+        assert!(self.room.is_vacant());
+        let record = serde_json::to_string(&self.room).expect("a record");
+        for secret in PINS.iter().chain(&USERS).chain(&["example.org"]) {
+            assert!(!record.contains(&format!("{secret}\"")), "{secret} outlived the room");
+        }
+    }
+}
