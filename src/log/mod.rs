@@ -28,10 +28,25 @@ use crate::domain::{Head, NodeId, RoomId, RoomTime, UserId};
 /// One node's door to the log.
 pub trait Log: Send + Sync + 'static {
     /// Appends to a room if its head is still `commit.expected`. Errors are transient: nothing is known of the outcome,
-    /// the caller loads and decides again.
+    /// the caller loads and decides again. Dropping the future takes nothing back.
+    ///
+    /// The rule of heads:
+    /// * A live room at head H takes a commit that expects H; any other gets `Conflict(Some(latest))`.
+    /// * A room that ended at H takes a commit that expects H or `Head::default()`, and only into a later epoch
+    ///   (`next.epoch > H.epoch`): the hub that saw the end stands at H, one that didn't stands at the default. A commit
+    ///   that expects anything else comes from a writer who missed the end, and gets `Conflict(None)`: nothing brings the
+    ///   old epoch back. One with the right expectation whose epoch is not later (a clock behind the one that made the
+    ///   old epoch) gets an error; a moment later its clock has passed H.
+    /// * A room that never was, or whose end the log has forgotten, takes a commit that expects `Head::default()`; any
+    ///   other gets `Conflict(None)`. Forgetting is safe: new epochs are new by the clock.
+    /// * Within the commit heads ascend: `expected` < each entry's, the last of which is `next`. Anything else, and a
+    ///   commit without entries, is an error.
+    ///
+    /// After `Conflict(None)` the caller's room is vacant at `Head::default()`. What it learns from a conflict, from
+    /// [`Log::load`] or from [`Log::follow`] is durable already: nobody ever sees a commit that is taken back.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Outcome, LogError>>;
 
-    /// The latest state of a room; `None`: never was, or ended.
+    /// The latest durable state of a room; `None`: never was, or ended.
     fn load<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Option<Snapshot>, LogError>>;
 
     /// From now on [`Log::follow`] reports this room's commits. Idempotent.
@@ -40,10 +55,12 @@ pub trait Log: Send + Sync + 'static {
     /// No longer.
     fn unsubscribe(&self, room: &RoomId);
 
-    /// The next report. One follower a node: only the hub calls it.
+    /// The next report. One follower a node: only the hub calls it. Dropping the future loses nothing. A report may come
+    /// twice, and for a commit that a snapshot loaded since then holds already: its heads tell.
     fn follow(&self) -> BoxFuture<'_, Followed>;
 
-    /// Sends an ephemeral message to other nodes: all that follow the room, or only `to`. Never blocks; may be lost.
+    /// Sends an ephemeral message to other nodes: all that follow the room, or only `to`, whether it follows or not.
+    /// Never to the sender itself. Never blocks; may be lost.
     fn publish(&self, room: &RoomId, to: Option<&NodeId>, message: Bytes);
 }
 

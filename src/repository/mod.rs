@@ -6,6 +6,8 @@
 
 pub mod sqlite;
 
+use std::collections::BTreeMap;
+
 use futures_util::future::BoxFuture;
 
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
@@ -14,7 +16,14 @@ use crate::log::{Commit, Snapshot};
 /// Rooms, users, events and short links in one database.
 pub trait Repository: Send + Sync + 'static {
     /// Stores commits in order, all or none, durable when it answers. A commit whose entries are there already is skipped.
+    /// One that is not later than the room's stored head adds what events are missing, and leaves the room as it is: what
+    /// is replayed never brings old state back. A later epoch keeps nothing of the one before; `row.ended` archives the
+    /// room, deletes its fields and its short link, and closes its users' rows. An error says nothing about the outcome
+    /// (the answer may be what was lost): ask [`Repository::heads`]. Nothing that a commit holds makes it fail by itself.
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>>;
+
+    /// The last head stored of these rooms, ended ones too; rooms that are not stored are left out.
+    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>>;
 
     /// Every room that has not ended.
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>>;
@@ -27,7 +36,8 @@ pub trait Repository: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>>;
 
-    /// Deletes audit events, ended rooms and their users older than `before`, at most a bounded number a call; says how many events.
+    /// Deletes audit events, ended rooms, users that left and short links that expired before `before`, at most a bounded
+    /// number a call; says how many events.
     fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>>;
 
     /// The short id of a room, made if there is none: one a room, whoever asks at the same time. Its life starts anew.
@@ -79,12 +89,33 @@ pub enum RepositoryError {
         /// Why.
         source: sqlx::Error,
     },
+    /// Another process has it open.
+    #[error(
+        "the database {place} is in use by another tandem (process {holder}): stop that one, or set another DATA_DIR"
+    )]
+    InUse {
+        /// File or host.
+        place: String,
+        /// What is known of the other one.
+        holder: String,
+    },
+    /// A later version of tandem wrote it.
+    #[error("the database {place} has schema version {found}, which this tandem does not know: run the newer one")]
+    Newer {
+        /// File or host.
+        place: String,
+        /// The schema's version.
+        found: i64,
+    },
     /// The schema can't be brought up to date.
     #[error("can't migrate the database: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     /// A statement failed.
     #[error("database: {0}")]
     Query(#[from] sqlx::Error),
+    /// Every short id drawn was taken.
+    #[error("no short id is free")]
+    ShortIds,
     /// A stored value is not what this version writes.
     #[error("the database holds a {what} that can't be read")]
     Corrupt {

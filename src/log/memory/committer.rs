@@ -1,0 +1,216 @@
+//! The second gate: everything that waits goes to the disk together, and only then is anybody told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Answer, Shared, State, Waiting, sequence};
+use crate::domain::RoomId;
+use crate::log::{Commit, LogError, Outcome};
+use crate::repository::{Repository, RepositoryError};
+
+/// Bounds of one append: commits, and their bytes.
+const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 8 << 20;
+
+/// The log's one task.
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    repository: Option<Arc<dyn Repository>>,
+    /// The commits of an append that failed: they may be stored all the same. Nothing is appended before that is known.
+    suspects: Vec<Commit>,
+}
+
+/// What goes to the disk together.
+#[derive(Default)]
+struct Batch {
+    commits: Vec<Commit>,
+    /// One for each commit.
+    answers: Vec<Answer>,
+    conflicts: Vec<(RoomId, Answer)>,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, repository: Option<Arc<dyn Repository>>) -> Self {
+        Self { shared, repository, suspects: Vec::new() }
+    }
+
+    /// Ends when the log is closed and nothing waits.
+    pub(super) async fn run(mut self) {
+        loop {
+            let batch = {
+                let mut state = self.shared.state.lock();
+                if state.closed && state.queue.is_empty() {
+                    return;
+                }
+                Batch::gather(&mut state)
+            };
+            match batch {
+                Some(batch) => self.process(batch).await,
+                None => self.shared.work.notified().await,
+            }
+        }
+    }
+
+    async fn process(&mut self, mut batch: Batch) {
+        match self.store(&mut batch).await {
+            Ok(()) => self.settle(&mut batch),
+            Err(error) => {
+                tracing::warn!(commits = batch.commits.len(), %error, "commits could not be stored");
+                let rooms = batch.rooms();
+                let answers = take_out(&mut self.shared.state.lock(), &mut batch, &rooms);
+                refuse(answers, &LogError(error.to_string()));
+            }
+        }
+        let state = self.shared.state.lock();
+        for (room, answer) in batch.conflicts {
+            let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest(&room))));
+        }
+    }
+
+    async fn store(&mut self, batch: &mut Batch) -> Result<(), RepositoryError> {
+        let Some(repository) = self.repository.clone() else { return Ok(()) };
+        self.clear_up(&*repository, batch).await?;
+        self.check_new_rooms(&*repository, batch).await?;
+        if batch.commits.is_empty() {
+            return Ok(());
+        }
+        let stored = repository.append(&batch.commits).await;
+        if stored.is_err() {
+            self.suspects.clone_from(&batch.commits);
+        }
+        stored
+    }
+
+    /// Finds out which suspects are stored. They are settled now; whatever was decided without them conflicts.
+    async fn clear_up(&mut self, repository: &dyn Repository, batch: &mut Batch) -> Result<(), RepositoryError> {
+        if self.suspects.is_empty() {
+            return Ok(());
+        }
+        let rooms: BTreeSet<RoomId> = self.suspects.iter().map(|commit| commit.room.clone()).collect();
+        let heads = repository.heads(&Vec::from_iter(rooms)).await?;
+        let is_stored = |commit: &Commit| heads.get(&commit.room).is_some_and(|head| commit.next <= *head);
+        let stored: Vec<Commit> = std::mem::take(&mut self.suspects).into_iter().filter(is_stored).collect();
+        let rooms: BTreeSet<RoomId> = stored.iter().map(|commit| commit.room.clone()).collect();
+        let mut state = self.shared.state.lock();
+        let answers = take_out(&mut state, batch, &rooms);
+        for commit in &stored {
+            state.sequence.restore(commit);
+            self.shared.publish(&state, commit);
+        }
+        for (room, answer) in answers {
+            let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest(&room))));
+        }
+        Ok(())
+    }
+
+    /// A room that this process doesn't know may have ended before it started, at an epoch of a clock that has been set
+    /// back since. The repository would take the new epoch for a replay.
+    async fn check_new_rooms(&self, repository: &dyn Repository, batch: &mut Batch) -> Result<(), RepositoryError> {
+        let first: BTreeMap<RoomId, Commit> = {
+            let state = self.shared.state.lock();
+            let unknown = batch.commits.iter().rev().filter(|commit| state.sequence.is_unknown(&commit.room));
+            unknown.map(|commit| (commit.room.clone(), commit.clone())).collect()
+        };
+        if first.is_empty() {
+            return Ok(());
+        }
+        let heads = repository.heads(&Vec::from_iter(first.keys().cloned())).await?;
+        for (room, head) in heads {
+            let Some(commit) = first.get(&room).filter(|commit| commit.next.epoch <= head.epoch) else { continue };
+            let mut state = self.shared.state.lock();
+            let answers = take_out(&mut state, batch, &BTreeSet::from([room.clone()]));
+            state.sequence.end(&room, head);
+            refuse(answers, &sequence::too_early(commit, head));
+        }
+        Ok(())
+    }
+
+    fn settle(&self, batch: &mut Batch) {
+        {
+            let mut state = self.shared.state.lock();
+            for commit in &batch.commits {
+                state.sequence.settle(commit);
+                self.shared.publish(&state, commit);
+            }
+        }
+        for answer in batch.answers.drain(..) {
+            let _ = answer.send(Ok(Outcome::Committed));
+        }
+    }
+}
+
+/// Rolls rooms back, and hands over the answers owed for everything that was accepted in them: what is in the batch, and
+/// what was decided on top of it since. The caller keeps the lock while it puts the rooms right.
+fn take_out(state: &mut State, batch: &mut Batch, rooms: &BTreeSet<RoomId>) -> Vec<(RoomId, Answer)> {
+    let mut owed = batch.take_out(rooms);
+    for room in rooms {
+        state.sequence.roll_back(room);
+    }
+    for waiting in std::mem::take(&mut state.queue) {
+        match waiting {
+            Waiting::Commit(commit, answer) if rooms.contains(&commit.room) => owed.push((commit.room, answer)),
+            other => state.queue.push_back(other),
+        }
+    }
+    owed
+}
+
+fn refuse(answers: Vec<(RoomId, Answer)>, error: &LogError) {
+    for (_, answer) in answers {
+        let _ = answer.send(Err(error.clone()));
+    }
+}
+
+impl Drop for Committer {
+    /// Also when it panicked: nobody waits for a committer that is gone.
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.closed = true;
+        state.queue.clear();
+        drop(state);
+        self.shared.flushed.cancel();
+    }
+}
+
+impl Batch {
+    fn gather(state: &mut State) -> Option<Self> {
+        let mut batch = Self::default();
+        let mut bytes = 0;
+        while batch.commits.len() + batch.conflicts.len() < BATCH && bytes < BATCH_BYTES {
+            match state.queue.pop_front() {
+                Some(Waiting::Commit(commit, answer)) => {
+                    bytes += weight(&commit);
+                    batch.commits.push(commit);
+                    batch.answers.push(answer);
+                }
+                Some(Waiting::Conflict(room, answer)) => batch.conflicts.push((room, answer)),
+                None => break,
+            }
+        }
+        (!batch.commits.is_empty() || !batch.conflicts.is_empty()).then_some(batch)
+    }
+
+    fn rooms(&self) -> BTreeSet<RoomId> {
+        self.commits.iter().map(|commit| commit.room.clone()).collect()
+    }
+
+    fn take_out(&mut self, rooms: &BTreeSet<RoomId>) -> Vec<(RoomId, Answer)> {
+        let mut owed = Vec::new();
+        let all = std::mem::take(&mut self.commits).into_iter().zip(std::mem::take(&mut self.answers));
+        for (commit, answer) in all {
+            if rooms.contains(&commit.room) {
+                owed.push((commit.room, answer));
+            } else {
+                self.commits.push(commit);
+                self.answers.push(answer);
+            }
+        }
+        owed
+    }
+}
+
+fn weight(commit: &Commit) -> usize {
+    let entries: usize = commit.entries.iter().map(|entry| entry.body.len() + entry.audit.len()).sum();
+    let fields: usize = commit.patch.fields.values().flatten().map(bytes::Bytes::len).sum();
+    entries + fields
+}

@@ -1,0 +1,194 @@
+//! The order of each room: the compare-and-set, without I/O or locks.
+//!
+//! A commit passes two gates. *Accepted*: its expectation held, it waits for the disk, and the next one must expect its
+//! head. *Settled*: it is durable, and from now on visible. What was accepted and could not be stored is rolled back;
+//! nobody has seen it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::domain::{Head, RoomId};
+use crate::log::{Commit, LogError, Snapshot};
+
+/// Ends that are remembered. More only widens the window in which a clock that runs behind is told so.
+const ENDS: usize = 65_536;
+
+/// All rooms.
+#[derive(Debug, Default)]
+pub(super) struct Sequence {
+    rooms: HashMap<RoomId, Place>,
+    /// Ends in the order in which they are forgotten.
+    ends: VecDeque<(RoomId, Head)>,
+}
+
+/// Where a room stands.
+#[derive(Debug)]
+struct Place {
+    settled: Settled,
+    /// What waits for the disk, when something does.
+    ahead: Option<Ahead>,
+}
+
+#[derive(Debug)]
+enum Settled {
+    Unknown,
+    Live(Snapshot),
+    Ended(Head),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ahead {
+    head: Head,
+    ended: bool,
+    commits: usize,
+}
+
+/// What becomes of a commit at the first gate.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It waits for the disk.
+    Accepted,
+    /// Its expectation is not the head. Answer with [`Sequence::latest`] when nothing of the room is ahead any more.
+    Conflict,
+    /// It can't be taken.
+    Refused(LogError),
+}
+
+impl Sequence {
+    pub(super) fn new(initial: Vec<Snapshot>) -> Self {
+        let place =
+            |snapshot: Snapshot| (snapshot.room.clone(), Place { settled: Settled::Live(snapshot), ahead: None });
+        Self { rooms: initial.into_iter().map(place).collect(), ends: VecDeque::new() }
+    }
+
+    /// The first gate. The rule is [`crate::log::Log::commit`]'s.
+    pub(super) fn accept(&mut self, commit: &Commit) -> Verdict {
+        if let Err(error) = ascending(commit) {
+            return Verdict::Refused(error);
+        }
+        let place = self.rooms.get(&commit.room);
+        let (at, ended) = place.map_or((Head::default(), false), Place::head);
+        let expects_it = commit.expected == at || (ended && commit.expected == Head::default());
+        if !expects_it {
+            return Verdict::Conflict;
+        }
+        if ended && commit.next.epoch <= at.epoch {
+            return Verdict::Refused(too_early(commit, at));
+        }
+        let place = self.rooms.entry(commit.room.clone()).or_insert(Place { settled: Settled::Unknown, ahead: None });
+        let commits = place.ahead.map_or(0, |ahead| ahead.commits) + 1;
+        place.ahead = Some(Ahead { head: commit.next, ended: commit.row.ended, commits });
+        Verdict::Accepted
+    }
+
+    /// Whether something of the room waits for the disk.
+    pub(super) fn is_ahead(&self, room: &RoomId) -> bool {
+        self.rooms.get(room).is_some_and(|place| place.ahead.is_some())
+    }
+
+    /// Whether nothing durable is known of the room, not even an end.
+    pub(super) fn is_unknown(&self, room: &RoomId) -> bool {
+        self.rooms.get(room).is_none_or(|place| matches!(place.settled, Settled::Unknown))
+    }
+
+    /// The durable state.
+    pub(super) fn latest(&self, room: &RoomId) -> Option<Snapshot> {
+        match &self.rooms.get(room)?.settled {
+            Settled::Live(snapshot) => Some(snapshot.clone()),
+            Settled::Unknown | Settled::Ended(_) => None,
+        }
+    }
+
+    /// The second gate: an accepted commit is durable.
+    pub(super) fn settle(&mut self, commit: &Commit) {
+        let Some(place) = self.rooms.get_mut(&commit.room) else { return };
+        place.ahead =
+            place.ahead.filter(|ahead| ahead.commits > 1).map(|ahead| Ahead { commits: ahead.commits - 1, ..ahead });
+        self.store(commit);
+    }
+
+    /// A commit that was rolled back turned out to be durable.
+    pub(super) fn restore(&mut self, commit: &Commit) {
+        self.rooms.entry(commit.room.clone()).or_insert(Place { settled: Settled::Unknown, ahead: None });
+        self.store(commit);
+    }
+
+    fn store(&mut self, commit: &Commit) {
+        if commit.row.ended {
+            self.end(&commit.room, commit.next);
+            return;
+        }
+        let Some(place) = self.rooms.get_mut(&commit.room) else { return };
+        if !matches!(place.settled, Settled::Live(_)) {
+            let room = commit.room.clone();
+            place.settled = Settled::Live(Snapshot { room, head: commit.next, fields: BTreeMap::new() });
+        }
+        let Settled::Live(snapshot) = &mut place.settled else { return };
+        if commit.patch.clear || commit.next.epoch != snapshot.head.epoch {
+            snapshot.fields.clear();
+        }
+        for (field, value) in &commit.patch.fields {
+            match value {
+                Some(value) => snapshot.fields.insert(field.clone(), value.clone()),
+                None => snapshot.fields.remove(field),
+            };
+        }
+        snapshot.head = commit.next;
+    }
+
+    /// Nothing of the room that was accepted and is not settled counts any more.
+    pub(super) fn roll_back(&mut self, room: &RoomId) {
+        if let Some(place) = self.rooms.get_mut(room) {
+            place.ahead = None;
+            if matches!(place.settled, Settled::Unknown) {
+                self.rooms.remove(room);
+            }
+        }
+    }
+
+    /// The room ended at `head`; remembered for a while.
+    pub(super) fn end(&mut self, room: &RoomId, head: Head) {
+        let place = self.rooms.entry(room.clone()).or_insert(Place { settled: Settled::Unknown, ahead: None });
+        place.settled = Settled::Ended(head);
+        self.ends.push_back((room.clone(), head));
+        while self.ends.len() > ENDS {
+            let Some((room, head)) = self.ends.pop_front() else { return };
+            let idle =
+                |place: &Place| place.ahead.is_none() && matches!(place.settled, Settled::Ended(at) if at == head);
+            if self.rooms.get(&room).is_some_and(idle) {
+                self.rooms.remove(&room);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// The head that the next commit must expect, and whether the room has ended there.
+    fn head(&self) -> (Head, bool) {
+        match (self.ahead, &self.settled) {
+            (Some(ahead), _) => (ahead.head, ahead.ended),
+            (None, Settled::Live(snapshot)) => (snapshot.head, false),
+            (None, Settled::Ended(head)) => (*head, true),
+            (None, Settled::Unknown) => (Head::default(), false),
+        }
+    }
+}
+
+/// Why a new epoch that is not later than the old one is refused.
+pub(super) fn too_early(commit: &Commit, ended: Head) -> LogError {
+    let (room, next, ended) = (&commit.room, commit.next.epoch, ended.epoch);
+    LogError(format!("epoch {next} of {room} is not later than {ended}, which has ended: the clock is behind"))
+}
+
+fn ascending(commit: &Commit) -> Result<(), LogError> {
+    let mut last = commit.expected;
+    for entry in commit.entries.iter() {
+        if entry.head <= last {
+            return Err(LogError(format!("a commit to {} whose heads do not ascend", commit.room)));
+        }
+        last = entry.head;
+    }
+    if commit.entries.is_empty() || last != commit.next {
+        return Err(LogError(format!("a commit to {} whose entries do not lead to its head", commit.room)));
+    }
+    Ok(())
+}

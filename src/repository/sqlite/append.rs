@@ -1,0 +1,310 @@
+//! The writing side: a whole batch in one transaction, few statements however many commits, and pruning.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Sqlite};
+
+use super::{json_list, read, signed};
+use crate::domain::{Head, RoomId, RoomTime, UserId};
+use crate::log::{Commit, Entry, RoomRow, UserRow};
+use crate::repository::RepositoryError;
+
+pub(super) async fn append(connection: &mut SqliteConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
+    // IMMEDIATE: the writer's lock first, so that nothing read below can be out of date when we write.
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let stored = read::heads(&mut tx, batch.iter().map(|commit| commit.room.as_str())).await?;
+    let mut rooms: BTreeMap<&RoomId, Change<'_>> = BTreeMap::new();
+    for commit in batch {
+        let known = stored.get(&commit.room).copied();
+        rooms.entry(&commit.room).or_insert_with(|| Change::since(known)).take(commit);
+    }
+    insert_events(&mut tx, batch).await?;
+    store(&mut tx, &rooms).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What a batch makes of one room, all its commits folded together.
+struct Change<'a> {
+    /// `None`: the room is not stored.
+    head: Option<Head>,
+    /// The row afterwards; `None`: nothing new.
+    latest: Option<Latest<'a>>,
+    /// Stored fields are deleted first.
+    clear: bool,
+    fields: BTreeMap<&'a str, Option<&'a Bytes>>,
+    /// Whoever is stored as a member left at that time.
+    emptied: Option<RoomTime>,
+    users: BTreeMap<&'a UserId, (UserRow, RoomTime)>,
+    /// The room's short link goes.
+    unlink: bool,
+}
+
+struct Latest<'a> {
+    row: &'a RoomRow,
+    /// When its epoch's first commit was stored: the row's `created_at` if the epoch is new.
+    since: RoomTime,
+    updated: RoomTime,
+}
+
+impl<'a> Change<'a> {
+    fn since(head: Option<Head>) -> Self {
+        Self {
+            head,
+            latest: None,
+            clear: false,
+            fields: BTreeMap::new(),
+            emptied: None,
+            users: BTreeMap::new(),
+            unlink: false,
+        }
+    }
+
+    fn take(&mut self, commit: &'a Commit) {
+        if self.head.is_some_and(|head| commit.next <= head) {
+            return;
+        }
+        let first = commit.entries.first().map_or(commit.row.at, |entry| entry.at);
+        let last = commit.entries.last().map_or(commit.row.at, |entry| entry.at);
+        let new_epoch = self.head.is_none_or(|head| commit.next.epoch > head.epoch);
+        if new_epoch && self.head.is_some() {
+            // Usually it ended before; if that commit was lost, its members must not live on in the new epoch.
+            self.empty(first);
+        }
+        if commit.patch.clear {
+            self.clear = true;
+            self.fields.clear();
+        }
+        self.fields.extend(commit.patch.fields.iter().map(|(field, value)| (field.as_str(), value.as_ref())));
+        for user in &commit.row.users {
+            self.users.insert(&user.user, (user.clone(), last));
+        }
+        if commit.row.ended {
+            self.empty(last);
+        }
+        let since = self.latest.as_ref().filter(|_| !new_epoch).map_or(first, |latest| latest.since);
+        self.latest = Some(Latest { row: &commit.row, since, updated: last });
+        self.head = Some(commit.next);
+    }
+
+    /// Nobody and nothing of the epoch stays.
+    fn empty(&mut self, at: RoomTime) {
+        self.clear = true;
+        self.fields.clear();
+        self.unlink = true;
+        self.emptied = Some(at);
+        for (user, updated) in self.users.values_mut().filter(|(user, _)| user.left_at.is_none()) {
+            user.left_at = Some(at);
+            user.connected = false;
+            *updated = at;
+        }
+    }
+}
+
+async fn insert_events(connection: &mut SqliteConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
+    const EVENTS: Bulk = Bulk {
+        head: "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at) VALUES ",
+        tuple: "(?, ?, ?, ?, ?, ?, ?)",
+        tail: " ON CONFLICT (room_id, epoch, seq) DO NOTHING",
+    };
+    let rows: Vec<(&RoomId, &Entry)> =
+        batch.iter().flat_map(|commit| commit.entries.iter().map(|entry| (&commit.room, entry))).collect();
+    let bind = |query: Query, (room, entry): &(&RoomId, &Entry)| {
+        query
+            .bind(room.as_str())
+            .bind(signed(entry.head.epoch))
+            .bind(signed(entry.head.seq))
+            .bind(entry.kind)
+            .bind(entry.user.as_ref().map(UserId::as_str))
+            .bind(readable(&entry.audit))
+            .bind(entry.at.as_micros())
+    };
+    EVENTS.run(connection, &rows, bind).await
+}
+
+async fn store(
+    connection: &mut SqliteConnection,
+    rooms: &BTreeMap<&RoomId, Change<'_>>,
+) -> Result<(), RepositoryError> {
+    const ROOMS: Bulk = Bulk {
+        head: "INSERT INTO rooms (room_id, epoch, seq, host_user_id, url, current_time_s, position_at, is_playing, \
+               guest_control, created_at, updated_at, archived_at) VALUES ",
+        tuple: "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        tail: " ON CONFLICT (room_id) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, \
+               host_user_id = excluded.host_user_id, url = excluded.url, current_time_s = excluded.current_time_s, \
+               position_at = excluded.position_at, is_playing = excluded.is_playing, \
+               guest_control = excluded.guest_control, updated_at = excluded.updated_at, \
+               archived_at = excluded.archived_at, \
+               created_at = CASE WHEN excluded.epoch > rooms.epoch THEN excluded.created_at ELSE rooms.created_at END",
+    };
+    const DROP_FIELDS: Bulk =
+        Bulk { head: "DELETE FROM room_fields WHERE (room_id, field) IN (VALUES ", tuple: "(?, ?)", tail: ")" };
+    const FIELDS: Bulk = Bulk {
+        head: "INSERT INTO room_fields (room_id, field, value) VALUES ",
+        tuple: "(?, ?, ?)",
+        tail: " ON CONFLICT (room_id, field) DO UPDATE SET value = excluded.value",
+    };
+    const USERS: Bulk = Bulk {
+        head: "INSERT INTO users (room_id, user_id, username, slot, is_connected, joined_at, updated_at, left_at) VALUES ",
+        tuple: "(?, ?, ?, ?, ?, ?, ?, ?)",
+        tail: " ON CONFLICT (room_id, user_id) DO UPDATE SET username = excluded.username, slot = excluded.slot, \
+               is_connected = excluded.is_connected, joined_at = excluded.joined_at, \
+               updated_at = excluded.updated_at, left_at = excluded.left_at",
+    };
+    const LEFT: &str =
+        "UPDATE users SET left_at = ?1, updated_at = ?1, is_connected = 0 WHERE room_id = ?2 AND left_at IS NULL";
+
+    let changed = || rooms.iter().filter_map(|(room, change)| Some((*room, change, change.latest.as_ref()?)));
+    let rows: Vec<_> = changed().collect();
+    let bind = |query: Query, (room, change, latest): &(&RoomId, &Change<'_>, &Latest<'_>)| {
+        let head = change.head.unwrap_or_default();
+        // The one number that is not ours by type; NULL is what SQLite would make of it.
+        let position = if latest.row.position.is_finite() { latest.row.position } else { 0.0 };
+        query
+            .bind(room.as_str())
+            .bind(signed(head.epoch))
+            .bind(signed(head.seq))
+            .bind(latest.row.host.as_ref().map(UserId::as_str))
+            .bind(latest.row.url.as_deref())
+            .bind(position)
+            .bind(latest.row.at.as_micros())
+            .bind(latest.row.playing)
+            .bind(latest.row.guest_control)
+            .bind(latest.since.as_micros())
+            .bind(latest.updated.as_micros())
+            .bind(latest.row.ended.then_some(latest.updated.as_micros()))
+    };
+    ROOMS.run(connection, &rows, bind).await?;
+
+    delete_of(connection, "DELETE FROM room_fields WHERE room_id IN (SELECT value FROM json_each(?))", || {
+        changed().filter(|(_, change, _)| change.clear).map(|(room, _, _)| room)
+    })
+    .await?;
+    delete_of(connection, "DELETE FROM short_links WHERE room_id IN (SELECT value FROM json_each(?))", || {
+        changed().filter(|(_, change, _)| change.unlink).map(|(room, _, _)| room)
+    })
+    .await?;
+    for (room, change, _) in changed() {
+        if let Some(at) = change.emptied {
+            sqlx::query(LEFT).bind(at.as_micros()).bind(room.as_str()).execute(&mut *connection).await?;
+        }
+    }
+
+    let mut set = Vec::new();
+    let mut dropped = Vec::new();
+    for (room, change, _) in changed() {
+        for (field, value) in &change.fields {
+            match value {
+                Some(value) => set.push((room, *field, *value)),
+                None if change.clear => {}
+                None => dropped.push((room, *field)),
+            }
+        }
+    }
+    DROP_FIELDS.run(connection, &dropped, |query, (room, field)| query.bind(room.as_str()).bind(*field)).await?;
+    FIELDS
+        .run(connection, &set, |query, (room, field, value)| query.bind(room.as_str()).bind(*field).bind(&value[..]))
+        .await?;
+
+    let users: Vec<_> =
+        changed().flat_map(|(room, change, _)| change.users.values().map(move |user| (room, user))).collect();
+    let bind = |query: Query, (room, (user, updated)): &(&RoomId, &(UserRow, RoomTime))| {
+        query
+            .bind(room.as_str())
+            .bind(user.user.as_str())
+            .bind(user.name.as_str())
+            .bind(user.slot)
+            .bind(user.connected)
+            .bind(user.joined_at.as_micros())
+            .bind(updated.as_micros())
+            .bind(user.left_at.map(RoomTime::as_micros))
+    };
+    USERS.run(connection, &users, bind).await
+}
+
+async fn delete_of<'a, I: Iterator<Item = &'a RoomId>>(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    rooms: impl Fn() -> I,
+) -> Result<(), RepositoryError> {
+    if rooms().next().is_some() {
+        sqlx::query(sql).bind(json_list(rooms().map(RoomId::as_str))).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// The audit is JSON by contract; bytes that are not even text must not hold up the batch of everybody else.
+fn readable(audit: &Bytes) -> Cow<'_, str> {
+    String::from_utf8_lossy(audit)
+}
+
+type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
+
+/// A statement for many rows, in a few fixed sizes so that each is prepared once.
+struct Bulk {
+    head: &'static str,
+    tuple: &'static str,
+    tail: &'static str,
+}
+
+impl Bulk {
+    const SIZES: [usize; 3] = [64, 8, 1];
+
+    async fn run<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        mut rows: &[T],
+        bind: impl Fn(Query, &T) -> Query,
+    ) -> Result<(), RepositoryError> {
+        for size in Self::SIZES {
+            if rows.len() < size {
+                continue;
+            }
+            let sql: std::sync::Arc<str> = self.sql(size).into();
+            while let Some((now, rest)) = rows.split_at_checked(size) {
+                let query = sqlx::query(AssertSqlSafe(sql.clone()));
+                now.iter().fold(query, &bind).execute(&mut *connection).await?;
+                rows = rest;
+            }
+        }
+        Ok(())
+    }
+
+    fn sql(&self, rows: usize) -> String {
+        let Self { head, tuple, tail } = self;
+        format!("{head}{tuple}{}{tail}", format!(", {tuple}").repeat(rows - 1))
+    }
+}
+
+/// Bounds of one call, so that commits never wait long for it.
+const PRUNED_EVENTS: i64 = 10_000;
+const PRUNED_ROOMS: i64 = 500;
+const PRUNED_USERS: i64 = 10_000;
+const PRUNED_LINKS: i64 = 10_000;
+
+pub(super) async fn prune(connection: &mut SqliteConnection, before: RoomTime) -> Result<u64, RepositoryError> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let mut deleted = [0; 4];
+    let statements = [
+        (
+            "DELETE FROM room_events WHERE id IN \
+             (SELECT id FROM room_events WHERE created_at < ? ORDER BY created_at LIMIT ?)",
+            PRUNED_EVENTS,
+        ),
+        // First the users, so that rooms take few with them.
+        ("DELETE FROM users WHERE rowid IN (SELECT rowid FROM users WHERE left_at < ? LIMIT ?)", PRUNED_USERS),
+        ("DELETE FROM rooms WHERE rowid IN (SELECT rowid FROM rooms WHERE archived_at < ? LIMIT ?)", PRUNED_ROOMS),
+        (
+            "DELETE FROM short_links WHERE short_id IN (SELECT short_id FROM short_links WHERE expires_at < ? LIMIT ?)",
+            PRUNED_LINKS,
+        ),
+    ];
+    for (count, (sql, limit)) in deleted.iter_mut().zip(statements) {
+        *count = sqlx::query(sql).bind(before.as_micros()).bind(limit).execute(&mut *tx).await?.rows_affected();
+    }
+    tx.commit().await?;
+    Ok(deleted[0])
+}

@@ -1,0 +1,220 @@
+//! The SQLite repository: one file, `tandem.db`, in the data directory.
+//!
+//! One connection writes, a few read; WAL lets them work at the same time. `synchronous = NORMAL`: what
+//! [`Repository::append`] acknowledged is in the operating system's hands, so it survives the death of the process
+//! (`kill -9`, a panic, out of memory). A power cut may take the last moments with it, but never the file's consistency.
+//!
+//! One process a directory: a lock on `tandem.lock` is held while the repository is open, because two servers on one
+//! file would each believe to own its rooms. Times are stored in µs. Pages freed by pruning are used again.
+
+mod append;
+mod lock;
+mod read;
+mod short_links;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
+
+use self::lock::{DirLock, Refused};
+use super::{EventRow, Repository, RepositoryError};
+use crate::domain::{Head, RoomId, RoomTime, ShortId};
+use crate::log::{Commit, Snapshot};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a statement waits for somebody else's lock on the file (a backup, an operator's shell).
+const BUSY: Duration = Duration::from_secs(5);
+const READERS: u32 = 2;
+/// After a burst the WAL file shrinks to this, bytes.
+const WAL_REST: &str = "67108864";
+
+/// Rooms, users, events and short links in one file.
+#[derive(Debug)]
+pub struct SqliteRepository {
+    path: PathBuf,
+    readers: SqlitePool,
+    /// `None`: closed.
+    writer: Mutex<Option<SqliteConnection>>,
+    // Last, so that a plain drop lets go of the connections first.
+    lock: parking_lot::Mutex<Option<DirLock>>,
+}
+
+impl SqliteRepository {
+    /// Opens, or creates, the database in `dir` and brings its schema up to date.
+    pub async fn open(dir: &Path) -> Result<Self, RepositoryError> {
+        create_private(dir).map_err(|error| open_error(dir, error))?;
+        let path = dir.join("tandem.db");
+        // Before the first look at the file: of two that start together one migrates, the other reads why it may not.
+        let lock = take_lock(dir, &path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .busy_timeout(BUSY)
+            .foreign_keys(true)
+            // Statements are ours and many; telemetry counts them where they mean something.
+            .disable_statement_logging();
+        let mut writer = options
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .pragma("journal_size_limit", WAL_REST)
+            .connect()
+            .await
+            .map_err(|error| open_error(&path, error))?;
+        migrate(&mut writer, &path).await?;
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.read_only(true));
+        Ok(Self { path, readers, writer: Mutex::new(Some(writer)), lock: parking_lot::Mutex::new(Some(lock)) })
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn writer(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, RepositoryError> {
+        MutexGuard::try_map(self.writer.lock().await, Option::as_mut)
+            .map_err(|_closed| RepositoryError::Query(sqlx::Error::PoolClosed))
+    }
+
+    async fn end(&self) {
+        self.readers.close().await;
+        if let Some(mut writer) = self.writer.lock().await.take() {
+            // Without it the next start reads the WAL: slower, nothing lost.
+            let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut writer).await;
+            let closed = writer.close().await;
+            if let Err(error) = checkpoint.map(|_| ()).and(closed) {
+                tracing::warn!(path = %self.path.display(), %error, "the database was not checkpointed at close");
+            }
+        }
+        self.lock.lock().take();
+    }
+}
+
+impl Repository for SqliteRepository {
+    fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
+        Box::pin(async move { append::append(&mut *self.writer().await?, batch).await })
+    }
+
+    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
+        // On the writer: it is asked when an append failed, and must see what that append left behind.
+        Box::pin(async move { read::heads(&mut *self.writer().await?, rooms.iter().map(RoomId::as_str)).await })
+    }
+
+    fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
+        Box::pin(read::live_rooms(&self.readers))
+    }
+
+    fn events<'a>(
+        &'a self,
+        room: &'a RoomId,
+        after: Head,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
+        Box::pin(read::events(&self.readers, room, after, limit))
+    }
+
+    fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
+        Box::pin(async move { append::prune(&mut *self.writer().await?, before).await })
+    }
+
+    fn short_link<'a>(
+        &'a self,
+        room: &'a RoomId,
+        now: RoomTime,
+        expires: RoomTime,
+    ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
+        Box::pin(
+            async move { short_links::make(&mut *self.writer().await?, room, now, expires, ShortId::random).await },
+        )
+    }
+
+    fn resolve_short<'a>(
+        &'a self,
+        short: &'a ShortId,
+        now: RoomTime,
+        expires: RoomTime,
+    ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
+        Box::pin(async move { short_links::resolve(&mut *self.writer().await?, short, now, expires).await })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
+        Box::pin(read::ping(&self.readers))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.end())
+    }
+}
+
+/// The directory holds hashes of PINs and tokens: made by us, it is ours alone. One that exists keeps its rights.
+fn create_private(dir: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+fn take_lock(dir: &Path, database: &Path) -> Result<DirLock, RepositoryError> {
+    let path = dir.join("tandem.lock");
+    DirLock::take(&path).map_err(|refused| match refused {
+        Refused::Held(holder) => RepositoryError::InUse { place: database.display().to_string(), holder },
+        Refused::Io(error) => open_error(&path, error),
+    })
+}
+
+async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<(), RepositoryError> {
+    MIGRATIONS.run_direct(None, writer, false).await.map_err(|error| match error {
+        MigrateError::VersionMissing(found) => RepositoryError::Newer { place: path.display().to_string(), found },
+        // The first statements on a file that is no database fail here.
+        MigrateError::Execute(error) if error.as_database_error().is_some_and(is_no_database) => {
+            open_error(path, error)
+        }
+        error => RepositoryError::Migrate(error),
+    })
+}
+
+/// SQLITE_NOTADB and SQLITE_CORRUPT.
+fn is_no_database(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.code().is_some_and(|code| code == "26" || code == "11")
+}
+
+fn open_error(place: &Path, source: impl Into<sqlx::Error>) -> RepositoryError {
+    RepositoryError::Open { place: place.display().to_string(), source: source.into() }
+}
+
+/// A list for `json_each`: one parameter, however long.
+fn json_list<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    serde_json::Value::from_iter(ids).to_string()
+}
+
+/// Columns are signed; a head beyond them would be a head of the year 292,277,026.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn head(epoch: i64, seq: i64) -> Result<Head, RepositoryError> {
+    match (u64::try_from(epoch), u64::try_from(seq)) {
+        (Ok(epoch), Ok(seq)) => Ok(Head { epoch, seq }),
+        _ => Err(RepositoryError::Corrupt { what: "head" }),
+    }
+}
+
+/// A column of another kind than this version writes.
+fn corrupt(what: &'static str) -> impl Fn(sqlx::Error) -> RepositoryError {
+    move |error| match error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => RepositoryError::Corrupt { what },
+        error => RepositoryError::Query(error),
+    }
+}

@@ -1,0 +1,41 @@
+//! The logs that the contract suite runs on.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tandem::domain::NodeId;
+use tandem::log::Log;
+use tandem::log::memory::MemoryLog;
+use tandem::repository::Repository;
+use tandem::repository::sqlite::SqliteRepository;
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+/// One log, fresh, and as many nodes at it as a test wants.
+pub(crate) trait Backend: Send + Sync {
+    /// A node's door.
+    fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Log>>;
+}
+
+/// The memory log alone.
+pub(crate) async fn memory() -> impl Backend {
+    Memory { log: MemoryLog::new(None, Vec::new(), &TaskTracker::new()), _dir: None }
+}
+
+/// The memory log as it runs in production: over SQLite.
+pub(crate) async fn memory_over_sqlite() -> impl Backend {
+    let dir = tempfile::tempdir().unwrap();
+    let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
+    Memory { log: MemoryLog::new(Some(repository), Vec::new(), &TaskTracker::new()), _dir: Some(dir) }
+}
+
+struct Memory {
+    log: MemoryLog,
+    _dir: Option<TempDir>,
+}
+
+impl Backend for Memory {
+    fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Log>> {
+        Box::pin(async move { self.log.attach(NodeId::parse(node).unwrap()) })
+    }
+}
