@@ -53,6 +53,10 @@ export function sentence(error) {
  * @returns {{title: string, text: string, again: boolean}}
  */
 export function closeStory({ code, reason }) {
+  // A JOIN that was refused while coming back closes with its error code.
+  if (typeof code === 'string' && code in SENTENCES) {
+    return { title: 'You can’t come back in', text: sentence({ code }), again: code !== 'USER_BANNED' };
+  }
   switch (Number(code)) {
     case 4005:
       return { title: 'You are here in another tab', text: 'Your seat moved there. Join again to bring it back.', again: true };

@@ -5,8 +5,11 @@ import { isRoomId, suggestRoomId } from './identity.js';
 
 /** @typedef {import('./types.js').Wish} Wish */
 
-/** @param {(wish: Wish) => void} onJoin */
-export function setupLanding(onJoin) {
+/** After this long without an answer the visitor can give up. */
+const PATIENCE_MS = 4000;
+
+/** @param {(wish: Wish) => void} onJoin @param {() => void} onCancel */
+export function setupLanding(onJoin, onCancel) {
   const form = byId('join-form', HTMLFormElement);
   const name = byId('join-name', HTMLInputElement);
   const room = byId('join-room', HTMLInputElement);
@@ -14,6 +17,9 @@ export function setupLanding(onJoin) {
   const submit = byId('join-submit', HTMLButtonElement);
   /** The room that an invitation named; the wording follows it. */
   let invited = '';
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let patience;
+  let waiting = false;
 
   const wording = () => {
     const joining = invited !== '' && room.value.trim() === invited;
@@ -33,6 +39,7 @@ export function setupLanding(onJoin) {
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
+    if (waiting) return onCancel();
     const wish = { roomId: room.value.trim(), name: name.value.trim(), pin: pin.value, transport: chosenTransport(form) };
     /** @type {[HTMLInputElement, boolean, string][]} */
     const checks = [
@@ -71,8 +78,16 @@ export function setupLanding(onJoin) {
     },
     /** @param {boolean} on */
     busy(on) {
+      clearTimeout(patience);
+      waiting = on;
       submit.disabled = on;
       submit.textContent = on ? 'Connecting…' : 'Enter the room';
+      if (!on) return;
+      patience = setTimeout(() => {
+        submit.disabled = false;
+        submit.textContent = 'Stop trying';
+        showLandingError('The server has not answered yet. Still trying…');
+      }, PATIENCE_MS);
     },
     focus() {
       // On a phone the keyboard would jump up over the page.

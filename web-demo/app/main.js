@@ -23,7 +23,9 @@ let inside = null;
 let attemptNumber = 0;
 
 fillPage();
-const landing = setupLanding((wish) => join(wish));
+const landing = setupLanding((wish) => join(wish), cancelJoin);
+/** @type {Room | null} */
+let joining = null;
 window.addEventListener('hashchange', onFragment);
 start();
 
@@ -58,10 +60,13 @@ async function join(wish) {
   landing.busy(true);
   showLandingError('');
   const room = await openRoom(wish);
+  joining = room;
   try {
     const entered = await waitReady(room, wish);
     if (mine !== attemptNumber) return room.leave();
-    if (entered) enter(room, wish);
+    if (!entered) return;
+    showLandingError('');
+    enter(room, wish);
   } catch (error) {
     room.leave();
     if (mine !== attemptNumber) return;
@@ -70,7 +75,16 @@ async function join(wish) {
     showLandingError(sentence(error), codeOf(error));
   } finally {
     if (mine === attemptNumber) landing.busy(false);
+    if (joining === room) joining = null;
   }
+}
+
+function cancelJoin() {
+  attemptNumber++;
+  joining?.leave();
+  joining = null;
+  landing.busy(false);
+  showLandingError('');
 }
 
 /**
@@ -148,11 +162,9 @@ async function switchTransport(transport) {
   retireRoom(old);
   const room = await openRoom(wish);
   if (mine !== attemptNumber) return room.leave();
-  // The view stays and says "reconnecting" by itself; it needs the new room before that room is ready.
+  // The view stays and says "reconnecting" by itself; it needs the new room before that room is ready,
+  // and hears of a refusal through `closed`.
   enter(room, wish, { fresh: false });
-  room.ready.catch((error) => {
-    if (inside?.room === room) showLandingError(sentence(error), codeOf(error));
-  });
 }
 
 /** @param {Room} room @param {Wish} wish @param {{code: number | string, reason: string, retry: boolean}} detail */
