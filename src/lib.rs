@@ -7,3 +7,4 @@ pub mod log;
 pub mod repository;
 pub mod room;
 pub mod session;
+pub mod transport;
