@@ -8,7 +8,8 @@
 #   * timecode HH:MM:SS.mmm and a frame counter, large enough to compare two phones side by side;
 #   * a hand that turns once a second over 25 marks (one a frame), a marker that crosses its lane in one second, and a bar
 #     that sweeps the width once a second;
-#   * a beep and a flash that start on the same frame, each second; higher and longer each tenth;
+#   * a beep and a flash that start on the same frame, each second; higher and longer each tenth. The flash is a frame
+#     around the picture: a flash of all of it would spend the bits of the next second, and is hard on some people;
 #   * the bottom 20 rows: 16 blocks of 40 px, the frame number in binary, most significant bit left, white = 1.
 #     web-demo/app/framecode.js reads them back from a canvas.
 #
@@ -32,7 +33,9 @@ trap 'rm -rf "$work"' EXIT
 # --- the graph -----------------------------------------------------------------------------------
 # Still pictures (background, dial, hand, ball) are computed once and looped: geq evaluates an expression per pixel, and
 # 4,500 frames of that would take an hour.
-still='trim=end_frame=1,loop=loop=-1:size=1:start=0,setpts=N/25/TB'
+# setpts counts frames in the time base of 1/25; N/25/TB would be the same but for rounding, which lost every other frame
+# of some seconds.
+still='trim=end_frame=1,loop=loop=-1:size=1:start=0,setpts=N'
 
 # The 16 bits. drawbox can't move, but it can be switched on per frame.
 bits=""
@@ -47,6 +50,9 @@ for i in "${!scenes[@]}"; do
   names+=",drawtext=fontfile=$sans:fontsize=20:fontcolor=white@0.85:x=32:y=28:text='$(printf '%02d' $((i + 1)))  ${scenes[$i]}':enable='between(t\,$((i * 10))\,$((i * 10 + 9)).99)'"
 done
 
+# The 312 samples at the end of the graph: the Opus encoder dates its first packet 6.5 ms early, and the muxer would move the
+# picture off its whole frames to make room. That delay stands in the track's header already, so dated at zero the sound
+# is right.
 cat > "$work/graph" <<GRAPH
 color=c=black:s=640x360:r=25,format=rgb24,
   geq=r='44+30*Y/H':g='58-22*Y/H':b='98-36*Y/H',
@@ -79,15 +85,15 @@ color=c=0xffd65c:s=640x8:r=25[sweep];
   drawtext=fontfile=$mono:fontsize=20:fontcolor=white@0.85:x=w-tw-32:y=28:text='frame %{eif\:n\:d\:4}',
   drawtext=fontfile=$sans:fontsize=14:fontcolor=white@0.7:x=216:y=190:text='tandem test film, 25 frames a second'
   $names,
-  drawbox=x=0:y=0:w=640:h=318:c=white@0.28:t=fill:enable='not(mod(n\,25))',
-  drawbox=x=0:y=0:w=640:h=318:c=white:t=10:enable='not(mod(n\,25))',
-  drawbox=x=0:y=0:w=640:h=318:c=0xffd65c:t=10:enable='lt(mod(n\,250)\,3)'
+  drawbox=x=216:y=206:w=392:h=10:c=white:t=fill:enable='not(mod(n\,25))',
+  drawbox=x=0:y=0:w=640:h=318:c=white:t=14:enable='not(mod(n\,25))',
+  drawbox=x=0:y=0:w=640:h=318:c=0xffd65c:t=14:enable='lt(mod(n\,250)\,3)'
   $bits,
   trim=duration=$seconds,format=yuv420p[video];
 
 aevalsrc=exprs='if(lt(mod(t\,10)\,1)
     \,0.5*sin(2*PI*1320*t)*between(mod(t\,1)\,0\,0.18)*min(1\,400*mod(t\,1))*min(1\,100*(0.18-mod(t\,1)))
-    \,0.4*sin(2*PI*880*t)*between(mod(t\,1)\,0\,0.08)*min(1\,400*mod(t\,1))*min(1\,100*(0.08-mod(t\,1))))':s=48000:d=$seconds,asetnsamples=n=960:p=0[audio]
+    \,0.4*sin(2*PI*880*t)*between(mod(t\,1)\,0\,0.08)*min(1\,400*mod(t\,1))*min(1\,100*(0.08-mod(t\,1))))':s=48000:d=$seconds,asetnsamples=n=960:p=0,asetpts=PTS+312[audio]
 GRAPH
 
 # --- the encode ----------------------------------------------------------------------------------
@@ -96,7 +102,7 @@ GRAPH
 mkdir -p "$(dirname "$out")"
 nice ffmpeg -hide_banner -loglevel error -nostdin -y \
   -filter_complex_threads 1 -filter_complex_script "$work/graph" -map '[video]' -map '[audio]' \
-  -c:v libvpx-vp9 -threads 1 -b:v 0 -crf 47 -deadline good -cpu-used 1 -auto-alt-ref 0 -lag-in-frames 0 \
+  -c:v libvpx-vp9 -threads 1 -b:v 0 -crf 43 -deadline good -cpu-used 1 -auto-alt-ref 0 -lag-in-frames 0 \
   -g 25 -keyint_min 25 -pix_fmt yuv420p -colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv \
   -c:a libopus -b:a 24k -ac 1 -application audio \
   -map_metadata -1 -fflags +bitexact -flags:v +bitexact -flags:a +bitexact \

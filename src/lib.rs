@@ -9,3 +9,4 @@ pub mod repository;
 pub mod room;
 pub mod session;
 pub mod telemetry;
+pub mod transport;

@@ -47,7 +47,8 @@ pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
             Err(error) => {
                 failures += 1;
                 give_back(&hub, &cell, batch, &error);
-                resync(&hub, &cell).await;
+                // What became of the commit is unknown: read the truth, as far as it can be had.
+                let _ = hub.reload(&cell).await;
                 if hub.0.parts.stop.is_cancelled() {
                     cell.lock().committing = false;
                     return;
@@ -72,14 +73,18 @@ fn next_batch(cell: &Cell) -> Option<Vec<Queued>> {
 async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Decided>, LogError> {
     for attempt in 1..=ATTEMPTS {
         let plan = plan(hub, cell, batch);
-        let Some(commit) = plan.commit else { return Ok(plan.decided) };
+        let Some(commit) = plan.commit else {
+            // A deadline that came a moment early must come again.
+            hub.0.timers.schedule(cell.id(), cell.lock().room.next_deadline());
+            return Ok(plan.decided);
+        };
         match hub.0.parts.log.commit(commit).await? {
             Outcome::Committed => {
                 absorb(hub, cell, plan.expected, &plan.events);
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {
-                if hub.install(cell, latest).is_err() {
+                if hub.install(cell, latest, plan.expected).is_err() {
                     return Err(LogError("the room's stored state can't be read".into()));
                 }
                 let pause = Duration::from_micros(rand::rng().random_range(0..=u64::from(attempt.min(20)) * 500));
@@ -170,13 +175,6 @@ fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) {
             Resolve::Join(done) => done.answer(Err(Refusal::Unavailable)),
             other => state.answer(&other, Err(Refusal::Unavailable)),
         }
-    }
-}
-
-/// What became of a failed commit is unknown: read the truth, as far as it can be had.
-async fn resync(hub: &Hub, cell: &Cell) {
-    if let Ok(snapshot) = hub.0.parts.log.load(cell.id()).await {
-        let _ = hub.install(cell, snapshot);
     }
 }
 

@@ -53,11 +53,8 @@ async fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
 
 async fn reload(hub: &Hub, room: &RoomId) {
     let Some(cell) = hub.find(room) else { return };
-    match hub.0.parts.log.load(room).await {
-        Ok(snapshot) => {
-            let _ = hub.install(&cell, snapshot);
-        }
-        // The log reports another gap when it is back.
-        Err(error) => tracing::warn!(%room, %error, "a gap can't be closed yet"),
+    // The log reports another gap when it is back.
+    if let Err(error) = hub.reload(&cell).await {
+        tracing::warn!(%room, %error, "a gap can't be closed yet");
     }
 }

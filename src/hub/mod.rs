@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::domain::{Limits, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, UserId};
+use crate::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, UserId};
 use crate::log::{Log, Snapshot};
 use crate::room::{Actor, Command, Room};
 use cell::{Cell, Queued, Resolve};
@@ -276,8 +276,7 @@ impl Hub {
             .loaded
             .get_or_try_init(|| async {
                 log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
-                let snapshot = log.load(room).await.map_err(|_| Refusal::Unavailable)?;
-                self.install(&cell, snapshot)
+                self.reload(&cell).await
             })
             .await;
         match loaded {
@@ -289,18 +288,29 @@ impl Hub {
         }
     }
 
-    /// Replaces the replica by what the log holds; local members are told the whole state.
-    fn install(&self, cell: &Cell, snapshot: Option<Snapshot>) -> Result<(), Refusal> {
+    /// Reads the room from the log again.
+    async fn reload(&self, cell: &Cell) -> Result<(), Refusal> {
+        let asked_at = cell.lock().room.head();
+        let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
+        self.install(cell, snapshot, asked_at)
+    }
+
+    /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
+    /// by what the follower brought since it was asked for is older than the replica, and changes nothing.
+    fn install(&self, cell: &Cell, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
         let mut state = cell.lock();
+        let known = state.room.head();
         let room = match snapshot {
+            Some(snapshot) if snapshot.head < known => return Ok(()),
             Some(snapshot) => record::room(&snapshot).map_err(|error| {
                 tracing::error!(room = %snapshot.room, %error, "a stored room can't be read");
                 Refusal::Internal
             })?,
-            None => Room::vacant(cell.id().clone(), state.room.head()),
+            None if known != asked_at => return Ok(()),
+            // Ended, or never was: the next epoch may begin from the default head (see `Log::commit`).
+            None => Room::vacant(cell.id().clone(), Head::default()),
         };
-        // An answer that was overtaken by what the follower brought meanwhile is older than the replica.
-        if room.head() >= state.room.head() && room != state.room {
+        if room != state.room {
             state.replace(room, self.node(), self.now());
         }
         self.0.timers.schedule(cell.id(), state.room.next_deadline());

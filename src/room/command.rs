@@ -67,7 +67,8 @@ pub enum Control {
 /// Everything that can happen to a room.
 ///
 /// `lead` is how far ahead a scheduled command lies (`MAX_LEAD_MS` at the most): long enough for every member to have heard it. `true_at` is the
-/// room time at which `position` was true at the sender; it is trusted for 2 s back and `MAX_LEAD_MS` ahead.
+/// room time at which `position` was true at the sender; at most 2 s back it is
+/// believed, else it says nothing.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum Command {

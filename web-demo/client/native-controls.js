@@ -22,6 +22,7 @@ const SAME_POSITION_S = 0.2;
  * @property {() => number} rate
  * @property {() => boolean} placed           whether it has put this source to its place yet
  * @property {() => void} holdStill           pause now, without it being a command
+ * @property {() => void} look                something happened: see whether anything is to be done
  * @property {() => void} follow              put the element back to where the room is
  * @property {(detail: {action: string, code: string}) => void} denied
  */
@@ -32,7 +33,8 @@ export class NativeControls {
   #own;
   #env;
   #pending = 0;
-  #seeking = false;
+  /** @type {number|null} where the viewer's hand has dragged it, until that is a command */
+  #draggedTo = null;
   /** @type {any} */
   #timer = null;
   /** @type {[string, () => void][]} */
@@ -60,7 +62,7 @@ export class NativeControls {
 
   /** While the viewer's hand is on the controls, or the command made of it is under way, the element is theirs. */
   get busy() {
-    return this.#pending > 0 || this.#seeking || this.#timer !== null;
+    return this.#pending > 0 || this.#draggedTo !== null || this.#timer !== null;
   }
 
   stop() {
@@ -70,7 +72,7 @@ export class NativeControls {
 
   #onPlay() {
     if (this.#video.paused || this.busy) return;
-    if (this.#room.playback.playing) return this.#own.follow();
+    if (this.#room.playback.playing) return this.#own.look();
     const position = this.#video.currentTime;
     // Everybody starts together, the one who pressed the button too.
     this.#own.holdStill();
@@ -91,17 +93,17 @@ export class NativeControls {
     if (!this.#own.placed()) return;
     const target = this.#own.seekTarget();
     if (target !== null && Math.abs(this.#video.currentTime - target) < SAME_POSITION_S) return;
-    this.#seeking = true;
+    this.#draggedTo = this.#video.currentTime;
     this.#env.clearTimeout(this.#timer);
     this.#timer = null;
   }
 
   #onSeeked() {
-    if (!this.#seeking) return;
+    if (this.#draggedTo === null) return;
     this.#later(SEEK_SETTLES_MS, () => {
-      if (this.#video.seeking) return; // Still dragging: its own 'seeked' will follow.
-      this.#seeking = false;
-      const position = this.#video.currentTime;
+      const position = this.#draggedTo;
+      if (this.#video.seeking || position === null) return; // Still dragging: its own 'seeked' will follow.
+      this.#draggedTo = null;
       this.#command('seek', () => this.#room.seek(position));
     });
   }

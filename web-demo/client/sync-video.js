@@ -108,6 +108,7 @@ export class VideoSync {
       rate: () => this.#player.rate,
       placed: () => this.#placed,
       holdStill: () => this.#pause(),
+      look: () => this.#look(),
       follow: () => this.#follow(),
       denied: (detail) => this.#emit('denied', detail),
     });
@@ -287,12 +288,14 @@ export class VideoSync {
     if (this.#isOver(now)) return;
     this.#heldAt = null;
     if (this.#video.paused) return this.#start(now);
-    if (!this.#vector.runsAt(now)) {
-      // A start that is scheduled: stand where it begins.
+    if (!this.#vector.runsAt(now + this.#player.startLatency.ms + 50)) {
+      // A start that is scheduled: stand where it begins. (One that is about to happen may have been begun already.)
       this.#pause();
       return this.#start(now);
     }
-    this.#player.wantsPlaying = true; // Whoever pressed play: from here on a pause is a new act.
+    // Whoever pressed play, it plays: from here on a pause is a new act.
+    this.#player.wantsPlaying = true;
+    this.#player.blocked = false;
     return this.#correct(now);
   }
 

@@ -122,10 +122,11 @@ impl Draft<'_> {
     }
 }
 
-/// Where a film that was at `position` at `true_at` is at `start`; at most two seconds further, never back.
+/// Where a film that was at `position` at `true_at` is at `start`; never back. A timestamp further back than any network
+/// takes comes from a clock that is wrong (a v2 client sends its own): it says nothing.
 fn carried(position: MediaTime, true_at: RoomTime, start: RoomTime, rate: Rate) -> MediaTime {
-    let elapsed = start.saturating_since(true_at).min(MAX_CARRY);
-    position.moved(elapsed.as_secs_f64() * rate.factor())
+    let elapsed = start.saturating_since(true_at);
+    if elapsed > MAX_CARRY { position } else { position.moved(elapsed.as_secs_f64() * rate.factor()) }
 }
 
 /// A film that nobody stopped runs on without end: what is written down stays within `MAX_POSITION_SECS`.

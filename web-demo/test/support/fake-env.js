@@ -60,7 +60,8 @@ export class FakeEnv {
   async advance(ms) {
     const end = this.time + ms;
     await this.settle();
-    for (;;) {
+    for (let atOnce = 0, last = this.time; ; atOnce = this.time > last ? 0 : atOnce + 1, last = this.time) {
+      if (atOnce > 1000) throw new Error(`time stands still at ${this.time}: timers make timers`);
       let next = null;
       for (const [id, timer] of this.timers) {
         if (timer.at <= end && (next === null || timer.at < next.timer.at)) next = { id, timer };

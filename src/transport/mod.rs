@@ -1,0 +1,65 @@
+//! Transports turn bytes into frames and back; nothing about rooms is decided here.
+//!
+//! ```text
+//! UDP ─► quic (handshakes, caps, stop) ─► webtransport ─┬─ CONNECT /wt ─► Accept::admit ─► Accept::serve(session)
+//!                                                       └─ any other request ─► axum::Router
+//! ```
+//! The seam toward the application is [`Accept`]: a transport asks `admit` before it answers a client, then hands the
+//! opened session to `serve` and keeps nothing of it but the machinery that moves its bytes. The session ends when the
+//! future of `serve` ends.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::session::transport::Transport;
+
+pub mod origin;
+pub mod quic;
+pub mod webtransport;
+
+/// What transports ask of the application. Cloned per connection, so it is a handle.
+pub trait Accept: Clone + Send + Sync + 'static {
+    /// A place for one session, given back when dropped.
+    type Permit: Send + 'static;
+
+    /// Whether there is a place for a session of this client. Asked before the client is answered.
+    fn admit(&self, peer: IpAddr) -> Result<Self::Permit, Refused>;
+
+    /// Runs one session to its end.
+    fn serve<T: Transport + 'static>(&self, transport: T, permit: Self::Permit) -> impl Future<Output = ()> + Send;
+}
+
+/// Why there is no place: both answer 503.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The node, or the client's address, has all the sessions it may have.
+    #[error("no place for another session")]
+    Full {
+        /// When a client may ask again.
+        retry_after: Duration,
+    },
+    /// The node is stopping; another one has a place.
+    #[error("this server is going away")]
+    Draining,
+}
+
+/// Request extension: this request came in over a public listener, where `/status` and `/metrics` are refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Public;
+
+/// Names of what the transports count.
+pub mod metric {
+    /// QUIC handshakes by `outcome`; everything but `ok` is a failure.
+    pub const QUIC_HANDSHAKES: &str = "tandem_quic_handshakes_total";
+    /// QUIC handshakes under way.
+    pub const QUIC_HANDSHAKES_PENDING: &str = "tandem_quic_handshakes_pending";
+    /// QUIC connections open.
+    pub const QUIC_CONNECTIONS: &str = "tandem_quic_connections";
+    /// WebTransport CONNECT requests by `outcome`.
+    pub const WEBTRANSPORT_REQUESTS: &str = "tandem_webtransport_requests_total";
+    /// Streams of WebTransport clients that were reset, by `reason`.
+    pub const WEBTRANSPORT_STREAMS_REFUSED: &str = "tandem_webtransport_streams_refused_total";
+    /// Datagrams not passed on, by `direction` and `reason`.
+    pub const DATAGRAMS_DROPPED: &str = "tandem_datagrams_dropped_total";
+}

@@ -1,0 +1,71 @@
+//! QUIC and TLS parameters, each with its reason.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use rustls::server::ResolvesServerCert;
+
+use super::{BindError, QuicOptions};
+
+/// Bytes of unread data a client may have with us, per stream: a message of the largest default size and its successor.
+const STREAM_WINDOW: u32 = 128 << 10;
+/// The same over all its streams.
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Bytes we keep for a client that doesn't acknowledge, before a write waits.
+const SEND_WINDOW: u64 = 256 << 10;
+/// Ticks older than a few hundred others are not worth delivering: when a datagram buffer is full, its oldest goes.
+const DATAGRAM_BUFFER: usize = 16 << 10;
+/// A browser needs three unidirectional streams (control, QPACK) and two bidirectional ones (CONNECT, our control
+/// stream); the rest is for HTTP/3 requests. quinn's default of 100 costs memory on each idle connection.
+const STREAMS: u32 = 8;
+
+pub(super) fn server(
+    address: SocketAddr,
+    certificates: Arc<dyn ResolvesServerCert>,
+    options: &QuicOptions,
+) -> Result<ServerConfig, BindError> {
+    let failed = |source| BindError::Tls { address, source };
+    // The provider is named because a build with two of them (a dependency may bring aws-lc-rs) has no default.
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed)?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    // No tickets and no early data: a CONNECT must not be replayable, and a resumption would save nothing to sessions
+    // that last for hours.
+    tls.send_tls13_tickets = 0;
+    tls.max_early_data_size = 0;
+    let crypto =
+        QuicServerConfig::try_from(tls).map_err(|missing| failed(rustls::Error::General(missing.to_string())))?;
+
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport(options)?));
+    // What may wait for accept() to look at it. quinn's defaults hold 100 MiB.
+    server.max_incoming(options.max_handshakes.max(1));
+    server.incoming_buffer_size(16 << 10);
+    server.incoming_buffer_size_total(8 << 20);
+    Ok(server)
+}
+
+fn transport(options: &QuicOptions) -> Result<TransportConfig, BindError> {
+    let idle = IdleTimeout::try_from(options.idle).map_err(|_| BindError::Options("the idle time is too long"))?;
+    let mut transport = TransportConfig::default();
+    transport
+        // Our messages are small; probing for larger packets costs bursts at each handshake.
+        .mtu_discovery_config(None)
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .keep_alive_interval(Some(options.keep_alive))
+        .max_idle_timeout(Some(idle))
+        .enable_segmentation_offload(options.segmentation_offload)
+        .congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()));
+    Ok(transport)
+}

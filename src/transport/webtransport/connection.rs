@@ -1,0 +1,201 @@
+//! One QUIC connection: its streams are sorted into requests and the session's own.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use h3::frame::FrameStream;
+use h3::proto::coding::Encode as _;
+use h3::quic::RecvStream as _;
+use h3::stream::BufRecvStream;
+use h3::webtransport::SessionId;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::adapter::{self, BidiStream};
+use super::request::Requests;
+use super::slot::{ControlRecv, Slot};
+use super::{Server, codes, varint};
+use crate::transport::quic::Handshake;
+use crate::transport::{Accept, metric};
+
+type Http = h3::server::Connection<adapter::Connection, Bytes>;
+
+/// First bytes of a bidirectional stream that belongs to a session; its id follows.
+const SESSION_STREAM: u64 = 0x41;
+/// Largest field section of a request.
+const MAX_FIELDS: u64 = 16 << 10;
+/// A connection without a request for this long is closed.
+const IDLE: Duration = Duration::from_secs(30);
+/// Streams that came to nothing, after which a client is not worth its connection.
+const MAX_STRIKES: u32 = 64;
+
+/// What happens on a connection.
+enum Event {
+    Stream(BidiStream),
+    Sorted(Sorted),
+    /// A unidirectional stream of a session.
+    Uni(u64, BufRecvStream<adapter::RecvStream, Bytes>),
+    End,
+}
+
+/// A bidirectional stream, once its first bytes are there.
+enum Sorted {
+    Request(BidiStream),
+    OfSession(u64, BidiStream),
+}
+
+/// Runs a connection to its end.
+pub(super) async fn drive<A: Accept>(
+    quinn: quinn::Connection,
+    handshake: Handshake,
+    server: Arc<Server<A>>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+) {
+    let _open = OpenConnection::count();
+    // Before the handshake is complete: the SETTINGS leave with the server's first flight.
+    let http = settings().build(adapter::Connection::new(quinn.clone())).await;
+    if handshake.complete().await.is_err() {
+        return;
+    }
+    let mut http: Http = match http {
+        Ok(http) => http,
+        Err(error) => return tracing::debug!(%error, "HTTP/3 could not start"),
+    };
+
+    let slot = Arc::new(Slot::default());
+    let requests = Requests { server, slot: Arc::clone(&slot), quinn: quinn.clone() };
+    // Counts this connection's requests; `tracker` has all of the process.
+    let running = TaskTracker::new();
+    let mut sorting = FuturesUnordered::<BoxFuture<'static, Sorted>>::new();
+    let mut idle = pin!(tokio::time::sleep(IDLE));
+    let mut quiet = true;
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            event = std::future::poll_fn(|cx| poll_event(&mut http, &mut sorting, cx)) => {
+                quiet = false;
+                match event {
+                    Event::Stream(stream) => sorting.push(Box::pin(sort(stream))),
+                    Event::Sorted(Sorted::OfSession(id, stream)) => {
+                        if id % 4 != 0 {
+                            return quinn.close(codes::ID_ERROR, b"not a session id");
+                        }
+                        if let (Some(send), Some((unread, recv))) = (stream.send.into_quinn(), stream.recv.into_quinn()) {
+                            slot.offer(id, send, ControlRecv { unread, quinn: recv });
+                        }
+                    }
+                    Event::Sorted(Sorted::Request(stream)) => {
+                        let (held, acknowledged) = (stream.recv.held(), Box::pin(stream.send.acknowledged()));
+                        let resolver = http.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
+                        let answer = requests.clone().answer(resolver, held, acknowledged);
+                        tracker.spawn(running.track_future(answer));
+                    }
+                    Event::Uni(id, mut stream) => stream.stop_sending(slot.refuse_uni(id)),
+                    Event::End => return,
+                }
+                if slot.strikes() > MAX_STRIKES {
+                    return quinn.close(codes::EXCESSIVE_LOAD, b"too many useless streams");
+                }
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                running.close();
+            }
+            () = running.wait(), if stopping => return,
+            () = &mut idle => {
+                if quiet && running.is_empty() {
+                    return;
+                }
+                quiet = true;
+                idle.set(tokio::time::sleep(IDLE));
+            }
+        }
+    }
+    // Leaving drops `http`, which closes the connection.
+}
+
+fn settings() -> h3::server::Builder {
+    let mut builder = h3::server::builder();
+    builder
+        .enable_webtransport(true)
+        .enable_extended_connect(true)
+        .enable_datagram(true)
+        .max_webtransport_sessions(1)
+        .max_field_section_size(MAX_FIELDS)
+        .send_grease(false);
+    builder
+}
+
+fn poll_event(
+    http: &mut Http,
+    sorting: &mut FuturesUnordered<BoxFuture<'static, Sorted>>,
+    cx: &mut Context<'_>,
+) -> Poll<Event> {
+    if let Poll::Ready(Some(sorted)) = sorting.poll_next_unpin(cx) {
+        return Poll::Ready(Event::Sorted(sorted));
+    }
+    match http.poll_accept_request_stream(cx) {
+        Poll::Ready(Ok(Some(stream))) => return Poll::Ready(Event::Stream(stream)),
+        Poll::Ready(Ok(None)) => return Poll::Ready(Event::End),
+        Poll::Ready(Err(error)) => {
+            tracing::trace!(%error, "connection ended");
+            return Poll::Ready(Event::End);
+        }
+        Poll::Pending => {}
+    }
+    // Unidirectional streams were accepted on the way.
+    match http.inner.accepted_streams_mut().wt_uni_streams.pop() {
+        Some((id, stream)) => Poll::Ready(Event::Uni(session_id(id), stream)),
+        None => Poll::Pending,
+    }
+}
+
+fn session_id(id: SessionId) -> u64 {
+    let mut bytes = BytesMut::new();
+    id.encode(&mut bytes);
+    varint::take(&mut bytes).unwrap_or(u64::MAX)
+}
+
+/// Reads as much of a stream as tells what it is.
+async fn sort(mut stream: BidiStream) -> Sorted {
+    let mut seen = Bytes::new();
+    // A stream that ends before is a request as well: an incomplete one, and h3 knows how to say that.
+    while let Some(chunk) = stream.recv.peek_chunk().await {
+        seen = if seen.is_empty() { chunk } else { Bytes::from([&seen[..], &chunk[..]].concat()) };
+        let mut rest = seen.clone();
+        match varint::take(&mut rest) {
+            None => {}
+            Some(SESSION_STREAM) => {
+                if let Some(id) = varint::take(&mut rest) {
+                    stream.recv.unread(rest);
+                    return Sorted::OfSession(id, stream);
+                }
+            }
+            Some(_) => break,
+        }
+    }
+    stream.recv.unread(seen);
+    Sorted::Request(stream)
+}
+
+struct OpenConnection;
+
+impl OpenConnection {
+    fn count() -> Self {
+        metrics::gauge!(metric::QUIC_CONNECTIONS).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        metrics::gauge!(metric::QUIC_CONNECTIONS).decrement(1.0);
+    }
+}

@@ -1,0 +1,190 @@
+//! The writing half of a session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio::time::timeout;
+
+use super::connect::{ConnectSend, End};
+use super::inbound::ended;
+use super::{capsule, codes};
+use crate::domain::CloseCode;
+use crate::session::transport::{Outbound, Outgoing, TransportError};
+use crate::transport::metric;
+
+/// Messages up to this size are gathered into one buffer; longer ones are shared with the other receivers as they are.
+const GATHERED: usize = 2048;
+/// A close in order takes at most this long.
+const CLOSE: Duration = Duration::from_secs(1);
+/// Of which the last messages may take this much.
+const LAST_MESSAGES: Duration = Duration::from_millis(500);
+
+/// Control stream, datagrams and capsules.
+pub struct WebTransportOutbound {
+    connection: quinn::Connection,
+    /// The session's quarter stream id, in front of each datagram.
+    prefix: Bytes,
+    control: Control,
+    connect: Arc<Mutex<ConnectSend>>,
+    acknowledged: BoxFuture<'static, ()>,
+    end: watch::Receiver<Option<End>>,
+    gathered: BytesMut,
+    batch: Vec<Bytes>,
+}
+
+enum Control {
+    Awaited(oneshot::Receiver<quinn::SendStream>),
+    Open(quinn::SendStream),
+}
+
+impl WebTransportOutbound {
+    pub(super) fn new(
+        connection: quinn::Connection,
+        prefix: Bytes,
+        control: oneshot::Receiver<quinn::SendStream>,
+        connect: Arc<Mutex<ConnectSend>>,
+        acknowledged: BoxFuture<'static, ()>,
+        end: watch::Receiver<Option<End>>,
+    ) -> Self {
+        let control = Control::Awaited(control);
+        let (gathered, batch) = (BytesMut::new(), Vec::new());
+        Self { connection, prefix, control, connect, acknowledged, end, gathered, batch }
+    }
+
+    /// Adds a message to the batch.
+    fn gather(&mut self, message: Bytes) {
+        self.gathered.reserve(4 + if message.len() <= GATHERED { message.len() } else { 0 });
+        self.gathered.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+        if message.len() <= GATHERED {
+            self.gathered.put(message);
+        } else {
+            self.batch.push(self.gathered.split().freeze());
+            self.batch.push(message);
+        }
+    }
+
+    /// Writes the batch: everything at once if the peer's flow control allows, else as it does.
+    async fn flush(&mut self) -> Result<(), TransportError> {
+        if !self.gathered.is_empty() {
+            self.batch.push(self.gathered.split().freeze());
+        }
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let control = match &mut self.control {
+            Control::Open(control) => control,
+            // The client opens it right after the session; until then there is nobody to talk to.
+            Control::Awaited(opening) => {
+                let opened = opening.await.map_err(|_| TransportError::Lost("no control stream".to_owned()))?;
+                self.control = Control::Open(opened);
+                match &mut self.control {
+                    Control::Open(control) => control,
+                    Control::Awaited(_) => return Ok(()),
+                }
+            }
+        };
+        let written = control.write_all_chunks(&mut self.batch).await;
+        self.batch.clear();
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // A client that closes also stops the stream. The reader knows the code; it shall be first to say so.
+                let _ = timeout(CLOSE, ended(&mut self.end)).await;
+                Err(TransportError::Lost(format!("the control stream can't be written: {error}")))
+            }
+        }
+    }
+
+    /// Sends a compact message if it fits now.
+    fn datagram(&self, compact: &Bytes) -> Result<(), TransportError> {
+        let mut datagram = BytesMut::with_capacity(self.prefix.len() + compact.len());
+        datagram.put_slice(&self.prefix);
+        datagram.put_slice(compact);
+        let reason = match self.connection.send_datagram(datagram.freeze()) {
+            Ok(()) => return Ok(()),
+            Err(quinn::SendDatagramError::ConnectionLost(error)) => {
+                return Err(TransportError::Lost(error.to_string()));
+            }
+            Err(quinn::SendDatagramError::TooLarge) => "too_big",
+            Err(quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled) => "unsupported",
+        };
+        metrics::counter!(metric::DATAGRAMS_DROPPED, "direction" => "out", "reason" => reason).increment(1);
+        Ok(())
+    }
+
+    async fn close_in_order(&mut self, code: u32, reason: &str) {
+        let peer_is_done = matches!(*self.end.borrow(), Some(End::Closed(_) | End::Lost(_)));
+        if peer_is_done {
+            self.connect.lock().await.finish().await;
+            (&mut self.acknowledged).await;
+            return;
+        }
+        // A browser drops what it hasn't read of a stream when the session closes, so the last messages are brought
+        // over before the close is said.
+        if let Some(control) = self.control.opened() {
+            let _ = control.finish();
+            let _ = timeout(LAST_MESSAGES, control.stopped()).await;
+        }
+        {
+            let mut connect = self.connect.lock().await;
+            if connect.capsule(capsule::close(code, reason)).await.is_ok() {
+                connect.finish().await;
+            }
+        }
+        if matches!(ended(&mut self.end).await, End::Broken(_)) {
+            (&mut self.acknowledged).await;
+        }
+    }
+}
+
+impl Outbound for WebTransportOutbound {
+    async fn send(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), TransportError> {
+        for frame in frames.drain(..) {
+            match frame {
+                Outgoing::Message(message) => self.gather(message),
+                Outgoing::Compact(compact) => self.datagram(&compact)?,
+                Outgoing::Drain => {
+                    let drained = self.connect.lock().await.capsule(capsule::drain()).await;
+                    drained.map_err(|error| TransportError::Lost(error.to_string()))?;
+                }
+            }
+        }
+        self.flush().await
+    }
+
+    async fn ping(&mut self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn rtt(&self) -> Option<Duration> {
+        Some(self.connection.rtt())
+    }
+
+    async fn close(mut self, code: CloseCode, reason: &str) {
+        let number = u32::from(code.number());
+        let in_order = timeout(CLOSE, self.close_in_order(number, reason)).await.is_ok();
+        // A peer that didn't answer may not have the capsule; QUIC's close carries code and reason too.
+        if in_order {
+            self.connection.close(codes::NO_ERROR, b"");
+        } else {
+            self.connection.close(codes::to_quic(number), reason.as_bytes());
+        }
+    }
+}
+
+impl Control {
+    fn opened(&mut self) -> Option<&mut quinn::SendStream> {
+        if let Self::Awaited(opening) = self
+            && let Ok(opened) = opening.try_recv()
+        {
+            *self = Self::Open(opened);
+        }
+        match self {
+            Self::Open(control) => Some(control),
+            Self::Awaited(_) => None,
+        }
+    }
+}

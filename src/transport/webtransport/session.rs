@@ -1,0 +1,81 @@
+//! A WebTransport session as a [`Transport`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, watch};
+
+use super::connect::{ConnectSend, End};
+use super::inbound::WebTransportInbound;
+use super::outbound::WebTransportOutbound;
+use super::slot::Control;
+use super::varint;
+use crate::domain::TransportKind;
+use crate::session::transport::Transport;
+
+/// An open session.
+pub struct WebTransportSession {
+    peer: IpAddr,
+    inbound: WebTransportInbound,
+    outbound: WebTransportOutbound,
+}
+
+/// What a session is made of.
+pub(super) struct Parts {
+    pub(super) connection: quinn::Connection,
+    /// The CONNECT stream's id, which is the session's.
+    pub(super) id: u64,
+    pub(super) peer: IpAddr,
+    pub(super) message_bytes: usize,
+    pub(super) control: Control,
+    pub(super) connect: Arc<Mutex<ConnectSend>>,
+    /// Resolves when the peer has all of the CONNECT stream.
+    pub(super) acknowledged: BoxFuture<'static, ()>,
+    pub(super) end: watch::Receiver<Option<End>>,
+}
+
+impl WebTransportSession {
+    pub(super) fn new(parts: Parts) -> Self {
+        let quarter_id = parts.id / 4;
+        let mut prefix = BytesMut::with_capacity(8);
+        varint::put(quarter_id, &mut prefix);
+        let prefix: Bytes = prefix.freeze();
+        Self {
+            peer: parts.peer,
+            inbound: WebTransportInbound::new(
+                parts.connection.clone(),
+                quarter_id,
+                parts.control.recv,
+                parts.message_bytes,
+                parts.end.clone(),
+            ),
+            outbound: WebTransportOutbound::new(
+                parts.connection,
+                prefix,
+                parts.control.send,
+                parts.connect,
+                parts.acknowledged,
+                parts.end,
+            ),
+        }
+    }
+}
+
+impl Transport for WebTransportSession {
+    type Inbound = WebTransportInbound;
+    type Outbound = WebTransportOutbound;
+
+    fn kind(&self) -> TransportKind {
+        TransportKind::WebTransport
+    }
+
+    fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    fn split(self) -> (WebTransportInbound, WebTransportOutbound) {
+        (self.inbound, self.outbound)
+    }
+}
