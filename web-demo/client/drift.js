@@ -40,12 +40,17 @@ export class DriftFilter {
 
   /**
    * @param {number} now
-   * @returns {number|null} null until there are enough samples to trust
+   * @returns {{drift: number, noise: number}|null} null until there are enough samples to trust; `noise` is how far a
+   *   sample is from the median, on average
    */
   read(now) {
     this.#samples = this.#samples.filter(({ at }) => now - at < OLDEST_MS);
     if (this.#samples.length < FEWEST_SAMPLES) return null;
-    return median(this.#samples.map(({ drift }) => drift)) + this.#slippedAt(now);
+    const drifts = this.#samples.map(({ drift }) => drift);
+    const middle = median(drifts);
+    // The mean, not the median, of how far they are off: readings that alternate between two values are not quiet.
+    const noise = drifts.reduce((sum, drift) => sum + Math.abs(drift - middle), 0) / drifts.length;
+    return { drift: middle + this.#slippedAt(now), noise };
   }
 
   /** After anything that moves the player other than its rate. */
@@ -59,8 +64,12 @@ export class DriftFilter {
   }
 }
 
-const ENTER_MS = 12;
-const LEAVE_MS = 4;
+/** How far off a player may be before it is corrected: as little as its readings can tell apart from noise. */
+const ENTER_LEAST_MS = 6;
+const ENTER_MOST_MS = 14;
+const ENTER_PER_NOISE = 3;
+/** A correction goes on until this part of that. */
+const LEAVE_PART = 1 / 3;
 const MOST_DEVIATION = 0.08;
 const LEAST_DEVIATION = 0.01;
 const CORRECT_WITHIN_MS = 500;
@@ -71,12 +80,14 @@ export class RateController {
 
   /**
    * @param {number} drift
+   * @param {number} noise ms, of the readings
    * @param {number} interval ms until this is called again: a correction must not run past its aim meanwhile
    * @returns {number} what to add to the room's rate, as a fraction of it
    */
-  deviation(drift, interval) {
+  deviation(drift, noise, interval) {
     const size = Math.abs(drift);
-    this.correcting = size > (this.correcting ? LEAVE_MS : ENTER_MS);
+    const enter = Math.max(ENTER_LEAST_MS, Math.min(ENTER_MOST_MS, noise * ENTER_PER_NOISE));
+    this.correcting = size > (this.correcting ? enter * LEAVE_PART : enter);
     if (!this.correcting) return 0;
     const proportional = size / Math.max(CORRECT_WITHIN_MS, interval * 1.2);
     const least = Math.min(LEAST_DEVIATION, size / interval);

@@ -123,7 +123,7 @@ export class VideoSync {
       mode: this.mode,
       drift: this.drift,
       rate: this.#player.rate,
-      source: this.#meter.seesFrames ? 'frames' : 'currentTime',
+      source: this.#meter.source,
       seekLatencyMs: this.#player.seekLatency.ms,
       startLatencyMs: this.#player.startLatency.ms,
     };
@@ -371,8 +371,9 @@ export class VideoSync {
       this.#meter.clear();
       return this.#setMode(this.#video.seeking ? 'seek' : 'waiting');
     }
-    const drift = this.#meter.read();
-    if (drift === null) return LOOK_MEASURING_MS;
+    const reading = this.#meter.read();
+    if (reading === null) return LOOK_MEASURING_MS;
+    const { drift, noise } = reading;
 
     const local = this.#env.now();
     this.#setDrift(drift);
@@ -381,7 +382,7 @@ export class VideoSync {
 
     const interval = this.#env.hidden() ? LOOK_HIDDEN_MS : LOOK_MS;
     const base = this.#vector.rateAt(now);
-    this.#setRate(base * (1 + this.#controller.deviation(drift, interval)));
+    this.#setRate(base * (1 + this.#controller.deviation(drift, noise, interval)));
     this.#setMode(this.#controller.correcting ? 'rate' : 'idle');
     this.#stats.add(drift);
   }
@@ -393,7 +394,7 @@ export class VideoSync {
   #learnStart(drift) {
     if (this.#startLearned) return;
     this.#startLearned = true;
-    if (Math.abs(drift) < 250) this.#player.startLatency.nudge(-0.6 * drift);
+    if (Math.abs(drift) < 250) this.#player.startLatency.nudge(-0.8 * drift);
   }
 
   /**

@@ -49,7 +49,7 @@ test('clocks that part by 50 ppm are followed', () => {
     offset += 0.05;
     exchange(estimator, at, offset, 5, 5);
   }
-  assert.ok(Math.abs(estimator.offsetAt(at) - offset) < 1, `${estimator.offsetAt(at) - offset} ms behind`);
+  assert.ok(Math.abs(estimator.offsetAt(at) - offset) < 0.3, `${estimator.offsetAt(at) - offset} ms behind`);
 });
 
 test('once synced the offset glides by at most 5 ms a second', () => {

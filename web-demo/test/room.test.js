@@ -260,6 +260,7 @@ test('a made-up userId that is taken is replaced, a given one is not', async () 
   const given = openRoom();
   given.server.refuseJoin = { code: 'USER_ID_TAKEN' };
   await assert.rejects(given.room.ready, { code: 'USER_ID_TAKEN' });
+  assert.equal(given.server.receivedOf('JOIN').length, 1);
 });
 
 test('a room with a PIN can be tried again with another one', async () => {

@@ -86,6 +86,13 @@ test('a URL that no player can fetch is not loaded', async () => {
   assert.equal(video.currentSrc, URL_OF_FILM);
 });
 
+test('a film that starts elsewhere by itself is put to its place, without a command', async () => {
+  const { env, video, commands } = await watching({ prepare: ({ room }) => (room.url = 'https://example.org/film.webm#t=30') });
+  await env.advance(2000);
+  assert.equal(video.truePosition(), 0);
+  assert.deepEqual(commands(), []);
+});
+
 test('another film is loaded when the room changes to it, from its position, without a command', async () => {
   const { env, server, video, commands } = await watching();
   play(server);
@@ -98,7 +105,7 @@ test('another film is loaded when the room changes to it, from its position, wit
 });
 
 test('a scheduled start shows its first frame at its moment', async () => {
-  const { env, server, room, video, drift } = await watching();
+  const { env, server, room, video, drift } = await watching({ video: { startMs: 90 } });
   // The second one: the first has taught it how long starting takes here.
   play(server);
   await env.advance(2000);
@@ -108,7 +115,7 @@ test('a scheduled start shows its first frame at its moment', async () => {
   const at = play(server, { position: 30, lead: 300 });
   await env.advance(290);
   assert.equal(video.truePosition(), 30, 'not before its time');
-  await env.advance(60);
+  await env.advance(100);
   assert.ok(room.clock.roomTime() > at && Math.abs(drift()) < 20, `${drift()} ms`);
 });
 
@@ -118,6 +125,7 @@ for (const [name, options] of Object.entries({
   'one that runs 0.4 % slow': { speed: 0.996 },
   'one that runs 0.4 % fast': { speed: 1.004 },
   'one that tells its frames': { frames: true },
+  'one whose currentTime moves in steps of 40 ms, but which tells its frames': { frames: true, stepMs: 40 },
   'one that starts slowly and seeks slowly': { startMs: 150, seekMs: [400, 900] },
 })) {
   test(`after a start ${name} is within 20 ms soon, and stays there`, async (t) => {
@@ -201,15 +209,19 @@ test('a viewer in control who presses pause, play and seeks commands the room', 
   const { env, server, video, room, commands, drift } = await watching();
   play(server);
   await env.advance(5000);
+  const { play: plays } = video.calls;
   video.halt();
   await env.advance(1000);
+  assert.equal(video.calls.play, plays, 'its own pause is not undone while it is under way');
   assert.deepEqual(commands().map(({ type, control }) => [type, control]), [['PLAY_PAUSE', 'pause']]);
   assert.ok(Math.abs(commands()[0].currentTime - 4.8) < 0.1);
   assert.equal(video.paused, true);
   assert.equal(room.playback.playing, false);
 
   video.begin();
-  await env.advance(2000);
+  await env.advance(20);
+  assert.equal(video.paused, true, 'it starts with all the others, not before them');
+  await env.advance(1980);
   assert.equal(commands().length, 2);
   assert.equal(commands()[1].control, 'play');
   assert.equal(video.paused, false);
@@ -232,6 +244,7 @@ test('a drag on the time line is one seek, not a pause, a seek and a play', asyn
   play(server);
   await env.advance(5000);
   video.halt();
+  await env.advance(30);
   video.seek(50);
   await env.advance(40);
   video.seek(60);

@@ -43,6 +43,8 @@ export class FakeVideo extends EventTarget {
       this.duration = this.options.duration;
       this.readyState = 4;
       this.#fire('loadedmetadata', 'canplay');
+      const fragment = /#t=(\d+)/.exec(url);
+      if (fragment) this.seek(Number(fragment[1]));
     }, 120);
   }
 
@@ -53,7 +55,8 @@ export class FakeVideo extends EventTarget {
 
   get currentTime() {
     if (!this.moving) return this.position;
-    const { jitterMs, outlierMs } = this.options;
+    const { jitterMs, outlierMs, stepMs } = this.options;
+    if (stepMs) return Math.floor((this.truePosition() * 1000) / stepMs) * (stepMs / 1000);
     const off = this.env.random() < 0.1 && outlierMs ? outlierMs : jitterMs;
     return Math.max(0, this.truePosition() + ((this.env.random() * 2 - 1) * off) / 1000);
   }
