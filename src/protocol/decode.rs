@@ -4,7 +4,7 @@
 //! a number, finite and in range; a text is a text, never a number that looks like one.
 
 use super::client::{Ask, BadRequest, ClientMessage, JoinMessage, Request, Rules};
-use super::fields::{self, Field, Fields};
+use super::fields::{Field, Fields};
 use super::{MAX_INTEGER, PROTOCOL};
 use crate::domain::{
     ChatText, Dialect, ErrorCode, Head, Invalid, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken, RoomId,
@@ -20,7 +20,7 @@ pub fn decode(text: &[u8], rules: &Rules) -> Result<Request, BadRequest> {
     outcome.map_err(|Invalid { code, message }| BadRequest {
         code,
         message,
-        reference: fields::reference(&fields).ok().flatten(),
+        reference: fields.reference.integer(MAX_INTEGER).ok().flatten(),
         request: known_type(&fields).map_or("", |(name, _)| name),
     })
 }
@@ -34,7 +34,7 @@ fn read<'a>(text: &'a [u8], rules: &Rules, fields: &mut Fields<'a>) -> Result<Re
     }
     let text = std::str::from_utf8(text).map_err(|_| Invalid::new(ErrorCode::BadMessage, "not UTF-8"))?;
     fields.read(text)?;
-    let reference = fields::reference(fields)?;
+    let reference = fields.reference.integer(MAX_INTEGER)?;
     let name = fields.kind.must(Field::text)?;
     let Some((_, decoder)) = known_type(fields) else {
         return Err(Invalid::new(ErrorCode::UnknownType, format!("no such message: {}", printable(&name))));

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::PROTOCOL;
 use super::client::Echo;
 use super::json_text::Embedded;
-pub use super::wire::SERVER_KINDS;
 use super::wire::{self, ExactMillis, Gate, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
 use crate::domain::{ErrorCode, Head, Limits, NodeId, RoomTime, UserId};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};

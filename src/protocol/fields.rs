@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{MAX_INTEGER, json_text};
+use super::json_text;
 use crate::domain::{ErrorCode, Invalid, Limits, MediaTime, RoomTime, UserId};
 
 /// One field of the message: its name and its JSON text.
@@ -268,11 +268,6 @@ impl<'a> Field<'a> {
     fn out_of_range(self, what: &str) -> Invalid {
         Invalid::new(ErrorCode::OutOfRange, format!("`{}` {what}", self.name))
     }
-}
-
-/// A client's `ref`.
-pub(super) fn reference(fields: &Fields<'_>) -> Result<Option<u64>, Invalid> {
-    fields.reference.integer(MAX_INTEGER)
 }
 
 fn bad(message: impl Into<String>) -> Invalid {

@@ -6,7 +6,7 @@
 //! compact bytes ◄► decode_compact, encode_clock_reply, encode_tick
 //! ```
 //! Nothing that a client wrote leaves as it came: texts and numbers pass through domain types, free JSON (offers,
-//! CUSTOM payloads) is parsed and written anew ([`json_text`]), and the encoder looks at it once more on its way out.
+//! CUSTOM payloads) is parsed and written anew (`json_text`), and the encoder looks at it once more on its way out.
 //!
 //! v2 and v3 members get the same bytes: the fields of v2 first, what v3 adds after them.
 
@@ -22,8 +22,9 @@ pub use client::{Ask, BadRequest, ClientMessage, Echo, JoinMessage, Request, Rul
 pub use compact::{Compact, decode_compact, encode_clock_reply, encode_tick};
 pub use decode::decode;
 pub use encode::{
-    SERVER_KINDS, encode_error, encode_event, encode_notice, encode_pong, encode_reply_ack, encode_state, refusal_code,
+    encode_error, encode_event, encode_notice, encode_pong, encode_reply_ack, encode_state, refusal_code,
 };
+pub use wire::SERVER_KINDS;
 
 /// The version that this server speaks, in ROOM_STATE and `/api/transports`.
 pub const PROTOCOL: u8 = 3;
