@@ -39,7 +39,7 @@ codes! {
         OutOfRange = "OUT_OF_RANGE", "a number outside its range, a text outside its length";
         BadId = "BAD_ID", "roomId or userId is not an id";
         BadUrl = "BAD_URL", "not https, or its host is not on the list";
-        BadPinFormat = "BAD_PIN_FORMAT", "a PIN is 4–32 printable characters";
+        BadPinFormat = "BAD_PIN_FORMAT", "a PIN is 1–64 printable characters";
         NotJoined = "NOT_JOINED", "JOIN first";
         NotHost = "NOT_HOST", "only the host may do this";
         NotInControl = "NOT_IN_CONTROL", "only the host may do this while guest control is off";

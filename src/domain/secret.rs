@@ -17,11 +17,11 @@ use super::{ErrorCode, Invalid};
 pub struct Pin(String);
 
 impl Pin {
-    /// 4–32 printable characters.
+    /// 1–64 printable characters: v2 had no rule, and its short PINs must keep working. Guesses are throttled.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let count = text.chars().take(33).count();
-        if !(4..=32).contains(&count) || text.chars().any(char::is_control) {
-            return Err(Invalid::new(ErrorCode::BadPinFormat, "a PIN is 4-32 printable characters"));
+        let count = text.chars().take(65).count();
+        if !(1..=64).contains(&count) || text.chars().any(char::is_control) {
+            return Err(Invalid::new(ErrorCode::BadPinFormat, "a PIN is 1-64 printable characters"));
         }
         Ok(Self(text.to_owned()))
     }

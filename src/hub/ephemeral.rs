@@ -112,7 +112,7 @@ impl Hub {
             return Err(Reject::NotInControl.into());
         }
         let target = state.attached.iter().find(|member| member.user == *to).ok_or(Reject::TargetGone)?;
-        let body = NoticeBody::Signal { from: &sender.user, signal, node: self.node() };
+        let body = NoticeBody::Signal { from: &sender.user, to, signal, node: self.node() };
         target.outlet.notice(&Notice { body, now: self.now(), encoded: OnceCell::new() });
         Ok(())
     }

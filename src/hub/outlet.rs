@@ -85,6 +85,7 @@ pub enum NoticeBody<'a> {
     /// OFFER, ANSWER, ICE_CANDIDATE, PLAYBACK_ACK, a v2 member's SYNC_RESPONSE, CUSTOM with `to`.
     Signal {
         from: &'a UserId,
+        to: &'a UserId,
         signal: &'a Signal,
         node: &'a NodeId,
     },

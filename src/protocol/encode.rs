@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::PROTOCOL;
 use super::client::Echo;
 use super::json_text::Embedded;
-use super::wire::{self, ExactMillis, Gate, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
-use crate::domain::{ErrorCode, Head, Limits, NodeId, RoomTime, UserId};
+use super::wire::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
+use crate::domain::{ErrorCode, Head, Limits, RoomTime, UserId};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
 use crate::room::{By, Cause, Event, Member, Room};
 
@@ -60,12 +60,13 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             protocol: dialect.number(),
             transport: *transport,
         }),
-        Event::Resumed { user, transport, .. } => event(&wire::MemberConnection {
+        Event::Resumed { user, transport, dialect, .. } => event(&wire::MemberConnection {
             user_id: user,
             stamp,
             connected: true,
             grace_until: None,
             transport: Some(*transport),
+            protocol: Some(dialect.number()),
         }),
         Event::Disconnected { user, until, .. } => event(&wire::MemberConnection {
             user_id: user,
@@ -73,6 +74,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             connected: false,
             grace_until: Some(Millis(*until)),
             transport: room.member(user).map(|member| member.transport),
+            protocol: room.member(user).map(|member| member.dialect.number()),
         }),
         Event::Left { user, reason, .. } => {
             event(&wire::UserLeft { user_id: user, peer_id: user, stamp, reason: *reason })
@@ -114,7 +116,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
         Event::UrlChanged { by, url, playback } => event(&wire::UrlChange {
             user_id: by,
             url,
-            current_time: playback.position,
+            current_time: MediaMillis(playback.position),
             stamp,
             standing: Standing::new(playback, room.gate.as_ref()),
         }),
@@ -142,7 +144,9 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
 pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
     let sent = Sent { timestamp: Millis(notice.now) };
     match &notice.body {
-        NoticeBody::Signal { from, signal, node } => encode_signal(from, signal, node, notice.now),
+        NoticeBody::Signal { from, to, signal, node } => {
+            encode_signal(signal, Relayed { from, to, node_id: node, timestamp: Millis(notice.now) })
+        }
         NoticeBody::Heartbeat { from, tick } => event(&wire::HostHeartbeat {
             user_id: from,
             current_time: tick.position,
@@ -230,8 +234,8 @@ fn standing(room: &Room) -> Standing<'_> {
     Standing::new(&room.playback, room.gate.as_ref())
 }
 
-fn encode_signal(from: &UserId, signal: &Signal, node_id: &NodeId, now: RoomTime) -> Bytes {
-    let relayed = Relayed { from, node_id, timestamp: Millis(now) };
+fn encode_signal(signal: &Signal, relayed: Relayed<'_>) -> Bytes {
+    let from = relayed.from;
     match signal {
         Signal::Offer { offer } => json(&wire::Offer { offer: Embedded(offer), relayed }, 256 + offer.len()),
         Signal::Answer { answer } => json(&wire::Answer { answer: Embedded(answer), relayed }, 256 + answer.len()),

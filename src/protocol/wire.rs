@@ -24,6 +24,16 @@ impl Serialize for Millis {
     }
 }
 
+/// A position in ms: what URL_CHANGE alone speaks, since v2 relayed it as it came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MediaMillis(pub(super) MediaTime);
+
+impl Serialize for MediaMillis {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_u64((self.0.seconds() * 1000.0).round() as u64)
+    }
+}
+
 /// Room time in ms to the microsecond, without a fraction where there is none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExactMillis(pub(super) RoomTime);
@@ -184,6 +194,7 @@ messages! {
         connected: bool,
         grace_until: Option<Millis>,
         transport: Option<TransportKind>,
+        protocol: Option<u8>,
     }
     HostChanged<'a> = "HOST_CHANGED" {
         host_user_id: Option<&'a UserId>,
@@ -231,7 +242,7 @@ messages! {
     UrlChange<'a> = "URL_CHANGE" {
         user_id: &'a UserId,
         url: &'a MediaUrl,
-        current_time: MediaTime,
+        current_time: MediaMillis,
         #[serde(flatten)] stamp: Stamp,
         #[serde(flatten)] standing: Standing<'a>,
     }
@@ -368,6 +379,7 @@ impl<'a> User<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Relayed<'a> {
     pub(super) from: &'a UserId,
+    pub(super) to: &'a UserId,
     pub(super) node_id: &'a NodeId,
     pub(super) timestamp: Millis,
 }

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::counts::Counted;
 use super::outbox::Outbox;
 use super::{Life, Services};
-use crate::domain::{CloseCode, Invalid, SessionRef, Slot, Tick, TransportKind};
+use crate::domain::{CloseCode, Invalid, SessionRef, Slot, Tick};
 use crate::hub::outlet::{JoinRequest, Outlet, Refusal, Reply};
 use crate::hub::{Departure, Membership};
 use crate::protocol::{self, Ask, BadRequest, ClientMessage, Compact, JoinMessage, Request};
@@ -17,7 +18,7 @@ pub(super) struct Dispatch {
     services: Services,
     session: SessionRef,
     outbox: Arc<Outbox>,
-    transport: TransportKind,
+    counted: Counted,
     address: IpAddr,
     membership: Option<Membership>,
 }
@@ -27,10 +28,10 @@ impl Dispatch {
         services: &Services,
         session: SessionRef,
         outbox: Arc<Outbox>,
-        transport: TransportKind,
+        counted: Counted,
         address: IpAddr,
     ) -> Self {
-        Self { services: services.clone(), session, outbox, transport, address, membership: None }
+        Self { services: services.clone(), session, outbox, counted, address, membership: None }
     }
 
     /// What must be given back when the session ends.
@@ -92,9 +93,10 @@ impl Dispatch {
             dialect: join.dialect,
             last_seen: join.last_seen,
             session: self.session.clone(),
-            transport: self.transport,
+            transport: self.counted.transport,
             address: self.address,
         };
+        self.counted.speaks(join.dialect);
         let outlet: Arc<dyn Outlet> = self.outbox.clone();
         self.membership = Some(self.services.hub.join(request, outlet).await?);
         Ok(())

@@ -13,6 +13,7 @@
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 
 mod admission;
+mod counts;
 mod dispatch;
 mod outbox;
 mod rate;
@@ -31,6 +32,7 @@ use crate::hub::{Departure, Hub};
 use crate::protocol::Rules;
 use crate::telemetry::names;
 pub use admission::{Admission, Full, Permit};
+pub use counts::SessionCounts;
 use dispatch::Dispatch;
 use outbox::Outbox;
 use rate::Rate;
@@ -49,6 +51,8 @@ pub struct Services {
     pub rates: bool,
     /// Cancelled: every session ends with GOING_AWAY.
     pub stop: CancellationToken,
+    /// Sessions open now.
+    pub counts: SessionCounts,
 }
 
 /// The time a live session has for its sign of life when somebody else claims its member.
@@ -78,9 +82,10 @@ pub async fn run<T: Transport>(transport: T, services: &Services) {
     let (kind, peer) = (transport.kind(), transport.peer());
     let session = services.hub.new_session();
     let limits = &services.rules.limits;
+    let counted = services.counts.open(kind);
     let outbox = Arc::new(Outbox::new(services));
     let life = Life::new(kind);
-    let mut dispatch = Dispatch::new(services, session.clone(), Arc::clone(&outbox), kind, peer);
+    let mut dispatch = Dispatch::new(services, session.clone(), Arc::clone(&outbox), counted, peer);
     let (mut inbound, mut outbound) = transport.split();
     tracing::debug!(%session, transport = kind.as_str(), "session begins");
 
@@ -99,6 +104,16 @@ pub async fn run<T: Transport>(transport: T, services: &Services) {
     metrics::counter!(names::SESSIONS_ENDED, "transport" => kind.as_str(), "code" => code).increment(1);
     tracing::debug!(%session, code, reason = %end.reason, "session ended");
     let _ = timeout(CLOSING, outbound.close(end.code.unwrap_or(CloseCode::Normal), &end.reason)).await;
+}
+
+/// Ends a connection for which there is no place, in a way that its client can read.
+pub async fn turn_away<T: Transport>(transport: T, full: &Full) {
+    let code = match full {
+        Full::Draining => CloseCode::GoingAway,
+        Full::Node | Full::Address => CloseCode::Overloaded,
+    };
+    let (_, outbound) = transport.split();
+    let _ = timeout(CLOSING, outbound.close(code, &full.to_string())).await;
 }
 
 /// Frames in, one after the other: a message is dealt with before the next is read, so none overtakes another.

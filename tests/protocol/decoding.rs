@@ -215,7 +215,7 @@ fn what_is_out_of_range_is_refused() {
             r#"{"type":"CUSTOM","namespace":"Not A Name","payload":1}"#,
         ],
     );
-    refused_with(ErrorCode::BadPinFormat, &[r#"{"type":"SET_PIN","pin":"123"}"#, r#"{"type":"SET_PIN","pin":""}"#]);
+    refused_with(ErrorCode::BadPinFormat, &[r#"{"type":"SET_PIN","pin":"\u0007"}"#, r#"{"type":"SET_PIN","pin":""}"#]);
     refused_with(
         ErrorCode::BadId,
         &[r#"{"type":"KICK","targetUserId":""}"#, r#"{"type":"JOIN","roomId":"a b","userId":"u"}"#],

@@ -35,12 +35,13 @@ fn fault_7_nothing_is_relayed_because_it_is_unknown() {
 fn fault_8_the_fields_of_the_server_are_the_servers() {
     let forged = r#"{"type":"OFFER","to":"bob","from":"host","userId":"host","nodeId":"x","timestamp":1,"seq":9,"extra":1,
         "offer":{"sdp":"v=0","from":"host"}}"#;
-    let ClientMessage::Signal { signal, .. } = message(forged) else { panic!() };
+    let ClientMessage::Signal { to: bob, signal } = message(forged) else { panic!() };
     let (mallory, node) = (user("mallory"), NodeId::parse("node-1").unwrap());
     let sent: Value =
-        serde_json::from_slice(&notice(NoticeBody::Signal { from: &mallory, signal: &signal, node: &node })).unwrap();
+        serde_json::from_slice(&notice(NoticeBody::Signal { from: &mallory, to: &bob, signal: &signal, node: &node }))
+            .unwrap();
     let names: Vec<_> = sent.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["from", "nodeId", "offer", "timestamp", "type"]);
+    assert_eq!(names, ["from", "nodeId", "offer", "timestamp", "to", "type"]);
     assert_eq!((&sent["from"], &sent["nodeId"]), (&Value::from("mallory"), &Value::from("node-1")));
 }
 

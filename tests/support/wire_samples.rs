@@ -189,8 +189,9 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     for (name, room, what) in events() {
         all.push((name, event(&room, &what).unwrap()));
     }
+    let bob = UserId::parse("bob").unwrap();
     for (name, signal) in signals() {
-        all.push((name, notice(NoticeBody::Signal { from: &ann, signal: &signal, node: &node })));
+        all.push((name, notice(NoticeBody::Signal { from: &ann, to: &bob, signal: &signal, node: &node })));
     }
     all.extend([
         ("sync", notice(NoticeBody::Sync { room: &room(playback, Some(gate())) })),
