@@ -33,7 +33,8 @@ impl Backend for Sqlite {
 
     fn ask(&self, sql: &'static str) -> BoxFuture<'_, Vec<Option<String>>> {
         Box::pin(async move {
-            let mut shell = SqliteConnection::connect(&format!("sqlite://{}/tandem.db", self.dir.path().display())).await.unwrap();
+            let mut shell =
+                SqliteConnection::connect(&format!("sqlite://{}/tandem.db", self.dir.path().display())).await.unwrap();
             let rows = sqlx::query(sql).fetch_all(&mut shell).await.unwrap();
             rows.iter().map(|row| row.try_get_unchecked(0).unwrap()).collect()
         })

@@ -24,7 +24,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
-use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard};
 
 use self::lock::{DirLock, Refused};
 use super::{EventRow, Repository, RepositoryError};
@@ -44,10 +44,34 @@ const WAL_REST: &str = "67108864";
 pub struct SqliteRepository {
     path: PathBuf,
     readers: SqlitePool,
-    /// `None`: closed.
-    writer: Mutex<Option<SqliteConnection>>,
+    options: SqliteConnectOptions,
+    writer: Mutex<Writer>,
     // Last, so that a plain drop lets go of the connections first.
     lock: parking_lot::Mutex<Option<DirLock>>,
+}
+
+#[derive(Debug)]
+enum Writer {
+    Ready(SqliteConnection),
+    /// Its last use failed or was broken off: a new one is made for the next. (A full disk ends a transaction behind
+    /// sqlx's back, and the connection never gets over it.)
+    Lost,
+    Closed,
+}
+
+/// The writing connection on loan; it comes back only by [`Lease::end`] with a success.
+struct Lease<'a> {
+    slot: MutexGuard<'a, Writer>,
+    connection: SqliteConnection,
+}
+
+impl Lease<'_> {
+    fn end<T>(mut self, result: Result<T, RepositoryError>) -> Result<T, RepositoryError> {
+        if result.is_ok() {
+            *self.slot = Writer::Ready(self.connection);
+        }
+        result
+    }
 }
 
 impl SqliteRepository {
@@ -63,18 +87,21 @@ impl SqliteRepository {
             .foreign_keys(true)
             // Statements are ours and many; telemetry counts them where they mean something.
             .disable_statement_logging();
-        let mut writer = options
-            .clone()
+        let readers = options.clone().read_only(true);
+        let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
-            .pragma("journal_size_limit", WAL_REST)
-            .connect()
-            .await
-            .map_err(|error| open_error(&path, error))?;
+            .pragma("journal_size_limit", WAL_REST);
+        let mut writer = options.connect().await.map_err(|error| open_error(&path, error))?;
         migrate(&mut writer, &path).await?;
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { path, readers, writer: Mutex::new(Some(writer)), lock: parking_lot::Mutex::new(Some(lock)) })
+        Ok(Self {
+            path,
+            readers: SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(readers),
+            options,
+            writer: Mutex::new(Writer::Ready(writer)),
+            lock: parking_lot::Mutex::new(Some(lock)),
+        })
     }
 
     /// The database file.
@@ -82,14 +109,22 @@ impl SqliteRepository {
         &self.path
     }
 
-    async fn writer(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, RepositoryError> {
-        MutexGuard::try_map(self.writer.lock().await, Option::as_mut)
-            .map_err(|_closed| RepositoryError::Query(sqlx::Error::PoolClosed))
+    async fn writer(&self) -> Result<Lease<'_>, RepositoryError> {
+        let mut slot = self.writer.lock().await;
+        let connection = match std::mem::replace(&mut *slot, Writer::Lost) {
+            Writer::Ready(connection) => connection,
+            Writer::Lost => self.options.connect().await.map_err(|error| open_error(&self.path, error))?,
+            Writer::Closed => {
+                *slot = Writer::Closed;
+                return Err(sqlx::Error::PoolClosed.into());
+            }
+        };
+        Ok(Lease { slot, connection })
     }
 
     async fn end(&self) {
         self.readers.close().await;
-        if let Some(mut writer) = self.writer.lock().await.take() {
+        if let Writer::Ready(mut writer) = std::mem::replace(&mut *self.writer.lock().await, Writer::Closed) {
             // Without it the next start reads the WAL: slower, nothing lost.
             let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut writer).await;
             let closed = writer.close().await;
@@ -103,12 +138,20 @@ impl SqliteRepository {
 
 impl Repository for SqliteRepository {
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async move { append::append(&mut *self.writer().await?, batch).await })
+        Box::pin(async move {
+            let mut writer = self.writer().await?;
+            let result = append::append(&mut writer.connection, batch).await;
+            writer.end(result)
+        })
     }
 
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
         // On the writer: it is asked when an append failed, and must see what that append left behind.
-        Box::pin(async move { read::heads(&mut *self.writer().await?, rooms.iter().map(RoomId::as_str)).await })
+        Box::pin(async move {
+            let mut writer = self.writer().await?;
+            let result = read::heads(&mut writer.connection, rooms.iter().map(RoomId::as_str)).await;
+            writer.end(result)
+        })
     }
 
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
@@ -125,7 +168,11 @@ impl Repository for SqliteRepository {
     }
 
     fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
-        Box::pin(async move { append::prune(&mut *self.writer().await?, before).await })
+        Box::pin(async move {
+            let mut writer = self.writer().await?;
+            let result = append::prune(&mut writer.connection, before).await;
+            writer.end(result)
+        })
     }
 
     fn short_link<'a>(
@@ -134,9 +181,11 @@ impl Repository for SqliteRepository {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
-        Box::pin(
-            async move { short_links::make(&mut *self.writer().await?, room, now, expires, ShortId::random).await },
-        )
+        Box::pin(async move {
+            let mut writer = self.writer().await?;
+            let result = short_links::make(&mut writer.connection, room, now, expires, ShortId::random).await;
+            writer.end(result)
+        })
     }
 
     fn resolve_short<'a>(
@@ -145,7 +194,11 @@ impl Repository for SqliteRepository {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        Box::pin(async move { short_links::resolve(&mut *self.writer().await?, short, now, expires).await })
+        Box::pin(async move {
+            let mut writer = self.writer().await?;
+            let result = short_links::resolve(&mut writer.connection, short, now, expires).await;
+            writer.end(result)
+        })
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {

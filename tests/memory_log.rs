@@ -1,0 +1,590 @@
+//! The memory log's own promises: durable before `Committed`, what a failing repository means, and its faults.
+
+#[path = "support/commits.rs"]
+mod commits;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use commits::{EPOCH, after, commit, created, ended, head, room, text_of};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use parking_lot::Mutex;
+use tandem::domain::{Head, NodeId, RoomId, RoomTime, ShortId};
+use tandem::log::memory::MemoryLog;
+use tandem::log::memory::faults::{Fate, What};
+use tandem::log::{Commit, Followed, Log, LogError, Outcome, Snapshot};
+use tandem::repository::sqlite::SqliteRepository;
+use tandem::repository::{EventRow, Repository, RepositoryError};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+// ---- durable before acknowledged ----------------------------------------------------------------------------------
+
+const CHILD_DIR: &str = "TANDEM_TEST_CRASH_DIR";
+
+#[tokio::test]
+async fn whatever_was_acknowledged_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged: BTreeMap<String, u64> = BTreeMap::new();
+    // Killed twice: the second life continues from what the first one left.
+    for _ in 0..2 {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["the_process_that_is_killed", "--exact", "--ignored", "--nocapture"])
+            .env(CHILD_DIR, dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut child = Killed(child);
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut note = |line: &str| {
+            // The test harness speaks on the same line at times: the acknowledgement is at its end.
+            let Some((room, seq)) = line.rsplit_once("ack ").and_then(|(_, ack)| ack.split_once(' ')) else { return 0 };
+            acknowledged.insert(room.to_owned(), seq.parse().unwrap());
+            1
+        };
+        let mut count = 0;
+        while count < 300 {
+            count += note(&lines.next().expect("the child ended by itself"));
+        }
+        child.0.kill().unwrap();
+        // What was in the pipe when it died was acknowledged as well. The last line may be torn: it ends the lines.
+        let rest: Vec<String> = lines.collect();
+        for line in rest.iter().take(rest.len().saturating_sub(1)) {
+            note(line);
+        }
+    }
+    let repository = SqliteRepository::open(dir.path()).await.unwrap();
+    assert_eq!(acknowledged.len(), 4);
+    let live = repository.live_rooms().await.unwrap();
+    for (name, seq) in acknowledged {
+        let room = room(&name);
+        let snapshot = live.iter().find(|snapshot| snapshot.room == room).unwrap();
+        assert!(snapshot.head >= head(EPOCH, seq), "{name}: {seq} was acknowledged, {:?} is stored", snapshot.head);
+        assert_eq!(snapshot.fields["head"], text_of(snapshot.head), "state and head moved together");
+        let events = repository.events(&room, Head::default(), u32::MAX).await.unwrap();
+        let expected: Vec<Head> = (1..=snapshot.head.seq).map(|seq| head(EPOCH, seq)).collect();
+        assert_eq!(events.iter().map(|event| event.head).collect::<Vec<_>>(), expected, "each event once");
+    }
+}
+
+/// Endless by itself: dies with the test, also with one that fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started, and killed, by whatever_was_acknowledged_survives_kill_9"]
+async fn the_process_that_is_killed() {
+    #[expect(clippy::disallowed_methods, reason = "no setting: the parent test's message")]
+    let dir = PathBuf::from(std::env::var(CHILD_DIR).unwrap());
+    let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(&dir).await.unwrap());
+    let initial = repository.live_rooms().await.unwrap();
+    let log = MemoryLog::new(Some(repository), initial, &TaskTracker::new());
+    let node = attach(&log, "a");
+    let writers = ["r0", "r1", "r2", "r3"].map(|name| {
+        let node = Arc::clone(&node);
+        async move {
+            let room = room(name);
+            let mut at = node.load(&room).await.unwrap().map_or(Head::default(), |snapshot| snapshot.head);
+            loop {
+                let next = if at == Head::default() { created(&room, at, EPOCH) } else { after(&room, at) };
+                at = next.next;
+                committed(&node, next).await;
+                println!("ack {name} {}", at.seq);
+                std::io::stdout().flush().unwrap();
+            }
+        }
+    });
+    let endless: Vec<()> = join_all(writers).await;
+    drop(endless);
+}
+
+#[tokio::test]
+async fn nobody_is_told_before_the_disk_has_it() {
+    let (friday, rig) = (room("friday"), Rig::new());
+    let (a, b) = (attach(&rig.log, "a"), attach(&rig.log, "b"));
+    b.subscribe(&friday).await.unwrap();
+    let mut writing = a.commit(created(&friday, Head::default(), EPOCH));
+    // The loser of the race is not shown what may still be taken back either.
+    let mut losing = b.commit(created(&friday, Head::default(), EPOCH + 1));
+    let mut following = b.follow();
+    assert!((&mut writing).now_or_never().is_none());
+    assert!((&mut losing).now_or_never().is_none());
+    rig.disk.asked().await;
+    assert!((&mut writing).now_or_never().is_none());
+    assert!((&mut losing).now_or_never().is_none());
+    assert!((&mut following).now_or_never().is_none());
+    assert_eq!(b.load(&friday).await.unwrap(), None);
+
+    rig.disk.answer(Answer::Stored);
+    assert!(matches!(writing.await, Ok(Outcome::Committed)));
+    assert!(matches!(losing.await, Ok(Outcome::Conflict(Some(latest))) if latest.head == head(EPOCH, 1)));
+    assert!(matches!(following.await, Followed::Commit { expected, .. } if expected == Head::default()));
+    assert_eq!(b.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 1));
+}
+
+#[tokio::test]
+async fn what_gathers_while_the_disk_works_goes_in_one_append() {
+    let rig = Rig::new();
+    let node = attach(&rig.log, "a");
+    let rooms: Vec<RoomId> = (0..10).map(|number| room(&format!("room-{number}"))).collect();
+    let mut all = Vec::new();
+    for room in &rooms {
+        all.push(node.commit(created(room, Head::default(), EPOCH)));
+        assert!(all.last_mut().unwrap().now_or_never().is_none());
+        if all.len() == 1 {
+            rig.disk.asked().await;
+        }
+    }
+    // Decided on what is accepted and not durable yet.
+    all.push(node.commit(after(&rooms[3], head(EPOCH, 1))));
+    assert!(all.last_mut().unwrap().now_or_never().is_none());
+    rig.disk.answer(Answer::Stored);
+    rig.disk.answer(Answer::Stored);
+    for outcome in join_all(all).await {
+        assert!(matches!(outcome, Ok(Outcome::Committed)));
+    }
+    assert_eq!(*rig.disk.batches.lock(), [1, 10]);
+}
+
+#[tokio::test]
+async fn a_failed_append_takes_back_what_was_accepted_and_all_that_was_built_on_it() {
+    let (friday, sunday, rig) = (room("friday"), room("sunday"), Rig::new());
+    let node = attach(&rig.log, "a");
+    node.subscribe(&friday).await.unwrap();
+    let mut first = node.commit(created(&friday, Head::default(), EPOCH));
+    assert!((&mut first).now_or_never().is_none());
+    rig.disk.asked().await;
+    let mut on_top = node.commit(after(&friday, head(EPOCH, 1)));
+    let mut elsewhere = node.commit(created(&sunday, Head::default(), EPOCH));
+    let mut lost = node.commit(created(&friday, Head::default(), EPOCH + 1));
+    for waiting in [&mut on_top, &mut elsewhere, &mut lost] {
+        assert!(waiting.now_or_never().is_none());
+    }
+    rig.disk.answer(Answer::Refused);
+    assert!(first.await.is_err());
+    assert!(on_top.await.is_err());
+    rig.disk.answer(Answer::Stored);
+    assert!(matches!(elsewhere.await, Ok(Outcome::Committed)), "another room is not concerned");
+    assert!(matches!(lost.await, Ok(Outcome::Conflict(None))), "what beat it was taken back");
+    assert_eq!(node.load(&friday).await.unwrap(), None);
+    assert!(node.follow().now_or_never().is_none(), "nobody hears of what was taken back");
+
+    rig.disk.answer(Answer::Stored);
+    committed(&node, created(&friday, Head::default(), EPOCH + 1)).await;
+    assert_eq!(node.load(&friday).await.unwrap().unwrap().head, head(EPOCH + 1, 1));
+}
+
+#[tokio::test]
+async fn an_append_that_failed_but_took_effect_is_found_out_before_the_next_one() {
+    let (friday, over, rig) = (room("friday"), room("over"), Rig::new());
+    let node = attach(&rig.log, "a");
+    for name in [&friday, &over] {
+        rig.disk.answer(Answer::Stored);
+        committed(&node, created(name, Head::default(), EPOCH)).await;
+    }
+    node.subscribe(&friday).await.unwrap();
+    rig.disk.answer(Answer::StoredButLost);
+    let both = [node.commit(after(&friday, head(EPOCH, 1))), node.commit(ended(&over, head(EPOCH, 1)))];
+    for outcome in join_all(both).await {
+        assert!(outcome.is_err());
+    }
+    assert_eq!(node.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 1), "not known to be stored");
+
+    // Decided without it: at the same place there is something already.
+    let Ok(Outcome::Conflict(Some(latest))) = node.commit(after(&friday, head(EPOCH, 1))).await else {
+        panic!("an acknowledged commit would overwrite a stored one");
+    };
+    assert_eq!(latest.head, head(EPOCH, 2));
+    assert!(matches!(node.follow().await, Followed::Commit { expected, .. } if expected == head(EPOCH, 1)));
+    assert_eq!(node.load(&over).await.unwrap(), None);
+    rig.disk.answer(Answer::Stored);
+    committed(&node, after(&friday, head(EPOCH, 2))).await;
+    assert_eq!(*rig.disk.heads.lock(), BTreeMap::from([(friday, head(EPOCH, 3)), (over, head(EPOCH, 2))]));
+}
+
+#[tokio::test]
+async fn nothing_is_appended_while_the_fate_of_a_failed_append_is_unknown() {
+    let (friday, rig) = (room("friday"), Rig::new());
+    let node = attach(&rig.log, "a");
+    rig.disk.answer(Answer::StoredButLost);
+    assert!(node.commit(created(&friday, Head::default(), EPOCH)).await.is_err());
+    *rig.disk.unreachable.lock() = true;
+    assert!(node.commit(created(&friday, Head::default(), EPOCH + 1)).await.is_err());
+    assert!(node.commit(created(&room("sunday"), Head::default(), EPOCH)).await.is_err());
+    assert_eq!(rig.disk.batches.lock().len(), 1);
+    *rig.disk.unreachable.lock() = false;
+    let outcome = node.commit(created(&friday, Head::default(), EPOCH + 1)).await;
+    assert!(matches!(outcome, Ok(Outcome::Conflict(Some(latest))) if latest.head == head(EPOCH, 1)));
+}
+
+#[tokio::test]
+async fn a_database_that_is_closed_underneath_means_errors_and_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
+    let log = MemoryLog::new(Some(repository.clone()), Vec::new(), &TaskTracker::new());
+    let (friday, node) = (room("friday"), attach(&log, "a"));
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    repository.close().await;
+    for _ in 0..3 {
+        assert!(node.commit(after(&friday, head(EPOCH, 1))).await.is_err());
+    }
+    assert_eq!(node.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 1));
+    let repository = SqliteRepository::open(dir.path()).await.unwrap();
+    assert_eq!(repository.live_rooms().await.unwrap()[0].head, head(EPOCH, 1));
+}
+
+// ---- starting and ending -------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_restarted_log_continues_live_rooms_and_begins_ended_ones_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (friday, over) = (room("friday"), room("over"));
+    let open = || async {
+        let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
+        let initial = repository.live_rooms().await.unwrap();
+        (MemoryLog::new(Some(repository.clone()), initial, &TaskTracker::new()), repository)
+    };
+    let (log, repository) = open().await;
+    let node = attach(&log, "a");
+    for name in [&friday, &over] {
+        committed(&node, created(name, Head::default(), EPOCH)).await;
+    }
+    committed(&node, ended(&over, head(EPOCH, 1))).await;
+    log.close().await;
+    repository.close().await;
+
+    let (log, repository) = open().await;
+    let node = attach(&log, "a");
+    committed(&node, after(&friday, head(EPOCH, 1))).await;
+    let stale = node.commit(after(&over, head(EPOCH, 1))).await;
+    assert!(matches!(stale, Ok(Outcome::Conflict(None))), "the old epoch is not resurrected by a restart");
+    // A clock that was set back while the process was down: its epochs would be taken for replays.
+    for _ in 0..2 {
+        assert!(node.commit(created(&over, Head::default(), EPOCH - 5)).await.is_err());
+    }
+    committed(&node, created(&over, Head::default(), EPOCH + 1)).await;
+    let live: Vec<_> = repository.live_rooms().await.unwrap().into_iter().map(|room| room.head).collect();
+    assert_eq!(live, [head(EPOCH, 2), head(EPOCH + 1, 1)]);
+}
+
+#[tokio::test]
+async fn closing_answers_everything_that_was_accepted_and_takes_nothing_more() {
+    let (rig, tracker) = (Rig::new(), TaskTracker::new());
+    let node = attach(&rig.log, "a");
+    let mut accepted: Vec<_> =
+        ["friday", "sunday"].map(|name| node.commit(created(&room(name), Head::default(), EPOCH))).into();
+    for waiting in &mut accepted {
+        assert!(waiting.now_or_never().is_none());
+    }
+    let mut closing = Box::pin(rig.log.close());
+    assert!((&mut closing).now_or_never().is_none());
+    assert!(node.commit(created(&room("late"), Head::default(), EPOCH)).await.is_err());
+    rig.disk.answer(Answer::Stored);
+    closing.await;
+    for outcome in join_all(accepted).await {
+        assert!(matches!(outcome, Ok(Outcome::Committed)));
+    }
+    rig.tracker.close();
+    rig.tracker.wait().await;
+    // A log that nobody closes ends with its last door.
+    let log = MemoryLog::new(None, Vec::new(), &tracker);
+    let door = attach(&log, "a");
+    drop((log, door));
+    tracker.close();
+    tracker.wait().await;
+}
+
+#[tokio::test]
+async fn a_second_door_of_a_node_shuts_the_first() {
+    let (friday, log) = (room("friday"), MemoryLog::new(None, Vec::new(), &TaskTracker::new()));
+    let before = attach(&log, "a");
+    before.subscribe(&friday).await.unwrap();
+    let after_restart = attach(&log, "a");
+    assert!(before.commit(created(&friday, Head::default(), EPOCH)).await.is_err());
+    assert!(before.load(&friday).await.is_err());
+    after_restart.subscribe(&friday).await.unwrap();
+    drop(before);
+    committed(&after_restart, created(&friday, Head::default(), EPOCH)).await;
+    assert!(matches!(after_restart.follow().await, Followed::Commit { .. }));
+}
+
+// ---- faults --------------------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_an_error_and_the_commit_took_effect() {
+    let (friday, log, node) = calm();
+    log.faults().decide_by(|at| if at.what == What::Answer { Fate::Lost } else { Fate::Arrives });
+    assert!(node.commit(created(&friday, Head::default(), EPOCH)).await.is_err());
+    assert_eq!(node.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 1));
+    log.faults().decide_by(|at| if at.what == What::Commit { Fate::Lost } else { Fate::Arrives });
+    assert!(node.commit(after(&friday, head(EPOCH, 1))).await.is_err());
+    assert_eq!(node.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_deliveries_stay_in_order_and_late_answers_come() {
+    let (friday, log, node) = calm();
+    node.subscribe(&friday).await.unwrap();
+    let mut delays = [500, 5, 50, 0].into_iter().cycle();
+    log.faults().decide_by(move |_| Fate::Late(Duration::from_millis(delays.next().unwrap())));
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    for seq in 1..20 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    let mut at = Head::default();
+    while at.seq < 20 {
+        let Followed::Commit { expected, entries, .. } = node.follow().await else { panic!("a gap") };
+        assert_eq!(expected, at);
+        at = entries[0].head;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_delivery_shows_by_the_heads_or_as_a_gap() {
+    let (friday, log, node) = calm();
+    node.subscribe(&friday).await.unwrap();
+    let mut fates = [Fate::Arrives, Fate::Lost, Fate::Twice, Fate::Lost].into_iter();
+    log.faults().decide_by(move |at| match at.what {
+        What::Delivery => fates.next().unwrap(),
+        _ => Fate::Arrives,
+    });
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    for seq in 1..4 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        let Followed::Commit { expected, .. } = node.follow().await else { panic!("a gap") };
+        heard.push(expected.seq);
+    }
+    assert_eq!(heard, [0, 2, 2], "the second was dropped, which the third shows; it came twice");
+    assert!(node.follow().now_or_never().is_none());
+    log.faults().calm();
+    assert!(matches!(node.follow().await, Followed::Gap(Some(room)) if room == friday), "the fourth was the last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partitioned_node_fails_and_hears_nothing_until_it_is_told_of_the_gap() {
+    let (friday, log, cut) = calm();
+    let other = attach(&log, "b");
+    cut.subscribe(&friday).await.unwrap();
+    committed(&other, created(&friday, Head::default(), EPOCH)).await;
+    log.faults().partition(&NodeId::parse("a").unwrap());
+    committed(&other, after(&friday, head(EPOCH, 1))).await;
+    assert!(cut.commit(after(&friday, head(EPOCH, 2))).await.is_err());
+    assert!(cut.load(&friday).await.is_err());
+    assert!(cut.follow().now_or_never().is_none());
+    log.faults().heal(&NodeId::parse("a").unwrap());
+    assert!(matches!(cut.follow().await, Followed::Gap(None)));
+    assert_eq!(cut.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 2));
+    committed(&cut, after(&friday, head(EPOCH, 2))).await;
+    assert!(matches!(cut.follow().await, Followed::Commit { expected, .. } if expected == head(EPOCH, 2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_faults_tell_the_same_story() {
+    let story = || async {
+        let (friday, log, a) = calm();
+        let b = attach(&log, "b");
+        let mut random = 42_u64;
+        let crossed = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&crossed);
+        log.faults().decide_by(move |at| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let fate = match random >> 60 {
+                0 => Fate::Lost,
+                1 => Fate::Twice,
+                2..6 => Fate::Late(Duration::from_millis(random >> 56 & 15)),
+                _ => Fate::Arrives,
+            };
+            record.lock().push(format!("{:?} {} {fate:?}", at.what, at.node));
+            fate
+        });
+        let write = async |node: &Arc<dyn Log>| {
+            node.subscribe(&friday).await.unwrap();
+            let mut at = Head::default();
+            for _ in 0..50 {
+                let next = if at == Head::default() { created(&friday, at, EPOCH) } else { after(&friday, at) };
+                if !matches!(node.commit(next.clone()).await, Ok(Outcome::Committed)) {
+                    let latest = node.load(&friday).await.ok().flatten();
+                    at = latest.map_or(at, |snapshot| snapshot.head);
+                } else {
+                    at = next.next;
+                }
+            }
+            at
+        };
+        let ends = tokio::join!(write(&a), write(&b));
+        let crossed = crossed.lock().clone();
+        (ends, crossed)
+    };
+    let (first, second) = (story().await, story().await);
+    assert!(first.1.len() > 100);
+    assert_eq!(first, second);
+}
+
+#[tokio::test]
+async fn commits_of_several_events_are_heard_whole() {
+    let (friday, _log, node) = calm();
+    node.subscribe(&friday).await.unwrap();
+    committed(&node, commit(&friday, Head::default(), &[1, 2, 3].map(|seq| head(EPOCH, seq)))).await;
+    let Followed::Commit { entries, .. } = node.follow().await else { panic!("a gap") };
+    assert_eq!(entries.iter().map(|entry| entry.head.seq).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+// ---- helpers -------------------------------------------------------------------------------------------------------
+
+fn calm() -> (RoomId, MemoryLog, Arc<dyn Log>) {
+    let log = MemoryLog::new(None, Vec::new(), &TaskTracker::new());
+    let node = attach(&log, "a");
+    (room("friday"), log, node)
+}
+
+fn attach(log: &MemoryLog, node: &str) -> Arc<dyn Log> {
+    log.attach(NodeId::parse(node).unwrap())
+}
+
+async fn committed(node: &Arc<dyn Log>, commit: Commit) {
+    let outcome: Result<Outcome, LogError> = node.commit(commit).await;
+    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
+}
+
+/// A log over a disk that answers when, and what, the test says.
+struct Rig {
+    log: MemoryLog,
+    disk: Arc<Disk>,
+    tracker: TaskTracker,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let disk = Arc::new(Disk::default());
+        let tracker = TaskTracker::new();
+        Self { log: MemoryLog::new(Some(disk.clone()), Vec::new(), &tracker), disk, tracker }
+    }
+}
+
+enum Answer {
+    Stored,
+    Refused,
+    /// The transaction was committed; the answer was lost.
+    StoredButLost,
+}
+
+struct Disk {
+    heads: Mutex<BTreeMap<RoomId, Head>>,
+    batches: Mutex<Vec<usize>>,
+    unreachable: Mutex<bool>,
+    answers: Mutex<std::collections::VecDeque<Answer>>,
+    answered: Semaphore,
+    asked: Semaphore,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            heads: Mutex::default(),
+            batches: Mutex::default(),
+            unreachable: Mutex::default(),
+            answers: Mutex::default(),
+            answered: Semaphore::new(0),
+            asked: Semaphore::new(0),
+        }
+    }
+}
+
+impl Disk {
+    /// Until an append has begun.
+    async fn asked(&self) {
+        self.asked.acquire().await.unwrap().forget();
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answers.lock().push_back(answer);
+        self.answered.add_permits(1);
+    }
+
+    fn refuse<T>() -> Result<T, RepositoryError> {
+        Err(RepositoryError::Query(sqlx::Error::WorkerCrashed))
+    }
+}
+
+impl Repository for Disk {
+    fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
+        Box::pin(async move {
+            self.batches.lock().push(batch.len());
+            self.asked.add_permits(1);
+            self.answered.acquire().await.unwrap().forget();
+            let answer = self.answers.lock().pop_front().unwrap();
+            if !matches!(answer, Answer::Refused) {
+                self.heads.lock().extend(batch.iter().map(|commit| (commit.room.clone(), commit.next)));
+            }
+            if matches!(answer, Answer::Stored) { Ok(()) } else { Self::refuse() }
+        })
+    }
+
+    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
+        Box::pin(async move {
+            if *self.unreachable.lock() {
+                return Self::refuse();
+            }
+            let heads = self.heads.lock();
+            Ok(rooms.iter().filter_map(|room| Some((room.clone(), *heads.get(room)?))).collect())
+        })
+    }
+
+    fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
+        Box::pin(async { Self::refuse() })
+    }
+
+    fn events<'a>(
+        &'a self,
+        _room: &'a RoomId,
+        _after: Head,
+        _limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
+        Box::pin(async { Self::refuse() })
+    }
+
+    fn prune(&self, _before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
+        Box::pin(async { Self::refuse() })
+    }
+
+    fn short_link<'a>(
+        &'a self,
+        _room: &'a RoomId,
+        _now: RoomTime,
+        _expires: RoomTime,
+    ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
+        Box::pin(async { Self::refuse() })
+    }
+
+    fn resolve_short<'a>(
+        &'a self,
+        _short: &'a ShortId,
+        _now: RoomTime,
+        _expires: RoomTime,
+    ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
+        Box::pin(async { Self::refuse() })
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
+        Box::pin(async { Self::refuse() })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
