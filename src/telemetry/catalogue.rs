@@ -1,0 +1,117 @@
+//! Every metric in one table: the name that code records by, and what it means. `docs/OPERATIONS.md` follows from it.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// What kind of number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// One line of the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// The name.
+    pub name: &'static str,
+    /// What kind of number.
+    pub kind: Kind,
+    /// Of what.
+    pub unit: Unit,
+    /// By what it is split.
+    pub labels: &'static [&'static str],
+    /// In words.
+    pub help: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($konst:ident = $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal;)*) => {
+        /// Names to record by.
+        pub mod names {
+            $(#[doc = $help] pub const $konst: &str = $name;)*
+        }
+
+        /// The catalogue itself.
+        pub const CATALOGUE: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: $help },)*
+        ];
+    };
+}
+
+catalogue! {
+    SESSIONS_ACTIVE = "tandem_sessions_active", Gauge, Count, ["transport", "dialect"], "Sessions open now.";
+    SESSIONS_TOTAL = "tandem_sessions_total", Counter, Count, ["transport", "dialect"], "Sessions that were opened.";
+    SESSIONS_ENDED = "tandem_sessions_ended_total", Counter, Count, ["transport", "code"], "Sessions that ended, by closing code.";
+    JOINS = "tandem_joins_total", Counter, Count, ["result"], "JOINs, by result: ok, or the error code.";
+    MESSAGES_IN = "tandem_messages_in_total", Counter, Count, ["type"], "Messages that clients sent, by type.";
+    MESSAGES_REFUSED = "tandem_messages_refused_total", Counter, Count, ["code"], "Messages that were answered with ERROR, by code.";
+    COMMITS = "tandem_commits_total", Counter, Count, [], "Commits that the log took.";
+    COMMIT_EVENTS = "tandem_commit_events_total", Counter, Count, [], "Events in those commits.";
+    COMMIT_CONFLICTS = "tandem_commit_conflicts_total", Counter, Count, [], "Commits that were decided again, because another node was faster.";
+    COMMIT_SECONDS = "tandem_commit_seconds", Histogram, Seconds, [], "Time from handing a commit to the log to its answer.";
+    DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, notice, state, tick.";
+    TICKS_RELAYED = "tandem_ticks_relayed_total", Counter, Count, [], "Position reports handed on to members.";
+    TICKS_COALESCED = "tandem_ticks_coalesced_total", Counter, Count, [], "Position reports that replaced one which still waited.";
+    OUTBOX_OVERFLOWS = "tandem_outbox_overflows_total", Counter, Count, [], "Sessions ended because they did not read.";
+    RATE_PAUSES = "tandem_rate_pauses_total", Counter, Count, ["class"], "Times that a session's reads paused for its rate, by class: message, compact.";
+    PIN_THROTTLES = "tandem_pin_throttles_total", Counter, Count, [], "JOINs refused unread, because of too many wrong PINs.";
+    ROOMS = "tandem_rooms", Gauge, Count, [], "Live rooms on this node.";
+    MEMBERS = "tandem_members", Gauge, Count, ["state"], "Members of those rooms, by state: live, grace.";
+    HANDSHAKE_FAILURES = "tandem_handshake_failures_total", Counter, Count, ["transport", "reason"], "Connections that never became a session.";
+    WEBTRANSPORT_REFUSALS = "tandem_webtransport_refusals_total", Counter, Count, ["reason"], "WebTransport requests that were refused.";
+    CERTIFICATE_RELOADS = "tandem_certificate_reloads_total", Counter, Count, ["result"], "Certificates taken into use while running (ok), or found unusable (failed).";
+    APPEND_SECONDS = "tandem_repository_append_seconds", Histogram, Seconds, [], "Time of one batch into the database.";
+    APPEND_FAILURES = "tandem_repository_append_failures_total", Counter, Count, [], "Batches that the database refused or did not answer.";
+    EVENTS_PRUNED = "tandem_events_pruned_total", Counter, Count, [], "Audit events deleted for their age.";
+    HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
+}
+
+/// Tells the installed recorder what the numbers mean.
+pub(super) fn describe() {
+    for metric in CATALOGUE {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.unit, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.unit, metric.help),
+            Kind::Histogram => describe_histogram!(metric.name, metric.unit, metric.help),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut seen = HashSet::new();
+        for metric in CATALOGUE {
+            assert!(seen.insert(metric.name), "{} twice", metric.name);
+            assert!(metric.name.starts_with("tandem_"), "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Histogram, metric.name.ends_with("_seconds"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_its_meaning() {
+        let (recorder, metrics) = Metrics::recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            metrics::counter!(names::JOINS, "result" => "ok").increment(2);
+            metrics::histogram!(names::COMMIT_SECONDS).record(0.003);
+        });
+        let text = metrics.render();
+        assert!(text.contains("# HELP tandem_joins_total JOINs, by result"), "{text}");
+        assert!(text.contains("tandem_joins_total{result=\"ok\"} 2"), "{text}");
+        assert!(text.contains("tandem_commit_seconds_bucket{le=\"0.005\"} 1"), "{text}");
+        assert!(metrics.values().contains(&("tandem_joins_total{result=\"ok\"}".to_owned(), 2.0)));
+    }
+}

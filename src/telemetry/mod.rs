@@ -1,0 +1,89 @@
+//! What the operator sees: log lines and metrics.
+
+mod catalogue;
+mod logging;
+
+use std::time::Duration;
+
+pub use catalogue::{CATALOGUE, Kind, Metric, names};
+pub use logging::{LogFormat, LoggingError, init_logging, parse_filter};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// Histograms are folded at this interval, so that they don't grow between two scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Buckets of durations, s: from a group commit on a fast disk to a stalled one.
+const SECONDS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Reads what was recorded.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Makes the process's recorder, once; later calls give the same one.
+    pub fn install() -> Result<Self, MetricsError> {
+        static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
+        let mut installed = INSTALLED.lock();
+        if let Some(installed) = &*installed {
+            return Ok(installed.clone());
+        }
+        let (recorder, handle) = Self::recorder()?;
+        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Taken)?;
+        catalogue::describe();
+        *installed = Some(handle.clone());
+        Ok(handle)
+    }
+
+    /// A recorder that is not the process's, for tests (`metrics::with_local_recorder`).
+    pub fn recorder() -> Result<(PrometheusRecorder, Self), MetricsError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+            .map_err(|error| MetricsError::Build(error.to_string()))?
+            .build_recorder();
+        let handle = Self(recorder.handle());
+        Ok((recorder, handle))
+    }
+
+    /// Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// The same numbers as `(series, value)`, for people who read JSON.
+    pub fn values(&self) -> Vec<(String, f64)> {
+        let number = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        };
+        self.render().lines().filter(|line| !line.starts_with('#')).filter_map(number).collect()
+    }
+
+    /// Folds histograms until stopped.
+    pub async fn upkeep(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.0.run_upkeep();
+        }
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// Metrics can't be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The exporter refused its settings.
+    #[error("metrics: {0}")]
+    Build(String),
+    /// Somebody else's recorder is installed.
+    #[error("metrics: another recorder is installed")]
+    Taken,
+}
