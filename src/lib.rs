@@ -1,7 +1,10 @@
 //! tandem
 
+pub mod app;
 pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod http;
 pub mod hub;
 pub mod log;
 pub mod protocol;

@@ -1,2 +1,83 @@
-//! bin
-fn main() {}
+//! `tandem`: options → run → exit code.
+
+use std::process::ExitCode;
+
+use tandem::app::App;
+use tandem::config::Config;
+use tandem::config::cli::{self, CliError, Command};
+use tandem::telemetry::{Metrics, init_logging};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let outcome = match cli::from_process() {
+        Ok(Command::Serve(config)) => serve(*config),
+        Ok(Command::CheckConfig(config)) => {
+            print!("{config}");
+            Ok(())
+        }
+        Ok(Command::Health(url)) => tandem::http::probe::ask(&url).map_err(anyhow::Error::msg),
+        // `--help` and `--version` come this way too.
+        Err(CliError::Usage(usage)) => usage.exit(),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tandem: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(config: Config) -> anyhow::Result<()> {
+    init_logging(&config.log_level, config.log_format)?;
+    for name in &config.unknown {
+        tracing::warn!(name, "not a setting of tandem");
+    }
+    if !config.rate_limits {
+        tracing::warn!("RATE_LIMITS=off: anybody may flood this server");
+    }
+    let metrics = Metrics::install()?;
+    let app = App::build(config, metrics).await?;
+    announce(&app);
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stopping = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let running = app.run(stopping);
+    // A second signal ends at once: the first handler is used up by then.
+    let (mut again, mut and_again) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let impatient = async {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = again.recv() => {}
+                _ = and_again.recv() => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = running => Ok(()),
+        () = impatient => anyhow::bail!("stopped at once, at the second signal"),
+    }
+}
+
+/// Where to go: on the terminal, for people.
+fn announce(app: &App) {
+    if let Some(address) = app.plain_address() {
+        let host = if address.ip().is_loopback() || address.ip().is_unspecified() {
+            "localhost".into()
+        } else {
+            address.ip().to_string()
+        };
+        println!("tandem is serving. Open http://{host}:{} in two browsers.", address.port());
+    }
+    if let Some(address) = app.secure_address() {
+        println!("WebTransport and HTTPS are on {address} (UDP and TCP).");
+    }
+}

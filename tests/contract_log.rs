@@ -1,5 +1,7 @@
 //! What every log promises ([`tandem::log`]), on every log there is.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/commits.rs"]
 mod commits;
 #[path = "support/log_backends.rs"]

@@ -1,5 +1,7 @@
 //! What every repository promises ([`tandem::repository`]), on every repository there is.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/commits.rs"]
 mod commits;
 #[path = "support/repository_backends.rs"]

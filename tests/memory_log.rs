@@ -1,5 +1,7 @@
 //! The memory log's own promises: durable before `Committed`, what a failing repository means, and its faults.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/commits.rs"]
 mod commits;
 

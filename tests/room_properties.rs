@@ -1,5 +1,7 @@
 //! What holds of a room after every step of every script.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[expect(unreachable_pub, reason = "the fuzz target takes the same file in")]
 #[path = "support/room_script.rs"]
 mod room_script;

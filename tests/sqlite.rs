@@ -1,5 +1,7 @@
 //! What only a file can do: be in use, be somebody else's, be damaged.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/commits.rs"]
 mod commits;
 

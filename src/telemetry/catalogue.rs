@@ -62,7 +62,12 @@ catalogue! {
     ROOMS = "tandem_rooms", Gauge, Count, [], "Live rooms on this node.";
     MEMBERS = "tandem_members", Gauge, Count, ["state"], "Members of those rooms, by state: live, grace.";
     HANDSHAKE_FAILURES = "tandem_handshake_failures_total", Counter, Count, ["transport", "reason"], "Connections that never became a session.";
-    WEBTRANSPORT_REFUSALS = "tandem_webtransport_refusals_total", Counter, Count, ["reason"], "WebTransport requests that were refused.";
+    QUIC_HANDSHAKES = "tandem_quic_handshakes_total", Counter, Count, ["outcome"], "QUIC handshakes; every outcome but ok is a failure.";
+    QUIC_HANDSHAKES_PENDING = "tandem_quic_handshakes_pending", Gauge, Count, [], "QUIC handshakes under way.";
+    QUIC_CONNECTIONS = "tandem_quic_connections", Gauge, Count, [], "QUIC connections open, with and without a session.";
+    WEBTRANSPORT_REQUESTS = "tandem_webtransport_requests_total", Counter, Count, ["outcome"], "WebTransport requests; every outcome but ok is a refusal.";
+    WEBTRANSPORT_STREAMS_REFUSED = "tandem_webtransport_streams_refused_total", Counter, Count, ["reason"], "Streams of WebTransport clients that were reset.";
+    DATAGRAMS_DROPPED = "tandem_datagrams_dropped_total", Counter, Count, ["direction", "reason"], "Datagrams not passed on.";
     CERTIFICATE_RELOADS = "tandem_certificate_reloads_total", Counter, Count, ["result"], "Certificates taken into use while running (ok), or found unusable (failed).";
     APPEND_SECONDS = "tandem_repository_append_seconds", Histogram, Seconds, [], "Time of one batch into the database.";
     APPEND_FAILURES = "tandem_repository_append_failures_total", Counter, Count, [], "Batches that the database refused or did not answer.";

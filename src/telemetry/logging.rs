@@ -28,7 +28,7 @@ pub enum LoggingError {
 /// Reads `LOG_LEVEL`: a level, or a list such as `info,tandem::hub=debug`.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
     // A word that is no level would be taken for the name of a module, and silence everything else.
-    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let is_level = |word: &str| !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok();
     if let Some(word) = text.split(',').map(str::trim).find(|word| !word.contains(['=', '[']) && !is_level(word)) {
         return Err(LoggingError::Filter(format!("{word:?} is not one of error, warn, info, debug, trace, off")));
     }

@@ -3,13 +3,13 @@
 mod catalogue;
 mod logging;
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use catalogue::{CATALOGUE, Kind, Metric, names};
 pub use logging::{LogFormat, LoggingError, init_logging, parse_filter};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// Histograms are folded at this interval, so that they don't grow between two scrapes.
@@ -26,16 +26,16 @@ pub struct Metrics(PrometheusHandle);
 impl Metrics {
     /// Makes the process's recorder, once; later calls give the same one.
     pub fn install() -> Result<Self, MetricsError> {
-        static INSTALLED: OnceLock<Metrics> = OnceLock::new();
-        if let Some(installed) = INSTALLED.get() {
+        static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
+        let mut installed = INSTALLED.lock();
+        if let Some(installed) = &*installed {
             return Ok(installed.clone());
         }
         let (recorder, handle) = Self::recorder()?;
-        if metrics::set_global_recorder(recorder).is_err() {
-            return INSTALLED.get().cloned().ok_or(MetricsError::Taken);
-        }
+        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Taken)?;
         catalogue::describe();
-        Ok(INSTALLED.get_or_init(|| handle).clone())
+        *installed = Some(handle.clone());
+        Ok(handle)
     }
 
     /// A recorder that is not the process's, for tests (`metrics::with_local_recorder`).

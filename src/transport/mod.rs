@@ -14,8 +14,14 @@ use std::time::Duration;
 
 use crate::session::transport::Transport;
 
+pub mod caps;
+pub mod memory;
 pub mod origin;
+pub mod proxies;
 pub mod quic;
+pub mod tcp;
+pub mod tls;
+pub mod websocket;
 pub mod webtransport;
 
 /// What transports ask of the application. Cloned per connection, so it is a handle.
@@ -47,19 +53,3 @@ pub enum Refused {
 /// Request extension: this request came in over a public listener, where `/status` and `/metrics` are refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Public;
-
-/// Names of what the transports count.
-pub mod metric {
-    /// QUIC handshakes by `outcome`; everything but `ok` is a failure.
-    pub const QUIC_HANDSHAKES: &str = "tandem_quic_handshakes_total";
-    /// QUIC handshakes under way.
-    pub const QUIC_HANDSHAKES_PENDING: &str = "tandem_quic_handshakes_pending";
-    /// QUIC connections open.
-    pub const QUIC_CONNECTIONS: &str = "tandem_quic_connections";
-    /// WebTransport CONNECT requests by `outcome`.
-    pub const WEBTRANSPORT_REQUESTS: &str = "tandem_webtransport_requests_total";
-    /// Streams of WebTransport clients that were reset, by `reason`.
-    pub const WEBTRANSPORT_STREAMS_REFUSED: &str = "tandem_webtransport_streams_refused_total";
-    /// Datagrams not passed on, by `direction` and `reason`.
-    pub const DATAGRAMS_DROPPED: &str = "tandem_datagrams_dropped_total";
-}

@@ -11,6 +11,8 @@
  * @property {string|null} [crossOrigin]  for that; left alone when absent: asking for CORS breaks hosts that have none
  */
 import { RateController } from './drift.js';
+import { Emitter } from './emitter.js';
+import { JumpLimiter } from './jumps.js';
 import { DriftMeter } from './meter.js';
 import { NativeControls } from './native-controls.js';
 import { Player } from './player.js';
@@ -24,21 +26,14 @@ const LOOK_PAUSED_MS = 250;
 const LOOK_HIDDEN_MS = 1000;
 const LOOK_MEASURING_MS = 25;
 
-/** Beyond this, playing faster is no way to catch up. */
-const JUMP_ABOVE_MS = 600;
-/** Right after a start there is nobody to startle yet: a jump gets a late joiner into step sooner. */
-const JUMP_ABOVE_AFTER_START_MS = 200;
-const ACQUIRING_MS = 2500;
-const JUMP_COOLDOWN_MS = 2000;
-const JUMP_COOLDOWN_CAP_MS = 30_000;
-const JUMPS_CALM_AFTER_MS = 15_000;
-
 /** For so long after a start readings mean nothing. */
 const START_SETTLES_MS = 120;
 /** A start this much behind is left to the rate; more is worth a seek ahead. */
 const START_BEHIND_MS = 120;
 /** A player that stands this little ahead waits for the room instead of seeking back. */
 const WAIT_AHEAD_MS = 1500;
+/** Standing this close to where a pause or a start wants it, it is not worth a seek: a quarter of a frame. */
+const SAME_PLACE_S = 0.01;
 /** After so many seeks ahead that all came too late, it starts where it is. */
 const MOST_START_TRIES = 3;
 
@@ -63,8 +58,8 @@ export class VideoSync {
   #vector;
   #controller = new RateController();
   #stats = new SyncStats();
-  /** @type {Map<string, Set<(detail: any) => void>>} */
-  #listeners = new Map();
+  #jumps = new JumpLimiter();
+  #emitter = new Emitter();
   /** @type {(() => void)[]} */
   #undo = [];
 
@@ -72,12 +67,8 @@ export class VideoSync {
   #placed = false;
   /** @type {number|null} where a pause has put the element */
   #heldAt = null;
-  #startedAt = -Infinity;
   #startLearned = true;
   #startTries = 0;
-  #noJumpBefore = -Infinity;
-  #lastJumpAt = -Infinity;
-  #jumps = 0;
   /** @type {number|null} id of the gate that was answered */
   #readyFor = null;
   /** @type {any} */
@@ -99,7 +90,7 @@ export class VideoSync {
     this.#video = video;
     this.#env = room.env;
     this.#vector = new FollowedVector(room.playback);
-    this.#player = new Player(video, room.env, (type, detail) => this.#emit(type, detail));
+    this.#player = new Player(video, room.env, (type, detail) => this.#emitter.emit(type, detail));
     this.#meter = new DriftMeter(video, room.env, (local) => this.#vector.positionAt(room.clock.roomTime(local)));
     this.#source = new SourceLoader(room, video, options);
     this.#controls = new NativeControls(room, video, {
@@ -110,7 +101,7 @@ export class VideoSync {
       holdStill: () => this.#pause(),
       look: () => this.#look(),
       follow: () => this.#follow(),
-      denied: (detail) => this.#emit('denied', detail),
+      denied: (detail) => this.#emitter.emit('denied', detail),
     });
     this.#reporter = new Reporter(room, () => this.#reading());
     this.#listen();
@@ -137,9 +128,7 @@ export class VideoSync {
    * @returns {() => void} stops it
    */
   on(type, fn) {
-    const set = this.#listeners.get(type) ?? new Set();
-    this.#listeners.set(type, set.add(fn));
-    return () => set.delete(fn);
+    return this.#emitter.on(type, fn);
   }
 
   /** After `autoplay-blocked`, from a click: plays, with the sound that the page wants. */
@@ -181,7 +170,7 @@ export class VideoSync {
     }
     onVideo('waiting', () => this.#meter.clear());
     onVideo('emptied', () => this.#onNewSource());
-    onVideo('error', () => this.#emit('media-error', { message: this.#video.error?.message ?? 'the media did not load' }));
+    onVideo('error', () => this.#emitter.emit('media-error', { message: this.#video.error?.message ?? 'the media did not load' }));
     this.#undo.push(this.#env.onPage('visibilitychange', () => this.#look()));
   }
 
@@ -203,7 +192,7 @@ export class VideoSync {
   #follow() {
     this.#meter.clear();
     this.#controller.reset();
-    this.#noJumpBefore = -Infinity;
+    this.#jumps.forgive();
     this.#heldAt = null;
     this.#look();
   }
@@ -263,7 +252,7 @@ export class VideoSync {
     }
     if (this.#heldAt !== target) {
       this.#heldAt = target;
-      if (Math.abs(video.currentTime - target) > 0.01) this.#seekTo(target);
+      if (Math.abs(video.currentTime - target) > SAME_PLACE_S) this.#seekTo(target);
     }
     this.#player.noticeSeekEnd();
     this.#placed = true;
@@ -330,7 +319,7 @@ export class VideoSync {
     const wait = Math.max(this.#vector.reaches(here), at) - now - lead;
     const late = wait < -START_BEHIND_MS && this.#startTries < MOST_START_TRIES;
     const early = wait > Math.max(WAIT_AHEAD_MS, at - now - lead + 50);
-    if (here < position - 0.01 || late || early) return this.#seekAhead(now);
+    if (here < position - SAME_PLACE_S * 2 || late || early) return this.#seekAhead(now);
 
     this.#placed = true;
     this.#setMode('waiting');
@@ -352,7 +341,7 @@ export class VideoSync {
 
   #begin() {
     this.#setRate(this.#vector.current.rate);
-    this.#startedAt = this.#env.now();
+    this.#jumps.noteStart(this.#env.now());
     this.#startLearned = this.#env.hidden();
     this.#startTries = 0;
     this.#meter.clear(START_SETTLES_MS);
@@ -375,10 +364,9 @@ export class VideoSync {
     if (reading === null) return LOOK_MEASURING_MS;
     const { drift, noise } = reading;
 
-    const local = this.#env.now();
     this.#setDrift(drift);
     this.#learnStart(drift);
-    if (this.#mayJump(drift, local)) return this.#jump(local);
+    if (this.#jumps.allows(drift, this.#env.now())) return this.#jump();
 
     const interval = this.#env.hidden() ? LOOK_HIDDEN_MS : LOOK_MS;
     const base = this.#vector.rateAt(now);
@@ -398,24 +386,11 @@ export class VideoSync {
   }
 
   /**
-   * @param {number} drift
-   * @param {number} local
-   */
-  #mayJump(drift, local) {
-    const acquiring = local - this.#startedAt < ACQUIRING_MS && this.#jumps < 2;
-    const size = Math.abs(drift);
-    return size > (acquiring ? JUMP_ABOVE_AFTER_START_MS : JUMP_ABOVE_MS) && local >= this.#noJumpBefore;
-  }
-
-  /**
-   * Stop, and let `#start` find the way back in. A device that can't keep up gets ever longer pauses between jumps.
-   * @param {number} local
+   * Stop, and let `#start` find the way back in.
    * @returns {number|void}
    */
-  #jump(local) {
-    this.#jumps = local - this.#lastJumpAt < JUMPS_CALM_AFTER_MS ? this.#jumps + 1 : 1;
-    this.#lastJumpAt = local;
-    this.#noJumpBefore = local + Math.min(JUMP_COOLDOWN_CAP_MS, JUMP_COOLDOWN_MS * 2 ** (this.#jumps - 1));
+  #jump() {
+    this.#jumps.noteJump(this.#env.now());
     this.#startTries = 0;
     this.#stats.jumps += 1;
     this.#pause();
@@ -459,7 +434,7 @@ export class VideoSync {
   /** @param {number} drift */
   #setDrift(drift) {
     this.drift = drift;
-    this.#emit('drift', { drift, mode: this.mode, rate: this.#player.rate });
+    this.#emitter.emit('drift', { drift, mode: this.mode, rate: this.#player.rate });
   }
 
   /** @param {Mode} mode */
@@ -467,14 +442,6 @@ export class VideoSync {
     if (this.mode === mode) return;
     this.mode = mode;
     if (mode === 'waiting' || mode === 'seek') this.drift = null;
-    this.#emit('mode', mode);
-  }
-
-  /**
-   * @param {string} type
-   * @param {any} detail
-   */
-  #emit(type, detail) {
-    for (const fn of this.#listeners.get(type) ?? []) fn(detail);
+    this.#emitter.emit('mode', mode);
   }
 }

@@ -47,9 +47,11 @@ test('clocks that part by 50 ppm are followed', () => {
   for (let i = 0; i < 300; i++) {
     at += 1000;
     offset += 0.05;
-    exchange(estimator, at, offset, 5, 5);
+    // A lucky exchange now and then is no reason to hold on to what it said a quarter of a minute ago.
+    const delay = i % 15 === 0 ? 4.9 : 5;
+    exchange(estimator, at, offset, delay, delay);
+    if (i > 15) assert.ok(Math.abs(estimator.offsetAt(at) - offset) < 0.3, `${estimator.offsetAt(at) - offset} ms behind`);
   }
-  assert.ok(Math.abs(estimator.offsetAt(at) - offset) < 0.3, `${estimator.offsetAt(at) - offset} ms behind`);
 });
 
 test('once synced the offset glides by at most 5 ms a second', () => {

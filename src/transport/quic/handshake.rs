@@ -7,7 +7,7 @@ use quinn::ConnectionError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::QuicOptions;
-use crate::transport::metric;
+use crate::telemetry::names;
 
 /// Decides about first packets.
 pub(super) struct Screen {
@@ -32,7 +32,7 @@ impl Screen {
             let _ = incoming.retry();
             return None;
         }
-        metrics::gauge!(metric::QUIC_HANDSHAKES_PENDING).increment(1.0);
+        metrics::gauge!(names::QUIC_HANDSHAKES_PENDING).increment(1.0);
         Some(Admitted { incoming, place: Place { _permit: place }, limit: self.options.handshake })
     }
 
@@ -114,7 +114,7 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        metrics::gauge!(metric::QUIC_HANDSHAKES_PENDING).decrement(1.0);
+        metrics::gauge!(names::QUIC_HANDSHAKES_PENDING).decrement(1.0);
     }
 }
 
@@ -125,7 +125,7 @@ fn failed(error: &ConnectionError) {
 }
 
 fn count(outcome: &'static str) {
-    metrics::counter!(metric::QUIC_HANDSHAKES, "outcome" => outcome).increment(1);
+    metrics::counter!(names::QUIC_HANDSHAKES, "outcome" => outcome).increment(1);
 }
 
 /// A closed list, so that an operator can tell a bad certificate from a port scan.

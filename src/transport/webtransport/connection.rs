@@ -21,8 +21,9 @@ use super::adapter::{self, BidiStream};
 use super::request::Requests;
 use super::slot::{ControlRecv, Slot};
 use super::{Server, codes, varint};
+use crate::telemetry::names;
+use crate::transport::Accept;
 use crate::transport::quic::Handshake;
-use crate::transport::{Accept, metric};
 
 type Http = h3::server::Connection<adapter::Connection, Bytes>;
 
@@ -189,13 +190,13 @@ struct OpenConnection;
 
 impl OpenConnection {
     fn count() -> Self {
-        metrics::gauge!(metric::QUIC_CONNECTIONS).increment(1.0);
+        metrics::gauge!(names::QUIC_CONNECTIONS).increment(1.0);
         Self
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        metrics::gauge!(metric::QUIC_CONNECTIONS).decrement(1.0);
+        metrics::gauge!(names::QUIC_CONNECTIONS).decrement(1.0);
     }
 }

@@ -13,7 +13,7 @@ use super::slot::ControlRecv;
 use super::varint;
 use crate::domain::CloseCode;
 use crate::session::transport::{Frame, Inbound, TransportError};
-use crate::transport::metric;
+use crate::telemetry::names;
 
 /// The longest compact message.
 const MAX_DATAGRAM: usize = 1000;
@@ -74,7 +74,7 @@ impl WebTransportInbound {
             Some(id) if id == self.quarter_id => "too_big",
             _ => "unknown_session",
         };
-        metrics::counter!(metric::DATAGRAMS_DROPPED, "direction" => "in", "reason" => reason).increment(1);
+        metrics::counter!(names::DATAGRAMS_DROPPED, "direction" => "in", "reason" => reason).increment(1);
         None
     }
 }

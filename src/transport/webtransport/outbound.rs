@@ -13,7 +13,7 @@ use super::inbound::ended;
 use super::{capsule, codes};
 use crate::domain::CloseCode;
 use crate::session::transport::{Outbound, Outgoing, TransportError};
-use crate::transport::metric;
+use crate::telemetry::names;
 
 /// Messages up to this size are gathered into one buffer; longer ones are shared with the other receivers as they are.
 const GATHERED: usize = 2048;
@@ -111,7 +111,7 @@ impl WebTransportOutbound {
             Err(quinn::SendDatagramError::TooLarge) => "too_big",
             Err(quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled) => "unsupported",
         };
-        metrics::counter!(metric::DATAGRAMS_DROPPED, "direction" => "out", "reason" => reason).increment(1);
+        metrics::counter!(names::DATAGRAMS_DROPPED, "direction" => "out", "reason" => reason).increment(1);
         Ok(())
     }
 

@@ -19,7 +19,8 @@ use super::protocol::{self, Protocol};
 use super::session::{Parts, WebTransportSession};
 use super::slot::{Control, Slot};
 use super::{PATH, Server, codes, http};
-use crate::transport::{Accept, Refused, metric};
+use crate::telemetry::names;
+use crate::transport::{Accept, Refused};
 
 /// Time for a request's header fields.
 const FIELDS: Duration = Duration::from_secs(10);
@@ -206,7 +207,7 @@ fn response(status: StatusCode, fields: HeaderMap) -> Response<()> {
 }
 
 fn count(outcome: &'static str) {
-    metrics::counter!(metric::WEBTRANSPORT_REQUESTS, "outcome" => outcome).increment(1);
+    metrics::counter!(names::WEBTRANSPORT_REQUESTS, "outcome" => outcome).increment(1);
 }
 
 /// A session's connection ends with it, however the session's task does.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::codes;
 use crate::domain::CloseCode;
-use crate::transport::metric;
+use crate::telemetry::names;
 
 /// Streams kept for a session that isn't open yet.
 const MAX_WAITING: usize = 2;
@@ -122,7 +122,7 @@ impl State {
 
     fn strike(&mut self, reason: &'static str) {
         self.strikes += 1;
-        metrics::counter!(metric::WEBTRANSPORT_STREAMS_REFUSED, "reason" => reason).increment(1);
+        metrics::counter!(names::WEBTRANSPORT_STREAMS_REFUSED, "reason" => reason).increment(1);
     }
 }
 

@@ -1,0 +1,452 @@
+//! The composition root: the only file that names concrete adapters.
+//!
+//! [`App::build`] opens everything that can fail (database, ports, certificates) and answers with one typed error;
+//! [`App::run`] serves until told to stop, then lets every session go in order:
+//!
+//! 1. nobody is admitted or joins; every member hears `RECONNECT`;
+//! 2. sessions end with GOING_AWAY; their memberships stay for whoever comes back;
+//! 3. what was accepted is committed;
+//! 4. the database is closed.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rustls::server::ResolvesServerCert;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::domain::{Head, ResumeToken, RoomId, RoomTime, ShortId, UserId};
+use crate::http::{self, Backend, Http, PublicAddress, Status, Unavailable};
+use crate::hub::{Hub, HubParts};
+use crate::log::memory::MemoryLog;
+use crate::protocol::Rules;
+use crate::repository::sqlite::SqliteRepository;
+use crate::repository::{EventRow, Repository, RepositoryError};
+use crate::session::transport::Transport;
+use crate::session::{self, Admission, Full, Permit, Services, SessionCounts};
+use crate::telemetry::{Metrics, names};
+use crate::transport::caps::Caps;
+use crate::transport::quic::{QuicListener, QuicOptions};
+use crate::transport::tcp::{self, Edge, Timeouts};
+use crate::transport::tls::{self, CertStore};
+use crate::transport::websocket::{Door, WebSocketTransport};
+use crate::transport::{Accept, Refused, quic, webtransport};
+
+/// What sessions get to read RECONNECT before they are closed.
+const FAREWELL: Duration = Duration::from_millis(250);
+/// RECONNECT spreads the members' return over this time.
+const RETURN_SPREAD: Duration = Duration::from_millis(1500);
+/// Sessions that have not ended by then are dropped.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often old audit events are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// How often gauges are set.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+/// Body limit of HTTP requests: nothing here takes a large one.
+const BODY_BYTES: usize = 64 * 1024;
+
+/// Why the server doesn't start: one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting that this build can't serve.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The database.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// A TCP port.
+    #[error(transparent)]
+    Tcp(#[from] tcp::BindError),
+    /// The UDP port.
+    #[error("QUIC_PORT: {0}")]
+    Quic(#[from] quic::BindError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+/// A server whose ports are bound.
+pub struct App {
+    parts: Parts,
+    plain: TcpListener,
+    secure: Option<Secure>,
+    hub: Hub,
+    log: MemoryLog,
+    repository: Arc<dyn Repository>,
+    certificates: Arc<CertStore>,
+    services: Services,
+    admission: Admission,
+    metrics: Metrics,
+}
+
+struct Parts {
+    config: Config,
+    clock: Clock,
+    started: RoomTime,
+    /// Connections and sessions.
+    sessions: TaskTracker,
+    /// Everything else.
+    tasks: TaskTracker,
+    /// No new connections or sessions.
+    draining: CancellationToken,
+    /// The end of background tasks.
+    stop: CancellationToken,
+}
+
+/// What listens on `QUIC_PORT`, UDP and TCP.
+struct Secure {
+    quic: QuicListener,
+    tcp: TcpListener,
+}
+
+impl App {
+    /// Opens the database, brings rooms back, binds the ports.
+    pub async fn build(config: Config, metrics: Metrics) -> Result<Self, StartError> {
+        refuse_what_is_not_here(&config)?;
+        let clock = Clock::start();
+        let certificates = CertStore::open(config.certificate.clone(), clock.now())?;
+        let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(&config.data_dir).await?);
+        let snapshots = repository.live_rooms().await?;
+
+        let plain = tcp::bind("PORT", SocketAddr::new(config.host, config.port)).await?;
+        let secure = match config.quic_port {
+            Some(port) => Some(bind_secure(config.host, port, Arc::clone(&certificates) as _).await?),
+            None => None,
+        };
+
+        let parts = Parts {
+            started: clock.now(),
+            clock,
+            sessions: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            config,
+        };
+        let log = MemoryLog::new(Some(Arc::clone(&repository)), snapshots.clone(), &parts.tasks);
+        let limits = Arc::new(parts.config.limits.clone());
+        let hub = Hub::start(HubParts {
+            node: parts.config.node.clone(),
+            clock: parts.clock.clone(),
+            limits: Arc::clone(&limits),
+            rates: parts.config.rate_limits,
+            log: log.attach(parts.config.node.clone()),
+            tracker: parts.tasks.clone(),
+            stop: parts.stop.clone(),
+        });
+        let recovered = hub.recover(snapshots);
+        if recovered > 0 {
+            tracing::info!(rooms = recovered, "rooms are back; their members have the grace time to return");
+        }
+        let services = Services {
+            hub: hub.clone(),
+            rules: Arc::new(Rules { limits: (*limits).clone(), urls: parts.config.media.clone() }),
+            clock: parts.clock.clone(),
+            rates: parts.config.rate_limits,
+            stop: CancellationToken::new(),
+            counts: SessionCounts::default(),
+        };
+        let admission = Admission::new(&limits, parts.config.rate_limits);
+        Ok(Self { parts, plain, secure, hub, log, repository, certificates, services, admission, metrics })
+    }
+
+    /// Where plain HTTP and WebSocket listen.
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        self.plain.local_addr().ok()
+    }
+
+    /// Where QUIC (UDP) and HTTPS (TCP) listen.
+    pub fn secure_address(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().map(|secure| secure.quic.local_addr())
+    }
+
+    /// Serves until `stop` resolves, then drains.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { parts, plain, secure, hub, log, repository, certificates, services, admission, metrics } = self;
+        let reception = Reception { services: services.clone(), admission: admission.clone() };
+        let backend = Arc::new(Rooms {
+            hub: hub.clone(),
+            repository: Arc::clone(&repository),
+            clock: parts.clock.clone(),
+            counts: services.counts.clone(),
+            short_link: Duration::from_secs(parts.config.limits.short_link_hours * 3600),
+            database: repository_name(&parts.config),
+        });
+        let router = http::router(Http {
+            node: parts.config.node.clone(),
+            clock: parts.clock.clone(),
+            started: parts.started,
+            backend,
+            door: parts.door(reception.clone()),
+            metrics: metrics.clone(),
+            proxies: parts.config.trusted_proxies.clone(),
+            public: PublicAddress {
+                host: parts.config.public_host.clone(),
+                bound: parts.config.host,
+                quic_port: secure.as_ref().map(|secure| secure.quic.local_addr().port()),
+            },
+            hashes: {
+                let certificates = Arc::clone(&certificates);
+                Arc::new(move || certificates.hashes())
+            },
+            share_url: parts.config.share_url.clone(),
+            ice: parts.config.ice.clone(),
+            assets: http::demo::embedded(),
+        });
+        parts.listen(plain, secure, router, reception, &certificates);
+        parts.background(&hub, &repository, certificates, metrics);
+
+        stop.await;
+
+        tracing::info!(sessions = admission.count(), "stopping: sessions are told to reconnect");
+        parts.draining.cancel();
+        admission.close();
+        hub.drain(RETURN_SPREAD);
+        tokio::time::sleep(FAREWELL).await;
+        services.stop.cancel();
+        parts.sessions.close();
+        if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
+            tracing::warn!(left = parts.sessions.len(), "some connections did not end in time");
+        }
+        log.close().await;
+        parts.stop.cancel();
+        parts.tasks.close();
+        if tokio::time::timeout(DRAIN, parts.tasks.wait()).await.is_err() {
+            tracing::warn!(left = parts.tasks.len(), "some tasks did not end in time");
+        }
+        repository.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+impl Parts {
+    /// Where WebSocket connections come in.
+    fn door(&self, reception: Reception) -> Door {
+        let serve = move |transport: WebSocketTransport| -> BoxFuture<'static, ()> {
+            let reception = reception.clone();
+            Box::pin(async move {
+                match reception.admission.admit(transport.peer()) {
+                    Ok(permit) => reception.serve(transport, permit).await,
+                    // A browser can't read the status of a refused upgrade, but it can read a closing code.
+                    Err(full) => session::turn_away(transport, &full).await,
+                }
+            })
+        };
+        let config = &self.config;
+        let origins = config.allowed_origins.clone();
+        Door::new(origins, &config.limits, self.sessions.clone(), self.draining.clone(), Arc::new(serve))
+    }
+
+    fn listen(
+        &self,
+        plain: TcpListener,
+        secure: Option<Secure>,
+        router: axum::Router,
+        reception: Reception,
+        certificates: &Arc<CertStore>,
+    ) {
+        let edge = Edge {
+            router: router.clone(),
+            timeouts: Timeouts::default(),
+            tracker: self.sessions.clone(),
+            stop: self.draining.clone(),
+        };
+        let limits = &self.config.limits;
+        let total = usize::try_from(limits.sessions).unwrap_or(usize::MAX);
+        let of_address = usize::try_from(limits.address_sessions).unwrap_or(usize::MAX);
+        let caps = Caps::new(total, self.config.rate_limits.then_some(of_address));
+        self.sessions.spawn(edge.clone().serve_plain(plain, caps.clone()));
+        let Some(Secure { quic, tcp }) = secure else { return };
+        let port = quic.local_addr().port();
+        match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
+            Ok(tls) => drop(self.sessions.spawn(edge.serve_tls(tcp, caps, Arc::new(tls), port))),
+            Err(error) => tracing::error!(%error, "HTTPS is off"),
+        }
+        let server = webtransport::Server {
+            accept: reception,
+            origins: self.config.allowed_origins.clone(),
+            router,
+            message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+            body_bytes: BODY_BYTES,
+        };
+        webtransport::serve(quic, server, &self.sessions, self.draining.clone());
+    }
+
+    fn background(&self, hub: &Hub, repository: &Arc<dyn Repository>, certificates: Arc<CertStore>, metrics: Metrics) {
+        let stop = &self.stop;
+        self.tasks.spawn(certificates.watch(self.clock.clone(), stop.clone()));
+        self.tasks.spawn(metrics.upkeep(stop.clone()));
+        let age = Duration::from_secs(self.config.limits.event_age_days * 86_400);
+        let pruning = prune(Arc::clone(repository), self.clock.clone(), age);
+        self.tasks.spawn(stop.clone().run_until_cancelled_owned(pruning));
+        self.tasks.spawn(stop.clone().run_until_cancelled_owned(gauges(hub.clone())));
+    }
+}
+
+/// The cluster's adapters are not in this build.
+fn refuse_what_is_not_here(config: &Config) -> Result<(), StartError> {
+    if config.redis.is_some() {
+        return Err(StartError::Unsupported(
+            "REDIS_URL: this version serves one node from memory and SQLite; the Redis log comes with the cluster",
+        ));
+    }
+    if config.postgres.is_some() {
+        return Err(StartError::Unsupported(
+            "DATABASE_URL: this version keeps its data in SQLite (DATA_DIR); PostgreSQL comes with the cluster",
+        ));
+    }
+    Ok(())
+}
+
+/// UDP and TCP on the same number. With port 0 the system chooses the UDP port, and another is drawn when its TCP twin
+/// is taken.
+async fn bind_secure(host: IpAddr, port: u16, certificates: Arc<dyn ResolvesServerCert>) -> Result<Secure, StartError> {
+    const DRAWS: u32 = 20;
+    let mut draws = if port == 0 { DRAWS } else { 1 };
+    loop {
+        let quic = QuicListener::bind(SocketAddr::new(host, port), Arc::clone(&certificates), QuicOptions::default())?;
+        draws -= 1;
+        match tcp::bind("QUIC_PORT", quic.local_addr()).await {
+            Ok(tcp) => return Ok(Secure { quic, tcp }),
+            Err(error) if draws == 0 => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+}
+
+fn repository_name(config: &Config) -> String {
+    format!("sqlite {}", config.data_dir.display())
+}
+
+async fn prune(repository: Arc<dyn Repository>, clock: Clock, age: Duration) {
+    let mut every = tokio::time::interval(PRUNE_EVERY);
+    loop {
+        every.tick().await;
+        loop {
+            match repository.prune(clock.now() - age).await {
+                Ok(0) => break,
+                Ok(events) => {
+                    metrics::counter!(names::EVENTS_PRUNED).increment(events);
+                    tracing::info!(events, "old audit events are gone");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "pruning waits for the next hour");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn gauges(hub: Hub) {
+    let mut every = tokio::time::interval(GAUGES_EVERY);
+    loop {
+        every.tick().await;
+        let status = hub.status();
+        metrics::gauge!(names::ROOMS).set(status.rooms as f64);
+        metrics::gauge!(names::MEMBERS, "state" => "live").set(status.attached as f64);
+        metrics::gauge!(names::MEMBERS, "state" => "grace").set((status.members - status.attached) as f64);
+    }
+}
+
+/// Where sessions of every transport are received.
+#[derive(Clone)]
+struct Reception {
+    services: Services,
+    admission: Admission,
+}
+
+impl Accept for Reception {
+    type Permit = Permit;
+
+    fn admit(&self, peer: IpAddr) -> Result<Permit, Refused> {
+        self.admission.admit(peer).map_err(|full| match full {
+            Full::Draining => Refused::Draining,
+            Full::Node | Full::Address => Refused::Full { retry_after: Duration::from_secs(5) },
+        })
+    }
+
+    async fn serve<T: Transport + 'static>(&self, transport: T, permit: Permit) {
+        session::run(transport, &self.services).await;
+        drop(permit);
+    }
+}
+
+/// What HTTP asks.
+struct Rooms {
+    hub: Hub,
+    repository: Arc<dyn Repository>,
+    clock: Clock,
+    counts: SessionCounts,
+    short_link: Duration,
+    database: String,
+}
+
+fn unavailable(error: RepositoryError) -> Unavailable {
+    Unavailable(error.to_string())
+}
+
+impl Backend for Rooms {
+    fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>> {
+        Box::pin(async {
+            let database = self.repository.ping().await.map_err(|error| error.to_string());
+            // The memory log lives as long as the process and stores through the same database.
+            vec![("log", Ok(())), ("database", database)]
+        })
+    }
+
+    fn room_is_live<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        Box::pin(async { Ok(self.hub.has_room(room)) })
+    }
+
+    fn mint_short<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<ShortId, Unavailable>> {
+        let now = self.clock.now();
+        Box::pin(async move { self.repository.short_link(room, now, now + self.short_link).await.map_err(unavailable) })
+    }
+
+    fn resolve_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>> {
+        let now = self.clock.now();
+        Box::pin(
+            async move { self.repository.resolve_short(short, now, now + self.short_link).await.map_err(unavailable) },
+        )
+    }
+
+    fn authorize_member<'a>(
+        &'a self,
+        room: &'a RoomId,
+        user: &'a UserId,
+        token: &'a ResumeToken,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        Box::pin(async { Ok(self.hub.authorize(room, user, token)) })
+    }
+
+    fn events<'a>(
+        &'a self,
+        room: &'a RoomId,
+        after: Head,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<EventRow>, Unavailable>> {
+        Box::pin(async move { self.repository.events(room, after, limit).await.map_err(unavailable) })
+    }
+
+    fn status(&self) -> Status {
+        let hub = self.hub.status();
+        let mut details = serde_json::Map::new();
+        details.insert("log".into(), "memory".into());
+        details.insert("database".into(), self.database.clone().into());
+        details.insert("degradedRooms".into(), hub.degraded_rooms.into());
+        Status {
+            draining: self.hub.is_draining(),
+            sessions: self.counts.by_transport(),
+            rooms: hub.rooms as u64,
+            members: hub.members as u64,
+            details,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The command line: `tandem [serve] [--flags]`, `tandem check-config`, `tandem health [--url …]`.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+use clap::{Arg, ArgMatches, Command as Clap};
+
+use super::settings::{self, Setting};
+use super::{Config, ConfigError, Environment, Raw};
+use crate::http::probe::ProbeUrl;
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<Config>),
+    /// Print the resolved configuration.
+    CheckConfig(Box<Config>),
+    /// Ask a running server whether it lives.
+    Health(ProbeUrl),
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command line can't be read, or asked for help: `clap::Error::exit` prints it and ends.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// Reads the process's own command line and environment.
+pub fn from_process() -> Result<Command, CliError> {
+    parse(std::env::args_os(), &Environment::of_process())
+}
+
+/// Reads a command line (the program's name first) and an environment.
+pub fn parse(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    environment: &Environment,
+) -> Result<Command, CliError> {
+    let matches = clap().try_get_matches_from(arguments)?;
+    let (name, of_command) = matches.subcommand().unwrap_or(("serve", &matches));
+    // A flag may stand before or behind the command.
+    let flag = |setting: &Setting| {
+        let find = |matches: &ArgMatches| matches.get_one::<String>(setting.name).cloned();
+        find(of_command).or_else(|| find(&matches))
+    };
+    let raw = Raw::gather(&flag, environment)?;
+    if name == "health" {
+        let url = of_command.get_one::<String>("url").cloned();
+        return Ok(Command::Health(match url {
+            Some(url) => probe_url(&url)?,
+            None => own_health(&raw)?,
+        }));
+    }
+    let config = Box::new(Config::resolve(&raw, environment)?);
+    Ok(if name == "check-config" { Command::CheckConfig(config) } else { Command::Serve(config) })
+}
+
+/// Only HOST and PORT matter, so that a probe doesn't fail for anything else.
+fn own_health(raw: &Raw) -> Result<ProbeUrl, ConfigError> {
+    let host = raw.text("HOST").and_then(|host| host.parse::<IpAddr>().ok());
+    let host = match host {
+        Some(host) if host.is_unspecified() && host.is_ipv6() => "[::1]".to_owned(),
+        Some(IpAddr::V6(host)) => format!("[{host}]"),
+        Some(host) if !host.is_unspecified() => host.to_string(),
+        _ => "127.0.0.1".to_owned(),
+    };
+    probe_url(&format!("http://{host}:{}/health", raw.text("PORT").unwrap_or_default()))
+}
+
+fn probe_url(url: &str) -> Result<ProbeUrl, ConfigError> {
+    ProbeUrl::parse(url).map_err(|why| ConfigError::Wrong { name: "--url", value: url.to_owned(), why })
+}
+
+fn clap() -> Clap {
+    let flags = settings::all().into_iter().map(|setting| {
+        let default = if setting.default.is_empty() { "unset".to_owned() } else { setting.default.clone() };
+        Arg::new(setting.name)
+            .long(setting.flag())
+            .value_name("VALUE")
+            .help(format!("{} [{}, default: {default}]", setting.meaning, setting.name))
+            .help_heading(setting.group)
+            .allow_hyphen_values(true)
+            .hide_short_help(setting.group == "Limits")
+            .global(true)
+    });
+    let url = Arg::new("url").long("url").value_name("URL").help("what to ask, instead of /health on HOST and PORT");
+    Clap::new("tandem")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Keeps a group's video players in step")
+        .after_help("Each flag is also an environment variable; the flag wins. --help shows the limits too.")
+        .disable_help_subcommand(true)
+        .args(flags)
+        .subcommand(Clap::new("serve").about("run the server (what happens without a command, too)"))
+        .subcommand(Clap::new("check-config").about("print the resolved configuration, secrets hidden"))
+        .subcommand(Clap::new("health").about("exit 0 if a server answers on PORT, else 1").arg(url))
+}

@@ -1,0 +1,341 @@
+//! Settings: raw texts (`raw`), understood and checked once (`Config::resolve`), immutable from then on. The only place
+//! that reads the environment.
+
+pub mod cli;
+mod database;
+mod raw;
+pub mod settings;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+pub use database::{Postgres, Redis};
+pub use raw::{Environment, Raw, Source};
+
+use crate::domain::{HostPattern, Limits, NodeId, UrlPolicy};
+use crate::http::ShareUrl;
+use crate::http::ice::{self, IceServers, Turn};
+use crate::telemetry::{LogFormat, parse_filter};
+use crate::transport::origin::OriginPolicy;
+use crate::transport::proxies::TrustedProxies;
+use crate::transport::tls::CertSource;
+
+/// Everything that was configured.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `HOST`
+    pub host: IpAddr,
+    /// `PORT`
+    pub port: u16,
+    /// `QUIC_PORT`; `None`: off.
+    pub quic_port: Option<u16>,
+    /// `PUBLIC_HOST`
+    pub public_host: Option<String>,
+    /// `TRUSTED_PROXIES`
+    pub trusted_proxies: TrustedProxies,
+    /// `TLS_CERT_PATH` and `TLS_KEY_PATH`, or `CERTS_DIR` with the names that a certificate made here is good for.
+    pub certificate: CertSource,
+    /// `DATA_DIR`
+    pub data_dir: PathBuf,
+    /// `REDIS_*`
+    pub redis: Option<Redis>,
+    /// `DATABASE_URL`, `POSTGRES_*`
+    pub postgres: Option<Postgres>,
+    /// `ALLOWED_ORIGINS`
+    pub allowed_origins: OriginPolicy,
+    /// `ALLOWED_MEDIA_HOSTS`
+    pub media: UrlPolicy,
+    /// `RATE_LIMITS`
+    pub rate_limits: bool,
+    /// `SHARE_URL_TEMPLATE`
+    pub share_url: ShareUrl,
+    /// `ICE_URLS`, `TURN_*`
+    pub ice: IceServers,
+    /// `NODE_ID`
+    pub node: NodeId,
+    /// `LOG_LEVEL`
+    pub log_level: String,
+    /// `LOG_FORMAT`; `None`: as the terminal decides.
+    pub log_format: Option<LogFormat>,
+    /// Every limit.
+    pub limits: Limits,
+    /// `TANDEM_*` names in the environment that are no setting.
+    pub unknown: Vec<String>,
+    report: String,
+}
+
+/// Why a configuration is refused: one line that names the variable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// It can't be understood.
+    #[error("{name}={value}: {why}")]
+    Wrong {
+        /// The variable.
+        name: &'static str,
+        /// What it said; secrets are not repeated.
+        value: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// It isn't text.
+    #[error("{name}: not UTF-8")]
+    NotText {
+        /// The variable.
+        name: &'static str,
+    },
+    /// It must be there.
+    #[error("{name} is not set")]
+    Missing {
+        /// The variable.
+        name: &'static str,
+    },
+    /// One makes no sense without another.
+    #[error("{name} needs {other}: {why}")]
+    Needs {
+        /// The variable that is set.
+        name: &'static str,
+        /// What is missing.
+        other: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// Two contradict each other.
+    #[error("{name} and {other}: {why}")]
+    Contradiction {
+        /// One variable.
+        name: &'static str,
+        /// The other.
+        other: &'static str,
+        /// In which way.
+        why: &'static str,
+    },
+}
+
+impl Config {
+    /// Understands and checks everything; the first thing that is wrong is reported.
+    pub fn resolve(raw: &Raw, environment: &Environment) -> Result<Self, ConfigError> {
+        let host = raw.required("HOST", |text| {
+            if text == "localhost" {
+                Ok(IpAddr::V4(Ipv4Addr::LOCALHOST))
+            } else {
+                number(text, "an IP address to bind to")
+            }
+        })?;
+        let port = raw.required("PORT", |text| number(text, "a port (0-65535)"))?;
+        let quic_port = raw.required("QUIC_PORT", |text| match text {
+            "off" => Ok(None),
+            text => number(text, "a port (0-65535), nor off").map(Some),
+        })?;
+        if quic_port == Some(port) && port != 0 {
+            let why = "both listen on TCP, so their numbers must differ";
+            return Err(ConfigError::Contradiction { name: "PORT", other: "QUIC_PORT", why });
+        }
+        let public_host = raw.parsed("PUBLIC_HOST", host_name)?;
+        let machine = machine_name(environment);
+        let redis = database::redis(raw)?;
+        let postgres = database::postgres(raw)?;
+        if redis.is_some() && postgres.is_none() {
+            let why = "nodes that share a log must share the database too, or each would keep a history of its own; \
+                       set DATABASE_URL or POSTGRES_HOST";
+            return Err(ConfigError::Needs { name: "REDIS_URL or REDIS_HOST", other: "PostgreSQL", why });
+        }
+        let node = match raw.parsed("NODE_ID", |text| NodeId::parse(text).map_err(|invalid| invalid.message))? {
+            Some(node) => node,
+            None => made_node(machine.as_deref()).map_err(|why| ConfigError::Wrong {
+                name: "NODE_ID",
+                value: String::new(),
+                why,
+            })?,
+        };
+        let mut config = Self {
+            host,
+            port,
+            quic_port,
+            certificate: certificate(raw, host, public_host.as_deref(), machine.as_deref())?,
+            public_host,
+            trusted_proxies: raw.parsed("TRUSTED_PROXIES", TrustedProxies::parse)?.unwrap_or_default(),
+            data_dir: raw.required("DATA_DIR", |text| Ok(PathBuf::from(text)))?,
+            redis,
+            postgres,
+            allowed_origins: raw
+                .required("ALLOWED_ORIGINS", |list| OriginPolicy::parse(list).map_err(|error| error.to_string()))?,
+            media: UrlPolicy { hosts: raw.parsed("ALLOWED_MEDIA_HOSTS", media_hosts)?.unwrap_or_default() },
+            rate_limits: raw.required("RATE_LIMITS", |text| match text {
+                "on" => Ok(true),
+                "off" => Ok(false),
+                _ => Err("neither on nor off".to_owned()),
+            })?,
+            share_url: raw.required("SHARE_URL_TEMPLATE", ShareUrl::parse)?,
+            ice: ice_servers(raw)?,
+            node,
+            log_level: raw.required("LOG_LEVEL", |text| {
+                parse_filter(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+            })?,
+            log_format: raw.parsed("LOG_FORMAT", |text| match text {
+                "pretty" => Ok(LogFormat::Pretty),
+                "json" => Ok(LogFormat::Json),
+                _ => Err("neither pretty nor json".to_owned()),
+            })?,
+            limits: limits(raw)?,
+            unknown: environment.unknown(),
+            report: String::new(),
+        };
+        config.report = report(raw, &config.node);
+        Ok(config)
+    }
+
+    /// Every setting with its value and who set it, secrets hidden: what `tandem check-config` prints.
+    pub fn report(&self) -> &str {
+        &self.report
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.report)
+    }
+}
+
+fn number<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("not {what}"))
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    // One address or name, no port: the ports are QUIC_PORT's and the request's.
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    if bare.parse::<IpAddr>().is_ok() || name(text) {
+        Ok(bare.to_owned())
+    } else {
+        Err("not a host name, without scheme and port".to_owned())
+    }
+}
+
+fn media_hosts(text: &str) -> Result<Vec<HostPattern>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            HostPattern::parse(item).ok_or_else(|| format!("{item:?} is neither example.org nor *.example.org"))
+        })
+        .collect()
+}
+
+fn certificate(
+    raw: &Raw,
+    host: IpAddr,
+    public: Option<&str>,
+    machine: Option<&str>,
+) -> Result<CertSource, ConfigError> {
+    let why = "a certificate and its key go together";
+    match (raw.text("TLS_CERT_PATH"), raw.text("TLS_KEY_PATH")) {
+        (Some(cert), Some(key)) => Ok(CertSource::Files { cert: cert.into(), key: key.into() }),
+        (Some(_), None) => Err(ConfigError::Needs { name: "TLS_CERT_PATH", other: "TLS_KEY_PATH", why }),
+        (None, Some(_)) => Err(ConfigError::Needs { name: "TLS_KEY_PATH", other: "TLS_CERT_PATH", why }),
+        (None, None) => {
+            let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+            let bound = (!host.is_unspecified()).then(|| host.to_string());
+            for name in [machine.map(str::to_owned), bound, public.map(str::to_owned)].into_iter().flatten() {
+                if name.is_ascii() && !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            Ok(CertSource::SelfSigned { dir: raw.required("CERTS_DIR", |text| Ok(PathBuf::from(text)))?, names })
+        }
+    }
+}
+
+fn ice_servers(raw: &Raw) -> Result<IceServers, ConfigError> {
+    let open = raw.parsed("ICE_URLS", |text| ice::parse_urls(text, &["stun", "stuns"]))?.unwrap_or_default();
+    let urls = raw.parsed("TURN_URLS", |text| ice::parse_urls(text, &["turn", "turns"]))?;
+    let ttl = raw.required("TURN_TTL_SECS", |text| match number(text, "a number of seconds")? {
+        seconds @ 60..=604_800 => Ok(Duration::from_secs(seconds)),
+        _ => Err("not within 60-604800 s".to_owned()),
+    })?;
+    let turn = match (urls, raw.text("TURN_SECRET")) {
+        (Some(urls), Some(secret)) => Some(Turn { urls, secret: SecretString::from(secret), ttl }),
+        (Some(_), None) => {
+            let why = "credentials are made with the secret that the TURN servers know";
+            return Err(ConfigError::Needs { name: "TURN_URLS", other: "TURN_SECRET", why });
+        }
+        (None, Some(_)) => {
+            let why = "there are no servers for these credentials";
+            return Err(ConfigError::Needs { name: "TURN_SECRET", other: "TURN_URLS", why });
+        }
+        (None, None) => None,
+    };
+    Ok(IceServers { open, turn })
+}
+
+fn limits(raw: &Raw) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    for row in Limits::TABLE {
+        let (least, most) = row.range;
+        let value = raw.required(row.setting, |text| match number::<u64>(text, "a whole number")? {
+            value if (least..=most).contains(&value) => Ok(value),
+            _ => Err(format!("not within {least}-{most}")),
+        })?;
+        limits.set(row.setting, value).ok_or(ConfigError::Missing { name: row.setting })?;
+    }
+    let contradiction = |name, other, why| Err(ConfigError::Contradiction { name, other, why });
+    if limits.heartbeat_secs >= limits.idle_secs {
+        return contradiction(
+            "HEARTBEAT_SECS",
+            "IDLE_SECS",
+            "a session would count as idle before it is asked for a sign of life",
+        );
+    }
+    if limits.gate_quorum_ms > limits.gate_deadline_ms {
+        return contradiction("GATE_QUORUM_MS", "GATE_DEADLINE_MS", "the quorum would count only after the deadline");
+    }
+    if limits.message_bytes < limits.signal_bytes + 1024 {
+        return contradiction(
+            "MAX_MESSAGE_BYTES",
+            "MAX_SIGNAL_BYTES",
+            "a signal must fit into a message, with 1024 bytes around it",
+        );
+    }
+    if limits.message_bytes < limits.custom_bytes + 1024 {
+        return contradiction(
+            "MAX_MESSAGE_BYTES",
+            "MAX_CUSTOM_BYTES",
+            "a payload must fit into a message, with 1024 bytes around it",
+        );
+    }
+    if limits.outbox_bytes < limits.message_bytes {
+        return contradiction("MAX_OUTBOX_BYTES", "MAX_MESSAGE_BYTES", "the outbox must hold a message");
+    }
+    Ok(limits)
+}
+
+/// The machine's name. Asking the kernel takes a system call that the standard library doesn't have; its file does.
+fn machine_name(environment: &Environment) -> Option<String> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = kernel.or_else(|| environment.hostname())?.trim().to_owned();
+    host_name(&name).ok().filter(|name| !name.is_empty())
+}
+
+/// Two processes on one machine must not share a name, so a random number follows.
+fn made_node(machine: Option<&str>) -> Result<NodeId, String> {
+    let machine: String = machine.unwrap_or("node").chars().take(48).collect();
+    NodeId::parse(&format!("{machine}-{:06x}", rand::random::<u32>() & 0xff_ffff)).map_err(|invalid| invalid.message)
+}
+
+fn report(raw: &Raw, node: &NodeId) -> String {
+    let mut text = String::new();
+    for setting in settings::all() {
+        let shown = match raw.text(setting.name) {
+            None if setting.name == "NODE_ID" => node.to_string(),
+            None => String::new(),
+            Some(value) if setting.secret && setting.name.ends_with("_URL") => database::hidden(value),
+            Some(_) if setting.secret => "(hidden)".to_owned(),
+            Some(value) => value.to_owned(),
+        };
+        text.push_str(&format!("{}={shown}  # {}\n", setting.name, raw.source(setting.name)));
+    }
+    text
+}

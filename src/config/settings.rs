@@ -1,0 +1,167 @@
+//! Every setting in one table: the environment variable (the flag has the same name), its default, its meaning.
+//! `--help`, `.env.example` and the table of `docs/OPERATIONS.md` follow from it, and the defaults are parsed from it.
+
+use std::fmt::Write;
+
+use crate::domain::Limits;
+
+/// One line of the table.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The environment variable.
+    pub name: &'static str,
+    /// The value without configuration; empty: unset.
+    pub default: String,
+    /// What it does.
+    pub meaning: String,
+    /// Whether its value must not be shown.
+    pub secret: bool,
+    /// Where it stands in lists.
+    pub group: &'static str,
+}
+
+impl Setting {
+    /// The flag: `--quic-port` for `QUIC_PORT`, without the dashes.
+    pub fn flag(&self) -> String {
+        self.name.to_ascii_lowercase().replace('_', "-")
+    }
+}
+
+const LISTENERS: &str = "Listeners";
+const TLS: &str = "Certificates";
+const STORAGE: &str = "Storage";
+const ACCESS: &str = "Access";
+const WEBRTC: &str = "WebRTC";
+const OPERATION: &str = "Operation";
+const LIMITS: &str = "Limits";
+
+type Row = (&'static str, &'static str, &'static str, &'static str);
+
+const TABLE: &[Row] = &[
+    (LISTENERS, "HOST", "127.0.0.1", "address that all listeners bind to"),
+    (
+        LISTENERS,
+        "PORT",
+        "4001",
+        "TCP: plain HTTP and WebSocket, for this machine, probes, metrics, or behind a proxy that ends TLS",
+    ),
+    (
+        LISTENERS,
+        "QUIC_PORT",
+        "4433",
+        "UDP: QUIC (HTTP/3, WebTransport); the same number on TCP: HTTPS and WSS; `off`: neither",
+    ),
+    (
+        LISTENERS,
+        "PUBLIC_HOST",
+        "",
+        "host name that clients are told, where the Host header of their requests is not the right one",
+    ),
+    (
+        LISTENERS,
+        "TRUSTED_PROXIES",
+        "",
+        "whose X-Forwarded-For, -Proto and -Host are believed on PORT: how many proxies, or a list of their networks",
+    ),
+    (
+        TLS,
+        "TLS_CERT_PATH",
+        "",
+        "PEM certificate chain, read again when it changes; unset: a self-signed certificate, renewed while running",
+    ),
+    (TLS, "TLS_KEY_PATH", "", "PEM private key of that certificate"),
+    (TLS, "CERTS_DIR", "./certs", "where the self-signed certificate is kept between starts"),
+    (STORAGE, "DATA_DIR", "./data", "where the SQLite file is"),
+    (STORAGE, "REDIS_URL", "", "log shared by several nodes; unset: in memory, one node. Needs PostgreSQL"),
+    (STORAGE, "REDIS_HOST", "", "instead of REDIS_URL: host"),
+    (STORAGE, "REDIS_PORT", "", "instead of REDIS_URL: port (6379)"),
+    (STORAGE, "REDIS_PASSWORD", "", "instead of REDIS_URL: password"),
+    (STORAGE, "REDIS_DB", "", "instead of REDIS_URL: database (0)"),
+    (STORAGE, "DATABASE_URL", "", "PostgreSQL; unset: SQLite in DATA_DIR"),
+    (STORAGE, "POSTGRES_HOST", "", "instead of DATABASE_URL: host"),
+    (STORAGE, "POSTGRES_PORT", "", "instead of DATABASE_URL: port (5432)"),
+    (STORAGE, "POSTGRES_DB", "", "instead of DATABASE_URL: database (tandem)"),
+    (STORAGE, "POSTGRES_USER", "", "instead of DATABASE_URL: user (postgres)"),
+    (STORAGE, "POSTGRES_PASSWORD", "", "instead of DATABASE_URL: password"),
+    (STORAGE, "POSTGRES_POOL_SIZE", "10", "connections to PostgreSQL"),
+    (
+        ACCESS,
+        "ALLOWED_ORIGINS",
+        "*",
+        "origins that may open sessions: a list of https://example.org, chrome-extension://*, or *",
+    ),
+    (
+        ACCESS,
+        "ALLOWED_MEDIA_HOSTS",
+        "",
+        "hosts that films may come from: a list of example.org, *.example.org; unset: any",
+    ),
+    (
+        ACCESS,
+        "RATE_LIMITS",
+        "on",
+        "`off` lifts every rate per session, address and room (load tests, trusted networks); sizes and ranges always hold",
+    ),
+    (
+        ACCESS,
+        "SHARE_URL_TEMPLATE",
+        "/#room={room}",
+        "where a short link leads; v2 sites set https://www.netflix.com/?tandemRoom={room}",
+    ),
+    (WEBRTC, "ICE_URLS", "", "STUN servers for the clients: a list of stun:host:port"),
+    (WEBRTC, "TURN_URLS", "", "TURN servers for the clients: a list of turn:host:port"),
+    (WEBRTC, "TURN_SECRET", "", "secret shared with those TURN servers (their use-auth-secret)"),
+    (WEBRTC, "TURN_TTL_SECS", "3600", "life of a TURN credential, s"),
+    (OPERATION, "NODE_ID", "", "name of this node; unset: made from the machine's name and a random number"),
+    (OPERATION, "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a list such as info,tandem::hub=debug"),
+    (OPERATION, "LOG_FORMAT", "", "pretty or json; unset: pretty on a terminal, else json"),
+];
+
+/// Values that must not be shown. Of the two URLs only the password is hidden.
+const SECRETS: &[&str] = &["REDIS_URL", "REDIS_PASSWORD", "DATABASE_URL", "POSTGRES_PASSWORD", "TURN_SECRET"];
+
+/// The whole table, the limits included.
+pub fn all() -> Vec<Setting> {
+    let plain = TABLE.iter().map(|&(group, name, default, meaning)| Setting {
+        name,
+        default: default.to_owned(),
+        meaning: meaning.to_owned(),
+        secret: SECRETS.contains(&name),
+        group,
+    });
+    let limits = Limits::TABLE.iter().map(|row| Setting {
+        name: row.setting,
+        default: row.default.to_string(),
+        meaning: format!("{} ({}-{})", row.meaning, row.range.0, row.range.1),
+        secret: false,
+        group: LIMITS,
+    });
+    plain.chain(limits).collect()
+}
+
+/// The text of `.env.example`.
+pub fn env_example() -> String {
+    let mut text = String::from(
+        "# Every setting with its default. Each is also a flag of the same name (QUIC_PORT: --quic-port).\n\
+         # Made from src/config/settings.rs; a test compares.\n",
+    );
+    let mut group = "";
+    for setting in all() {
+        if setting.group != group {
+            group = setting.group;
+            let _ = write!(text, "\n## {group}\n");
+        }
+        let _ = write!(text, "# {}\n#{}={}\n", setting.meaning, setting.name, setting.default);
+    }
+    text
+}
+
+/// The same as a table for the documentation.
+pub fn markdown() -> String {
+    let mut text = String::from("| setting | default | meaning |\n|---|---|---|\n");
+    for setting in all() {
+        let default = if setting.default.is_empty() { "unset".to_owned() } else { format!("`{}`", setting.default) };
+        let _ = writeln!(text, "| `{}` | {default} | {} |", setting.name, setting.meaning);
+    }
+    text
+}

@@ -1,0 +1,73 @@
+//! Who asks, and by which address it reached us.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, header};
+
+use super::Http;
+use crate::transport::Public;
+use crate::transport::proxies::TrustedProxies;
+
+/// The sender of a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Where the client is: the peer, or what trusted proxies say.
+    pub address: IpAddr,
+    /// Whether it came over TLS, here or at a trusted proxy.
+    pub secure: bool,
+    /// The host, and perhaps port, that it asked for.
+    pub authority: Option<Authority>,
+}
+
+impl Caller {
+    /// Reads a request.
+    pub fn of(parts: &Parts, proxies: &TrustedProxies) -> Self {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical());
+        let asked =
+            || parts.uri.authority().cloned().or_else(|| authority(first(&parts.headers, header::HOST.as_str())?));
+        // Nothing stands between a client and the public port, so nobody's word counts there.
+        if parts.extensions.get::<Public>().is_some() {
+            return Self { address: peer, secure: true, authority: asked() };
+        }
+        if !proxies.trusts(peer) {
+            return Self { address: peer, secure: false, authority: asked() };
+        }
+        let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+        let host = first(&parts.headers, "x-forwarded-host").and_then(authority);
+        Self {
+            address: proxies.client(peer, forwarded),
+            secure: first(&parts.headers, "x-forwarded-proto")
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
+            authority: host.or_else(asked),
+        }
+    }
+
+    /// `http` or `https`, and the authority.
+    pub(super) fn base_url(&self, scheme: &str) -> Option<String> {
+        let authority = self.authority.as_ref()?;
+        Some(format!("{scheme}{}://{authority}", if self.secure { "s" } else { "" }))
+    }
+}
+
+fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim)
+}
+
+fn authority(text: &str) -> Option<Authority> {
+    // What is handed back to clients must be a host and a port, nothing else.
+    text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
+}
+
+impl FromRequestParts<Arc<Http>> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, http: &Arc<Http>) -> Result<Self, Infallible> {
+        Ok(Self::of(parts, &http.proxies))
+    }
+}

@@ -1,0 +1,147 @@
+//! Everything that is asked over plain HTTP: probes, diagnostics, addresses, short links, history, the demo page.
+//! Handlers know the rest of the server through [`Backend`] only.
+
+mod caller;
+pub mod demo;
+mod events;
+mod health;
+pub mod ice;
+pub mod probe;
+mod router;
+mod short_links;
+mod status;
+mod transports;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
+use http::{StatusCode, header};
+
+pub use caller::Caller;
+pub use router::router;
+pub use short_links::ShareUrl;
+
+use crate::clock::Clock;
+use crate::domain::{Head, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UserId};
+use crate::repository::EventRow;
+use crate::telemetry::Metrics;
+use crate::transport::proxies::TrustedProxies;
+use crate::transport::websocket::Door;
+
+/// What the handlers ask of the hub and the repository.
+pub trait Backend: Send + Sync + 'static {
+    /// Each part that readiness depends on, and what is wrong with it.
+    fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>>;
+
+    /// Whether the room has members, on any node.
+    fn room_is_live<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<bool, Unavailable>>;
+
+    /// The room's short id, made if there is none; its life starts anew.
+    fn mint_short<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<ShortId, Unavailable>>;
+
+    /// The room behind a short id; its life starts anew.
+    fn resolve_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>>;
+
+    /// Whether this token is that member's, of a room that is live.
+    fn authorize_member<'a>(
+        &'a self,
+        room: &'a RoomId,
+        user: &'a UserId,
+        token: &'a ResumeToken,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>>;
+
+    /// A room's history after `after`, oldest first.
+    fn events<'a>(
+        &'a self,
+        room: &'a RoomId,
+        after: Head,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<EventRow>, Unavailable>>;
+
+    /// Numbers of this node.
+    fn status(&self) -> Status;
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// It takes no new sessions.
+    pub draining: bool,
+    /// Open sessions by transport.
+    pub sessions: BTreeMap<&'static str, u64>,
+    /// Live rooms on this node.
+    pub rooms: u64,
+    /// Their members, those in grace too.
+    pub members: u64,
+    /// More, as the application likes (adapters, degraded or not, …).
+    pub details: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The log or the database does not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("unavailable: {0}")]
+pub struct Unavailable(pub String);
+
+impl IntoResponse for Unavailable {
+    fn into_response(self) -> Response {
+        tracing::warn!(error = self.0, "a request could not be answered");
+        let body = Json(serde_json::json!({"error": "unavailable, try again"}));
+        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
+    }
+}
+
+/// Where clients find this server, as far as a request doesn't say.
+#[derive(Debug, Clone)]
+pub struct PublicAddress {
+    /// `PUBLIC_HOST`: instead of the request's own host name.
+    pub host: Option<String>,
+    /// Where QUIC is bound (`HOST`).
+    pub bound: IpAddr,
+    /// Where QUIC is; `None`: it is off.
+    pub quic_port: Option<u16>,
+}
+
+/// What the router is made of.
+pub struct Http {
+    /// This node's name.
+    pub node: NodeId,
+    /// Room time.
+    pub clock: Clock,
+    /// When the process started.
+    pub started: RoomTime,
+    /// The rest of the server.
+    pub backend: Arc<dyn Backend>,
+    /// `/ws`.
+    pub door: Door,
+    /// `/metrics`.
+    pub metrics: Metrics,
+    /// Whose `X-Forwarded-*` is believed on `PORT`.
+    pub proxies: TrustedProxies,
+    /// Addresses for `/api/transports`.
+    pub public: PublicAddress,
+    /// SHA-256 of self-signed certificates (`CertStore::hashes`).
+    pub hashes: Arc<dyn Fn() -> Vec<[u8; 32]> + Send + Sync>,
+    /// Where short links lead.
+    pub share_url: ShareUrl,
+    /// `/api/ice-servers`.
+    pub ice: ice::IceServers,
+    /// The demo page.
+    pub assets: demo::Assets,
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").field("node", &self.node).field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+type App = axum::extract::State<Arc<Http>>;
+
+/// `{"error": …}`, as v2 words it.
+fn error(status: StatusCode, message: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": message }))).into_response()
+}

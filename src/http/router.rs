@@ -1,0 +1,114 @@
+//! Which path is whose, and what holds for all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::{App, Caller, Http, demo, events, health, ice, short_links, status, transports};
+use crate::telemetry::names;
+use crate::transport::Public;
+
+/// A handler that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Nothing here takes a body worth mentioning.
+const BODY_BYTES: usize = 16 * 1024;
+
+/// The page is this server's own; what it plays and connects to may be elsewhere, but encrypted or on this machine.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; \
+    connect-src 'self' ws: wss: https:; \
+    media-src 'self' https: http://localhost:* http://127.0.0.1:* blob: data:; \
+    img-src 'self' data: blob:; \
+    object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+
+const SECURITY: [(HeaderName, HeaderValue); 4] = [
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("camera=(self), microphone=(self)")),
+];
+
+/// The router of both TCP listeners and of HTTP/3.
+pub fn router(http: Http) -> Router {
+    let diagnostics = Router::new()
+        .route("/status", get(status::status))
+        .route("/metrics", get(status::metrics))
+        .route_layer(middleware::from_fn(only_on_port));
+    Router::new()
+        .route("/ws", any(websocket))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/api/transports", get(transports::transports))
+        .route("/api/short-id/{room}", get(short_links::mint))
+        .route("/api/room/{short}", get(short_links::resolve))
+        .route("/api/rooms/{room}/events", get(events::events))
+        .route("/api/ice-servers", get(ice::ice_servers))
+        .route("/room/{short}", get(short_links::follow))
+        .route("/room/{short}/{pin}", get(short_links::follow_old))
+        .merge(diagnostics)
+        .fallback(demo::serve)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn(common))
+        .with_state(Arc::new(http))
+}
+
+async fn websocket(State(http): App, caller: Caller, request: Request) -> Response {
+    http.door.upgrade(request, caller.address)
+}
+
+/// On the public port diagnostics look as if they weren't there.
+async fn only_on_port(request: Request, next: Next) -> Response {
+    if request.extensions().get::<Public>().is_some() {
+        return demo::not_found();
+    }
+    next.run(request).await
+}
+
+async fn common(request: Request, next: Next) -> Response {
+    let api = request.uri().path().starts_with("/api/");
+    let mut response = if api && request.method() == Method::OPTIONS {
+        preflight()
+    } else {
+        let answer = tokio::time::timeout(PATIENCE, next.run(request)).await;
+        answer.unwrap_or_else(|_| (StatusCode::SERVICE_UNAVAILABLE, "this takes too long\n").into_response())
+    };
+    metrics::counter!(names::HTTP_REQUESTS, "status" => class(response.status())).increment(1);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return response;
+    }
+    let headers = response.headers_mut();
+    if api {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    for (name, value) in SECURITY {
+        headers.insert(name, value);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Any page may read the API: nothing here goes by cookies.
+fn preflight() -> Response {
+    let allowed = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, allowed).into_response()
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}

@@ -1,0 +1,53 @@
+//! Where a client connects to.
+
+use std::net::IpAddr;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use http::uri::Authority;
+use serde_json::{Value, json};
+
+use super::{App, Caller, Http, PublicAddress, error};
+
+pub(super) async fn transports(State(http): App, caller: Caller) -> Response {
+    let (Some(authority), Some(base)) = (&caller.authority, caller.base_url("ws")) else {
+        return error(StatusCode::BAD_REQUEST, "the request names no host");
+    };
+    let webtransport = match http.public.quic_port {
+        Some(port) => webtransport(&http, authority, port),
+        None => Value::Null,
+    };
+    Json(json!({
+        "webtransport": webtransport,
+        "websocket": {"url": format!("{base}/ws")},
+        "protocol": 3,
+    }))
+    .into_response()
+}
+
+fn webtransport(http: &Http, authority: &Authority, port: u16) -> Value {
+    let mut answer = json!({"url": format!("https://{}:{port}/wt", host(&http.public, authority))});
+    let hashes: Vec<Value> = (http.hashes)()
+        .into_iter()
+        .map(|hash| json!({"algorithm": "sha-256", "value": STANDARD.encode(hash)}))
+        .collect();
+    if !hashes.is_empty() {
+        answer["serverCertificateHashes"] = Value::Array(hashes);
+    }
+    answer
+}
+
+/// The host name for QUIC. Browsers try only the first address of a name for it, and `localhost` is ::1 first: where
+/// QUIC listens on IPv4 only, the address itself is handed out.
+fn host(public: &PublicAddress, asked: &Authority) -> String {
+    match (&public.host, public.bound) {
+        (Some(host), _) if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
+        (Some(host), _) => host.clone(),
+        (None, IpAddr::V4(_)) if asked.host().eq_ignore_ascii_case("localhost") => "127.0.0.1".to_owned(),
+        (None, _) => asked.host().to_owned(),
+    }
+}

@@ -1,0 +1,110 @@
+//! How many connections are held, in all and from one address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// Counts connections; a connection holds its [`Cap`] until it ends.
+#[derive(Debug, Clone)]
+pub struct Caps(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    total: usize,
+    per_address: Option<usize>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Caps {
+    /// `per_address` `None`: only the total counts.
+    pub fn new(total: usize, per_address: Option<usize>) -> Self {
+        Self(Arc::new(Inner { total, per_address, held: Mutex::default() }))
+    }
+
+    /// A place for a connection from there, if there is one.
+    pub fn admit(&self, address: IpAddr) -> Option<Cap> {
+        let address = counted_as(address);
+        let mut held = self.0.held.lock();
+        if held.total >= self.0.total {
+            return None;
+        }
+        if let Some(most) = self.0.per_address {
+            let count = held.by_address.entry(address).or_default();
+            if *count >= most {
+                return None;
+            }
+            *count += 1;
+        }
+        held.total += 1;
+        Some(Cap { caps: Arc::clone(&self.0), address })
+    }
+
+    /// Connections held.
+    pub fn held(&self) -> usize {
+        self.0.held.lock().total
+    }
+}
+
+/// One IPv6 customer has a /64, so that is what counts as an address.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+/// A connection's place; given back when dropped.
+#[derive(Debug)]
+pub struct Cap {
+    caps: Arc<Inner>,
+    address: IpAddr,
+}
+
+impl Drop for Cap {
+    fn drop(&mut self) {
+        let mut held = self.caps.held.lock();
+        held.total -= 1;
+        if let Some(count) = held.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                held.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Caps;
+
+    #[test]
+    fn a_place_is_given_back_when_its_connection_ends() {
+        let caps = Caps::new(2, Some(1));
+        let (a, b, c) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap());
+        let first = caps.admit(a).unwrap();
+        assert!(caps.admit(a).is_none(), "one address, one place");
+        let second = caps.admit(b).unwrap();
+        assert!(caps.admit(c).is_none(), "two places in all");
+        drop(first);
+        assert!(caps.admit(c).is_some());
+        drop(second);
+        assert_eq!(caps.held(), 0);
+        assert!(caps.0.held.lock().by_address.is_empty(), "nothing is kept of those who left");
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_count_as_one() {
+        let caps = Caps::new(9, Some(1));
+        let _first = caps.admit("2001:db8::1".parse().unwrap()).unwrap();
+        assert!(caps.admit("2001:db8::2".parse().unwrap()).is_none());
+        assert!(caps.admit("2001:db8:0:1::1".parse().unwrap()).is_some());
+    }
+}

@@ -1,0 +1,330 @@
+//! WebSocket: the upgrade, and the frames.
+//!
+//! The upgrade is done here rather than by axum, so that its task stands on the tracker that shutdown waits for, and so
+//! that what a client broke is a typed error. A text frame is a message, a binary frame a compact one.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::caps::Cap;
+use super::origin::OriginPolicy;
+use crate::clock::Clock;
+use crate::domain::{CloseCode, Limits, TransportKind};
+use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
+use crate::telemetry::names;
+
+/// Taken at once for every connection: the library's default is 128 KiB.
+const READ_BUFFER: usize = 4 * 1024;
+/// Written without waiting for the flush once so much is there.
+const WRITE_BUFFER: usize = 16 * 1024;
+/// RFC 6455: the code of a close frame that carries none.
+const NO_CODE: u32 = 1005;
+/// Longest reason of a close frame, bytes (RFC 6455 has place for 123).
+const REASON_BYTES: usize = 120;
+
+/// Runs a session to its end.
+pub type Serve = Arc<dyn Fn(WebSocketTransport) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Where WebSocket connections come in.
+#[derive(Clone)]
+pub struct Door {
+    origins: OriginPolicy,
+    config: WebSocketConfig,
+    tracker: TaskTracker,
+    draining: CancellationToken,
+    serve: Serve,
+}
+
+impl Door {
+    /// Sessions run on `tracker`; once `draining` is cancelled, no new one is let in.
+    pub fn new(
+        origins: OriginPolicy,
+        limits: &Limits,
+        tracker: TaskTracker,
+        draining: CancellationToken,
+        serve: Serve,
+    ) -> Self {
+        let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX / 2);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(WRITE_BUFFER + bytes(limits.outbox_bytes) + bytes(limits.message_bytes))
+            .max_message_size(Some(bytes(limits.message_bytes)))
+            .max_frame_size(Some(bytes(limits.message_bytes)));
+        Self { origins, config, tracker, draining, serve }
+    }
+
+    /// Answers an upgrade request; the session starts when the client has the answer.
+    pub fn upgrade(&self, mut request: Request, peer: IpAddr) -> Response {
+        let accept = match handshake(&request) {
+            Ok(accept) => accept,
+            Err((status, hint, words)) => return refuse((status, [hint], words).into_response(), "handshake"),
+        };
+        if !self.origins.admits(request.headers()) {
+            return refuse(
+                (StatusCode::FORBIDDEN, "this origin may not open sessions here\n").into_response(),
+                "origin",
+            );
+        }
+        if self.draining.is_cancelled() {
+            let away = (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "this server is going away\n");
+            return refuse(away.into_response(), "draining");
+        }
+        let cap = request.extensions().get::<Arc<Cap>>().cloned();
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (config, serve) = (self.config, Arc::clone(&self.serve));
+        self.tracker.spawn(async move {
+            // The connection's place is taken until the session ends.
+            let _cap = cap;
+            match upgrade.await {
+                Ok(io) => {
+                    let stream = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)).await;
+                    serve(WebSocketTransport { peer, shared: Arc::new(Shared::new(stream)) }).await;
+                }
+                Err(error) => tracing::debug!(%peer, %error, "a WebSocket client left during the upgrade"),
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        response
+    }
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").field("origins", &self.origins).field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn refuse(response: Response, reason: &'static str) -> Response {
+    metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => "websocket", "reason" => reason).increment(1);
+    response
+}
+
+/// RFC 6455, 4.2.1: what the answer's `Sec-WebSocket-Accept` is, or why there is none.
+fn handshake(request: &Request) -> Result<HeaderValue, Refusal> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, (header::ALLOW, "GET"), "GET it is\n"));
+    }
+    let asks = request.version() == Version::HTTP_11
+        && lists(headers, header::CONNECTION, "upgrade")
+        && lists(headers, header::UPGRADE, "websocket");
+    if !asks {
+        return Err((StatusCode::UPGRADE_REQUIRED, (header::UPGRADE, "websocket"), "this is a WebSocket endpoint\n"));
+    }
+    let version = (header::SEC_WEBSOCKET_VERSION, "13");
+    if headers.get(&version.0).is_none_or(|given| given != version.1) {
+        return Err((StatusCode::UPGRADE_REQUIRED, version, "WebSocket version 13 it is\n"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    let no_key = (StatusCode::BAD_REQUEST, version, "no Sec-WebSocket-Key\n");
+    if STANDARD.decode(key).map(|nonce| nonce.len()) != Ok(16) {
+        return Err(no_key);
+    }
+    let digest = Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    HeaderValue::from_str(&STANDARD.encode(digest)).map_err(|_| no_key)
+}
+
+/// Status, the header that tells what would be right, words.
+type Refusal = (StatusCode, (HeaderName, &'static str), &'static str);
+
+fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+type Stream = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Both halves work from one task, so the locks are never contended: they only make the sharing safe.
+#[derive(Debug)]
+struct Shared {
+    stream: Mutex<Stream>,
+    pings: Mutex<Pings>,
+}
+
+#[derive(Debug, Default)]
+struct Pings {
+    count: u64,
+    sent: Option<tokio::time::Instant>,
+    rtt: Option<Duration>,
+}
+
+impl Shared {
+    fn new(stream: Stream) -> Self {
+        Self { stream: Mutex::new(stream), pings: Mutex::default() }
+    }
+
+    async fn feed(&self, message: Message) -> Result<(), Error> {
+        poll_fn(|cx| self.stream.lock().poll_ready_unpin(cx)).await?;
+        self.stream.lock().start_send_unpin(message)
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        poll_fn(|cx| self.stream.lock().poll_flush_unpin(cx)).await
+    }
+}
+
+/// An upgraded connection.
+#[derive(Debug)]
+pub struct WebSocketTransport {
+    peer: IpAddr,
+    shared: Arc<Shared>,
+}
+
+impl Transport for WebSocketTransport {
+    type Inbound = WebSocketInbound;
+    type Outbound = WebSocketOutbound;
+
+    fn kind(&self) -> TransportKind {
+        TransportKind::WebSocket
+    }
+
+    fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    fn split(self) -> (WebSocketInbound, WebSocketOutbound) {
+        (WebSocketInbound(Arc::clone(&self.shared)), WebSocketOutbound(self.shared))
+    }
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub struct WebSocketInbound(Arc<Shared>);
+
+impl Inbound for WebSocketInbound {
+    async fn next(&mut self) -> Result<Frame, TransportError> {
+        loop {
+            // Cancel-safe: what was read so far stays in the stream's own buffer.
+            let message = match poll_fn(|cx| self.0.stream.lock().poll_next_unpin(cx)).await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(failure(error)),
+                None => return Err(TransportError::Lost("the connection ended without a close".to_owned())),
+            };
+            return Ok(match message {
+                Message::Text(text) => Frame::Message(text.into()),
+                Message::Binary(bytes) => Frame::Compact(bytes),
+                Message::Ping(_) => Frame::Alive { rtt: None },
+                Message::Pong(payload) => Frame::Alive { rtt: self.answered(&payload) },
+                Message::Close(frame) => Frame::Closed(frame.map_or(NO_CODE, |frame| u32::from(u16::from(frame.code)))),
+                Message::Frame(_) => continue,
+            });
+        }
+    }
+}
+
+impl WebSocketInbound {
+    /// The round trip, if this pong answers the latest ping.
+    fn answered(&self, payload: &[u8]) -> Option<Duration> {
+        let mut pings = self.0.pings.lock();
+        if payload != pings.count.to_be_bytes() {
+            return None;
+        }
+        let rtt = Clock::instant().saturating_duration_since(pings.sent.take()?);
+        pings.rtt = Some(rtt);
+        Some(rtt)
+    }
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub struct WebSocketOutbound(Arc<Shared>);
+
+impl Outbound for WebSocketOutbound {
+    async fn send(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), TransportError> {
+        for frame in frames.drain(..) {
+            let (payload, kind) = match frame {
+                // As a raw frame the shared bytes need no second UTF-8 check: they come from our own encoder.
+                Outgoing::Message(bytes) => (bytes, Data::Text),
+                Outgoing::Compact(bytes) => (bytes, Data::Binary),
+                Outgoing::Drain => continue,
+            };
+            debug_assert!(kind == Data::Binary || std::str::from_utf8(&payload).is_ok());
+            let frame = RawFrame::message(payload, OpCode::Data(kind), true);
+            self.0.feed(Message::Frame(frame)).await.map_err(failure)?;
+        }
+        self.0.flush().await.map_err(failure)
+    }
+
+    async fn ping(&mut self) -> Result<(), TransportError> {
+        let payload = {
+            let mut pings = self.0.pings.lock();
+            pings.count += 1;
+            pings.sent = Some(Clock::instant());
+            Bytes::copy_from_slice(&pings.count.to_be_bytes())
+        };
+        self.0.feed(Message::Ping(payload)).await.map_err(failure)?;
+        self.0.flush().await.map_err(failure)
+    }
+
+    fn rtt(&self) -> Option<Duration> {
+        self.0.pings.lock().rtt
+    }
+
+    async fn close(self, code: CloseCode, reason: &str) {
+        let mut end = reason.len().min(REASON_BYTES);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let frame = CloseFrame { code: code.number().into(), reason: reason[..end].into() };
+        // Fails when the peer's close was answered already: there is nothing to add then.
+        let _ = self.0.feed(Message::Close(Some(frame))).await;
+        if self.0.flush().await.is_err() {
+            return;
+        }
+        // Dropping a socket that holds unread data resets it, and the reset would overtake the close frame. So only
+        // this direction ends now; the rest of what the peer sends is read and thrown away until it ends too.
+        let mut rest = [0; 4096];
+        let shutdown = poll_fn(|cx| Pin::new(self.0.stream.lock().get_mut()).poll_shutdown(cx)).await;
+        while shutdown.is_ok() {
+            let mut buffer = ReadBuf::new(&mut rest);
+            let read = poll_fn(|cx| Pin::new(self.0.stream.lock().get_mut()).poll_read(cx, &mut buffer)).await;
+            if read.is_err() || buffer.filled().is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn failure(error: Error) -> TransportError {
+    let code = match &error {
+        Error::Capacity(_) => CloseCode::TooBig,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing) => {
+            return TransportError::Lost(error.to_string());
+        }
+        Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => CloseCode::ProtocolError,
+        Error::WriteBufferFull(_) => CloseCode::SlowConsumer,
+        _ => return TransportError::Lost(error.to_string()),
+    };
+    TransportError::Violation { code, reason: error.to_string() }
+}

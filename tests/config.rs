@@ -1,0 +1,224 @@
+//! Settings: what is accepted, what is refused and in which words.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use secrecy::ExposeSecret;
+use tandem::config::cli::{CliError, Command, parse};
+use tandem::config::{Config, Environment, settings};
+use tandem::domain::Limits;
+use tandem::transport::tls::CertSource;
+
+fn config(environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
+    let arguments = ["tandem"].iter().chain(flags).copied().collect::<Vec<_>>();
+    match parse(arguments, &environment.iter().copied().collect::<Environment>()) {
+        Ok(Command::Serve(config) | Command::CheckConfig(config)) => Ok(*config),
+        Ok(other) => panic!("{other:?}"),
+        Err(CliError::Config(error)) => Err(error.to_string()),
+        Err(CliError::Usage(error)) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn nothing_configured_is_a_laptop_on_loopback() {
+    let config = config(&[], &[]).unwrap();
+    assert_eq!(config.host.to_string(), "127.0.0.1");
+    assert_eq!((config.port, config.quic_port), (4001, Some(4433)));
+    assert!(config.redis.is_none() && config.postgres.is_none());
+    assert!(config.rate_limits && config.allowed_origins.allows("https://anywhere.example"));
+    assert!(config.media.admits("anywhere.example"));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.share_url.as_str(), "/#room={room}");
+    let CertSource::SelfSigned { dir, names } = config.certificate else { panic!("self-signed") };
+    assert_eq!(dir.to_str(), Some("./certs"));
+    assert_eq!(names[..3], ["localhost", "127.0.0.1", "::1"]);
+}
+
+#[test]
+fn every_setting_is_a_variable_and_a_flag_and_the_flag_wins() {
+    assert_eq!(config(&[("QUIC_PORT", "5000")], &[]).unwrap().quic_port, Some(5000));
+    assert_eq!(config(&[("QUIC_PORT", "5000")], &["--quic-port", "5001"]).unwrap().quic_port, Some(5001));
+    assert_eq!(config(&[], &["--quic-port=off", "check-config"]).unwrap().quic_port, None);
+    assert_eq!(config(&[], &["check-config", "--quic-port", "5002"]).unwrap().quic_port, Some(5002));
+    for row in Limits::TABLE {
+        let (flag, least) = (format!("--{}", row.setting.to_lowercase().replace('_', "-")), row.range.0.to_string());
+        // A single limit may contradict another one; it must not be unknown or out of range.
+        for outcome in [config(&[(row.setting, &least)], &[]), config(&[], &[&flag, &least])] {
+            match outcome {
+                Ok(config) => assert_eq!(config.limits.value(row.setting), Some(row.range.0), "{}", row.setting),
+                Err(error) => assert!(error.contains(" and "), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    assert_eq!(config(&[("PORT", ""), ("REDIS_URL", " "), ("TLS_CERT_PATH", "")], &[]).unwrap().port, 4001);
+}
+
+#[test]
+fn a_wrong_value_is_one_line_that_names_the_variable() {
+    for (name, value) in [
+        ("HOST", "example.org"),
+        ("PORT", "70000"),
+        ("PORT", "http"),
+        ("QUIC_PORT", "-1"),
+        ("PUBLIC_HOST", "https://example.org"),
+        ("TRUSTED_PROXIES", "10.0.0.0/99"),
+        ("REDIS_URL", "http://example.org"),
+        ("REDIS_PORT", "tcp://10.0.0.1:6379"),
+        ("DATABASE_URL", "mysql://example.org/tandem"),
+        ("POSTGRES_POOL_SIZE", "0"),
+        ("ALLOWED_ORIGINS", "example.org"),
+        ("ALLOWED_MEDIA_HOSTS", "https://example.org"),
+        ("RATE_LIMITS", "maybe"),
+        ("SHARE_URL_TEMPLATE", "https://example.org/"),
+        ("ICE_URLS", "turn:example.org"),
+        ("TURN_URLS", "stun:example.org"),
+        ("TURN_TTL_SECS", "5"),
+        ("NODE_ID", "node one"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("MAX_USERNAME_CHARS", "0"),
+        ("MAX_USERNAME_CHARS", "many"),
+        ("MEMBER_GRACE_SECS", "3601"),
+    ] {
+        let error = config(&[(name, value)], &[]).expect_err(name);
+        assert!(error.starts_with(&format!("{name}=")) && !error.contains('\n'), "{name}={value} says: {error}");
+    }
+    let error = config(&[("REDIS_PORT", "tcp://10.0.0.1:6379")], &[]).unwrap_err();
+    assert!(error.contains("enableServiceLinks"), "{error}");
+}
+
+#[test]
+fn settings_that_need_or_contradict_each_other_are_both_named() {
+    for (environment, one, other) in [
+        (&[("PORT", "4433")][..], "PORT", "QUIC_PORT"),
+        (&[("TLS_CERT_PATH", "a")], "TLS_CERT_PATH", "TLS_KEY_PATH"),
+        (&[("TLS_KEY_PATH", "a")], "TLS_KEY_PATH", "TLS_CERT_PATH"),
+        (&[("TURN_URLS", "turn:a")], "TURN_URLS", "TURN_SECRET"),
+        (&[("TURN_SECRET", "a")], "TURN_SECRET", "TURN_URLS"),
+        (&[("REDIS_PASSWORD", "a")], "REDIS_PASSWORD", "REDIS_HOST"),
+        (&[("POSTGRES_PORT", "1")], "POSTGRES_PORT", "POSTGRES_HOST"),
+        (&[("POSTGRES_USER", "a")], "POSTGRES_USER", "POSTGRES_HOST"),
+        (&[("DATABASE_URL", "postgres://a"), ("POSTGRES_HOST", "b")], "DATABASE_URL", "POSTGRES_HOST"),
+        (&[("HEARTBEAT_SECS", "15")], "HEARTBEAT_SECS", "IDLE_SECS"),
+        (&[("GATE_QUORUM_MS", "7001")], "GATE_QUORUM_MS", "GATE_DEADLINE_MS"),
+        (&[("MAX_MESSAGE_BYTES", "20000")], "MAX_MESSAGE_BYTES", "MAX_SIGNAL_BYTES"),
+        (&[("MAX_OUTBOX_BYTES", "65536"), ("MAX_MESSAGE_BYTES", "70000")], "MAX_OUTBOX_BYTES", "MAX_MESSAGE_BYTES"),
+    ] {
+        let error = config(environment, &[]).expect_err(one);
+        assert!(error.contains(one) && error.contains(other) && !error.contains('\n'), "{environment:?} says: {error}");
+    }
+}
+
+#[test]
+fn redis_without_postgresql_is_refused_with_the_reason() {
+    let error = config(&[("REDIS_URL", "redis://cache:6379")], &[]).unwrap_err();
+    assert!(error.contains("REDIS_URL") && error.contains("PostgreSQL") && error.contains("history"), "{error}");
+    assert!(config(&[("REDIS_HOST", "cache")], &[]).is_err());
+    let both = config(&[("REDIS_HOST", "cache"), ("POSTGRES_HOST", "db")], &[]).unwrap();
+    assert_eq!(both.redis.unwrap().url.expose_secret(), "redis://cache:6379/0");
+    assert_eq!(both.postgres.unwrap().url.expose_secret(), "postgres://postgres@db:5432/tandem");
+    assert!(config(&[("DATABASE_URL", "postgres://db/tandem")], &[]).unwrap().postgres.is_some());
+}
+
+#[test]
+fn parts_of_a_url_are_put_together_with_the_password_encoded() {
+    let environment = [
+        ("REDIS_HOST", "::1"),
+        ("REDIS_PORT", "7000"),
+        ("REDIS_PASSWORD", "p@ss/w:rd"),
+        ("REDIS_DB", "3"),
+        ("POSTGRES_HOST", "db"),
+        ("POSTGRES_USER", "tan"),
+        ("POSTGRES_PASSWORD", "a#b"),
+        ("POSTGRES_DB", "watch"),
+    ];
+    let config = config(&environment, &[]).unwrap();
+    assert_eq!(config.redis.unwrap().url.expose_secret(), "redis://:p%40ss%2Fw%3Ard@[::1]:7000/3");
+    assert_eq!(config.postgres.unwrap().url.expose_secret(), "postgres://tan:a%23b@db:5432/watch");
+}
+
+#[test]
+fn the_report_shows_every_setting_and_no_secret() {
+    let environment = [
+        ("REDIS_URL", "redis://user:hush1@cache/0"),
+        ("DATABASE_URL", "postgres://tan:hush2@db/tandem?password=hush3"),
+        ("TURN_URLS", "turn:turn.example"),
+        ("TURN_SECRET", "url://like/hush4"),
+        ("PORT", "4002"),
+    ];
+    let config = config(&environment, &["check-config", "--log-level", "debug"]).unwrap();
+    let report = config.report();
+    for setting in settings::all() {
+        assert!(report.contains(&format!("{}=", setting.name)), "{} is missing", setting.name);
+    }
+    assert!(!report.contains("hush") && !format!("{config:?}").contains("hush"), "{report}");
+    assert!(report.contains("REDIS_URL=redis://user:hidden@cache/0  # environment"), "{report}");
+    assert!(report.contains("TURN_SECRET=(hidden)  # environment"), "{report}");
+    assert!(report.contains("PORT=4002  # environment") && report.contains("LOG_LEVEL=debug  # flag"), "{report}");
+    assert!(report.contains("HOST=127.0.0.1  # default"), "{report}");
+    assert!(report.contains(&format!("NODE_ID={}", config.node)), "{report}");
+}
+
+#[test]
+fn a_wrong_secret_is_not_repeated() {
+    let error = config(&[("REDIS_URL", "hush://hush@hush")], &[]).unwrap_err();
+    assert!(error.starts_with("REDIS_URL=") && !error.contains("hush"), "{error}");
+}
+
+#[test]
+fn unknown_tandem_names_are_reported_and_kubernetes_links_are_not() {
+    let environment = [
+        ("TANDEM_QUIC_PORT", "1"),
+        ("TANDEM_SERVICE_HOST", "10.0.0.1"),
+        ("TANDEM_PORT", "tcp://10.0.0.1:80"),
+        ("TANDEM_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("OTHER", "1"),
+    ];
+    assert_eq!(config(&environment, &[]).unwrap().unknown, ["TANDEM_QUIC_PORT"]);
+    assert!(config(&[], &["--quik-port", "1"]).unwrap_err().contains("--quik-port"));
+}
+
+#[test]
+fn two_nodes_of_one_machine_are_named_differently() {
+    assert_ne!(config(&[], &[]).unwrap().node, config(&[], &[]).unwrap().node);
+    assert_eq!(config(&[("NODE_ID", "pod-1")], &[]).unwrap().node.as_str(), "pod-1");
+}
+
+#[test]
+fn health_asks_the_configured_port_even_when_other_settings_are_wrong() {
+    let asks = |environment: &[(&str, &str)], flags: &[&str]| {
+        let arguments = ["tandem", "health"].iter().chain(flags).copied().collect::<Vec<_>>();
+        match parse(arguments, &environment.iter().copied().collect::<Environment>()) {
+            Ok(Command::Health(url)) => url.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(asks(&[], &[]), "http://127.0.0.1:4001/health");
+    assert_eq!(asks(&[("HOST", "0.0.0.0"), ("PORT", "80"), ("LOG_LEVEL", "loud")], &[]), "http://127.0.0.1:80/health");
+    assert_eq!(asks(&[("HOST", "::")], &[]), "http://[::1]:4001/health");
+    assert_eq!(asks(&[], &["--url", "http://b:1/ready"]), "http://b:1/ready");
+}
+
+#[test]
+fn env_example_is_made_from_the_table() {
+    let expected = settings::env_example();
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/env.example");
+    if include_str!("../.env.example") != expected {
+        std::fs::write(path, &expected).unwrap();
+        panic!(".env.example is not what the table says: cp {path} .env.example");
+    }
+    for line in settings::env_example().lines().filter(|line| line.contains('=') && !line.starts_with("# ")) {
+        assert!(line.starts_with('#'), "every default is a comment, so that copying the file changes nothing: {line}");
+    }
+}
+
+#[test]
+fn help_names_every_setting() {
+    let help = config(&[], &["--help"]).unwrap_err();
+    for setting in settings::all() {
+        assert!(help.contains(&format!("--{}", setting.flag())), "{}", setting.name);
+    }
+}

@@ -1,0 +1,511 @@
+//! Everything asked over HTTP, with a fake hub and repository behind it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod edge;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use edge::{FakeBackend, NOW, Parts, SHORT, TOKEN, film, site, site_with, within};
+use futures_util::future::FutureExt;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tandem::http::ice::{IceServers, Turn};
+use tandem::http::probe::{self, ProbeUrl};
+use tandem::transport::Public;
+use tandem::transport::caps::Caps;
+use tandem::transport::proxies::TrustedProxies;
+use tandem::transport::tcp::{Timeouts, bind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tower::ServiceExt;
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {:?}", self.body))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Asks the router itself. `request` is `METHOD path` or only a path; `headers` one `name: value` each.
+async fn ask(parts: &Parts, request: &str, headers: &[&str]) -> Answer {
+    send(parts, request, headers, false).await
+}
+
+async fn ask_in_public(parts: &Parts, request: &str, headers: &[&str]) -> Answer {
+    send(parts, request, headers, true).await
+}
+
+async fn send(parts: &Parts, request: &str, headers: &[&str], public: bool) -> Answer {
+    let (method, path) = request.split_once(' ').unwrap_or(("GET", request));
+    let mut builder = Request::builder().method(method).uri(path);
+    for header in headers {
+        let (name, value) = header.split_once(": ").unwrap();
+        builder = builder.header(name, value);
+    }
+    let mut request = builder.body(Body::empty()).unwrap();
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 1], 5000))));
+    if public {
+        request.extensions_mut().insert(Public);
+    }
+    let response = within(parts.router().oneshot(request)).await.unwrap();
+    let (head, body) = response.into_parts();
+    Answer { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+}
+
+#[tokio::test]
+async fn health_says_that_the_process_lives_and_ready_what_is_missing() {
+    let parts = Parts::default();
+    let health = ask(&parts, "/health", &[]).await;
+    assert_eq!((health.status, health.json()), (StatusCode::OK, json!({"status": "ok", "nodeId": "node-1"})));
+    let ready = ask(&parts, "/ready", &[]).await;
+    let all_well = json!({"ready": true, "checks": {"log": "ok", "database": "ok"}});
+    assert_eq!((ready.status, ready.json()), (StatusCode::OK, all_well));
+
+    *parts.backend.database.lock() = Some("no answer".into());
+    let ready = ask(&parts, "/ready", &[]).await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ready.json(), json!({"ready": false, "checks": {"log": "ok", "database": "no answer"}}));
+    assert_eq!(ask(&parts, "/health", &[]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn transports_tells_the_addresses_by_which_the_client_came() {
+    let mut parts = Parts::default();
+    let plain = ask(&parts, "/api/transports", &["host: 127.0.0.1:4001"]).await.json();
+    let expected = json!({
+        "webtransport": {"url": "https://127.0.0.1:4433/wt"},
+        "websocket": {"url": "ws://127.0.0.1:4001/ws"},
+        "protocol": 3,
+    });
+    assert_eq!(plain, expected);
+
+    parts.hashes = vec![[0; 32], [255; 32]];
+    let public = ask_in_public(&parts, "/api/transports", &["host: watch.example:4433"]).await.json();
+    assert_eq!(public["websocket"]["url"], "wss://watch.example:4433/ws");
+    assert_eq!(public["webtransport"]["url"], "https://watch.example:4433/wt");
+    let hashes = &public["webtransport"]["serverCertificateHashes"];
+    assert_eq!(hashes[0], json!({"algorithm": "sha-256", "value": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}));
+    assert_eq!(hashes[1]["value"], "//////////////////////////////////////////8=");
+
+    let v6 = ask(&parts, "/api/transports", &["host: [2001:db8::1]:4001"]).await.json();
+    assert_eq!(v6["webtransport"]["url"], "https://[2001:db8::1]:4433/wt");
+    assert_eq!(ask(&parts, "/api/transports", &[]).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(ask(&parts, "/api/transports", &["host: user@a.example"]).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn localhost_is_handed_out_as_the_address_that_quic_listens_on() {
+    let mut parts = Parts::default();
+    let quic = async |parts: &mut Parts, bound: &str| {
+        parts.public.bound = bound.parse().unwrap();
+        let answer = ask(parts, "/api/transports", &["host: localhost:4001"]).await.json();
+        answer["webtransport"]["url"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(quic(&mut parts, "127.0.0.1").await, "https://127.0.0.1:4433/wt");
+    assert_eq!(quic(&mut parts, "::").await, "https://localhost:4433/wt");
+}
+
+#[tokio::test]
+async fn the_public_host_stands_in_for_the_requests_own_and_quic_may_be_off() {
+    let mut parts = Parts::default();
+    parts.public.host = Some("watch.example".into());
+    let answer = ask(&parts, "/api/transports", &["host: 10.0.0.5:4001"]).await.json();
+    assert_eq!(answer["webtransport"]["url"], "https://watch.example:4433/wt");
+    parts.public.host = Some("2001:db8::1".into());
+    let answer = ask(&parts, "/api/transports", &["host: 10.0.0.5:4001"]).await.json();
+    assert_eq!(answer["webtransport"]["url"], "https://[2001:db8::1]:4433/wt");
+    parts.public.quic_port = None;
+    let answer = ask(&parts, "/api/transports", &["host: 10.0.0.5:4001"]).await.json();
+    assert_eq!((&answer["webtransport"], &answer["websocket"]["url"]), (&Value::Null, &json!("ws://10.0.0.5:4001/ws")));
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_is_believed_about_the_scheme_and_the_host() {
+    let forwarded = ["host: inside:4001", "x-forwarded-proto: https", "x-forwarded-host: watch.example"];
+    let url = async |parts: &Parts, public| {
+        let answer = send(parts, "/api/transports", &forwarded, public).await.json();
+        answer["websocket"]["url"].as_str().unwrap().to_owned()
+    };
+    let mut parts = Parts::default();
+    assert_eq!(url(&parts, false).await, "ws://inside:4001/ws");
+    parts.proxies = TrustedProxies::parse("10.0.0.0/8").unwrap();
+    assert_eq!(url(&parts, false).await, "wss://watch.example/ws");
+    assert_eq!(url(&parts, true).await, "wss://inside:4001/ws", "nobody stands in front of the public port");
+    parts.proxies = TrustedProxies::parse("172.16.0.0/12").unwrap();
+    assert_eq!(url(&parts, false).await, "ws://inside:4001/ws");
+}
+
+#[tokio::test]
+async fn a_live_room_has_a_short_link_and_another_one_has_none() {
+    let parts = Parts::default();
+    let minted = ask(&parts, "/api/short-id/friday", &["host: a.example:4001"]).await;
+    let expected =
+        json!({"shortId": SHORT, "roomId": "friday", "shortUrl": format!("http://a.example:4001/room/{SHORT}")});
+    assert_eq!((minted.status, minted.json()), (StatusCode::OK, expected));
+    for gone in ["/api/short-id/monday", "/api/short-id/not%20an%20id", "/api/room/zzzzzzz", "/api/room/short"] {
+        let answer = ask(&parts, gone, &[]).await;
+        assert_eq!(
+            (answer.status, answer.json()),
+            (StatusCode::NOT_FOUND, json!({"error": "Room not found"})),
+            "{gone}"
+        );
+    }
+    let resolved = ask(&parts, "/api/room/ABC1234", &[]).await;
+    assert_eq!(resolved.json(), json!({"roomId": "fri:day", "shortId": SHORT}), "case does not matter");
+}
+
+#[tokio::test]
+async fn a_short_link_leads_where_the_template_says_with_the_room_encoded() {
+    let mut parts = Parts::default();
+    let link = ask(&parts, "/room/abc1234", &[]).await;
+    assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "/#room=fri%3Aday"));
+    assert_eq!(link.header("cache-control"), "no-store");
+    parts.share_url = "https://www.netflix.com/?tandemRoom={room}";
+    let link = ask(&parts, "/room/abc1234", &[]).await;
+    assert_eq!(link.header("location"), "https://www.netflix.com/?tandemRoom=fri%3Aday");
+    let gone = ask(&parts, "/room/zzzzzzz", &[]).await;
+    assert_eq!((gone.status, gone.header("location")), (StatusCode::NOT_FOUND, ""));
+}
+
+#[tokio::test]
+async fn the_pin_in_an_old_link_never_reaches_a_redirect() {
+    let parts = Parts::default();
+    for path in ["/room/abc1234/4711", "/room/abc1234/4711?pin=4711"] {
+        let link = ask(&parts, path, &[]).await;
+        assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "/#room=fri%3Aday"));
+        assert!(!format!("{:?} {:?}", link.headers, link.body).contains("4711"));
+    }
+    assert_eq!(ask(&parts, "/room/zzzzzzz/4711", &[]).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn history_is_for_members_who_show_their_token() {
+    let parts = Parts::default();
+    let path = "/api/rooms/friday/events?userId=ann";
+    let anonymous = ask(&parts, path, &[]).await;
+    assert_eq!((anonymous.status, anonymous.header("www-authenticate")), (StatusCode::UNAUTHORIZED, "Bearer"));
+    assert_eq!(ask(&parts, path, &["authorization: Basic abc"]).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(&parts, path, &["authorization: Bearer wrong"]).await.status, StatusCode::FORBIDDEN);
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    for other in ["/api/rooms/friday/events?userId=bob", "/api/rooms/monday/events?userId=ann"] {
+        assert_eq!(ask(&parts, other, &[&bearer]).await.status, StatusCode::FORBIDDEN, "{other}");
+    }
+    for wrong in ["?", "?userId=a%20b", "?userId=ann&after=x", "?userId=ann&after=7"] {
+        let answer = ask(&parts, &format!("/api/rooms/friday/events{wrong}"), &[&bearer]).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn history_is_read_page_by_page() {
+    let parts = Parts::default();
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    let page = async |query: &str| {
+        let path = format!("/api/rooms/friday/events?userId=ann&{query}");
+        ask(&parts, &path, &[&bearer]).await.json()
+    };
+    let seqs = |page: &Value| {
+        page["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let first = page("limit=3").await;
+    assert_eq!((seqs(&first), &first["next"]), (vec![1, 2, 3], &json!("7.3")));
+    let event = json!({"epoch": 7, "seq": 1, "kind": "SEEK_PAUSE", "userId": "ann", "at": NOW.as_millis(), "data": {"currentTime": 1.5}});
+    assert_eq!(first["events"][0], event);
+    let second = page("limit=3&after=7.3").await;
+    assert_eq!((seqs(&second), second.get("next")), (vec![4, 5], None));
+    assert_eq!(seqs(&page("limit=0").await).len(), 1, "the smallest page has one event");
+}
+
+#[tokio::test]
+async fn turn_credentials_expire_and_are_each_callers_own() {
+    let turn =
+        Turn { urls: vec!["turn:t.example".into()], secret: "north".to_owned().into(), ttl: Duration::from_secs(600) };
+    let ice = IceServers { open: vec!["stun:s.example".into()], turn: Some(turn) };
+    let parts = Parts { ice, ..Parts::default() };
+    let answers =
+        [ask(&parts, "/api/ice-servers", &[]).await.json(), ask(&parts, "/api/ice-servers", &[]).await.json()];
+    let [one, other] = answers.each_ref().map(|answer| answer["iceServers"][1]["username"].as_str().unwrap());
+    assert!(one.starts_with("1795000600:") && other.starts_with("1795000600:") && one != other, "{one} {other}");
+    assert_eq!(answers[0]["ttlSecs"], 600);
+    assert_eq!(answers[0]["iceServers"][0], json!({"urls": ["stun:s.example"]}));
+    assert_ne!(answers[0]["iceServers"][1]["credential"], answers[1]["iceServers"][1]["credential"]);
+}
+
+#[tokio::test]
+async fn status_and_metrics_speak_v2s_fields_and_ours() {
+    let parts = Parts::default();
+    for (path, accept) in [("/status", "*/*"), ("/metrics", "application/json")] {
+        let body = ask(&parts, path, &[&format!("accept: {accept}")]).await.json();
+        assert_eq!(body["nodeId"], "node-1");
+        assert_eq!(body["localConnections"], 5);
+        assert_eq!(body["sessions"], json!({"websocket": 2, "webtransport": 3}));
+        assert!(body["uptime"].as_f64().is_some() && body["rooms"] == 1 && body["members"] == 5, "{body}");
+    }
+    let text = ask(&parts, "/metrics", &["accept: text/plain"]).await;
+    assert!(text.header("content-type").starts_with("text/plain; version=0.0.4"));
+    assert!(std::str::from_utf8(&text.body).unwrap().contains("\ntandem_http_requests_total{status=\"2xx\"} "));
+    let series = ask(&parts, "/metrics", &["accept: application/json"]).await.json()["metrics"].clone();
+    assert!(series["tandem_http_requests_total{status=\"2xx\"}"].as_f64().unwrap() >= 1.0, "{series}");
+}
+
+#[tokio::test]
+async fn diagnostics_do_not_exist_on_the_public_port() {
+    let parts = Parts::default();
+    let nowhere = ask_in_public(&parts, "/nowhere", &[]).await;
+    for path in ["/status", "/metrics"] {
+        let answer = ask_in_public(&parts, path, &[]).await;
+        assert_eq!((answer.status, &answer.body), (StatusCode::NOT_FOUND, &nowhere.body), "{path}");
+    }
+    let site = site(Parts::default()).await;
+    let client = site.client();
+    for path in ["/status", "/metrics"] {
+        assert_eq!(within(client.get(site.https(path)).send()).await.unwrap().status(), 404, "{path}");
+        assert_eq!(within(client.get(site.http(path)).send()).await.unwrap().status(), 200, "{path}");
+    }
+    assert_eq!(within(client.get(site.https("/health")).send()).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn any_page_may_read_the_api_and_nothing_else() {
+    let parts = Parts::default();
+    let preflight = ask(&parts, "OPTIONS /api/rooms/friday/events", &["origin: https://a.example"]).await;
+    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (StatusCode::NO_CONTENT, "*"));
+    assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD");
+    assert!(preflight.header("access-control-allow-headers").contains("authorization"));
+    let read = ask(&parts, "/api/transports", &["host: a", "origin: https://a.example"]).await;
+    assert_eq!(read.header("access-control-allow-origin"), "*");
+    assert!(!read.headers.contains_key("access-control-allow-credentials"));
+    for other in ["/", "/health", "/status"] {
+        assert_eq!(ask(&parts, other, &["origin: https://a.example"]).await.header("access-control-allow-origin"), "");
+    }
+    assert_eq!(ask(&parts, "POST /api/transports", &["host: a"]).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn the_demo_page_is_served_with_its_tag_and_may_do_no_more_than_it_needs() {
+    let parts = Parts::default();
+    let page = ask(&parts, "/", &[]).await;
+    assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
+    assert_eq!((page.header("etag"), page.header("cache-control")), ("\"page\"", "no-cache"));
+    let policy = page.header("content-security-policy");
+    for part in
+        ["default-src 'self';", "connect-src 'self' ws: wss: https:;", "media-src 'self' https:", "object-src 'none'"]
+    {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"));
+    assert_eq!((page.header("x-content-type-options"), page.header("referrer-policy")), ("nosniff", "no-referrer"));
+    assert_eq!(page.header("permissions-policy"), "camera=(self), microphone=(self)");
+
+    for same in ["\"page\"", "W/\"page\"", "\"other\", \"page\"", "*"] {
+        let answer = ask(&parts, "/", &[&format!("if-none-match: {same}")]).await;
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::NOT_MODIFIED, 0), "{same}");
+    }
+    assert_eq!(ask(&parts, "/", &["if-none-match: \"old\""]).await.status, StatusCode::OK);
+    let head = ask(&parts, "HEAD /", &[]).await;
+    assert_eq!((head.status, head.header("content-length"), head.body.len()), (StatusCode::OK, "15", 0));
+    assert_eq!(ask(&parts, "POST /", &[]).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_short_and_plain() {
+    let parts = Parts { assets: tandem::http::demo::embedded(), ..Parts::default() };
+    for path in
+        ["/nowhere", "/../Cargo.toml", "/app/../../Cargo.toml", "/%2e%2e/Cargo.toml", "/.git/config", "//etc/passwd"]
+    {
+        let answer = ask(&parts, path, &[]).await;
+        assert_eq!((answer.status, answer.body), (StatusCode::NOT_FOUND, Bytes::from("not found\n")), "{path}");
+        assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/plain"));
+    }
+    assert_eq!(ask(&parts, "/test-app/qr.test.js", &[]).await.status, StatusCode::NOT_FOUND);
+    let script = ask(&parts, "/app/qr.js", &[]).await;
+    assert_eq!((script.status, script.header("content-type")), (StatusCode::OK, "text/javascript; charset=utf-8"));
+    assert!(script.header("etag").len() > 10);
+}
+
+#[tokio::test]
+async fn the_film_is_served_in_ranges() {
+    let parts = Parts::default();
+    let whole = ask(&parts, "/film.webm", &[]).await;
+    assert_eq!((whole.status, whole.header("accept-ranges"), &whole.body), (StatusCode::OK, "bytes", &film()));
+    for (range, bounds) in
+        [("bytes=0-99", 0..=99), ("bytes=900-", 900..=999), ("bytes=-10", 990..=999), ("bytes=990-5000", 990..=999)]
+    {
+        let part = ask(&parts, "/film.webm", &[&format!("range: {range}")]).await;
+        assert_eq!(part.status, StatusCode::PARTIAL_CONTENT, "{range}");
+        assert_eq!(part.header("content-range"), format!("bytes {}-{}/1000", bounds.start(), bounds.end()));
+        assert_eq!(part.header("content-type"), "video/webm");
+        assert_eq!(part.body, film().slice(bounds));
+    }
+    let outside = ask(&parts, "/film.webm", &["range: bytes=1000-"]).await;
+    assert_eq!((outside.status, outside.header("content-range")), (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */1000"));
+    assert_eq!(outside.body.len(), 0);
+    for whole in ["range: bytes=0-1,5-6", "range: lines=1-2"] {
+        assert_eq!(ask(&parts, "/film.webm", &[whole]).await.status, StatusCode::OK, "{whole}");
+    }
+    let part = "range: bytes=0-99";
+    assert_eq!(ask(&parts, "/film.webm", &[part, "if-range: \"film\""]).await.status, StatusCode::PARTIAL_CONTENT);
+    assert_eq!(ask(&parts, "/film.webm", &[part, "if-range: \"older\""]).await.body.len(), 1000);
+    let head = ask(&parts, "HEAD /film.webm", &[part]).await;
+    assert_eq!((head.status, head.header("content-length")), (StatusCode::OK, "1000"));
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_answer_is_a_503_that_says_nothing_of_it() {
+    let parts = Parts::default();
+    *parts.backend.down.lock() = true;
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    for path in ["/api/short-id/friday", "/api/room/abc1234", "/room/abc1234", "/api/rooms/friday/events?userId=ann"] {
+        let answer = ask(&parts, path, &[&bearer]).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, "1"), "{path}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("database"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_is_given_up() {
+    let parts = Parts::default();
+    *parts.backend.hangs.lock() = true;
+    let answer = ask(&parts, "/room/abc1234", &[]).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn https_offers_http3_and_plain_http_does_not() {
+    let site = site(Parts::default()).await;
+    let client = site.client();
+    let secure = within(client.get(site.https("/health")).send()).await.unwrap();
+    assert_eq!(secure.version(), http::Version::HTTP_2);
+    assert_eq!(secure.headers()["alt-svc"], "h3=\":4433\"; ma=86400");
+    let plain = within(client.get(site.http("/health")).send()).await.unwrap();
+    assert!(!plain.headers().contains_key("alt-svc"));
+    let transports: Value =
+        within(client.get(site.https("/api/transports")).send()).await.unwrap().json().await.unwrap();
+    assert_eq!(transports["websocket"]["url"], format!("wss://localhost:{}/ws", site.tls.port()));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_its_setting() {
+    let taken = bind("PORT", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = bind("QUIC_PORT", address).await.unwrap_err().to_string();
+    assert!(error.starts_with("QUIC_PORT: ") && error.contains(&address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_ended() {
+    let short = Duration::from_millis(50);
+    let timeouts = Timeouts { handshake: short, header: short, drain: short };
+    let site = site_with(Parts::default(), timeouts, Caps::new(100, None)).await;
+    for (address, says) in [
+        (site.plain, ""),
+        (site.plain, "GET / HTTP/1.1\r\nHost"),
+        (site.plain, "PRI * HT"),
+        (site.tls, ""),
+        (site.tls, "\x16\x03"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(says.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "{says:?} holds a connection to {address}");
+    }
+    for protocol in ["h2", "http/1.1"] {
+        let mut client = site.trusting();
+        client.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let tcp = TcpStream::connect(site.tls).await.unwrap();
+        let mut stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "a silent {protocol} client holds a connection");
+    }
+    within(async {
+        while site.caps.held() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_cap_is_closed_and_its_place_comes_back() {
+    let site = site_with(Parts::default(), Timeouts::default(), Caps::new(1, None)).await;
+    let mut first = TcpStream::connect(site.plain).await.unwrap();
+    let request = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    first.write_all(request).await.unwrap();
+    assert!(within(first.read(&mut [0; 1024])).await.unwrap() > 0);
+    let mut second = TcpStream::connect(site.plain).await.unwrap();
+    assert_eq!(within(second.read(&mut [0; 16])).await.unwrap_or(0), 0, "closed without an answer");
+    drop(first);
+    within(async {
+        loop {
+            let mut third = TcpStream::connect(site.plain).await.unwrap();
+            if third.write_all(request).await.is_ok() && third.read(&mut [0; 16]).await.unwrap_or(0) > 0 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shutdown_lets_a_request_finish_and_ends_idle_connections() {
+    let (arrived, mut at_handler) = tokio::sync::mpsc::channel(1);
+    let (release, released) = tokio::sync::watch::channel(false);
+    let parts = Parts::default();
+    let slow = move || {
+        let (arrived, mut released) = (arrived.clone(), released.clone());
+        async move {
+            arrived.send(()).await.ok();
+            released.wait_for(|released| *released).await.ok();
+            "whole"
+        }
+    };
+    let site = edge::site_of(&parts, parts.router().route("/slow", axum::routing::get(slow))).await;
+    let mut idle = TcpStream::connect(site.plain).await.unwrap();
+    let (client, url) = (site.client(), site.http("/slow"));
+    let asking =
+        tokio::task::JoinSet::from_iter([async move { client.get(url).send().await.unwrap().text().await.unwrap() }]);
+    within(at_handler.recv()).await.unwrap();
+    site.stop.cancel();
+    site.tracker.close();
+    assert_eq!(within(idle.read(&mut [0; 16])).await.unwrap_or(0), 0);
+    assert!(site.tracker.wait().now_or_never().is_none(), "a request is under way");
+    release.send(true).unwrap();
+    assert_eq!(within(asking.join_all()).await, ["whole"]);
+    within(site.tracker.wait()).await;
+}
+
+#[tokio::test]
+async fn the_health_command_asks_over_tcp() {
+    let site = site(Parts { backend: Arc::new(FakeBackend::default()), ..Parts::default() }).await;
+    let ask = |path: &str| {
+        let url = ProbeUrl::parse(&site.http(path)).unwrap();
+        tokio::task::spawn_blocking(move || probe::ask(&url))
+    };
+    assert_eq!(within(ask("/health")).await.unwrap(), Ok(()));
+    assert!(within(ask("/nowhere")).await.unwrap().unwrap_err().contains("404"));
+    site.stop.cancel();
+    site.tracker.close();
+    within(site.tracker.wait()).await;
+    assert!(within(ask("/health")).await.unwrap().is_err());
+    for wrong in ["https://a/", "a:1", "http://"] {
+        assert!(ProbeUrl::parse(wrong).is_err(), "{wrong}");
+    }
+}
