@@ -179,6 +179,7 @@ export class RoomModel {
         break;
       case 'USER_LEFT':
         this.#members.delete(message.userId);
+        this.#stopAwaiting(message.userId);
         break;
       case 'MEMBER_CONNECTION': {
         const member = this.#members.get(message.userId);
@@ -186,6 +187,8 @@ export class RoomModel {
         member.connected = message.connected === true;
         member.graceUntil = message.graceUntil ?? null;
         member.transport = message.transport ?? member.transport;
+        member.protocol = message.protocol ?? member.protocol;
+        if (!member.connected) this.#stopAwaiting(message.userId);
         // A new page of that member counts its ticks from anew.
         this.#tickSeqs.delete(member.slot);
         break;
@@ -222,9 +225,10 @@ export class RoomModel {
         events.push(['custom', pick(message, ['userId', 'namespace', 'payload', 'timestamp', 'seq'])]);
         break;
     }
-    // Whatever its type, an event that carries a vector moves the room there.
+    // Whatever its type, an event that carries a vector moves the room there, and opens or closes the gate.
     if (message.playback) {
       this.playback = message.playback;
+      this.gate = message.gate ?? null;
       events.push(['playback', { playback: this.playback, cause: message.type, message }]);
     }
     return { changed: true, gap: false, events };
@@ -261,6 +265,12 @@ export class RoomModel {
       default:
         return NOTHING;
     }
+  }
+
+  /** @param {string} userId */
+  #stopAwaiting(userId) {
+    if (!this.gate) return;
+    this.gate = { ...this.gate, awaiting: this.gate.awaiting.filter((awaited) => awaited !== userId) };
   }
 
   /** @param {string|null} hostUserId */

@@ -12,6 +12,8 @@ import { positionAt } from './model.js';
 import { Session } from './session.js';
 import { encodeTick } from './wire.js';
 
+const MOST_MEASURED_MS = 600_000;
+
 /**
  * @typedef {object} ConnectOptions
  * @property {string} server     base of GET /api/transports, e.g. `location.origin`
@@ -248,12 +250,11 @@ export class Room extends EventTarget {
   /** @param {{driftMs: number|null, buffering: boolean}} status */
   sendStatus({ driftMs, buffering }) {
     if (this.#session.state !== 'joined') return;
-    const rttMs = round1(this.#session.clock.rtt);
-    const clockErrorMs = round1(this.#session.clock.error);
-    this.#session.model.reportSelf({ rttMs, clockErrorMs, driftMs: round1(driftMs), buffering });
+    const { rtt, error } = this.#session.clock;
+    const status = { rttMs: measured(rtt), driftMs: measured(driftMs), clockErrorMs: measured(error), buffering };
+    this.#session.model.reportSelf(status);
     this.#session.changed();
-    const known = Object.entries({ rttMs, driftMs: round1(driftMs), clockErrorMs }).filter(([, value]) => value !== null);
-    this.send({ type: 'MEMBER_STATUS', ...Object.fromEntries(known), buffering });
+    this.send({ type: 'MEMBER_STATUS', ...status });
   }
 
   /** @param {{position: number, at: number, playing: boolean, rate: number}} tick */
@@ -306,7 +307,10 @@ export class Room extends EventTarget {
   }
 }
 
-/** @param {number|null} value */
-function round1(value) {
-  return value !== null && Number.isFinite(value) ? Math.round(value * 10) / 10 : null;
+/**
+ * A measurement as the wire takes it: a tenth of a ms is enough, and what is beyond 10 minutes is none.
+ * @param {number|null} value ms
+ */
+function measured(value) {
+  return value !== null && Math.abs(value) <= MOST_MEASURED_MS ? Math.round(value * 10) / 10 : null;
 }

@@ -49,6 +49,31 @@ test('events in order are applied, each once', async () => {
   assert.equal(server.receivedOf('REQUEST_SYNC').length, 0);
 });
 
+test('the gate comes and goes with the vector, and does not wait for who is not there', async () => {
+  const { env, server, room } = await roomWithBob();
+  const gate = { id: 3, targetTime: 9, awaiting: ['ann', 'bob'], ready: [], deadline: 7000, by: 'ann' };
+  const playback = { position: 9, rate: 1, playing: false, at: 5 };
+  server.commit({ type: 'SEEK_PAUSE', userId: 'ann', currentTime: 9, eventTimestamp: 5, gateId: 3, gate, playback });
+  assert.deepEqual(room.gate, gate);
+  server.commit({ type: 'READY_GATE', outcome: 'progress', gate: { ...gate, awaiting: ['bob'], ready: ['ann'] } });
+  assert.deepEqual([room.gate.awaiting, room.gate.ready], [['bob'], ['ann']]);
+  server.commit({ type: 'MEMBER_CONNECTION', userId: 'bob', connected: false, graceUntil: 9, transport: 'websocket', protocol: 3 });
+  assert.deepEqual(room.gate.awaiting, []);
+  server.commit({ type: 'PLAY_PAUSE', userId: 'server', control: 'play', playback: { ...playback, playing: true } });
+  assert.equal(room.gate, null);
+  await env.settle();
+});
+
+test('a measurement that is none is told as unknown', async () => {
+  const { env, server, room } = await joinedRoom();
+  room.sendStatus({ driftMs: -25_000_000, buffering: false });
+  room.sendStatus({ driftMs: 1.26, buffering: true });
+  await env.settle();
+  const [wild, sane] = server.receivedOf('MEMBER_STATUS');
+  assert.deepEqual([wild.driftMs, sane.driftMs, sane.buffering, sane.rttMs], [null, 1.3, true, 10]);
+  assert.equal(room.members[0].driftMs, 1.3);
+});
+
 test('a playing vector is extrapolated in room time, and stands still before its start', async () => {
   const { env, server, room } = await joinedRoom();
   const at = server.roomTime() + 200;

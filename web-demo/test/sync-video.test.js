@@ -314,8 +314,7 @@ test('READY is said once, when the player is there and has data, not before', as
   await env.advance(3000);
   const gate = { id: 3, targetTime: 93.25, awaiting: ['ann'], ready: [], deadline: server.roomTime() + 7000, by: 'bob' };
   video.stalled = true;
-  server.commit({ type: 'SEEK_PAUSE', userId: 'bob', gateId: 3, playback: { position: 93.25, rate: 1, playing: false, at: server.roomTime() } });
-  server.commit({ type: 'READY_GATE', outcome: 'open', gate });
+  server.commit({ type: 'SEEK_PAUSE', userId: 'bob', gateId: 3, gate, playback: { position: 93.25, rate: 1, playing: false, at: server.roomTime() } });
   await env.advance(1500);
   assert.equal(video.truePosition(), 93.25);
   assert.deepEqual(server.receivedOf('READY'), []);
@@ -327,7 +326,8 @@ test('READY is said once, when the player is there and has data, not before', as
 
 test('a gate that waits for others is none of ours', async () => {
   const { env, server } = await watching();
-  server.commit({ type: 'READY_GATE', outcome: 'open', gate: { id: 3, targetTime: 9, awaiting: ['bob'], ready: [], deadline: 0, by: 'ann' } });
+  const gate = { id: 3, targetTime: 9, awaiting: ['bob'], ready: [], deadline: 0, by: 'ann' };
+  server.commit({ type: 'SEEK_PAUSE', userId: 'ann', gateId: 3, gate, playback: { position: 9, rate: 1, playing: false, at: server.roomTime() } });
   await env.advance(1000);
   assert.deepEqual(server.receivedOf('READY'), []);
 });

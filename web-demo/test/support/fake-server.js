@@ -85,6 +85,7 @@ export class FakeServer {
   commit(event) {
     this.room.seq += 1;
     if (event.playback) this.room.playback = { seq: this.room.seq, ...event.playback };
+    if (event.playback) event = { gate: null, ...event };
     if ('gate' in event) this.room.gate = event.gate;
     const message = { timestamp: this.roomTime(), epoch: this.room.epoch, seq: this.room.seq, ...event };
     if (event.playback) message.playback = this.room.playback;
