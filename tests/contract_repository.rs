@@ -1,5 +1,7 @@
 //! What every repository promises ([`tandem::repository`]), on every repository there is.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/commits.rs"]
 mod commits;
 #[path = "support/repository_backends.rs"]
@@ -17,6 +19,9 @@ use tandem::domain::{Head, RoomId, RoomTime, ShortId};
 use tandem::log::Commit;
 use tandem::repository::{EventRow, Repository};
 
+/// No test takes a tenth of it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// One module a backend; a new backend is one more line at the end of the file.
 macro_rules! suite {
     ($backend:ident: $($name:ident)*) => {
@@ -24,7 +29,8 @@ macro_rules! suite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name(super::repository_backends::$backend().await).await;
+                    let test = super::$name(super::repository_backends::$backend().await);
+                    tokio::time::timeout(super::DEADLINE, test).await.expect("it hangs");
                 }
             )*
         }

@@ -1,5 +1,7 @@
 //! The memory log's own promises: durable before `Committed`, what a failing repository means, and its faults.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/commits.rs"]
 mod commits;
 
@@ -526,7 +528,8 @@ impl Repository for Disk {
         Box::pin(async move {
             self.batches.lock().push(batch.len());
             self.asked.add_permits(1);
-            self.answered.acquire().await.unwrap().forget();
+            let answered = tokio::time::timeout(Duration::from_secs(20), self.answered.acquire()).await;
+            answered.expect("an append that the test did not foresee").unwrap().forget();
             let answer = self.answers.lock().pop_front().unwrap();
             if !matches!(answer, Answer::Refused) {
                 self.heads.lock().extend(batch.iter().map(|commit| (commit.room.clone(), commit.next)));

@@ -1,5 +1,7 @@
 //! What only a file can do: be in use, be somebody else's, be damaged.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/commits.rs"]
 mod commits;
 
