@@ -136,8 +136,12 @@ async fn an_end_archives_the_room_and_leaves_nothing_to_load(backend: impl Backe
     assert_eq!(live_heads(&*repository).await, [(sunday, head(EPOCH, 1))]);
     assert_eq!(backend.ask("SELECT field FROM room_fields WHERE room_id = 'friday'").await, []);
     let at = Some(time(head(EPOCH, 2)).as_micros().to_string());
-    assert_eq!(backend.ask("SELECT CAST(archived_at AS TEXT) FROM rooms WHERE room_id = 'friday'").await, [at.clone()]);
-    assert_eq!(backend.ask("SELECT CAST(left_at AS TEXT) FROM users WHERE room_id = 'friday'").await, [at]);
+    for sql in [
+        "SELECT CAST(archived_at AS TEXT) FROM rooms WHERE room_id = 'friday'",
+        "SELECT CAST(left_at AS TEXT) FROM users WHERE room_id = 'friday'",
+    ] {
+        assert_eq!(backend.ask(sql).await, std::slice::from_ref(&at), "{sql}");
+    }
     assert_eq!(backend.ask("SELECT CAST(left_at AS TEXT) FROM users WHERE room_id = 'sunday'").await, [None]);
 }
 
