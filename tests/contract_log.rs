@@ -1,6 +1,6 @@
 //! What every log promises ([`tandem::log`]), on every log there is.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/commits.rs"]
 mod commits;
@@ -17,6 +17,9 @@ use log_backends::Backend;
 use tandem::domain::{Head, NodeId, RoomId};
 use tandem::log::{Commit, Followed, Log, Outcome};
 
+/// No test takes a tenth of it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// One module a backend; a new backend is one more line at the end of the file.
 macro_rules! suite {
     ($backend:ident: $($name:ident)*) => {
@@ -24,7 +27,8 @@ macro_rules! suite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name(super::log_backends::$backend().await).await;
+                    let test = super::$name(super::log_backends::$backend().await);
+                    tokio::time::timeout(super::DEADLINE, test).await.expect("it hangs");
                 }
             )*
         }
@@ -141,7 +145,8 @@ async fn a_patch_sets_deletes_and_clears_fields(backend: impl Backend) {
             fields.iter().map(|(field, value)| ((*field).to_owned(), value.map(Bytes::from))).collect();
         commit
     };
-    let steps: [(bool, &[(&str, Option<&str>)], &[(&str, &str)]); 4] = [
+    type Step = (bool, &'static [(&'static str, Option<&'static str>)], &'static [(&'static str, &'static str)]);
+    let steps: [Step; 4] = [
         (true, &[("a", Some("1")), ("b", Some("1"))], &[("a", "1"), ("b", "1")]),
         (false, &[("b", Some("2")), ("c", Some("2"))], &[("a", "1"), ("b", "2"), ("c", "2")]),
         (false, &[("a", None), ("never", None)], &[("b", "2"), ("c", "2")]),
@@ -385,7 +390,7 @@ async fn assert_vacant_conflict(node: &Arc<dyn Log>, commit: Commit) {
 }
 
 async fn hear(node: &dyn Log) -> Followed {
-    tokio::time::timeout(Duration::from_secs(30), node.follow()).await.expect("nothing to hear")
+    tokio::time::timeout(DEADLINE / 2, node.follow()).await.expect("nothing to hear")
 }
 
 async fn hear_commit(node: &dyn Log) -> (Head, Arc<[tandem::log::Entry]>) {

@@ -1,9 +1,11 @@
 //! The memory log's own promises: durable before `Committed`, what a failing repository means, and its faults.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/commits.rs"]
 mod commits;
+#[path = "support/disk.rs"]
+mod disk;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -13,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use commits::{EPOCH, after, commit, created, ended, head, room, text_of};
+use disk::{Answer, Disk};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tandem::domain::{Head, NodeId, RoomId, RoomTime, ShortId};
+use tandem::domain::{Head, NodeId, RoomId};
 use tandem::log::memory::MemoryLog;
 use tandem::log::memory::faults::{Fate, What};
-use tandem::log::{Commit, Followed, Log, LogError, Outcome, Snapshot};
+use tandem::log::{Commit, Followed, Log, LogError, Outcome};
+use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
-use tandem::repository::{EventRow, Repository, RepositoryError};
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 // ---- durable before acknowledged ----------------------------------------------------------------------------------
@@ -475,118 +477,5 @@ impl Rig {
         let disk = Arc::new(Disk::default());
         let tracker = TaskTracker::new();
         Self { log: MemoryLog::new(Some(disk.clone()), Vec::new(), &tracker), disk, tracker }
-    }
-}
-
-enum Answer {
-    Stored,
-    Refused,
-    /// The transaction was committed; the answer was lost.
-    StoredButLost,
-}
-
-struct Disk {
-    heads: Mutex<BTreeMap<RoomId, Head>>,
-    batches: Mutex<Vec<usize>>,
-    unreachable: Mutex<bool>,
-    answers: Mutex<std::collections::VecDeque<Answer>>,
-    answered: Semaphore,
-    asked: Semaphore,
-}
-
-impl Default for Disk {
-    fn default() -> Self {
-        Self {
-            heads: Mutex::default(),
-            batches: Mutex::default(),
-            unreachable: Mutex::default(),
-            answers: Mutex::default(),
-            answered: Semaphore::new(0),
-            asked: Semaphore::new(0),
-        }
-    }
-}
-
-impl Disk {
-    /// Until an append has begun.
-    async fn asked(&self) {
-        self.asked.acquire().await.unwrap().forget();
-    }
-
-    fn answer(&self, answer: Answer) {
-        self.answers.lock().push_back(answer);
-        self.answered.add_permits(1);
-    }
-
-    fn refuse<T>() -> Result<T, RepositoryError> {
-        Err(RepositoryError::Query(sqlx::Error::WorkerCrashed))
-    }
-}
-
-impl Repository for Disk {
-    fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async move {
-            self.batches.lock().push(batch.len());
-            self.asked.add_permits(1);
-            self.answered.acquire().await.unwrap().forget();
-            let answer = self.answers.lock().pop_front().unwrap();
-            if !matches!(answer, Answer::Refused) {
-                self.heads.lock().extend(batch.iter().map(|commit| (commit.room.clone(), commit.next)));
-            }
-            if matches!(answer, Answer::Stored) { Ok(()) } else { Self::refuse() }
-        })
-    }
-
-    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
-        Box::pin(async move {
-            if *self.unreachable.lock() {
-                return Self::refuse();
-            }
-            let heads = self.heads.lock();
-            Ok(rooms.iter().filter_map(|room| Some((room.clone(), *heads.get(room)?))).collect())
-        })
-    }
-
-    fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
-        Box::pin(async { Self::refuse() })
-    }
-
-    fn events<'a>(
-        &'a self,
-        _room: &'a RoomId,
-        _after: Head,
-        _limit: u32,
-    ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
-        Box::pin(async { Self::refuse() })
-    }
-
-    fn prune(&self, _before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
-        Box::pin(async { Self::refuse() })
-    }
-
-    fn short_link<'a>(
-        &'a self,
-        _room: &'a RoomId,
-        _now: RoomTime,
-        _expires: RoomTime,
-    ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
-        Box::pin(async { Self::refuse() })
-    }
-
-    fn resolve_short<'a>(
-        &'a self,
-        _short: &'a ShortId,
-        _now: RoomTime,
-        _expires: RoomTime,
-    ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        Box::pin(async { Self::refuse() })
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
-        Box::pin(async { Self::refuse() })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
     }
 }

@@ -1,6 +1,6 @@
 //! What only a file can do: be in use, be somebody else's, be damaged.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/commits.rs"]
 mod commits;
