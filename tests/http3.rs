@@ -269,6 +269,37 @@ async fn above_a_number_of_handshakes_a_client_proves_its_address_first() {
 }
 
 #[tokio::test]
+async fn a_hello_in_two_packets_is_waited_for() {
+    // As browsers send it. What the client allows is not known after the first packet; HTTP/3 once started there, and
+    // waited for streams for ever.
+    let server = server();
+    let stop = server.stop.clone();
+    let path = support::hesitant_path(server.address, &server.tracker, stop).await;
+    let many = (0..60).map(|n| format!("a-protocol-with-a-long-name-{n}").into_bytes());
+    let tls = server.tls(many.chain([b"h3".to_vec()]).collect());
+    let quic = soon("a connection", support::client(tls, |_| {}).connect(path, "localhost").unwrap()).await.unwrap();
+    let mut client = H3::over(quic).await;
+    let asked = client.ask(get(&server.url("/hello")));
+    // The handshake's own time limit would wake the server, too late.
+    let answer = tokio::time::timeout(QuicOptions::default().handshake / 3, asked).await;
+    assert_eq!(answer.expect("an answer in time").1, "hello");
+    client.quic.close(0u32.into(), b"");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_allows_no_streams_is_given_up() {
+    let options = QuicOptions { handshake: Duration::from_millis(300), ..Setup::default().options };
+    let server = TestServer::with(Setup { options, ..Setup::default() });
+    let client = support::client(server.tls(vec![b"h3".to_vec()]), |transport| {
+        transport.max_concurrent_uni_streams(0u32.into());
+    });
+    let quic = soon("a connection", client.connect(server.address, "localhost").unwrap()).await.unwrap();
+    soon("the end", quic.closed()).await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_stopped_listener_lets_a_session_go_on_and_accepts_no_other() {
     let mut server = server();
     let mut client = server.h3().await;

@@ -189,6 +189,11 @@ impl TestServer {
     }
 
     pub async fn try_quic(&self) -> Result<quinn::Connection, quinn::ConnectionError> {
+        client(self.tls(vec![b"h3".to_vec()]), |_| {}).connect(self.address, "localhost").unwrap().await
+    }
+
+    /// Trusts this server only.
+    pub fn tls(&self, alpn: Vec<Vec<u8>>) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let mut tls = rustls::ClientConfig::builder_with_provider(provider())
@@ -196,11 +201,8 @@ impl TestServer {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h3".to_vec()];
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-        endpoint.connect(self.address, "localhost").unwrap().await
+        tls.alpn_protocols = alpn;
+        tls
     }
 
     /// A raw HTTP/3 client.
@@ -225,6 +227,44 @@ impl TestServer {
         let endpoint = wtransport::Endpoint::client(config).unwrap();
         soon("a session", endpoint.connect(self.url("/wt"))).await.unwrap()
     }
+}
+
+/// A QUIC client.
+pub fn client(tls: rustls::ClientConfig, tune: impl FnOnce(&mut quinn::TransportConfig)) -> quinn::Endpoint {
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let mut transport = quinn::TransportConfig::default();
+    tune(&mut transport);
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    endpoint.set_default_client_config(config);
+    endpoint
+}
+
+/// Forwards datagrams between one client and the server, but the client's second one only when the server has answered
+/// the first.
+pub async fn hesitant_path(server: SocketAddr, tracker: &TaskTracker, stop: CancellationToken) -> SocketAddr {
+    let front = tokio::net::UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+    let back = tokio::net::UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+    back.connect(server).await.unwrap();
+    let address = front.local_addr().unwrap();
+    let forward = async move {
+        let (mut up, mut down) = ([0; 2000], [0; 2000]);
+        let (length, client) = front.recv_from(&mut up).await.unwrap();
+        back.send(&up[..length]).await.unwrap();
+        let mut answered = false;
+        loop {
+            tokio::select! {
+                length = back.recv(&mut down) => {
+                    front.send_to(&down[..length.unwrap()], client).await.unwrap();
+                    answered = true;
+                }
+                length = front.recv(&mut up), if answered => { back.send(&up[..length.unwrap()]).await.unwrap(); }
+            }
+        }
+    };
+    tracker.spawn(async move { stop.run_until_cancelled(forward).await });
+    address
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
