@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::ConnectionError;
+use quinn::{ConnectionError, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::QuicOptions;
 use crate::telemetry::names;
+
+/// HTTP/3's H3_NO_ERROR.
+const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
 /// Decides about first packets.
 pub(super) struct Screen {
@@ -51,15 +55,27 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Answers the first packet. The connection can send at once; [`Handshake::complete`] says when it is real.
-    pub(super) fn begin(self) -> Option<(quinn::Connection, Handshake)> {
-        let connecting = match self.incoming.accept() {
+    /// Answers the first packet, and waits until the client's whole hello is there: browsers need two packets for it,
+    /// and only then is it known how many streams the client allows. The connection can send from here on.
+    pub(super) async fn begin(self) -> Option<(quinn::Connection, Handshake)> {
+        let mut connecting = match self.incoming.accept() {
             Ok(connecting) => connecting,
             Err(error) => {
                 failed(&error);
                 return None;
             }
         };
+        match timeout(self.limit, connecting.handshake_data()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                failed(&error);
+                return None;
+            }
+            Err(_) => {
+                count("timeout");
+                return None;
+            }
+        }
         // Always succeeds on the server's side.
         let Ok((connection, done)) = connecting.into_0rtt() else { return None };
         let handshake = Handshake { connection: connection.clone(), done, limit: self.limit, _place: self.place };
@@ -87,22 +103,28 @@ pub enum HandshakeError {
 }
 
 impl Handshake {
-    /// Waits for the end of the handshake and counts how it ended. A failed connection is closed.
-    pub async fn complete(self) -> Result<(), HandshakeError> {
-        match tokio::time::timeout(self.limit, self.done).await {
-            Ok(true) => {
+    /// Does `early`, which may send already, then waits for the end of the handshake. How it ended is counted; a failed
+    /// connection is closed.
+    pub async fn complete<T>(self, early: impl Future<Output = T>) -> Result<T, HandshakeError> {
+        let both = async {
+            let result = early.await;
+            // On a server its value means nothing; whether the connection lives does.
+            self.done.await;
+            result
+        };
+        let Ok(result) = timeout(self.limit, both).await else {
+            count("timeout");
+            self.connection.close(NO_ERROR, b"");
+            return Err(HandshakeError::Timeout);
+        };
+        match self.connection.close_reason() {
+            None => {
                 count("ok");
-                Ok(())
+                Ok(result)
             }
-            Ok(false) => {
-                let error = self.connection.close_reason().unwrap_or(ConnectionError::LocallyClosed);
+            Some(error) => {
                 failed(&error);
                 Err(error.into())
-            }
-            Err(_) => {
-                count("timeout");
-                self.connection.close(h3::error::Code::H3_NO_ERROR.value().try_into().unwrap_or_default(), b"");
-                Err(HandshakeError::Timeout)
             }
         }
     }

@@ -34,7 +34,7 @@ pub struct QuicOptions {
     /// after at most `keep_alive + idle`: 4 s + 10 s stays under the 15 s that the sessions promise, and leaves the
     /// unanswered keep-alive ten seconds of retransmissions to get through a bad network.
     pub idle: Duration,
-    /// Time for a handshake.
+    /// Time for the client's hello, and again for the rest of the handshake.
     pub handshake: Duration,
     /// Handshakes under way at once; more are refused.
     pub max_handshakes: usize,
@@ -148,7 +148,7 @@ impl QuicListener {
             let handle = handle.clone();
             // The handshake's cryptography begins on the connection's task, so it doesn't hold up the others.
             tracker.spawn(async move {
-                if let Some((connection, handshake)) = admitted.begin() {
+                if let Some((connection, handshake)) = admitted.begin().await {
                     handle(connection, handshake).await;
                 }
             });

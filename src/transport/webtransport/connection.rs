@@ -61,13 +61,12 @@ pub(super) async fn drive<A: Accept>(
 ) {
     let _open = OpenConnection::count();
     // Before the handshake is complete: the SETTINGS leave with the server's first flight.
-    let http = settings().build(adapter::Connection::new(quinn.clone())).await;
-    if handshake.complete().await.is_err() {
-        return;
-    }
-    let mut http: Http = match http {
-        Ok(http) => http,
-        Err(error) => return tracing::debug!(%error, "HTTP/3 could not start"),
+    let settings = settings();
+    let http = settings.build(adapter::Connection::new(quinn.clone()));
+    let mut http: Http = match handshake.complete(http).await {
+        Ok(Ok(http)) => http,
+        Ok(Err(error)) => return tracing::debug!(%error, "HTTP/3 could not start"),
+        Err(_) => return,
     };
 
     let slot = Arc::new(Slot::default());
