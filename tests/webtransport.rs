@@ -1,5 +1,7 @@
 //! WebTransport sessions, seen by clients that nobody here wrote and by one that breaks the rules.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/webtransport.rs"]
 mod support;
 
