@@ -1,5 +1,7 @@
 //! HTTP/3 beside the sessions: settings, routes, refusals.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "support/webtransport.rs"]
 mod support;
 

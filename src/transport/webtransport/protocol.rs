@@ -129,7 +129,7 @@ mod tests {
             other => panic!("no code for {other}"),
         };
         let mut bits: String = text.iter().map(code).collect();
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         bits.as_bytes()
