@@ -396,8 +396,11 @@ impl Backend for Rooms {
     fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>> {
         Box::pin(async {
             let database = self.repository.ping().await.map_err(|error| error.to_string());
-            // The memory log lives as long as the process and stores through the same database.
-            vec![("log", Ok(())), ("database", database)]
+            let log = match self.hub.status().degraded_rooms {
+                0 => Ok(()),
+                rooms => Err(format!("the last commit of {rooms} rooms failed")),
+            };
+            vec![("log", log), ("database", database)]
         })
     }
 
@@ -432,7 +435,9 @@ impl Backend for Rooms {
         after: Head,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Unavailable>> {
-        Box::pin(async move { self.repository.events(room, after, limit).await.map_err(unavailable) })
+        // An earlier epoch was another room, of other people, that had the same name.
+        let begun = Head { epoch: self.hub.head(room).epoch, seq: 0 };
+        Box::pin(async move { self.repository.events(room, after.max(begun), limit).await.map_err(unavailable) })
     }
 
     fn status(&self) -> Status {

@@ -224,6 +224,11 @@ impl Hub {
         self.find(room).is_some_and(|cell| !cell.lock().room.is_vacant())
     }
 
+    /// The room's place in its order; the default where no room lives.
+    pub fn head(&self, room: &RoomId) -> Head {
+        self.find(room).map(|cell| cell.lock().room.head()).unwrap_or_default()
+    }
+
     /// Whether the token proves to be that member of that room.
     pub fn authorize(&self, room: &RoomId, user: &UserId, token: &ResumeToken) -> bool {
         let hash = token.hash();

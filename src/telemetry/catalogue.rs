@@ -1,5 +1,7 @@
 //! Every metric in one table: the name that code records by, and what it means. `docs/OPERATIONS.md` follows from it.
 
+use std::fmt::Write as _;
+
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// What kind of number.
@@ -73,6 +75,15 @@ catalogue! {
     APPEND_FAILURES = "tandem_repository_append_failures_total", Counter, Count, [], "Batches that the database refused or did not answer.";
     EVENTS_PRUNED = "tandem_events_pruned_total", Counter, Count, [], "Audit events deleted for their age.";
     HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
+}
+
+/// The catalogue as a table for the documentation.
+pub fn markdown() -> String {
+    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for Metric { name, kind, labels, help, .. } in CATALOGUE {
+        let _ = writeln!(text, "| `{name}` | {kind:?} | {} | {help} |", labels.join(", "));
+    }
+    text
 }
 
 /// Tells the installed recorder what the numbers mean.

@@ -1,7 +1,9 @@
 //! Short links: one for a room. All of it runs on the one writing connection, so two askers never meet here.
 
+use std::time::Duration;
+
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::corrupt;
 use crate::domain::{RoomId, RoomTime, ShortId};
@@ -54,12 +56,24 @@ pub(super) async fn make(
     Err(RepositoryError::ShortIds)
 }
 
+/// Anybody may follow a link, so a link that is followed often is written once a minute at the most.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
+
+/// The room behind a living id.
 pub(super) async fn resolve(
     connection: &mut SqliteConnection,
     short: &ShortId,
     now: RoomTime,
     expires: RoomTime,
 ) -> Result<Option<RoomId>, RepositoryError> {
+    let fresh = sqlx::query("SELECT room_id FROM short_links WHERE short_id = ? AND expires_at > ?")
+        .bind(short.as_str())
+        .bind((expires - RENEW_AFTER).as_micros())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = fresh {
+        return room_of(&row).map(Some);
+    }
     let row =
         sqlx::query("UPDATE short_links SET expires_at = ? WHERE short_id = ? AND expires_at > ? RETURNING room_id")
             .bind(expires.as_micros())
@@ -67,7 +81,10 @@ pub(super) async fn resolve(
             .bind(now.as_micros())
             .fetch_optional(connection)
             .await?;
-    let Some(row) = row else { return Ok(None) };
+    row.as_ref().map(room_of).transpose()
+}
+
+fn room_of(row: &SqliteRow) -> Result<RoomId, RepositoryError> {
     let text: String = row.try_get(0).map_err(corrupt("roomId"))?;
-    RoomId::parse(&text).map(Some).map_err(|_invalid| RepositoryError::Corrupt { what: "roomId" })
+    RoomId::parse(&text).map_err(|_invalid| RepositoryError::Corrupt { what: "roomId" })
 }
