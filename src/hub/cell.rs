@@ -16,6 +16,7 @@ use crate::domain::{
     CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TransportKind, UserId,
 };
 use crate::room::{Command, Event, LeaveReason, Room};
+use crate::telemetry::names;
 
 /// CHAT messages kept for members that come back.
 const CHAT_KEPT: usize = 100;
@@ -164,6 +165,7 @@ impl State {
         for member in &self.attached {
             member.outlet.event(&happening);
         }
+        metrics::counter!(names::DELIVERIES, "class" => "event").increment(self.attached.len() as u64);
         if matches!(event, Event::Chat { .. })
             && let Some(Some(encoded)) = happening.encoded.get()
         {

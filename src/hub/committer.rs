@@ -13,9 +13,11 @@ use super::Hub;
 use super::cell::{Cell, Queued, Resolve, State};
 use super::outlet::Refusal;
 use super::record;
+use crate::clock::Clock;
 use crate::domain::{Head, RoomTime, SessionRef, UserId};
 use crate::log::{Commit, LogError, Outcome};
 use crate::room::{Command, Event, Reject, Room};
+use crate::telemetry::names;
 
 /// Commands of one commit.
 const BATCH: usize = 256;
@@ -78,12 +80,18 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Dec
             hub.0.timers.schedule(cell.id(), cell.lock().room.next_deadline());
             return Ok(plan.decided);
         };
-        match hub.0.parts.log.commit(commit).await? {
+        let began = Clock::instant();
+        let outcome = hub.0.parts.log.commit(commit).await?;
+        metrics::histogram!(names::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
+        match outcome {
             Outcome::Committed => {
+                metrics::counter!(names::COMMITS).increment(1);
+                metrics::counter!(names::COMMIT_EVENTS).increment(plan.events.len() as u64);
                 absorb(hub, cell, plan.expected, &plan.events);
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {
+                metrics::counter!(names::COMMIT_CONFLICTS).increment(1);
                 if hub.install(cell, latest, plan.expected).is_err() {
                     return Err(LogError("the room's stored state can't be read".into()));
                 }

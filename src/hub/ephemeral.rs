@@ -8,6 +8,7 @@ use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Signal, TickRepor
 use super::{Hub, Membership};
 use crate::domain::{Dialect, MediaTime, RoomId, RoomTime, Tick, UserId};
 use crate::room::{Command, Reject};
+use crate::telemetry::names;
 
 /// Reports older than this are of no use to anybody.
 const STALE: Duration = Duration::from_secs(10);
@@ -148,4 +149,6 @@ fn fan_out_tick(state: &State, from: &UserId, tick: Tick, heartbeat: bool, now: 
         _ => {}
     };
     state.attached.iter().for_each(deliver);
+    metrics::counter!(names::TICKS_RELAYED).increment(1);
+    metrics::counter!(names::DELIVERIES, "class" => "tick").increment(state.attached.len() as u64);
 }

@@ -11,6 +11,7 @@ use super::{Hub, Membership};
 use crate::clock::Clock;
 use crate::domain::{Limits, Pin, PinHash, ResumeToken, SessionRef, UserId};
 use crate::room::{Actor, Command, Join, PinProof, Reject};
+use crate::telemetry::names;
 
 /// How long a live member that would be replaced has for its sign of life; the session ends itself at 1.5 s.
 const PROBE: Duration = Duration::from_millis(2000);
@@ -96,7 +97,10 @@ impl Hub {
         if self.0.parts.rates {
             // Taken before the work: guesses that come all at once are counted too.
             let taken = self.0.pin_attempts.take(key.clone(), Clock::instant());
-            taken.map_err(|retry_after| Refusal::PinThrottled { retry_after })?;
+            taken.map_err(|retry_after| {
+                metrics::counter!(names::PIN_THROTTLES).increment(1);
+                Refusal::PinThrottled { retry_after }
+            })?;
         }
         let (pin, hash) = (pin.clone(), against.clone());
         let fits = self.on_hasher(move || pin.matches(&hash)).await?;
