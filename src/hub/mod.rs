@@ -13,7 +13,7 @@
 //!   with UNAVAILABLE; what the hub itself must see through (a lost connection, a deadline) is tried until it is in.
 //! * One commit a room is in flight; what queues up meanwhile shares the next one.
 //!
-//! One lock a room ([`cell::Cell`]), held for moments and never across an await.
+//! One lock a room (`cell::Cell`), held for moments and never across an await.
 
 mod cell;
 mod committer;
