@@ -29,9 +29,8 @@ use crate::protocol::Rules;
 use crate::repository::sqlite::SqliteRepository;
 use crate::repository::{EventRow, Repository, RepositoryError};
 use crate::session::transport::Transport;
-use crate::session::{self, Admission, Full, Permit, Services, SessionCounts};
+use crate::session::{self, Cap, Caps, Full, Services, SessionCounts};
 use crate::telemetry::{Metrics, names};
-use crate::transport::caps::Caps;
 use crate::transport::quic::{QuicListener, QuicOptions};
 use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
@@ -48,6 +47,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// How often gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
+/// Requests beside the sessions: pages, probes, the film.
+const CONNECTIONS_PER_SESSION: usize = 2;
 /// Body limit of HTTP requests: nothing here takes a large one.
 const BODY_BYTES: usize = 64 * 1024;
 
@@ -81,7 +82,7 @@ pub struct App {
     repository: Arc<dyn Repository>,
     certificates: Arc<CertStore>,
     services: Services,
-    admission: Admission,
+    admission: Caps,
     metrics: Metrics,
 }
 
@@ -152,7 +153,7 @@ impl App {
             stop: CancellationToken::new(),
             counts: SessionCounts::default(),
         };
-        let admission = Admission::new(&limits, parts.config.rate_limits);
+        let admission = parts.caps();
         Ok(Self { parts, plain, secure, hub, log, repository, certificates, services, admission, metrics })
     }
 
@@ -204,7 +205,7 @@ impl App {
 
         stop.await;
 
-        tracing::info!(sessions = admission.count(), "stopping: sessions are told to reconnect");
+        tracing::info!(sessions = admission.held(), "stopping: sessions are told to reconnect");
         parts.draining.cancel();
         admission.close();
         hub.drain(RETURN_SPREAD);
@@ -225,7 +226,18 @@ impl App {
     }
 }
 
+/// A limit as a number of things in memory.
+fn count(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 impl Parts {
+    /// Places by `MAX_SESSIONS` and `MAX_SESSIONS_PER_ADDRESS`.
+    fn caps(&self) -> Caps {
+        let limits = &self.config.limits;
+        Caps::new(count(limits.sessions), self.config.rate_limits.then_some(count(limits.address_sessions)))
+    }
+
     /// Where WebSocket connections come in.
     fn door(&self, reception: Reception) -> Door {
         let serve = move |transport: WebSocketTransport| -> BoxFuture<'static, ()> {
@@ -258,21 +270,20 @@ impl Parts {
             stop: self.draining.clone(),
         };
         let limits = &self.config.limits;
-        let total = usize::try_from(limits.sessions).unwrap_or(usize::MAX);
-        let of_address = usize::try_from(limits.address_sessions).unwrap_or(usize::MAX);
-        let caps = Caps::new(total, self.config.rate_limits.then_some(of_address));
-        self.sessions.spawn(edge.clone().serve_plain(plain, caps.clone()));
+        // Behind a proxy all clients share an address here; their sessions are counted by the one that it names.
+        let plain_caps = Caps::new(CONNECTIONS_PER_SESSION.saturating_mul(count(limits.sessions)), None);
+        self.sessions.spawn(edge.clone().serve_plain(plain, plain_caps));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
         match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
-            Ok(tls) => drop(self.sessions.spawn(edge.serve_tls(tcp, caps, Arc::new(tls), port))),
+            Ok(tls) => drop(self.sessions.spawn(edge.serve_tls(tcp, self.caps(), Arc::new(tls), port))),
             Err(error) => tracing::error!(%error, "HTTPS is off"),
         }
         let server = webtransport::Server {
             accept: reception,
             origins: self.config.allowed_origins.clone(),
             router,
-            message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+            message_bytes: count(limits.message_bytes),
             body_bytes: BODY_BYTES,
         };
         webtransport::serve(quic, server, &self.sessions, self.draining.clone());
@@ -359,20 +370,20 @@ async fn gauges(hub: Hub) {
 #[derive(Clone)]
 struct Reception {
     services: Services,
-    admission: Admission,
+    admission: Caps,
 }
 
 impl Accept for Reception {
-    type Permit = Permit;
+    type Permit = Cap;
 
-    fn admit(&self, peer: IpAddr) -> Result<Permit, Refused> {
+    fn admit(&self, peer: IpAddr) -> Result<Cap, Refused> {
         self.admission.admit(peer).map_err(|full| match full {
             Full::Draining => Refused::Draining,
             Full::Node | Full::Address => Refused::Full { retry_after: Duration::from_secs(5) },
         })
     }
 
-    async fn serve<T: Transport + 'static>(&self, transport: T, permit: Permit) {
+    async fn serve<T: Transport + 'static>(&self, transport: T, permit: Cap) {
         session::run(transport, &self.services).await;
         drop(permit);
     }

@@ -12,7 +12,7 @@
 //! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 
-mod admission;
+mod caps;
 mod counts;
 mod dispatch;
 mod outbox;
@@ -31,7 +31,7 @@ use crate::domain::{CloseCode, Limits, TransportKind};
 use crate::hub::{Departure, Hub};
 use crate::protocol::Rules;
 use crate::telemetry::names;
-pub use admission::{Admission, Full, Permit};
+pub use caps::{Cap, Caps, Full};
 pub use counts::SessionCounts;
 use dispatch::Dispatch;
 use outbox::Outbox;

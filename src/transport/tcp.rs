@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::Public;
-use super::caps::{Cap, Caps};
+use crate::session::{Cap, Caps};
 use crate::telemetry::names;
 
 /// After an accept that failed for want of file descriptors or memory: spinning would make it worse.
@@ -161,12 +161,12 @@ impl Connection {
         while let Some(accepted) = self.edge.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => match caps.admit(peer.ip()) {
-                    Some(cap) => {
+                    Ok(cap) => {
                         // Small messages must not wait for one another.
                         let _ = stream.set_nodelay(true);
                         self.edge.tracker.spawn(connected(stream, peer, cap));
                     }
-                    None => metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => name, "reason" => "cap")
+                    Err(_) => metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => name, "reason" => "cap")
                         .increment(1),
                 },
                 Err(error) => {

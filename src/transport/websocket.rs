@@ -31,10 +31,10 @@ use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::caps::Cap;
 use super::origin::OriginPolicy;
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Limits, TransportKind};
+use crate::session::Cap;
 use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use crate::telemetry::names;
 
