@@ -32,6 +32,7 @@ use crate::session::transport::Transport;
 use crate::session::{self, Admission, Full, Permit, Services, SessionCounts};
 use crate::telemetry::{Metrics, names};
 use crate::transport::caps::Caps;
+use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::{QuicListener, QuicOptions};
 use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
@@ -208,7 +209,9 @@ impl App {
         parts.draining.cancel();
         admission.close();
         hub.drain(RETURN_SPREAD);
-        tokio::time::sleep(FAREWELL).await;
+        if admission.count() > 0 {
+            tokio::time::sleep(FAREWELL).await;
+        }
         services.stop.cancel();
         parts.sessions.close();
         if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
@@ -258,10 +261,14 @@ impl Parts {
             stop: self.draining.clone(),
         };
         let limits = &self.config.limits;
-        let total = usize::try_from(limits.sessions).unwrap_or(usize::MAX);
-        let of_address = usize::try_from(limits.address_sessions).unwrap_or(usize::MAX);
-        let caps = Caps::new(total, self.config.rate_limits.then_some(of_address));
-        self.sessions.spawn(edge.clone().serve_plain(plain, caps.clone()));
+        // More connections than sessions: who comes too late must be told so, and probes must get through.
+        let twice = |limit: u64| usize::try_from(limit.saturating_mul(2).saturating_add(64)).unwrap_or(usize::MAX);
+        let of_address = self.config.rate_limits.then(|| twice(limits.address_sessions));
+        let caps = Caps::new(twice(limits.sessions), of_address);
+        // All clients behind a proxy have its address here; their own counts where sessions are admitted.
+        let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
+        let plain_caps = if behind_proxies { Caps::new(twice(limits.sessions), None) } else { caps.clone() };
+        self.sessions.spawn(edge.clone().serve_plain(plain, plain_caps));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
         match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
