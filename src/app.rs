@@ -31,6 +31,7 @@ use crate::repository::{EventRow, Repository, RepositoryError};
 use crate::session::transport::Transport;
 use crate::session::{self, Cap, Caps, Full, Services, SessionCounts};
 use crate::telemetry::{Metrics, names};
+use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::{QuicListener, QuicOptions};
 use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
@@ -47,8 +48,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// How often gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
-/// Requests beside the sessions: pages, probes, the film.
-const CONNECTIONS_PER_SESSION: usize = 2;
 /// Body limit of HTTP requests: nothing here takes a large one.
 const BODY_BYTES: usize = 64 * 1024;
 
@@ -209,7 +208,9 @@ impl App {
         parts.draining.cancel();
         admission.close();
         hub.drain(RETURN_SPREAD);
-        tokio::time::sleep(FAREWELL).await;
+        if admission.held() > 0 {
+            tokio::time::sleep(FAREWELL).await;
+        }
         services.stop.cancel();
         parts.sessions.close();
         if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
@@ -270,13 +271,18 @@ impl Parts {
             stop: self.draining.clone(),
         };
         let limits = &self.config.limits;
-        // Behind a proxy all clients share an address here; their sessions are counted by the one that it names.
-        let plain_caps = Caps::new(CONNECTIONS_PER_SESSION.saturating_mul(count(limits.sessions)), None);
+        // More connections than sessions: who comes too late must be told so, and probes must get through.
+        let twice = |limit: u64| count(limit.saturating_mul(2).saturating_add(64));
+        let of_address = self.config.rate_limits.then(|| twice(limits.address_sessions));
+        let caps = Caps::new(twice(limits.sessions), of_address);
+        // All clients behind a proxy have its address here; their own counts where sessions are admitted.
+        let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
+        let plain_caps = if behind_proxies { Caps::new(twice(limits.sessions), None) } else { caps.clone() };
         self.sessions.spawn(edge.clone().serve_plain(plain, plain_caps));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
         match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
-            Ok(tls) => drop(self.sessions.spawn(edge.serve_tls(tcp, self.caps(), Arc::new(tls), port))),
+            Ok(tls) => drop(self.sessions.spawn(edge.serve_tls(tcp, caps, Arc::new(tls), port))),
             Err(error) => tracing::error!(%error, "HTTPS is off"),
         }
         let server = webtransport::Server {

@@ -231,6 +231,17 @@ impl State {
         }
     }
 
+    /// A JOIN that caused no event here: the same session joined again (a page restore), or a snapshot brought what the
+    /// event would have.
+    pub(super) fn welcome(&mut self, user: &UserId, session: &SessionRef, node: &NodeId, now: RoomTime) {
+        let Some(joining) = self.joining.remove(&session.id) else { return };
+        if self.attached(session).is_some() {
+            self.send_state(session, node, now);
+        } else if self.room.member(user).is_some_and(|member| member.is_on(session)) {
+            self.attach(user, session, joining, true, node, now);
+        }
+    }
+
     fn attach(
         &mut self,
         user: &UserId,

@@ -159,11 +159,8 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
     let mut state = cell.lock();
     for (Queued { command, resolve }, result) in batch.into_iter().zip(decided) {
         let result = result.map_err(Refusal::Room);
-        if let (Command::Join(join), Ok(_)) = (&command, &result)
-            && state.joining.remove(&join.session.id).is_some()
-        {
-            // No event: the same session joined again (a page restore).
-            state.send_state(&join.session, hub.node(), hub.now());
+        if let (Command::Join(join), Ok(_)) = (&command, &result) {
+            state.welcome(&join.user, &join.session, hub.node(), hub.now());
         }
         match resolve {
             Resolve::Join(done) => done.answer(result.map(|_| ())),

@@ -29,15 +29,16 @@ impl Hub {
         }
         let mut probed = false;
         loop {
-            let cell = self.open(&request.room).await?;
-            let pin = self.prove(&cell, &request).await?;
-            match self.try_join(&cell, &request, pin, &outlet).await {
+            let visit = Visit { hub: self, cell: self.open(&request.room).await? };
+            let cell = &visit.cell;
+            let pin = self.prove(cell, &request).await?;
+            match self.try_join(cell, &request, pin, &outlet).await {
                 Ok(Some(membership)) => return Ok(membership),
                 // Retired between our two looks at it, or the PIN changed: once more.
                 Ok(None) | Err(Refusal::Room(Reject::PinStale)) => {}
                 Err(Refusal::Room(Reject::ProbeFirst(session))) if !probed => {
                     probed = true;
-                    self.probe(&cell, &request.user, &session).await;
+                    self.probe(cell, &request.user, &session).await;
                 }
                 Err(Refusal::Room(Reject::ProbeFirst(_))) => return Err(Refusal::Room(Reject::UserIdTaken)),
                 Err(refusal) => return Err(refusal),
@@ -64,20 +65,26 @@ impl Hub {
             new_token: token.hash(),
             pin,
         };
-        {
+        let actor = Actor { user: request.user.clone(), session: request.session.clone() };
+        let membership = Membership { cell: Arc::clone(cell), actor };
+        let mut waits = {
             let mut state = cell.lock();
             if state.retired {
                 return Ok(None);
             }
             let joining = Joining { outlet: Arc::clone(outlet), token, last_seen: request.last_seen };
             state.joining.insert(request.session.id, joining);
-        }
-        let _waits = Waits { hub: self, cell, session: &request.session };
+            // A JOIN repeated on its session: whatever becomes of it, the membership is the session's to give back.
+            let unsettled = state.attached(&request.session).is_none_or(|known| known.user != request.user);
+            Waits { hub: self, membership: &membership, unsettled }
+        };
         let (done, answer) = oneshot::channel();
         self.enqueue(cell, Command::Join(join), Resolve::Join(JoinDone(done)));
-        answer.await.map_err(|_| Refusal::Unavailable)??;
-        let actor = Actor { user: request.user.clone(), session: request.session.clone() };
-        Ok(Some(Membership { cell: Arc::clone(cell), actor }))
+        let answer = answer.await.unwrap_or(Err(Refusal::Unavailable));
+        // UNAVAILABLE says that nothing is known of the commit.
+        waits.unsettled &= matches!(answer, Err(Refusal::Unavailable));
+        drop(waits);
+        answer.map(|()| Some(membership))
     }
 
     /// What can be said of the PIN before the room decides. A wrong one counts; a right one doesn't.
@@ -150,16 +157,34 @@ impl Hub {
     }
 }
 
+/// Somebody looks at a cell: empty ones go when the last one has looked, however that ends.
+struct Visit<'a> {
+    hub: &'a Hub,
+    cell: Arc<Cell>,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.hub.retire(&self.cell);
+    }
+}
+
 /// Takes the JOIN's place away when nobody waits for it any more.
 struct Waits<'a> {
     hub: &'a Hub,
-    cell: &'a Arc<Cell>,
-    session: &'a SessionRef,
+    membership: &'a Membership,
+    /// Nobody was told what became of it: if it was committed, or still will be, the member must be disconnected. The
+    /// room's queue keeps the order.
+    unsettled: bool,
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.cell.lock().joining.remove(&self.session.id);
-        self.hub.retire(self.cell);
+        let Membership { cell, actor } = self.membership;
+        cell.lock().joining.remove(&actor.session.id);
+        if self.unsettled && !self.hub.is_draining() {
+            let Actor { user, session } = actor.clone();
+            self.hub.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+        }
     }
 }

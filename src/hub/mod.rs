@@ -349,7 +349,7 @@ impl Hub {
         if same && state.is_idle() {
             state.retired = true;
             rooms.remove(cell.id());
-            drop((state, rooms));
+            // Under the lock of the rooms: a cell that is opened anew subscribes and schedules after this, never before.
             self.0.timers.schedule(cell.id(), None);
             self.0.parts.log.unsubscribe(cell.id());
         }

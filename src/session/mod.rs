@@ -239,7 +239,7 @@ async fn announce_stop(services: &Services, outbox: &Outbox) {
 /// Signs of life of one peer.
 pub(crate) struct Life {
     started: Instant,
-    /// ms since `started`.
+    /// µs since `started`: on one machine a pong is back within the millisecond of its probe.
     heard: AtomicU64,
     /// Whether a JOIN ever succeeded.
     joined: AtomicBool,
@@ -254,11 +254,11 @@ impl Life {
     }
 
     fn touch(&self) {
-        self.heard.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.heard.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 
     fn heard(&self) -> Instant {
-        self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+        self.started + Duration::from_micros(self.heard.load(Ordering::Relaxed))
     }
 
     fn note_join(&self) {
