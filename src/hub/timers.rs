@@ -65,9 +65,8 @@ pub(super) async fn run(hub: Hub) {
         let (rooms, wait) = hub.0.timers.due(hub.now());
         for room in rooms {
             // While the log is away the deadline stays due: one command that waits is enough.
-            let waits = |cell: &Cell| {
-                cell.lock().queue.iter().any(|queued| matches!(queued.command, Command::Deadline { .. }))
-            };
+            let waits =
+                |cell: &Cell| cell.lock().queue.iter().any(|queued| matches!(queued.command, Command::Deadline { .. }));
             if let Some(cell) = hub.find(&room).filter(|cell| !waits(cell)) {
                 let lead = hub.lead_of(&cell);
                 hub.enqueue(&cell, Command::Deadline { lead }, Resolve::Insist);
