@@ -30,7 +30,9 @@ async fn two(server: &TestServer, a: Carrier, b: Carrier) -> (Client, Client) {
 async fn what_can_not_be_read_is_refused_and_the_others_hear_nothing([a, b, c]: Carriers) {
     let server = TestServer::start().await;
     let (mut ann, mut mallory) = two(&server, a, b).await;
-    let deep = |depth: usize| format!(r#"{{"type":"CUSTOM","namespace":"a.b","payload":{}1{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    let deep = |depth: usize| {
+        format!(r#"{{"type":"CUSTOM","namespace":"a.b","payload":{}1{}}}"#, "[".repeat(depth), "]".repeat(depth))
+    };
     for (text, code) in [
         (" ", "BAD_MESSAGE"),
         ("{", "BAD_MESSAGE"),
@@ -73,7 +75,9 @@ async fn what_can_not_be_read_is_refused_and_the_others_hear_nothing([a, b, c]: 
     assert_eq!(ann.expect("CHAT").await["text"], "sorry");
     // The same before JOIN.
     let mut stranger = server.connect(c).await;
-    for text in ["{", r#"{"type":"JOIN","roomId":7,"userId":"x"}"#, r#"{"type":"CHAT","text":"x"}"#, r#"{"type":"NOPE"}"#] {
+    for text in
+        ["{", r#"{"type":"JOIN","roomId":7,"userId":"x"}"#, r#"{"type":"CHAT","text":"x"}"#, r#"{"type":"NOPE"}"#]
+    {
         stranger.send_text(text).await;
         stranger.expect("ERROR").await;
     }

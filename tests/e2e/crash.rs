@@ -126,7 +126,10 @@ async fn a_room_that_ended_does_not_come_back_and_one_whose_members_stay_away_en
     let mut bob = server.connect(WebSocket).await;
     let extra = json!({"protocol": 3, "resumeToken": before["resumeToken"]});
     let state = bob.join_with("deserted", "bob", extra).await;
-    assert_eq!((&state["resumed"], &state["hasPin"], &state["isPlaying"]), (&json!(false), &json!(false), &json!(false)));
+    assert_eq!(
+        (&state["resumed"], &state["hasPin"], &state["isPlaying"]),
+        (&json!(false), &json!(false), &json!(false))
+    );
     assert!(state["epoch"].as_u64() > before["epoch"].as_u64());
 }
 
