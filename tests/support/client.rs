@@ -353,6 +353,11 @@ impl Client {
         incoming
     }
 
+    /// Nothing has arrived that was not read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.inbox.is_empty()
+    }
+
     /// Everything that is there already.
     pub(crate) fn drain(&mut self) -> Vec<Incoming> {
         let mut all: Vec<_> = self.waiting.drain(..).collect();

@@ -100,6 +100,11 @@ impl Place {
     }
 
     /// GET over plain HTTP.
+    pub(crate) fn place(&self) -> Place {
+        self.clone()
+    }
+
+    /// GET over plain HTTP.
     pub(crate) async fn get(&self, path: &str, headers: &[(&'static str, &str)]) -> reqwest::Response {
         // A connection of its own, closed afterwards.
         let client = reqwest::Client::builder()
@@ -273,6 +278,13 @@ impl TestProcess {
     /// What it said on standard error.
     pub(crate) fn log(&self) -> String {
         Self::log_of(&self.site)
+    }
+
+    /// Another process with the same settings, to its end.
+    pub(crate) async fn twin(&self) -> std::process::Output {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tandem"));
+        command.env_clear().envs(self.site.settings.iter().cloned()).env("PORT", "0").env("QUIC_PORT", "0");
+        soon("the second one to end", command.kill_on_drop(true).output()).await.unwrap()
     }
 
     /// SIGKILL: nothing is flushed, nobody is told.
