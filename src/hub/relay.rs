@@ -122,7 +122,7 @@ mod tests {
         let others = [
             a_tick(),
             Relay::Status { user: user.clone(), session: session.clone(), status },
-            Relay::Probe { user, session },
+            Relay::Probe { user: user.clone(), session: session.clone() },
         ];
         for relay in relays.chain(others) {
             assert_eq!(Relay::decode(&relay.encode()), Some(relay));
