@@ -100,7 +100,9 @@ impl Truth {
             match (world.acked(*reference), world.refused(*reference)) {
                 (Some(head), _) => {
                     assert_eq!(times, 1, "{asked:?} was acknowledged");
-                    assert!(self.events.contains_key(&(asked.room.clone(), head)), "{asked:?} at {head:?}");
+                    // In another room than the client thought, if its JOIN for that one was on its way.
+                    let there = super::ROOMS.iter().any(|room| self.events.contains_key(&((*room).to_owned(), head)));
+                    assert!(there, "{asked:?} at {head:?}");
                 }
                 (None, Some("UNAVAILABLE") | None) => assert!(times <= 1, "{asked:?} is in the log {times} times"),
                 (None, Some(code)) => assert_eq!(times, 0, "{asked:?} was refused with {code}"),
@@ -284,8 +286,8 @@ fn check_state(json: &Value, room: &Room, line: usize) {
 
 /// A tick shows the slot of whoever sent it, and is not one's own.
 fn check_tick(world: &World, line: &Line, slot: u16, seq: u64) {
-    let asked = &world.asked[&seq];
-    assert_eq!(asked.what, What::Tick);
+    // A HOST_HEARTBEAT becomes a tick too, with a counter of the server's.
+    let Some(asked) = world.asked.get(&seq).filter(|asked| asked.what == What::Tick) else { return };
     let sender = &world.lines[asked.line];
     assert_ne!(world.people[sender.person].name, world.people[line.person].name, "its own tick");
     let is_its = |heard: &Heard| matches!(heard, Heard::State { json, .. } if json["slot"] == slot);

@@ -41,7 +41,10 @@ impl World {
         }
         self.settle(Duration::from_secs(self.limits.grace_secs + 25)).await;
         for person in 0..self.people.len() {
-            if self.people[person].line.is_some_and(|line| self.lines[line].is_in()) {
+            let here =
+                (0..self.lines.len()).find(|line| self.lines[*line].person == person && self.lines[*line].is_in());
+            if here.is_some() {
+                self.people[person].line = here;
                 continue;
             }
             let alive = self.alive();

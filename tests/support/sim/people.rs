@@ -88,7 +88,7 @@ impl World {
             }
             if let Some((_, seen)) = person.last_seen.as_ref().filter(|(seen_in, _)| seen_in == room) {
                 (join["epoch"], join["lastSeq"]) = (seen.epoch.into(), seen.seq.into());
-                self.lines[line].last_seen = Some(*seen);
+                self.lines[line].last_seen.get_or_insert(*seen);
             }
         }
         if person.gives_pin {
@@ -101,7 +101,11 @@ impl World {
     pub(crate) async fn ask(&mut self, line: usize, room: &str, what: What, mut message: Value) -> u64 {
         let reference = self.asked.len() as u64 + 1;
         message["ref"] = reference.into();
-        self.note(|| format!("line {line}: {message}"));
+        let mut shown = message.clone();
+        if let Some(token) = shown.get_mut("resumeToken") {
+            *token = "…".into();
+        }
+        self.note(|| format!("line {line}: {shown}"));
         self.asked.insert(reference, Asked { line, room: room.to_owned(), what });
         if let Some(client) = &self.lines[line].client {
             client.message(message.to_string()).await;
