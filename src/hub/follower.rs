@@ -15,6 +15,8 @@ pub(super) async fn run(hub: Hub) {
             Followed::Commit { room, expected, entries } => {
                 if let Some(cell) = hub.find(&room) {
                     take(&hub, &cell, expected, &entries).await;
+                    // Another node may have ended it.
+                    hub.retire(&cell);
                 }
             }
             Followed::Ephemeral { room, message } => hub.receive_ephemeral(&room, &message),
@@ -61,4 +63,5 @@ async fn reload(hub: &Hub, room: &RoomId) {
         // It reports another one when it is back.
         Err(error) => tracing::warn!(%room, %error, "a gap can't be closed yet"),
     }
+    hub.retire(&cell);
 }
