@@ -176,16 +176,17 @@ impl Hub {
         recovered
     }
 
-    /// How far ahead a playback command must lie so that every member here has heard it by then: the largest
-    /// round trip among them and a frame, at most `MAX_LEAD_MS`.
+    /// How far ahead a playback command must lie so that every member here has heard it by then, and its player has had
+    /// the time that starting takes: the largest round trip among them and `STARTING`, at most `MAX_LEAD_MS`.
     pub fn lead(&self, membership: &Membership) -> Duration {
         self.lead_of(&membership.cell)
     }
 
     fn lead_of(&self, cell: &Cell) -> Duration {
-        const FRAME: Duration = Duration::from_millis(20);
+        /// From `play()` to the first new frame, browsers take 30 to 110 ms (docs/SYNC.md); a start can't be on time with less.
+        const STARTING: Duration = Duration::from_millis(150);
         let slowest = cell.lock().attached.iter().filter_map(|member| member.outlet.rtt()).max().unwrap_or_default();
-        (slowest + FRAME).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
+        (slowest + STARTING).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
     }
 
     /// Asks the room for something. The answer goes to the member's outlet: an ACK when `reference` is given, or
