@@ -283,20 +283,16 @@ impl Hub {
             }
         };
         let log = &self.0.parts.log;
-        let loaded = cell
-            .loaded
+        let mut opening = Opening::of(self, &cell);
+        cell.loaded
             .get_or_try_init(|| async {
                 log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
                 self.reload(&cell).await
             })
-            .await;
-        match loaded {
-            Ok(()) => Ok(cell),
-            Err(refusal) => {
-                self.retire(&cell);
-                Err(refusal)
-            }
-        }
+            .await?;
+        opening.done = true;
+        drop(opening);
+        Ok(cell)
     }
 
     /// Reads the room from the log again.
@@ -310,6 +306,10 @@ impl Hub {
     /// by what the follower brought since it was asked for is older than the replica, and changes nothing.
     fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
         let mut state = cell.lock();
+        // Another cell is the room on this node by now.
+        if state.retired {
+            return Ok(());
+        }
         let known = state.room.head();
         let room = match snapshot {
             Some(snapshot) if snapshot.head < known => return Ok(()),
@@ -358,9 +358,34 @@ impl Hub {
         if same && state.is_idle() {
             state.retired = true;
             rooms.remove(cell.id());
-            drop((state, rooms));
+            // Before the room can be opened anew: or the new cell would lose its deadline and its subscription.
             self.0.timers.schedule(cell.id(), None);
             self.0.parts.log.unsubscribe(cell.id());
+        }
+    }
+}
+
+/// A cell is not idle while somebody reads its room: what is read late would be installed beside the cell that took its
+/// place.
+struct Opening<'a> {
+    hub: &'a Hub,
+    cell: &'a Arc<Cell>,
+    done: bool,
+}
+
+impl<'a> Opening<'a> {
+    fn of(hub: &'a Hub, cell: &'a Arc<Cell>) -> Self {
+        cell.lock().opening += 1;
+        Self { hub, cell, done: false }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.cell.lock().opening -= 1;
+        // Read in vain, or given up. Who has read it looks after it.
+        if !self.done {
+            self.hub.retire(self.cell);
         }
     }
 }
