@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) committing: bool,
     /// How many wait for the room to be read.
     pub(super) opening: usize,
+    /// What became of the last commit is not known until the room was read again.
+    pub(super) unsure: bool,
     /// The last commit failed; members were told.
     pub(super) degraded: bool,
     /// No longer in the hub's map: open it anew.
@@ -136,6 +138,7 @@ impl Cell {
             queue: VecDeque::new(),
             committing: false,
             opening: 0,
+            unsure: false,
             degraded: false,
             retired: false,
             drift: HostDrift::default(),

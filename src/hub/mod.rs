@@ -273,17 +273,18 @@ impl Hub {
 
     /// The room's cell, made and loaded if need be. Subscribe first, then read: nothing falls between.
     async fn open(&self, room: &RoomId) -> Result<Arc<Cell>, Refusal> {
-        let cell = {
+        let mut opening = {
             let mut rooms = self.0.rooms.lock();
             let count = rooms.len() as u64;
-            match rooms.entry(room.clone()) {
+            let cell = match rooms.entry(room.clone()) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
                 Entry::Vacant(_) if count >= self.0.parts.limits.rooms => return Err(Refusal::RoomLimit),
                 Entry::Vacant(entry) => Arc::clone(entry.insert(Cell::empty(room.clone()))),
-            }
+            };
+            Opening::of(self, cell)
         };
+        let cell = Arc::clone(&opening.cell);
         let log = &self.0.parts.log;
-        let mut opening = Opening::of(self, &cell);
         cell.loaded
             .get_or_try_init(|| async {
                 log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
@@ -291,7 +292,6 @@ impl Hub {
             })
             .await?;
         opening.done = true;
-        drop(opening);
         Ok(cell)
     }
 
@@ -299,7 +299,9 @@ impl Hub {
     async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
         let asked_at = cell.lock().room.head();
         let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
-        self.install(cell, snapshot, asked_at)
+        self.install(cell, snapshot, asked_at)?;
+        cell.lock().unsure = false;
+        Ok(())
     }
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
@@ -369,12 +371,13 @@ impl Hub {
 /// place.
 struct Opening<'a> {
     hub: &'a Hub,
-    cell: &'a Arc<Cell>,
+    cell: Arc<Cell>,
     done: bool,
 }
 
 impl<'a> Opening<'a> {
-    fn of(hub: &'a Hub, cell: &'a Arc<Cell>) -> Self {
+    /// Under the lock of the rooms, as retiring is.
+    fn of(hub: &'a Hub, cell: Arc<Cell>) -> Self {
         cell.lock().opening += 1;
         Self { hub, cell, done: false }
     }
@@ -385,7 +388,7 @@ impl Drop for Opening<'_> {
         self.cell.lock().opening -= 1;
         // Read in vain, or given up. Who has read it looks after it.
         if !self.done {
-            self.hub.retire(self.cell);
+            self.hub.retire(&self.cell);
         }
     }
 }
