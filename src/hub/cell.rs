@@ -38,6 +38,10 @@ pub(super) struct State {
     pub(super) queue: VecDeque<Queued>,
     /// A committer task is at work.
     pub(super) committing: bool,
+    /// How many wait for the room to be read.
+    pub(super) opening: usize,
+    /// What became of the last commit is not known until the room was read again.
+    pub(super) unsure: bool,
     /// The last commit failed; members were told.
     pub(super) degraded: bool,
     /// No longer in the hub's map: open it anew.
@@ -86,6 +90,7 @@ pub(super) struct Attached {
 
 /// A JOIN that waits for its event.
 pub(super) struct Joining {
+    pub(super) user: UserId,
     pub(super) outlet: Arc<dyn Outlet>,
     pub(super) token: ResumeToken,
     pub(super) last_seen: Option<Head>,
@@ -133,6 +138,8 @@ impl Cell {
             joining: HashMap::new(),
             queue: VecDeque::new(),
             committing: false,
+            opening: 0,
+            unsure: false,
             degraded: false,
             retired: false,
             drift: HostDrift::default(),
@@ -167,7 +174,8 @@ fn moves_members(event: &Event) -> bool {
 
 impl State {
     pub(super) fn is_idle(&self) -> bool {
-        self.room.is_vacant() && self.queue.is_empty() && self.joining.is_empty() && !self.committing
+        let works = self.committing || self.opening > 0;
+        self.room.is_vacant() && self.queue.is_empty() && self.joining.is_empty() && !works
     }
 
     pub(super) fn attached(&self, session: &SessionRef) -> Option<&Attached> {
@@ -243,8 +251,10 @@ impl State {
         let stale =
             self.attached.iter().find(|m| m.user == *user && keep != Some(&m.session)).map(|m| m.session.clone());
         if let Some(member) = stale.and_then(|session| self.detach(&session)) {
-            // A session that moved to another member of the same room goes on.
-            if !self.joining.contains_key(&member.session.id) {
+            // A session that moves to another member of the same room goes on. One that asks again for a membership that
+            // another session took meanwhile is as superseded as any.
+            let moves = self.joining.get(&member.session.id).is_some_and(|joining| joining.user != *user);
+            if !moves {
                 member.outlet.close(code, code.meaning());
             }
         }
@@ -289,7 +299,7 @@ impl State {
         now: RoomTime,
     ) {
         let Some(member) = self.room.member(user) else { return };
-        let Joining { outlet, token, last_seen } = joining;
+        let Joining { outlet, token, last_seen, .. } = joining;
         let attached = Attached {
             user: user.clone(),
             session: session.clone(),

@@ -36,41 +36,59 @@ struct Plan {
 pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
     let mut failures = 0;
     loop {
-        let Some(batch) = next_batch(&cell) else {
-            hub.retire(&cell);
-            return;
-        };
-        match settle(&hub, &cell, &batch).await {
-            Ok(decided) => {
-                failures = 0;
-                finish(&hub, &cell, batch, decided);
+        let outcome = match next_work(&cell) {
+            Work::Done => {
+                hub.retire(&cell);
+                return;
             }
-            Err(error) => {
-                failures += 1;
-                let joins = give_back(&hub, &cell, batch, &error);
-                // What became of the commit is unknown: read the truth, as far as it can be had.
-                let _ = hub.reload(&cell).await;
-                answer_joins(&cell, joins);
-                if hub.0.parts.stop.is_cancelled() {
-                    cell.lock().committing = false;
-                    return;
+            Work::Read => hub.reload(&cell).await.map_err(drop),
+            Work::Commit(batch) => match settle(&hub, &cell, &batch).await {
+                Ok(decided) => {
+                    finish(&hub, &cell, batch, decided);
+                    Ok(())
                 }
-                let ceiling = Duration::from_millis((50_u64 << failures.min(6)).min(2000));
-                let head = cell.lock().room.head();
-                tokio::time::sleep(ceiling / 2 + jitter(&hub, head, failures, ceiling / 2)).await;
-            }
+                Err(error) => {
+                    let joins = give_back(&hub, &cell, batch, &error);
+                    // What became of the commit is unknown: read the truth, as far as it can be had.
+                    let _ = hub.reload(&cell).await;
+                    answer_joins(&cell, joins);
+                    Err(())
+                }
+            },
+        };
+        if outcome.is_ok() {
+            failures = 0;
+            continue;
         }
+        failures += 1;
+        if hub.0.parts.stop.is_cancelled() {
+            cell.lock().committing = false;
+            return;
+        }
+        let ceiling = Duration::from_millis((50_u64 << failures.min(6)).min(2000));
+        let head = cell.lock().room.head();
+        tokio::time::sleep(ceiling / 2 + jitter(&hub, head, failures, ceiling / 2)).await;
     }
 }
 
-fn next_batch(cell: &Cell) -> Option<Vec<Queued>> {
+enum Work {
+    Commit(Vec<Queued>),
+    /// Nothing waits, but a commit may be in that nobody here knows of: a room must not be forgotten like that.
+    Read,
+    Done,
+}
+
+fn next_work(cell: &Cell) -> Work {
     let mut state = cell.lock();
-    if state.queue.is_empty() {
-        state.committing = false;
-        return None;
+    if !state.queue.is_empty() {
+        let count = state.queue.len().min(BATCH);
+        return Work::Commit(state.queue.drain(..count).collect());
     }
-    let count = state.queue.len().min(BATCH);
-    Some(state.queue.drain(..count).collect())
+    if state.unsure {
+        return Work::Read;
+    }
+    state.committing = false;
+    Work::Done
 }
 
 /// Decides and commits until the batch is in; what it came to, command by command.
@@ -185,6 +203,7 @@ fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Ve
     tracing::warn!(room = %cell.id(), %error, "a commit failed");
     let mut joins = Vec::new();
     let mut state = cell.lock();
+    state.unsure = true;
     state.set_degraded(true, hub.now());
     for queued in batch.into_iter().rev() {
         match (queued.command, queued.resolve) {

@@ -71,7 +71,8 @@ impl Hub {
             if state.retired {
                 return Ok(None);
             }
-            let joining = Joining { outlet: Arc::clone(outlet), token, last_seen: request.last_seen };
+            let (user, outlet) = (request.user.clone(), Arc::clone(outlet));
+            let joining = Joining { user, outlet, token, last_seen: request.last_seen };
             state.joining.insert(request.session.id, joining);
             state.attached(&request.session).is_some()
         };

@@ -279,43 +279,45 @@ impl Hub {
 
     /// The room's cell, made and loaded if need be. Subscribe first, then read: nothing falls between.
     async fn open(&self, room: &RoomId) -> Result<Arc<Cell>, Refusal> {
-        let cell = {
+        let mut opening = {
             let mut rooms = self.0.rooms.lock();
             let count = rooms.len() as u64;
-            match rooms.entry(room.clone()) {
+            let cell = match rooms.entry(room.clone()) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
                 Entry::Vacant(_) if count >= self.0.parts.limits.rooms => return Err(Refusal::RoomLimit),
                 Entry::Vacant(entry) => Arc::clone(entry.insert(Cell::empty(room.clone()))),
-            }
+            };
+            Opening::of(self, cell)
         };
+        let cell = Arc::clone(&opening.cell);
         let log = &self.0.parts.log;
-        let loaded = cell
-            .loaded
+        cell.loaded
             .get_or_try_init(|| async {
                 log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
                 self.reload(&cell).await
             })
-            .await;
-        match loaded {
-            Ok(()) => Ok(cell),
-            Err(refusal) => {
-                self.retire(&cell);
-                Err(refusal)
-            }
-        }
+            .await?;
+        opening.done = true;
+        Ok(cell)
     }
 
     /// Reads the room from the log again.
     async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
         let asked_at = cell.lock().room.head();
         let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
-        self.install(cell, snapshot, asked_at)
+        self.install(cell, snapshot, asked_at)?;
+        cell.lock().unsure = false;
+        Ok(())
     }
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
     /// by what the follower brought since it was asked for is older than the replica, and changes nothing.
     fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
         let mut state = cell.lock();
+        // Another cell is the room on this node by now.
+        if state.retired {
+            return Ok(());
+        }
         let known = state.room.head();
         let room = match snapshot {
             Some(snapshot) if snapshot.head < known => return Ok(()),
@@ -367,6 +369,32 @@ impl Hub {
             // Under the lock of the rooms: a cell that is opened anew subscribes and schedules after this, never before.
             self.0.timers.schedule(cell.id(), None);
             self.0.parts.log.unsubscribe(cell.id());
+        }
+    }
+}
+
+/// A cell is not idle while somebody reads its room: what is read late would be installed beside the cell that took its
+/// place.
+struct Opening<'a> {
+    hub: &'a Hub,
+    cell: Arc<Cell>,
+    done: bool,
+}
+
+impl<'a> Opening<'a> {
+    /// Under the lock of the rooms, as retiring is.
+    fn of(hub: &'a Hub, cell: Arc<Cell>) -> Self {
+        cell.lock().opening += 1;
+        Self { hub, cell, done: false }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.cell.lock().opening -= 1;
+        // Read in vain, or given up. Who has read it looks after it.
+        if !self.done {
+            self.hub.retire(&self.cell);
         }
     }
 }

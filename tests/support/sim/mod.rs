@@ -57,6 +57,8 @@ pub(crate) struct World {
     dead: BTreeMap<NodeId, Duration>,
     /// Nodes cut off from the log, and since when.
     cut: BTreeMap<NodeId, Duration>,
+    /// Nodes that live and were taken for dead, and until when a late word of that may cost a new session its place.
+    doubted: BTreeMap<NodeId, Duration>,
     incarnations: usize,
     truth: Arc<Mutex<Vec<Committed>>>,
     auditor: Arc<dyn Log>,
@@ -102,6 +104,7 @@ impl World {
             asked: BTreeMap::new(),
             dead: BTreeMap::new(),
             cut: BTreeMap::new(),
+            doubted: BTreeMap::new(),
             incarnations: 0,
             truth,
             auditor,
@@ -174,6 +177,10 @@ impl World {
         Some(name)
     }
 
+    pub(crate) fn is_doubted(&self, name: &NodeId) -> bool {
+        self.doubted.get(name).is_some_and(|until| self.elapsed() < *until)
+    }
+
     fn alive(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|place| self.nodes[*place].is_some()).collect()
     }
@@ -193,6 +200,7 @@ impl World {
         for line in self.lines.iter_mut().filter(|line| cut.contains(&line.node)) {
             line.excused = true;
         }
+        self.doubted.extend(cut.iter().map(|name| (name.clone(), now + Duration::from_secs(10))));
         gone.extend(cut);
         for node in self.nodes.iter().flatten().filter(|node| !self.cut.contains_key(&node.name)) {
             for name in &gone {

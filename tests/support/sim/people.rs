@@ -63,6 +63,7 @@ impl World {
     pub(crate) fn dial(&mut self, person: usize, place: usize) -> usize {
         let client = self.connect(place);
         let node = self.node(place).name.clone();
+        let excused = self.is_doubted(&node);
         self.lines.push(Line {
             person,
             node,
@@ -71,7 +72,7 @@ impl World {
             session: None,
             room: None,
             last_seen: None,
-            excused: false,
+            excused,
             silent: false,
         });
         self.people[person].line = Some(self.lines.len() - 1);
@@ -170,6 +171,15 @@ impl World {
 
     pub(crate) fn refused(&self, reference: u64) -> Option<&str> {
         self.lines[self.asked[&reference].line].refusal(reference)
+    }
+
+    /// Whether a JOIN of this line was refused because nobody knew what became of it: it may have got in, and is taken
+    /// out again.
+    pub(crate) fn join_was_unavailable(&self, line: &Line) -> bool {
+        line.heard.iter().any(|heard| match heard {
+            Heard::Refused { reference: Some(of), code } => code == "UNAVAILABLE" && self.asked[of].what == What::Join,
+            _ => false,
+        })
     }
 
     // ---- at random
