@@ -29,8 +29,67 @@ impl RedisServer {
 
     /// With more flags of redis-server.
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut server = Self { child: None, port: free_port(), dir: tempfile::tempdir().unwrap(), flags };
+        Self::start_on(free_port(), flags.iter().map(|flag| (*flag).to_owned()).collect()).await
+    }
+
+    /// Over TLS only.
+    pub(crate) async fn start_tls(cert: &str, key: &str, ca: &str) -> Self {
+        let port = free_port();
+        let tls = port.to_string();
+        let flags = ["--port", "0", "--tls-port", &tls, "--tls-cert-file", cert, "--tls-key-file", key];
+        let flags = flags.into_iter().chain(["--tls-ca-cert-file", ca, "--tls-auth-clients", "no"]);
+        Self::start_on(port, flags.map(str::to_owned).collect()).await
+    }
+
+    /// A Sentinel that watches `master` under the name `mymaster`, alone, and is quick to judge.
+    pub(crate) async fn start_sentinel(master: u16) -> Self {
+        let mut server = Self { child: None, port: free_port(), dir: tempfile::tempdir().unwrap(), flags: Vec::new() };
+        let config = format!(
+            "sentinel monitor mymaster 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds mymaster 300\n\
+             sentinel failover-timeout mymaster 2000\n"
+        );
+        let path = server.dir.path().join("sentinel.conf");
+        std::fs::write(&path, config).unwrap();
+        server.flags = vec![path.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        server.up().await;
+        server
+    }
+
+    /// Three masters that know each other and have all slots.
+    pub(crate) async fn start_cluster() -> Vec<Self> {
+        let mut servers = Vec::new();
+        // Its default, the port plus 10,000, may be none.
+        let gossip: Vec<String> = (0..3).map(|_| free_port().to_string()).collect();
+        for port in &gossip {
+            let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", port];
+            servers.push(Self::start_with(&flags).await);
+        }
+        for (n, (first, last)) in [(0, 5460), (5461, 10_922), (10_923, 16_383)].into_iter().enumerate() {
+            let mut shell = servers[n].shell().await;
+            shell.ask::<()>(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+            shell.ask::<()>(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1)).await;
+            if n > 0 {
+                shell.ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {}", servers[0].port, gossip[0])).await;
+            }
+        }
+        let deadline = Instant::now() + STARTUP;
+        for server in &servers {
+            let mut shell = server.shell().await;
+            loop {
+                let info: String = shell.ask("CLUSTER INFO").await;
+                if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{info}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        servers
+    }
+
+    async fn start_on(port: u16, flags: Vec<String>) -> Self {
+        let mut server = Self { child: None, port, dir: tempfile::tempdir().unwrap(), flags };
         server.up().await;
         server
     }
@@ -40,10 +99,8 @@ impl RedisServer {
         assert!(self.child.is_none(), "it runs");
         // setpriv: killed by the kernel when this process dies, even by SIGKILL.
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "redis-server", "--port", &self.port.to_string()])
-            .args(["--bind", "127.0.0.1", "--appendonly", "no", "--loglevel", "notice"])
-            .args(["--save", "", "--dir", self.dir.path().to_str().unwrap()])
-            .args(&self.flags)
+            .args(["--pdeathsig", "KILL", "redis-server"])
+            .args(self.arguments())
             .stdin(Stdio::null())
             .stdout(std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap())
             .stderr(Stdio::null())
@@ -60,6 +117,16 @@ impl RedisServer {
             assert!(Instant::now() < deadline, "redis-server does not answer");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// A Sentinel's configuration file comes before all options.
+    fn arguments(&self) -> Vec<String> {
+        let (port, dir) = (self.port.to_string(), self.dir.path().to_str().unwrap());
+        let file = usize::from(self.flags.iter().any(|flag| flag == "--sentinel"));
+        let store: &[&str] = if file == 0 { &["--save", "", "--appendonly", "no"] } else { &[] };
+        let own = ["--port", &port, "--bind", "127.0.0.1", "--dir", dir];
+        let own = own.iter().chain(store).map(|argument| (*argument).to_owned());
+        self.flags[..file].iter().cloned().chain(own).chain(self.flags[file..].iter().cloned()).collect()
     }
 
     fn log_file(&self) -> PathBuf {
