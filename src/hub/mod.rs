@@ -3,7 +3,8 @@
 //! ```text
 //! session ─ join / submit ─► cell.queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► outlets
 //!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────────► outlets
-//! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head)
+//!                                                       └─► relay ─► log.publish (when members live on other nodes)
+//! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head), other nodes' relays
 //! ```
 //!
 //! Guarantees:
@@ -19,10 +20,12 @@ mod cell;
 mod committer;
 mod drift;
 mod ephemeral;
+mod expiry;
 mod follower;
 mod join;
 pub mod outlet;
 mod record;
+pub mod relay;
 mod throttle;
 mod timers;
 
@@ -205,6 +208,14 @@ impl Hub {
         self.enqueue(&cell, command, Resolve::Insist);
     }
 
+    /// A member whose session is gone without a word.
+    fn lose(&self, cell: &Arc<Cell>, user: UserId, session: SessionRef) {
+        // As in `depart`: after a planned stop the members come back with their tokens.
+        if !(self.is_draining() && session.node == *self.node()) {
+            self.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+        }
+    }
+
     /// From now on nobody joins; every member is told to come back after a jittered time.
     pub fn drain(&self, spread: Duration) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -262,43 +273,45 @@ impl Hub {
 
     /// The room's cell, made and loaded if need be. Subscribe first, then read: nothing falls between.
     async fn open(&self, room: &RoomId) -> Result<Arc<Cell>, Refusal> {
-        let cell = {
+        let mut opening = {
             let mut rooms = self.0.rooms.lock();
             let count = rooms.len() as u64;
-            match rooms.entry(room.clone()) {
+            let cell = match rooms.entry(room.clone()) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
                 Entry::Vacant(_) if count >= self.0.parts.limits.rooms => return Err(Refusal::RoomLimit),
                 Entry::Vacant(entry) => Arc::clone(entry.insert(Cell::empty(room.clone()))),
-            }
+            };
+            Opening::of(self, cell)
         };
+        let cell = Arc::clone(&opening.cell);
         let log = &self.0.parts.log;
-        let loaded = cell
-            .loaded
+        cell.loaded
             .get_or_try_init(|| async {
                 log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
                 self.reload(&cell).await
             })
-            .await;
-        match loaded {
-            Ok(()) => Ok(cell),
-            Err(refusal) => {
-                self.retire(&cell);
-                Err(refusal)
-            }
-        }
+            .await?;
+        opening.done = true;
+        Ok(cell)
     }
 
     /// Reads the room from the log again.
-    async fn reload(&self, cell: &Cell) -> Result<(), Refusal> {
+    async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
         let asked_at = cell.lock().room.head();
         let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
-        self.install(cell, snapshot, asked_at)
+        self.install(cell, snapshot, asked_at)?;
+        cell.lock().unsure = false;
+        Ok(())
     }
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
     /// by what the follower brought since it was asked for is older than the replica, and changes nothing.
-    fn install(&self, cell: &Cell, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
+    fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
         let mut state = cell.lock();
+        // Another cell is the room on this node by now.
+        if state.retired {
+            return Ok(());
+        }
         let known = state.room.head();
         let room = match snapshot {
             Some(snapshot) if snapshot.head < known => return Ok(()),
@@ -310,10 +323,13 @@ impl Hub {
             // Ended, or never was: the next epoch may begin from the default head (see `Log::commit`).
             None => Room::vacant(cell.id().clone(), Head::default()),
         };
-        if room != state.room {
-            state.replace(room, self.node(), self.now());
-        }
+        let lost = if room == state.room { Vec::new() } else { state.replace(room, self.node(), self.now()) };
         self.0.timers.schedule(cell.id(), state.room.next_deadline());
+        drop(state);
+        cell.changed.notify_waiters();
+        for (user, session) in lost {
+            self.lose(cell, user, session);
+        }
         Ok(())
     }
 
@@ -344,9 +360,35 @@ impl Hub {
         if same && state.is_idle() {
             state.retired = true;
             rooms.remove(cell.id());
-            drop((state, rooms));
+            // Before the room can be opened anew: or the new cell would lose its deadline and its subscription.
             self.0.timers.schedule(cell.id(), None);
             self.0.parts.log.unsubscribe(cell.id());
+        }
+    }
+}
+
+/// A cell is not idle while somebody reads its room: what is read late would be installed beside the cell that took its
+/// place.
+struct Opening<'a> {
+    hub: &'a Hub,
+    cell: Arc<Cell>,
+    done: bool,
+}
+
+impl<'a> Opening<'a> {
+    /// Under the lock of the rooms, as retiring is.
+    fn of(hub: &'a Hub, cell: Arc<Cell>) -> Self {
+        cell.lock().opening += 1;
+        Self { hub, cell, done: false }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.cell.lock().opening -= 1;
+        // Read in vain, or given up. Who has read it looks after it.
+        if !self.done {
+            self.hub.retire(&self.cell);
         }
     }
 }
