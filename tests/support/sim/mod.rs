@@ -26,7 +26,7 @@ pub(crate) use audit::Truth;
 use dice::Dice;
 pub(crate) use line::{Heard, Line};
 use node::Node;
-pub(crate) use people::{Asked, Person};
+pub(crate) use people::{Asked, Person, What as Asking};
 use weather::{AUDITOR, Sky, Weather};
 
 pub(crate) const ROOMS: [&str; 2] = ["friday", "sunday"];
