@@ -231,20 +231,17 @@ impl Hub {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether the room lives here.
-    pub fn has_room(&self, room: &RoomId) -> bool {
-        self.find(room).is_some_and(|cell| !cell.lock().room.is_vacant())
-    }
-
-    /// The room's place in its order; the default where no room lives.
-    pub fn head(&self, room: &RoomId) -> Head {
-        self.find(room).map(|cell| cell.lock().room.head()).unwrap_or_default()
-    }
-
-    /// Whether the token proves to be that member of that room.
-    pub fn authorize(&self, room: &RoomId, user: &UserId, token: &ResumeToken) -> bool {
-        let hash = token.hash();
-        self.find(room).is_some_and(|cell| cell.lock().room.member(user).is_some_and(|member| member.knows(&hash)))
+    /// A live room: this node's replica, or what the log holds.
+    pub async fn peek(&self, room: &RoomId) -> Result<Option<Room>, Refusal> {
+        let known = self.find(room).filter(|cell| cell.loaded.initialized());
+        let found = match known {
+            Some(cell) => Some(cell.lock().room.clone()),
+            None => {
+                let snapshot = self.0.parts.log.load(room).await.map_err(|_| Refusal::Unavailable)?;
+                snapshot.as_ref().map(record::room).transpose().map_err(|_| Refusal::Internal)?
+            }
+        };
+        Ok(found.filter(|room| !room.is_vacant()))
     }
 
     /// Counts.
