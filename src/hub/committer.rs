@@ -104,6 +104,7 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Dec
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {
+                let latest = hub.write_back(cell, latest).await?;
                 if hub.install(cell, latest, plan.expected).is_err() {
                     return Err(LogError("the room's stored state can't be read".into()));
                 }
