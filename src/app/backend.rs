@@ -62,14 +62,16 @@ impl Backend for Rooms {
 
     fn mint_short<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<ShortId, Unavailable>> {
         let now = self.clock.now();
-        Box::pin(async move { self.storage.repository.short_link(room, now, now + self.short_link).await.map_err(unavailable) })
+        Box::pin(async move {
+            self.storage.repository.short_link(room, now, now + self.short_link).await.map_err(unavailable)
+        })
     }
 
     fn resolve_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>> {
         let now = self.clock.now();
-        Box::pin(
-            async move { self.storage.repository.resolve_short(short, now, now + self.short_link).await.map_err(unavailable) },
-        )
+        Box::pin(async move {
+            self.storage.repository.resolve_short(short, now, now + self.short_link).await.map_err(unavailable)
+        })
     }
 
     fn authorize_member<'a>(

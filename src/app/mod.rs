@@ -172,13 +172,8 @@ impl App {
         let Self { parts, plain, secure, hub, storage, certificates, services, admission, metrics } = self;
         let reception = Reception { services: services.clone(), admission: admission.clone() };
         let short_link = Duration::from_secs(parts.config.limits.short_link_hours * 3600);
-        let rooms = Rooms::new(
-            hub.clone(),
-            Arc::clone(&storage),
-            parts.clock.clone(),
-            services.counts.clone(),
-            short_link,
-        );
+        let rooms =
+            Rooms::new(hub.clone(), Arc::clone(&storage), parts.clock.clone(), services.counts.clone(), short_link);
         let router = http::router(Http {
             node: parts.config.node.clone(),
             clock: parts.clock.clone(),

@@ -112,6 +112,7 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Dec
             }
             Outcome::Conflict(latest) => {
                 metrics::counter!(names::COMMIT_CONFLICTS).increment(1);
+                let latest = hub.write_back(cell, latest).await?;
                 if hub.install(cell, latest, plan.expected).is_err() {
                     return Err(LogError("the room's stored state can't be read".into()));
                 }

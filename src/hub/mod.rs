@@ -42,7 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, UserId};
-use crate::log::{Log, Snapshot};
+use crate::log::{Log, LogError, Snapshot};
 use crate::room::{Actor, Command, Room};
 use cell::{Cell, Queued, Resolve};
 pub use outlet::{JoinRequest, Outlet, Refusal};
@@ -302,9 +302,25 @@ impl Hub {
     async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
         let asked_at = cell.lock().room.head();
         let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
+        let snapshot = self.write_back(cell, snapshot).await.map_err(|_| Refusal::Unavailable)?;
         self.install(cell, snapshot, asked_at)?;
         cell.lock().unsure = false;
         Ok(())
+    }
+
+    /// A log that knows less of a room than this replica, which only knows what was durable, has lost it (Redis restarted,
+    /// or failed over), or the room has ended: the log can tell, and takes the replica or refuses it. Answers the room as
+    /// it is then.
+    async fn write_back(&self, cell: &Cell, latest: Option<Snapshot>) -> Result<Option<Snapshot>, LogError> {
+        let held = latest.as_ref().map(|snapshot| snapshot.head).unwrap_or_default();
+        let mine = {
+            let room = &cell.lock().room;
+            (!room.is_vacant() && room.head() > held).then(|| record::snapshot(room))
+        };
+        match mine {
+            Some(mine) => self.0.parts.log.restore(mine).await,
+            None => Ok(latest),
+        }
     }
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken

@@ -89,6 +89,9 @@ catalogue! {
     OUTBOX_AGE = "tandem_outbox_age", Gauge, Seconds, [], "Age of the oldest of them.";
     OUTBOX_UNREADABLE = "tandem_outbox_unreadable_total", Counter, Count, [], "Outbox entries that this version can't read.";
     CLOCK_OFFSET = "tandem_clock_offset", Gauge, Milliseconds, [], "How far Redis' clock is ahead of this machine's.";
+    NODES = "tandem_nodes", Gauge, Count, [], "Nodes of the cluster whose lease runs.";
+    CLUSTER_ROOMS = "tandem_cluster_rooms", Gauge, Count, [], "Live rooms in Redis (on the node that sweeps).";
+    ROOMS_ADOPTED = "tandem_rooms_adopted_total", Counter, Count, [], "Rooms that no node followed, taken over by this one.";
     HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
 }
 

@@ -11,11 +11,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What the proxy does with every connection, the present ones too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "not every test binary makes every trouble")]
 pub(crate) enum Way {
     /// Both directions pass.
     Open,
     /// Requests pass; answers vanish.
     Mute,
+    /// New connections are closed at once.
+    Shut,
     /// Everything passes but what Redis pushes to subscribers.
     Deaf,
 }
@@ -39,6 +42,9 @@ impl Proxy {
         let accept = async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
+                if *ways.borrow() == Way::Shut {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
                 #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
                 tokio::spawn(cuts.lock().clone().run_until_cancelled_owned(carry(client, server, ways.subscribe())));

@@ -357,7 +357,10 @@ impl World {
 
     pub(crate) fn replicas(&self, room: &str) -> BTreeSet<usize> {
         let room = RoomId::parse(room).unwrap();
-        self.alive().into_iter().filter(|place| self.node(*place).hub.has_room(&room)).collect()
+        self.alive()
+            .into_iter()
+            .filter(|place| self.node(*place).hub.inspect(&room).is_some_and(|room| !room.is_vacant()))
+            .collect()
     }
 
     pub(crate) fn connect(&mut self, place: usize) -> MemoryClient {
