@@ -305,13 +305,15 @@ export class Room extends EventTarget {
   }
 
   /**
-   * With a position of the caller's: from exactly there. Without: where the room is now, and since when that is true.
+   * With a position of the caller's: from exactly there. Without: where the room is now, and, as it moves, since when that
+   * is true. Carried forward, the place of a film that stands still would cost every member a seek.
    * @param {number} [position]
    */
   #place(position) {
     if (position !== undefined) return { currentTime: position };
     const at = this.#session.clock.roomTime();
-    return { currentTime: this.positionNow(at), ...(this.#session.clock.synced && { eventTimestamp: at }) };
+    const dated = this.#session.clock.synced && this.#session.model.playback.playing;
+    return { currentTime: this.positionNow(at), ...(dated && { eventTimestamp: at }) };
   }
 }
 

@@ -171,8 +171,12 @@ test('a command resolves with its place in the order, and is refused with its co
   assert.equal((await outcome(env, refused)).code, 'TARGET_GONE');
 });
 
-test('a position of the caller is sent as it is, the room own one with the moment it was true', async () => {
+test('a position of the caller is sent as it is, the own one of a room that moves with the moment it was true', async () => {
   const { env, server, room } = await joinedRoom();
+  room.play();
+  await env.settle();
+  assert.equal('eventTimestamp' in server.received.at(-1), false, 'a film that stands still is there at any time');
+  server.commit({ type: 'PLAY_PAUSE', userId: 'ann', control: 'play', playback: { position: 9, rate: 1, playing: true, at: server.roomTime() } });
   room.pause();
   room.pause(7);
   await env.settle();
