@@ -83,6 +83,8 @@ for (const [device, viewport] of [['phone', { width: 390, height: 844 }], ['smal
       await ann.film();
       await ann.click('#play');
       await ann.inStep();
+      const [stage, last] = await Promise.all(['#stage', '#fullscreen'].map((selector) => ann.page.locator(selector).boundingBox()));
+      assert.ok(last.x + last.width <= stage.x + stage.width, `the last control ends at ${last.x + last.width} of ${stage.width}`);
       for (const panel of device === 'desktop' ? ['chat', 'stats', 'log'] : ['people', 'chat', 'stats', 'log']) {
         await ann.choose(panel);
         await fits(panel);
