@@ -159,6 +159,7 @@ test('a new rate is heard at its moment by a player that takes its time for it',
   for (const rate of [1.5, 1]) {
     const at = server.roomTime() + 150;
     server.commit({ type: 'RATE_CHANGED', userId: 'bob', rate, playback: { position: room.positionNow(at), rate, playing: true, at } });
+    await env.advance(150);
     const { max } = await driftsOver(env, drift, 900);
     assert.ok(max < 20, `to ${rate}: ${max} ms`);
     await env.advance(1000);
