@@ -113,12 +113,6 @@ impl App {
     pub async fn build(config: Config, metrics: Metrics) -> Result<Self, StartError> {
         let clock = Clock::start();
         let certificates = CertStore::open(config.certificate.clone(), clock.now())?;
-        let plain = tcp::bind("PORT", SocketAddr::new(config.host, config.port)).await?;
-        let secure = match config.quic_port {
-            Some(port) => Some(bind_secure(config.host, port, Arc::clone(&certificates) as _).await?),
-            None => None,
-        };
-
         let parts = Parts {
             started: clock.now(),
             clock,
@@ -129,6 +123,11 @@ impl App {
             config,
         };
         let (mut storage, snapshots) = Storage::open(&parts.config, &parts.clock, &parts.tasks, &parts.stop).await?;
+        let plain = tcp::bind("PORT", SocketAddr::new(parts.config.host, parts.config.port)).await?;
+        let secure = match parts.config.quic_port {
+            Some(port) => Some(bind_secure(parts.config.host, port, Arc::clone(&certificates) as _).await?),
+            None => None,
+        };
         let limits = Arc::new(parts.config.limits.clone());
         let hub = Hub::start(HubParts {
             node: parts.config.node.clone(),

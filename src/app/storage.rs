@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::StartError;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::{NodeId, RoomId};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
@@ -78,11 +79,13 @@ impl Storage {
         let Sequencer::Redis { log, watch } = &mut self.sequencer else { return };
         let on_gone = {
             let hub = hub.clone();
-            move |node: &crate::domain::NodeId| drop(hub.expire_node(node))
+            move |node: &NodeId| {
+                hub.expire_node(node);
+            }
         };
         let on_orphan = {
             let hub = hub.clone();
-            move |room: crate::domain::RoomId, gone: Vec<crate::domain::NodeId>| {
+            move |room: RoomId, gone: Vec<NodeId>| {
                 let hub = hub.clone();
                 Box::pin(async move {
                     for node in gone {
@@ -116,9 +119,7 @@ impl Storage {
             }
             Sequencer::Redis { log, watch } => {
                 let roster = watch.as_ref().map(NodeWatch::roster).unwrap_or_default();
-                let names = |nodes: &[crate::domain::NodeId]| -> Vec<String> {
-                    nodes.iter().map(ToString::to_string).collect()
-                };
+                let names = |nodes: &[NodeId]| -> Vec<String> { nodes.iter().map(ToString::to_string).collect() };
                 details.insert("log".into(), "redis".into());
                 details.insert("busAlive".into(), log.bus_alive().into());
                 details.insert("unaudited".into(), log.unaudited().into());

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, UserId};
+use crate::domain::{Head, Limits, NodeId, RoomId, RoomTime, SessionRef, UserId};
 use crate::log::{Log, LogError, Snapshot};
 use crate::room::{Actor, Command, Room};
 use cell::{Cell, Queued, Resolve};
