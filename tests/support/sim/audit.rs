@@ -125,8 +125,7 @@ impl Truth {
                         check_state(json, &fact.after, index);
                         match &at {
                             Some((known, before)) if known == room => assert!(head >= before, "line {index} went back"),
-                            Some(_) => {}
-                            None => missed = line.last_seen.filter(|seen| seen.epoch == head.epoch),
+                            _ => missed = line.last_seen.filter(|seen| seen.epoch == head.epoch),
                         }
                         at = Some((room.clone(), *head));
                     }
