@@ -367,6 +367,26 @@ async fn a_room_takes_so_many_commands_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fault_13_what_is_committed_on_one_node_the_members_of_another_hear() {
+    let house = House::new();
+    let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
+    let (ann, anns) = house.join("ann").await;
+    let (session, bobs) = (far.new_session(), Arc::new(Ear::default()));
+    let joined = far.join(house.request("bob", &session), bobs.clone()).await;
+    joined.map_err(|refusal| refusal.to_string()).unwrap();
+    for reference in 0..50 {
+        house.chat(&ann, reference);
+    }
+    let chats = |ear: &Ear| ear.heard.lock().iter().filter(|message| message["type"] == "CHAT").count();
+    until("all of it on both nodes", || chats(&anns) == 50 && chats(&bobs) == 50).await;
+    let order = |ear: &Ear| -> Vec<Value> {
+        let heard = ear.heard.lock();
+        heard.iter().filter(|message| message["type"] == "CHAT").map(|message| message["seq"].clone()).collect()
+    };
+    assert_eq!(order(&anns), order(&bobs));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_members() {
     let house = House::new();
     let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");

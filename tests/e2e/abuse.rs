@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::carriers::{Carriers, over_every_carrier};
+use crate::carriers::{Carriers, over_every_carrier};
 use crate::support::client::Carrier::{Quinn, WebSocket, Wtransport};
 use crate::support::client::{Carrier, Client};
 use crate::support::server::{TestServer, soon, until};
@@ -142,7 +142,7 @@ async fn a_member_that_does_not_read_is_ended_and_costs_the_others_nothing([a, b
     let counted = |line: &&str| line.starts_with("tandem_sessions_ended_total") && line.contains("SLOW_CONSUMER");
     assert!(metrics.lines().any(|line| counted(&line)), "{metrics}");
     // What waited for it is lost with it; the end still reaches it, or the connection's own end does.
-    let (_, end) = lazy.to_the_end().await;
+    let (_, end) = lazy.read_to_end().await;
     assert!(end.is_none_or(|(code, _)| code == 4003));
 }
 

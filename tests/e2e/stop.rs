@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::carriers::{Carriers, over_every_carrier};
+use crate::carriers::{Carriers, over_every_carrier};
 use crate::support::client::Carrier::{self, Quinn, WebSocket, Wtransport};
 use crate::support::client::Client;
 use crate::support::server::{TestProcess, TestServer, soon, tls};
@@ -67,7 +67,7 @@ async fn a_server_that_stops_takes_nobody_in() {
     server.begin_stop();
     ann.expect("RECONNECT").await;
     late.ask_to_join("friday", "late", json!({})).await;
-    let (messages, end) = late.to_the_end().await;
+    let (messages, end) = late.read_to_end().await;
     assert!(messages.iter().all(|message| message["code"] == "UNAVAILABLE"), "{messages:?}");
     assert!(end.is_none_or(|(code, _)| code == 1001));
     assert!(soon("a refusal", Client::connect(WebSocket, &server)).await.is_err());
