@@ -45,6 +45,8 @@ const FAREWELL: Duration = Duration::from_millis(250);
 const RETURN_SPREAD: Duration = Duration::from_millis(1500);
 /// Sessions that have not ended by then are dropped.
 const DRAIN: Duration = Duration::from_secs(10);
+/// What waits for its commit then gets this long: longer only where the disk fails.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How often old audit events are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// How often gauges are set.
@@ -216,6 +218,9 @@ impl App {
         parts.sessions.close();
         if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
             tracing::warn!(left = parts.sessions.len(), "some connections did not end in time");
+        }
+        if tokio::time::timeout(SETTLE, hub.settled()).await.is_err() {
+            tracing::warn!("some commands could not be committed in time");
         }
         log.close().await;
         parts.stop.cancel();

@@ -442,6 +442,25 @@ async fn a_join_that_a_snapshot_brings_is_a_join() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_taken_is_committed_before_a_stop_closes_the_log() {
+    let house = House::new();
+    let ((ann, _), (bob, _)) = (house.join("ann").await, house.join("bob").await);
+    house.log.faults().decide_by(|crossing| match crossing.what {
+        What::Commit => Fate::Late(Duration::from_millis(200)),
+        _ => Fate::Arrives,
+    });
+    // The first is under way, the others wait for it.
+    house.chat(&ann, 1);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    house.chat(&ann, 2);
+    house.hub.depart(bob, Departure::Left);
+    house.hub.settled().await;
+    house.log.close().await;
+    assert_eq!(house.members(), [("ann".to_owned(), true)]);
+    assert_eq!(house.hub.inspect(&room()).unwrap().head().seq, 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_planned_stop_takes_nobody_s_membership() {
     let house = House::new();
     let ((ann, anns), (_bob, bobs)) = (house.join("ann").await, house.join("bob").await);

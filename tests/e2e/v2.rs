@@ -74,7 +74,7 @@ async fn ping_name_guest_control_and_host() {
     ann.send(json!({"type": "TOGGLE_GUEST_CONTROL", "enabled": true})).await;
     ann.send(json!({"type": "TRANSFER_HOST", "targetUserId": "bob"})).await;
     for member in [&mut ann, &mut bob] {
-        let mut seen = vec![member.message().await, member.message().await, member.message().await];
+        let mut seen = [member.message().await, member.message().await, member.message().await];
         assert!(seen.iter().all(|message| stamped(message) > 0.0));
         // Two senders, either order; a sender's own are in its order.
         seen.sort_by_key(|message| message["type"] != "USERNAME_UPDATED");
