@@ -119,7 +119,7 @@ impl App {
 
         let plain = tcp::bind("PORT", SocketAddr::new(config.host, config.port)).await?;
         let secure = match config.quic_port {
-            Some(port) => Some(bind_secure(config.host, port, Arc::clone(&certificates) as _).await?),
+            Some(port) => Some(bind_secure(&config, port, Arc::clone(&certificates) as _).await?),
             None => None,
         };
 
@@ -266,13 +266,12 @@ impl Parts {
             stop: self.draining.clone(),
         };
         let limits = &self.config.limits;
-        // More connections than sessions: who comes too late must be told so, and probes must get through.
-        let twice = |limit: u64| usize::try_from(limit.saturating_mul(2).saturating_add(64)).unwrap_or(usize::MAX);
-        let of_address = self.config.rate_limits.then(|| twice(limits.address_sessions));
-        let caps = Caps::new(twice(limits.sessions), of_address);
+        let total = connections(limits.sessions);
+        let of_address = self.config.rate_limits.then(|| connections(limits.address_sessions));
+        let caps = Caps::new(total, of_address);
         // All clients behind a proxy have its address here; their own counts where sessions are admitted.
         let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
-        let plain_caps = if behind_proxies { Caps::new(twice(limits.sessions), None) } else { caps.clone() };
+        let plain_caps = if behind_proxies { Caps::new(total, None) } else { caps.clone() };
         self.sessions.spawn(edge.clone().serve_plain(plain, plain_caps));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
@@ -318,11 +317,16 @@ fn refuse_what_is_not_here(config: &Config) -> Result<(), StartError> {
 
 /// UDP and TCP on the same number. With port 0 the system chooses the UDP port, and another is drawn when its TCP twin
 /// is taken.
-async fn bind_secure(host: IpAddr, port: u16, certificates: Arc<dyn ResolvesServerCert>) -> Result<Secure, StartError> {
+async fn bind_secure(
+    config: &Config,
+    port: u16,
+    certificates: Arc<dyn ResolvesServerCert>,
+) -> Result<Secure, StartError> {
     const DRAWS: u32 = 20;
+    let options = QuicOptions { max_connections: connections(config.limits.sessions), ..QuicOptions::default() };
     let mut draws = if port == 0 { DRAWS } else { 1 };
     loop {
-        let quic = QuicListener::bind(SocketAddr::new(host, port), Arc::clone(&certificates), QuicOptions::default())?;
+        let quic = QuicListener::bind(SocketAddr::new(config.host, port), Arc::clone(&certificates), options.clone())?;
         draws -= 1;
         match tcp::bind("QUIC_PORT", quic.local_addr()).await {
             Ok(tcp) => return Ok(Secure { quic, tcp }),
@@ -330,6 +334,11 @@ async fn bind_secure(host: IpAddr, port: u16, certificates: Arc<dyn ResolvesServ
             Err(_) => {}
         }
     }
+}
+
+/// Connections for so many sessions: some more, because who comes too late must be told so, and probes must get through.
+fn connections(sessions: u64) -> usize {
+    usize::try_from(sessions.saturating_add(sessions / 5).saturating_add(64)).unwrap_or(usize::MAX)
 }
 
 fn repository_name(config: &Config) -> String {

@@ -1,8 +1,6 @@
 //! Clients that break rules, press on, don't read or say nothing: they are told, slowed or ended, and the others don't
 //! notice.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::carriers::{Carriers, over_every_carrier};
@@ -104,9 +102,10 @@ async fn a_connection_that_never_joins_is_ended([a, _, _]: Carriers) {
     // What it says before doesn't count.
     silent.send(json!({"type": "PING"})).await;
     silent.closed_with(4008).await;
-    let mut member = server.connect(a).await;
+    // A member of before is none of that.
+    let (mut member, mut silent) = (server.connect(a).await, server.connect(a).await);
     member.join("friday", "ann").await;
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    silent.closed_with(4008).await;
     member.hears_nothing().await;
 }
 

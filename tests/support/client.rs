@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::SplitSink;
@@ -517,6 +516,3 @@ impl Tick {
         }
     }
 }
-
-/// A second within which nothing should come; for the rare case that silence is the point.
-pub(crate) const A_WHILE: Duration = Duration::from_millis(400);
