@@ -114,12 +114,16 @@ impl House {
     }
 
     fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
+        Self::limited(log, tracker, clock, limits, name, false)
+    }
+
+    fn limited(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str, rates: bool) -> Hub {
         let node = NodeId::parse(name).unwrap();
         Hub::start(HubParts {
             node: node.clone(),
             clock: clock.clone(),
             limits: Arc::new(limits),
-            rates: false,
+            rates,
             log: log.attach(node),
             tracker: tracker.clone(),
             stop: CancellationToken::new(),
@@ -475,4 +479,26 @@ async fn a_planned_stop_takes_nobody_s_membership() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(house.members(), [("ann".to_owned(), true), ("bob".to_owned(), true)]);
     assert_eq!(bobs.heard(), Vec::<String>::new());
+}
+
+/// A customer of IPv6 has 2^64 addresses: guesses from all of them are one guesser's.
+#[tokio::test(start_paused = true)]
+async fn guesses_from_one_network_are_counted_together() {
+    let mut house = House::new();
+    house.hub = House::limited(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2", true);
+    let knock = async |house: &House, user: &str, pin: &str, address: &str| {
+        let session = house.hub.new_session();
+        let mut request = house.request(user, &session);
+        request.pin = Some(Pin::parse(pin).unwrap());
+        request.address = address.parse().unwrap();
+        let joined = house.hub.join(request, Arc::new(Ear::default())).await;
+        joined.map(|_| ()).map_err(|refusal| protocol::refusal_code(&refusal).0.as_str())
+    };
+    assert_eq!(knock(&house, "ann", "4711", "192.0.2.1").await, Ok(()));
+    for guess in 0..5 {
+        let address = format!("2001:db8::{guess}");
+        assert_eq!(knock(&house, "bob", "0000", &address).await, Err("PIN_WRONG"));
+    }
+    assert_eq!(knock(&house, "bob", "4711", "2001:db8::99").await, Err("PIN_THROTTLED"));
+    assert_eq!(knock(&house, "bob", "4711", "2001:db8:0:1::1").await, Ok(()));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::domain::Limits;
+use crate::domain::{Limits, counted_as};
 
 /// No place for another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ impl Admission {
 
     /// A place for one session, given back when the permit is dropped.
     pub fn admit(&self, address: IpAddr) -> Result<Permit, Full> {
-        let address = group(address);
+        let address = counted_as(address);
         let mut counts = self.0.counts.lock();
         if counts.closed {
             return Err(Full::Draining);
@@ -73,14 +73,6 @@ impl Admission {
     /// Sessions now.
     pub fn count(&self) -> u64 {
         self.0.counts.lock().all
-    }
-}
-
-/// IPv6 hands every customer a /64: that is one address here.
-fn group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
-        v4 => v4,
     }
 }
 
