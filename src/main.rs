@@ -1,5 +1,6 @@
 //! `tandem`: options → run → exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use tandem::app::App;
@@ -40,8 +41,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let metrics = Metrics::install()?;
     let app = App::build(config, metrics).await?;
-    announce(&app);
-
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stopping = async {
@@ -50,6 +49,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
+    // Once it is announced, it can be told to stop.
+    announce(&app);
     let running = app.run(stopping);
     // A second signal ends at once: the first handler is used up by then.
     let (mut again, mut and_again) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -75,9 +76,14 @@ fn announce(app: &App) {
         } else {
             address.ip().to_string()
         };
-        println!("tandem is serving. Open http://{host}:{} in two browsers.", address.port());
+        say(format_args!("tandem is serving. Open http://{host}:{} in two browsers.", address.port()));
     }
     if let Some(address) = app.secure_address() {
-        println!("WebTransport and HTTPS are on {address} (UDP and TCP).");
+        say(format_args!("WebTransport and HTTPS are on {address} (UDP and TCP)."));
     }
+}
+
+/// Whoever started the server may have stopped reading: no reason to die.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

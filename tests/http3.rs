@@ -1,6 +1,6 @@
 //! HTTP/3 beside the sessions: settings, routes, refusals.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/webtransport.rs"]
 mod support;

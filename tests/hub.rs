@@ -114,12 +114,16 @@ impl House {
     }
 
     fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
+        Self::limited(log, tracker, clock, limits, name, false)
+    }
+
+    fn limited(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str, rates: bool) -> Hub {
         let node = NodeId::parse(name).unwrap();
         Hub::start(HubParts {
             node: node.clone(),
             clock: clock.clone(),
             limits: Arc::new(limits),
-            rates: false,
+            rates,
             log: log.attach(node),
             tracker: tracker.clone(),
             stop: CancellationToken::new(),
@@ -368,6 +372,26 @@ async fn a_room_takes_so_many_commands_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fault_13_what_is_committed_on_one_node_the_members_of_another_hear() {
+    let house = House::new();
+    let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
+    let (ann, anns) = house.join("ann").await;
+    let (session, bobs) = (far.new_session(), Arc::new(Ear::default()));
+    let joined = far.join(house.request("bob", &session), bobs.clone()).await;
+    joined.map_err(|refusal| refusal.to_string()).unwrap();
+    for reference in 0..50 {
+        house.chat(&ann, reference);
+    }
+    let chats = |ear: &Ear| ear.heard.lock().iter().filter(|message| message["type"] == "CHAT").count();
+    until("all of it on both nodes", || chats(&anns) == 50 && chats(&bobs) == 50).await;
+    let order = |ear: &Ear| -> Vec<Value> {
+        let heard = ear.heard.lock();
+        heard.iter().filter(|message| message["type"] == "CHAT").map(|message| message["seq"].clone()).collect()
+    };
+    assert_eq!(order(&anns), order(&bobs));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_members() {
     let house = House::new();
     let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
@@ -423,6 +447,25 @@ async fn a_join_that_a_snapshot_brings_is_a_join() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_taken_is_committed_before_a_stop_closes_the_log() {
+    let house = House::new();
+    let ((ann, _), (bob, _)) = (house.join("ann").await, house.join("bob").await);
+    house.log.faults().decide_by(|crossing| match crossing.what {
+        What::Commit => Fate::Late(Duration::from_millis(200)),
+        _ => Fate::Arrives,
+    });
+    // The first is under way, the others wait for it.
+    house.chat(&ann, 1);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    house.chat(&ann, 2);
+    house.hub.depart(bob, Departure::Left);
+    house.hub.settled().await;
+    house.log.close().await;
+    assert_eq!(house.members(), [("ann".to_owned(), true)]);
+    assert_eq!(house.hub.inspect(&room()).unwrap().head().seq, 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_planned_stop_takes_nobody_s_membership() {
     let house = House::new();
     let ((ann, anns), (_bob, bobs)) = (house.join("ann").await, house.join("bob").await);
@@ -437,4 +480,26 @@ async fn a_planned_stop_takes_nobody_s_membership() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(house.members(), [("ann".to_owned(), true), ("bob".to_owned(), true)]);
     assert_eq!(bobs.heard(), Vec::<String>::new());
+}
+
+/// A customer of IPv6 has 2^64 addresses: guesses from all of them are one guesser's.
+#[tokio::test(start_paused = true)]
+async fn guesses_from_one_network_are_counted_together() {
+    let mut house = House::new();
+    house.hub = House::limited(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2", true);
+    let knock = async |house: &House, user: &str, pin: &str, address: &str| {
+        let session = house.hub.new_session();
+        let mut request = house.request(user, &session);
+        request.pin = Some(Pin::parse(pin).unwrap());
+        request.address = address.parse().unwrap();
+        let joined = house.hub.join(request, Arc::new(Ear::default())).await;
+        joined.map(|_| ()).map_err(|refusal| protocol::refusal_code(&refusal).0.as_str())
+    };
+    assert_eq!(knock(&house, "ann", "4711", "192.0.2.1").await, Ok(()));
+    for guess in 0..5 {
+        let address = format!("2001:db8::{guess}");
+        assert_eq!(knock(&house, "bob", "0000", &address).await, Err("PIN_WRONG"));
+    }
+    assert_eq!(knock(&house, "bob", "4711", "2001:db8::99").await, Err("PIN_THROTTLED"));
+    assert_eq!(knock(&house, "bob", "4711", "2001:db8:0:1::1").await, Ok(()));
 }

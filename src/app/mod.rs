@@ -48,6 +48,8 @@ const FAREWELL: Duration = Duration::from_millis(250);
 const RETURN_SPREAD: Duration = Duration::from_millis(1500);
 /// Sessions that have not ended by then are dropped.
 const DRAIN: Duration = Duration::from_secs(10);
+/// What waits for its commit then gets this long: longer only where the disk fails.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How often old audit events are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// How often gauges are set.
@@ -125,7 +127,7 @@ impl App {
         let (mut storage, snapshots) = Storage::open(&parts.config, &parts.clock, &parts.tasks, &parts.stop).await?;
         let plain = tcp::bind("PORT", SocketAddr::new(parts.config.host, parts.config.port)).await?;
         let secure = match parts.config.quic_port {
-            Some(port) => Some(bind_secure(parts.config.host, port, Arc::clone(&certificates) as _).await?),
+            Some(port) => Some(bind_secure(&parts.config, port, Arc::clone(&certificates) as _).await?),
             None => None,
         };
         let limits = Arc::new(parts.config.limits.clone());
@@ -211,6 +213,9 @@ impl App {
         if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
             tracing::warn!(left = parts.sessions.len(), "some connections did not end in time");
         }
+        if tokio::time::timeout(SETTLE, hub.settled()).await.is_err() {
+            tracing::warn!("some commands could not be committed in time");
+        }
         storage.close_log().await;
         parts.stop.cancel();
         parts.tasks.close();
@@ -266,13 +271,12 @@ impl Parts {
             stop: self.draining.clone(),
         };
         let limits = &self.config.limits;
-        // More connections than sessions: who comes too late must be told so, and probes must get through.
-        let twice = |limit: u64| count(limit.saturating_mul(2).saturating_add(64));
-        let of_address = self.config.rate_limits.then(|| twice(limits.address_sessions));
-        let caps = Caps::new(twice(limits.sessions), of_address);
+        let total = connections(limits.sessions);
+        let of_address = self.config.rate_limits.then(|| connections(limits.address_sessions));
+        let caps = Caps::new(total, of_address);
         // All clients behind a proxy have its address here; their own counts where sessions are admitted.
         let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
-        let plain_caps = if behind_proxies { Caps::new(twice(limits.sessions), None) } else { caps.clone() };
+        let plain_caps = if behind_proxies { Caps::new(total, None) } else { caps.clone() };
         self.sessions.spawn(edge.clone().serve_plain(plain, plain_caps));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
@@ -303,11 +307,16 @@ impl Parts {
 
 /// UDP and TCP on the same number. With port 0 the system chooses the UDP port, and another is drawn when its TCP twin
 /// is taken.
-async fn bind_secure(host: IpAddr, port: u16, certificates: Arc<dyn ResolvesServerCert>) -> Result<Secure, StartError> {
+async fn bind_secure(
+    config: &Config,
+    port: u16,
+    certificates: Arc<dyn ResolvesServerCert>,
+) -> Result<Secure, StartError> {
     const DRAWS: u32 = 20;
+    let options = QuicOptions { max_connections: connections(config.limits.sessions), ..QuicOptions::default() };
     let mut draws = if port == 0 { DRAWS } else { 1 };
     loop {
-        let quic = QuicListener::bind(SocketAddr::new(host, port), Arc::clone(&certificates), QuicOptions::default())?;
+        let quic = QuicListener::bind(SocketAddr::new(config.host, port), Arc::clone(&certificates), options.clone())?;
         draws -= 1;
         match tcp::bind("QUIC_PORT", quic.local_addr()).await {
             Ok(tcp) => return Ok(Secure { quic, tcp }),
@@ -315,6 +324,11 @@ async fn bind_secure(host: IpAddr, port: u16, certificates: Arc<dyn ResolvesServ
             Err(_) => {}
         }
     }
+}
+
+/// Connections for so many sessions: some more, because who comes too late must be told so, and probes must get through.
+fn connections(sessions: u64) -> usize {
+    count(sessions.saturating_add(sessions / 5).saturating_add(64))
 }
 
 async fn prune(repository: Arc<dyn Repository>, clock: Clock, age: Duration) {

@@ -113,7 +113,12 @@ const TABLE: &[Row] = &[
     (WEBRTC, "TURN_SECRET", "", "secret shared with those TURN servers (their use-auth-secret)"),
     (WEBRTC, "TURN_TTL_SECS", "3600", "life of a TURN credential, s"),
     (OPERATION, "NODE_ID", "", "name of this node; unset: made from the machine's name and a random number"),
-    (OPERATION, "LOG_LEVEL", "info", "error, warn, info, debug, trace, or a list such as info,tandem::hub=debug"),
+    (
+        OPERATION,
+        "LOG_LEVEL",
+        "info",
+        "error, warn, info, debug, trace (the last two of this server, not its libraries), or a list such as info,tandem::hub=debug",
+    ),
     (OPERATION, "LOG_FORMAT", "", "pretty or json; unset: pretty on a terminal, else json"),
 ];
 

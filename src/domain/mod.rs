@@ -3,6 +3,7 @@
 //! Imports nothing of this crate. Every limit on what a client may say is in [`Limits`]; every refusal carries an
 //! [`ErrorCode`]; every end of a session a [`CloseCode`].
 
+mod address;
 mod codes;
 mod id;
 mod limits;
@@ -11,6 +12,7 @@ mod secret;
 mod text;
 mod time;
 
+pub use address::counted_as;
 pub use codes::{CloseCode, ErrorCode, Invalid};
 pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};
 pub use limits::{LimitRow, Limits};

@@ -10,7 +10,7 @@ use super::outlet::{JoinRequest, Outlet, Refusal};
 use super::relay::Relay;
 use super::{Hub, Membership};
 use crate::clock::Clock;
-use crate::domain::{Limits, Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
+use crate::domain::{Limits, Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId, counted_as};
 use crate::room::{Actor, Command, Join, PinProof, Reject};
 use crate::telemetry::names;
 
@@ -25,7 +25,7 @@ impl Hub {
             return Err(Refusal::Draining);
         }
         if self.0.parts.rates {
-            let taken = self.0.joins.take(request.address, Clock::instant());
+            let taken = self.0.joins.take(counted_as(request.address), Clock::instant());
             taken.map_err(|retry_after| Refusal::JoinThrottled { retry_after })?;
         }
         let mut probed = false;
@@ -98,7 +98,7 @@ impl Hub {
             if proven { return Ok(PinProof::None) } else { room.pin.clone() }
         };
         let Some(against) = against else { return Ok(PinProof::Fresh(self.hash_pin(pin.clone()).await?)) };
-        let key = (request.room.clone(), request.address);
+        let key = (request.room.clone(), counted_as(request.address));
         if self.0.parts.rates {
             // Taken before the work: guesses that come all at once are counted too.
             let taken = self.0.pin_attempts.take(key.clone(), Clock::instant());

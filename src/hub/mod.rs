@@ -226,6 +226,15 @@ impl Hub {
         }
     }
 
+    /// Resolves when nothing waits for its commit in any room.
+    pub async fn settled(&self) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(2);
+        let busy = |cell: &Arc<Cell>| cell.lock().committing;
+        while self.0.rooms.lock().values().any(busy) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Whether a planned stop has begun.
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Relaxed)

@@ -1,10 +1,12 @@
 //! How many connections, or sessions, are held: in all, and from one address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::domain::counted_as;
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,14 +75,6 @@ impl Caps {
     /// Held now.
     pub fn held(&self) -> usize {
         self.0.held.lock().total
-    }
-}
-
-/// One IPv6 customer has a /64, so that is what counts as an address.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        v4 => v4,
     }
 }
 

@@ -138,7 +138,9 @@ async fn read<I: Inbound>(
         let too_fast = match &frame {
             Frame::Message(_) => rate.message().await,
             Frame::Compact(_) => rate.compact().await,
-            Frame::Alive { .. } | Frame::Closed(_) => Ok(()),
+            // Pings of the client's own; answers to ours come as often as we ask.
+            Frame::Alive { rtt: None } => rate.compact().await,
+            Frame::Alive { rtt: Some(_) } | Frame::Closed(_) => Ok(()),
         };
         if too_fast.is_err() {
             return outbox.end_in_order(CloseCode::RateLimited, CloseCode::RateLimited.meaning()).await;

@@ -1,11 +1,9 @@
 //! Clients that break rules, press on, don't read or say nothing: they are told, slowed or ended, and the others don't
 //! notice.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::support::carriers::{Carriers, over_every_carrier};
+use crate::carriers::{Carriers, over_every_carrier};
 use crate::support::client::Carrier::{Quinn, WebSocket, Wtransport};
 use crate::support::client::{Carrier, Client};
 use crate::support::server::{TestServer, soon, until};
@@ -104,9 +102,10 @@ async fn a_connection_that_never_joins_is_ended([a, _, _]: Carriers) {
     // What it says before doesn't count.
     silent.send(json!({"type": "PING"})).await;
     silent.closed_with(4008).await;
-    let mut member = server.connect(a).await;
+    // A member of before is none of that.
+    let (mut member, mut silent) = (server.connect(a).await, server.connect(a).await);
     member.join("friday", "ann").await;
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    silent.closed_with(4008).await;
     member.hears_nothing().await;
 }
 
@@ -142,7 +141,7 @@ async fn a_member_that_does_not_read_is_ended_and_costs_the_others_nothing([a, b
     let counted = |line: &&str| line.starts_with("tandem_sessions_ended_total") && line.contains("SLOW_CONSUMER");
     assert!(metrics.lines().any(|line| counted(&line)), "{metrics}");
     // What waited for it is lost with it; the end still reaches it, or the connection's own end does.
-    let (_, end) = lazy.to_the_end().await;
+    let (_, end) = lazy.read_to_end().await;
     assert!(end.is_none_or(|(code, _)| code == 4003));
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::carriers::{Carriers, over_every_carrier};
+use crate::carriers::{Carriers, over_every_carrier};
 use crate::support::client::Carrier::WebSocket;
 use crate::support::client::{Client, Incoming, Tick};
 use crate::support::server::TestServer;

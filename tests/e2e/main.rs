@@ -3,10 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../support/mod_e2e.rs"]
+#[path = "../support/whole_server.rs"]
 mod support;
 
 mod abuse;
+mod carriers;
 mod crash;
 mod edge;
 mod ephemeral;

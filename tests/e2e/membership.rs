@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::carriers::{Carriers, over_every_carrier};
+use crate::carriers::{Carriers, over_every_carrier};
 use crate::support::client::{Carrier, Incoming};
 use crate::support::server::{TestServer, until};
 

@@ -9,7 +9,7 @@ use super::wire_samples::{notice, user};
 use super::{message, refused, refused_with};
 
 #[test]
-fn fault_5_a_client_cannot_say_who_it_is_except_to_join() {
+fn fault_05_a_client_cannot_say_who_it_is_except_to_join() {
     for text in [
         r#"{"type":"CHAT","text":"hello","userId":"host","roomId":"other"}"#,
         r#"{"type":"PLAY_PAUSE","control":"play","userId":"host"}"#,
@@ -20,7 +20,7 @@ fn fault_5_a_client_cannot_say_who_it_is_except_to_join() {
 }
 
 #[test]
-fn fault_7_nothing_is_relayed_because_it_is_unknown() {
+fn fault_07_nothing_is_relayed_because_it_is_unknown() {
     for kind in SERVER_KINDS.iter().filter(|kind| !ClientMessage::KINDS.contains(kind)) {
         assert_eq!(
             refused(format!(r#"{{"type":"{kind}","hostUserId":"mallory"}}"#)).code,
@@ -32,7 +32,7 @@ fn fault_7_nothing_is_relayed_because_it_is_unknown() {
 }
 
 #[test]
-fn fault_8_the_fields_of_the_server_are_the_servers() {
+fn fault_08_the_fields_of_the_server_are_the_servers() {
     let forged = r#"{"type":"OFFER","to":"bob","from":"host","userId":"host","nodeId":"x","timestamp":1,"seq":9,"extra":1,
         "offer":{"sdp":"v=0","from":"host"}}"#;
     let ClientMessage::Signal { to: bob, signal } = message(forged) else { panic!() };
@@ -46,7 +46,7 @@ fn fault_8_the_fields_of_the_server_are_the_servers() {
 }
 
 #[test]
-fn fault_9_an_id_that_is_not_a_text_is_a_refusal_and_no_end() {
+fn fault_09_an_id_that_is_not_a_text_is_a_refusal_and_no_end() {
     refused_with(
         ErrorCode::BadMessage,
         &[

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::SplitSink;
@@ -51,7 +50,7 @@ const INBOX: usize = 4096;
 
 enum Line {
     WebSocket(SplitSink<WebSocketStream<MaybeTlsStream<TcpStream>>, Message>),
-    Quinn(web_transport_quinn::Session, web_transport_quinn::SendStream),
+    Quinn(Box<(web_transport_quinn::Session, web_transport_quinn::SendStream)>),
     Wtransport(Arc<wtransport::Connection>, wtransport::SendStream),
 }
 
@@ -150,7 +149,7 @@ impl Client {
                         }
                     }
                 }));
-                Line::Quinn(session, send)
+                Line::Quinn(Box::new((session, send)))
             }
             Carrier::Wtransport => {
                 let digest = |hash: Vec<u8>| wtransport::tls::Sha256Digest::new(hash.try_into().unwrap());
@@ -227,7 +226,7 @@ impl Client {
         soon("a message to leave", async {
             match &mut self.line {
                 Line::WebSocket(sink) => sink.send(Message::text(text)).await.is_ok(),
-                Line::Quinn(_, stream) => stream.write_all(&framed()).await.is_ok(),
+                Line::Quinn(line) => line.1.write_all(&framed()).await.is_ok(),
                 Line::Wtransport(_, stream) => stream.write_all(&framed()).await.is_ok(),
             }
         })
@@ -249,7 +248,7 @@ impl Client {
     pub(crate) async fn send_compact(&mut self, bytes: &[u8]) {
         match &mut self.line {
             Line::WebSocket(sink) => sink.send(Message::binary(bytes.to_vec())).await.unwrap(),
-            Line::Quinn(session, _) => session.send_datagram(Bytes::copy_from_slice(bytes)).unwrap(),
+            Line::Quinn(line) => line.0.send_datagram(Bytes::copy_from_slice(bytes)).unwrap(),
             Line::Wtransport(connection, _) => connection.send_datagram(bytes).unwrap(),
         }
     }
@@ -323,9 +322,9 @@ impl Client {
     pub(crate) async fn close(mut self) {
         match &mut self.line {
             Line::WebSocket(sink) => drop(sink.send(Message::Close(None)).await),
-            Line::Quinn(session, _) => {
-                session.close(1000, b"bye");
-                session.closed().await;
+            Line::Quinn(line) => {
+                line.0.close(1000, b"bye");
+                line.0.closed().await;
             }
             // It has no capsule; FIN of the control stream and the end of the connection are what it can say.
             Line::Wtransport(connection, _) => connection.close(wtransport::VarInt::from_u32(0), b"bye"),
@@ -442,7 +441,7 @@ impl Client {
     }
 
     /// Reads on to the end: what came, and how it ended.
-    pub(crate) async fn to_the_end(&mut self) -> (Vec<Value>, Option<(u32, String)>) {
+    pub(crate) async fn read_to_end(&mut self) -> (Vec<Value>, Option<(u32, String)>) {
         let mut messages = Vec::new();
         loop {
             match self.next().await {
@@ -455,7 +454,7 @@ impl Client {
 
     /// The server closes, with this code where the client can tell it.
     pub(crate) async fn closed_with(&mut self, code: u32) {
-        let (messages, end) = self.to_the_end().await;
+        let (messages, end) = self.read_to_end().await;
         match end {
             Some((given, reason)) => assert_eq!(given, code, "{} ended: {reason}, after {messages:?}", self.user),
             None => assert_eq!(self.carrier, Carrier::Wtransport, "{} ended without a code", self.user),
@@ -517,6 +516,3 @@ impl Tick {
         }
     }
 }
-
-/// A second within which nothing should come; for the rare case that silence is the point.
-pub(crate) const A_WHILE: Duration = Duration::from_millis(400);

@@ -204,6 +204,10 @@ impl TestServer {
         }
     }
 
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.site.home.path().join("data")
+    }
+
     /// Stops in the background.
     pub(crate) fn begin_stop(&self) {
         if let Some((stop, _)) = &self.running {
@@ -222,6 +226,13 @@ impl TestServer {
     pub(crate) async fn sessions(&self) -> u64 {
         self.get_json("/status", &[]).await["localConnections"].as_u64().unwrap()
     }
+}
+
+/// What became of processes that started together.
+pub(crate) struct Race {
+    pub(crate) serving: Vec<(Place, tokio::process::Child)>,
+    pub(crate) ended: Vec<std::process::Output>,
+    _site: Site,
 }
 
 /// The real binary.
@@ -278,6 +289,32 @@ impl TestProcess {
     /// What it said on standard error.
     pub(crate) fn log(&self) -> String {
         Self::log_of(&self.site)
+    }
+
+    /// Several processes on one fresh directory at once: those that serve, and those that ended.
+    pub(crate) async fn race(runners: usize) -> Race {
+        let site = Site::new(&[]);
+        let mut children = Vec::new();
+        for _ in 0..runners {
+            let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tandem"));
+            command.env_clear().envs(site.settings.iter().cloned()).kill_on_drop(true);
+            children.push(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        }
+        let (mut serving, mut ended) = (Vec::new(), Vec::new());
+        for mut child in children {
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            match soon("an announcement, or the end", lines.next_line()).await.unwrap() {
+                Some(line) => {
+                    let port = line.split("localhost:").nth(1).unwrap().split_whitespace().next().unwrap();
+                    let plain = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+                    let line = soon("the announcement", lines.next_line()).await.unwrap().unwrap();
+                    let secure = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+                    serving.push((Place { plain, secure, certificate: site.certificate() }, child));
+                }
+                None => ended.push(soon("the end", child.wait_with_output()).await.unwrap()),
+            }
+        }
+        Race { serving, ended, _site: site }
     }
 
     /// Another process with the same settings, to its end.

@@ -1,6 +1,6 @@
 //! Every scenario runs over every carrier, and once with all of them in one room.
 
-use super::client::Carrier;
+use crate::support::client::Carrier;
 
 /// Who connects over what: the first member, the second, the third.
 pub(crate) type Carriers = [Carrier; 3];

@@ -2,6 +2,5 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-pub(crate) mod carriers;
 pub(crate) mod client;
 pub(crate) mod server;

@@ -1,0 +1,272 @@
+//! The session's loop over the in-memory transport, under paused time: what would take real clients minutes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tandem::clock::Clock;
+use tandem::domain::{CloseCode, Limits, NodeId, RoomTime, UrlPolicy};
+use tandem::hub::{Hub, HubParts};
+use tandem::log::memory::MemoryLog;
+use tandem::protocol::Rules;
+use tandem::session::transport::Frame;
+use tandem::session::{self, Full, Services, SessionCounts};
+use tandem::transport::memory::{Delivered, MemoryClient, pair};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+struct House {
+    services: Services,
+    tracker: TaskTracker,
+    /// Keeps the log.
+    _log: MemoryLog,
+}
+
+impl House {
+    fn new(limits: Limits) -> Self {
+        let tracker = TaskTracker::new();
+        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
+        let node = NodeId::parse("node-1").unwrap();
+        let hub = Hub::start(HubParts {
+            node: node.clone(),
+            clock: clock.clone(),
+            limits: Arc::new(limits.clone()),
+            rates: true,
+            log: log.attach(node),
+            tracker: tracker.clone(),
+            stop: CancellationToken::new(),
+        });
+        let services = Services {
+            hub,
+            rules: Arc::new(Rules { limits, urls: UrlPolicy { hosts: Vec::new() } }),
+            clock,
+            rates: true,
+            stop: CancellationToken::new(),
+            counts: SessionCounts::default(),
+        };
+        Self { services, tracker, _log: log }
+    }
+
+    fn connect(&self) -> MemoryClient {
+        let (transport, client) = pair();
+        let services = self.services.clone();
+        self.tracker.spawn(async move { session::run(transport, &services).await });
+        client
+    }
+
+    async fn join(&self, user: &str) -> MemoryClient {
+        let mut client = self.connect();
+        say(&client, json!({"type": "JOIN", "protocol": 3, "roomId": "friday", "userId": user})).await;
+        assert_eq!(hear(&mut client).await["type"], "ROOM_STATE");
+        client
+    }
+
+    fn open(&self) -> u64 {
+        self.services.counts.by_transport().values().sum()
+    }
+}
+
+async fn say(client: &MemoryClient, message: Value) -> bool {
+    client.message(Bytes::from(message.to_string())).await
+}
+
+/// The next message.
+async fn hear(client: &mut MemoryClient) -> Value {
+    loop {
+        match client.recv().await.expect("a message") {
+            Delivered::Message(bytes) => return serde_json::from_slice(&bytes).unwrap(),
+            Delivered::Compact(_) | Delivered::Drain => {}
+            Delivered::Closed { code, reason } => panic!("closed: {code} {reason}"),
+        }
+    }
+}
+
+/// How it ends; what comes before is thrown away.
+async fn end(client: &mut MemoryClient) -> CloseCode {
+    let end = async {
+        loop {
+            if let Delivered::Closed { code, .. } = client.recv().await.expect("a close") {
+                return code;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3600), end).await.expect("an end within the hour")
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_presses_on_above_the_rate_for_ten_seconds_is_ended_and_nobody_else() {
+    let house = House::new(Limits::default());
+    let (mut ann, mut mallory) = (house.join("ann").await, house.join("mallory").await);
+    hear(&mut ann).await;
+    let begin = Clock::instant();
+    let flood = async {
+        while say(&mallory, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await {}
+        begin.elapsed()
+    };
+    let lasted = flood.await.as_secs_f64();
+    assert!((10.0..13.0).contains(&lasted), "{lasted} s");
+    assert_eq!(end(&mut mallory).await, CloseCode::RateLimited);
+    assert_eq!(hear(&mut ann).await["type"], "MEMBER_CONNECTION");
+    say(&ann, json!({"type": "CHAT", "text": "x"})).await;
+    assert_eq!(hear(&mut ann).await["type"], "CHAT");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ticks_have_a_bucket_of_their_own() {
+    let house = House::new(Limits::default());
+    let mut mallory = house.join("mallory").await;
+    let begin = Clock::instant();
+    while mallory.send(Frame::Compact(Bytes::from_static(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]))).await {
+        while mallory.try_recv().is_some() {}
+    }
+    assert!((10.0..14.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
+    // At the rate of a busy player it goes on for ever.
+    let mut ann = house.join("ann").await;
+    for _ in 0..2000 {
+        say(&ann, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await;
+        assert!(ann.send(Frame::Compact(Bytes::from_static(&[99]))).await);
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    say(&ann, json!({"type": "PING"})).await;
+    while hear(&mut ann).await["type"] != "PONG" {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_a_session_and_any_frame_is_life() {
+    let house = House::new(Limits::default());
+    let mut silent = house.join("silent").await;
+    let begin = Clock::instant();
+    silent.go_silent();
+    assert_eq!(end(&mut silent).await, CloseCode::Idle);
+    assert!((14.9..20.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
+    // One that answers no ping but speaks.
+    let speaking = house.join("speaking").await;
+    speaking.go_silent();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(say(&speaking, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await);
+    }
+    // One that says nothing but answers pings.
+    let answering = house.join("answering").await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(say(&answering, json!({"type": "PING"})).await);
+    assert_eq!(house.open(), 1, "the one that spoke has been silent for ten minutes now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_has_ten_seconds_to_join_whatever_it_says() {
+    let house = House::new(Limits::default());
+    let mut busy = house.connect();
+    let begin = Clock::instant();
+    for _ in 0..9 {
+        say(&busy, json!({"type": "PING"})).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(end(&mut busy).await, CloseCode::JoinTimeout);
+    assert!((10.0..10.5).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
+    let house = House::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..Limits::default() });
+    let mut ann = house.join("ann").await;
+    let _lazy = house.join("lazy").await;
+    hear(&mut ann).await;
+    // 300 messages fill the transport; the rest waits in the outbox, far below its bytes: the write stalls.
+    let begin = Clock::instant();
+    for _ in 0..300 {
+        say(&ann, json!({"type": "CHAT", "text": "x"})).await;
+        assert_eq!(hear(&mut ann).await["type"], "CHAT");
+    }
+    let gone = hear(&mut ann).await;
+    assert_eq!((&gone["type"], &gone["userId"]), (&json!("MEMBER_CONNECTION"), &json!("lazy")));
+    assert!((9.9..11.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
+    // A second one is sent more than its outbox holds: no waiting.
+    let _greedy = house.join("greedy").await;
+    hear(&mut ann).await;
+    let begin = Clock::instant();
+    loop {
+        say(&ann, json!({"type": "CUSTOM", "namespace": "a.b", "payload": "x".repeat(16_000)})).await;
+        if hear(&mut ann).await["type"] == "MEMBER_CONNECTION" {
+            break;
+        }
+    }
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_of_v2_that_answers_a_probe_stays_and_a_silent_one_goes() {
+    let house = House::new(Limits::default());
+    let mut bob = house.connect();
+    let join = json!({"type": "JOIN", "roomId": "friday", "userId": "bob"});
+    say(&bob, join.clone()).await;
+    hear(&mut bob).await;
+    for _ in 0..5 {
+        let mut other = house.connect();
+        say(&other, join.clone()).await;
+        assert_eq!(hear(&mut other).await["code"], "USER_ID_TAKEN");
+    }
+    say(&bob, json!({"type": "CHAT", "text": "I live"})).await;
+    assert_eq!(hear(&mut bob).await["type"], "CHAT");
+    bob.go_silent();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut other = house.connect();
+    say(&other, join).await;
+    assert_eq!(hear(&mut other).await["type"], "ROOM_STATE");
+    assert_eq!(end(&mut bob).await, CloseCode::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_before_leave_is_heard_by_the_others_before_it() {
+    let house = House::new(Limits::default());
+    let (mut ann, mut bob) = (house.join("ann").await, house.join("bob").await);
+    hear(&mut ann).await;
+    for text in ["one", "two"] {
+        say(&bob, json!({"type": "CHAT", "text": text})).await;
+    }
+    say(&bob, json!({"type": "LEAVE"})).await;
+    assert_eq!(end(&mut bob).await, CloseCode::Normal);
+    for kind in ["CHAT", "CHAT", "USER_LEFT"] {
+        assert_eq!(hear(&mut ann).await["type"], kind);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_brings_what_waits_then_drain_then_the_close() {
+    let house = House::new(Limits::default());
+    let mut ann = house.join("ann").await;
+    say(&ann, json!({"type": "CHAT", "text": "x"})).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    house.services.hub.drain(Duration::from_millis(1500));
+    house.services.stop.cancel();
+    let mut seen = Vec::new();
+    while let Some(delivered) = ann.recv().await {
+        seen.push(match delivered {
+            Delivered::Message(bytes) => {
+                serde_json::from_slice::<Value>(&bytes).unwrap()["type"].as_str().unwrap().to_owned()
+            }
+            Delivered::Compact(_) => "compact".to_owned(),
+            Delivered::Drain => "drain".to_owned(),
+            Delivered::Closed { code, .. } => code.to_string(),
+        });
+    }
+    assert_eq!(seen, ["CHAT", "RECONNECT", "drain", "GOING_AWAY"]);
+    assert_eq!(house.open(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_turned_away_can_read_why() {
+    for (full, code) in [
+        (Full::Node, CloseCode::Overloaded),
+        (Full::Address, CloseCode::Overloaded),
+        (Full::Draining, CloseCode::GoingAway),
+    ] {
+        let (transport, mut client) = pair();
+        session::turn_away(transport, &full).await;
+        assert_eq!(end(&mut client).await, code);
+    }
+}
