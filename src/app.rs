@@ -29,9 +29,9 @@ use crate::protocol::Rules;
 use crate::repository::sqlite::SqliteRepository;
 use crate::repository::{EventRow, Repository, RepositoryError};
 use crate::session::transport::Transport;
-use crate::session::{self, Admission, Full, Permit, Services, SessionCounts};
+use crate::session::{self, Cap, Caps, Full, Services, SessionCounts};
 use crate::telemetry::{Metrics, names};
-use crate::transport::caps::Caps;
+use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::{QuicListener, QuicOptions};
 use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
@@ -81,7 +81,7 @@ pub struct App {
     repository: Arc<dyn Repository>,
     certificates: Arc<CertStore>,
     services: Services,
-    admission: Admission,
+    admission: Caps,
     metrics: Metrics,
 }
 
@@ -152,7 +152,7 @@ impl App {
             stop: CancellationToken::new(),
             counts: SessionCounts::default(),
         };
-        let admission = Admission::new(&limits, parts.config.rate_limits);
+        let admission = parts.caps();
         Ok(Self { parts, plain, secure, hub, log, repository, certificates, services, admission, metrics })
     }
 
@@ -204,11 +204,13 @@ impl App {
 
         stop.await;
 
-        tracing::info!(sessions = admission.count(), "stopping: sessions are told to reconnect");
+        tracing::info!(sessions = admission.held(), "stopping: sessions are told to reconnect");
         parts.draining.cancel();
         admission.close();
         hub.drain(RETURN_SPREAD);
-        tokio::time::sleep(FAREWELL).await;
+        if admission.held() > 0 {
+            tokio::time::sleep(FAREWELL).await;
+        }
         services.stop.cancel();
         parts.sessions.close();
         if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
@@ -225,7 +227,18 @@ impl App {
     }
 }
 
+/// A limit as a number of things in memory.
+fn count(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
 impl Parts {
+    /// Places by `MAX_SESSIONS` and `MAX_SESSIONS_PER_ADDRESS`.
+    fn caps(&self) -> Caps {
+        let limits = &self.config.limits;
+        Caps::new(count(limits.sessions), self.config.rate_limits.then_some(count(limits.address_sessions)))
+    }
+
     /// Where WebSocket connections come in.
     fn door(&self, reception: Reception) -> Door {
         let serve = move |transport: WebSocketTransport| -> BoxFuture<'static, ()> {
@@ -258,10 +271,14 @@ impl Parts {
             stop: self.draining.clone(),
         };
         let limits = &self.config.limits;
-        let total = usize::try_from(limits.sessions).unwrap_or(usize::MAX);
-        let of_address = usize::try_from(limits.address_sessions).unwrap_or(usize::MAX);
-        let caps = Caps::new(total, self.config.rate_limits.then_some(of_address));
-        self.sessions.spawn(edge.clone().serve_plain(plain, caps.clone()));
+        // More connections than sessions: who comes too late must be told so, and probes must get through.
+        let twice = |limit: u64| count(limit.saturating_mul(2).saturating_add(64));
+        let of_address = self.config.rate_limits.then(|| twice(limits.address_sessions));
+        let caps = Caps::new(twice(limits.sessions), of_address);
+        // All clients behind a proxy have its address here; their own counts where sessions are admitted.
+        let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
+        let plain_caps = if behind_proxies { Caps::new(twice(limits.sessions), None) } else { caps.clone() };
+        self.sessions.spawn(edge.clone().serve_plain(plain, plain_caps));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
         match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
@@ -272,7 +289,7 @@ impl Parts {
             accept: reception,
             origins: self.config.allowed_origins.clone(),
             router,
-            message_bytes: usize::try_from(limits.message_bytes).unwrap_or(usize::MAX),
+            message_bytes: count(limits.message_bytes),
             body_bytes: BODY_BYTES,
         };
         webtransport::serve(quic, server, &self.sessions, self.draining.clone());
@@ -359,20 +376,20 @@ async fn gauges(hub: Hub) {
 #[derive(Clone)]
 struct Reception {
     services: Services,
-    admission: Admission,
+    admission: Caps,
 }
 
 impl Accept for Reception {
-    type Permit = Permit;
+    type Permit = Cap;
 
-    fn admit(&self, peer: IpAddr) -> Result<Permit, Refused> {
+    fn admit(&self, peer: IpAddr) -> Result<Cap, Refused> {
         self.admission.admit(peer).map_err(|full| match full {
             Full::Draining => Refused::Draining,
             Full::Node | Full::Address => Refused::Full { retry_after: Duration::from_secs(5) },
         })
     }
 
-    async fn serve<T: Transport + 'static>(&self, transport: T, permit: Permit) {
+    async fn serve<T: Transport + 'static>(&self, transport: T, permit: Cap) {
         session::run(transport, &self.services).await;
         drop(permit);
     }
@@ -396,8 +413,11 @@ impl Backend for Rooms {
     fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>> {
         Box::pin(async {
             let database = self.repository.ping().await.map_err(|error| error.to_string());
-            // The memory log lives as long as the process and stores through the same database.
-            vec![("log", Ok(())), ("database", database)]
+            let log = match self.hub.status().degraded_rooms {
+                0 => Ok(()),
+                rooms => Err(format!("the last commit of {rooms} rooms failed")),
+            };
+            vec![("log", log), ("database", database)]
         })
     }
 
@@ -432,7 +452,9 @@ impl Backend for Rooms {
         after: Head,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Unavailable>> {
-        Box::pin(async move { self.repository.events(room, after, limit).await.map_err(unavailable) })
+        // An earlier epoch was another room, of other people, that had the same name.
+        let begun = Head { epoch: self.hub.head(room).epoch, seq: 0 };
+        Box::pin(async move { self.repository.events(room, after.max(begun), limit).await.map_err(unavailable) })
     }
 
     fn status(&self) -> Status {

@@ -1,4 +1,15 @@
-//! tandem
+//! tandem keeps a group's video players in step and lets their browsers find each other.
+//!
+//! This is the reader's door. The road of a command:
+//!
+//! ```text
+//! bytes → transport → protocol (decode) → session → hub → room.decide → log.commit → room.apply → outboxes → transport → bytes
+//!                                                    ↘ ephemeral lane (ticks, statuses, signals) ↗
+//! ```
+//!
+//! Read [`room`] first: a pure state machine, the heart of it. Then [`hub`], which carries commands into the [`log`] and events out to
+//! everybody, and [`session`], the one loop that serves every [`transport`]. [`protocol`] is the only place that knows the
+//! wire; [`domain`] has the words. [`app`] puts it together. Who may import whom is in `docs/ARCHITECTURE.md`, held by a test.
 
 pub mod app;
 pub mod clock;

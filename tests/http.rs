@@ -275,7 +275,7 @@ async fn diagnostics_do_not_exist_on_the_public_port() {
 }
 
 #[tokio::test]
-async fn any_page_may_read_the_api_and_nothing_else() {
+async fn any_page_may_read_the_api_the_client_and_the_film_and_nothing_else() {
     let parts = Parts::default();
     let preflight = ask(&parts, "OPTIONS /api/rooms/friday/events", &["origin: https://a.example"]).await;
     assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (StatusCode::NO_CONTENT, "*"));
@@ -284,6 +284,10 @@ async fn any_page_may_read_the_api_and_nothing_else() {
     let read = ask(&parts, "/api/transports", &["host: a", "origin: https://a.example"]).await;
     assert_eq!(read.header("access-control-allow-origin"), "*");
     assert!(!read.headers.contains_key("access-control-allow-credentials"));
+    let embedded = Parts { assets: tandem::http::demo::embedded(), ..Parts::default() };
+    for shared in ["/client/index.js", "/media/film.webm"] {
+        assert_eq!(ask(&embedded, shared, &[]).await.header("access-control-allow-origin"), "*", "{shared}");
+    }
     for other in ["/", "/health", "/status"] {
         assert_eq!(ask(&parts, other, &["origin: https://a.example"]).await.header("access-control-allow-origin"), "");
     }

@@ -1,5 +1,7 @@
 //! HTTP/3 beside the sessions: settings, routes, refusals.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "support/webtransport.rs"]
 mod support;
 
@@ -47,7 +49,7 @@ async fn the_settings_are_those_that_chromium_firefox_and_safari_ask_for() {
     let quic = server.quic().await;
     let mut settings = loop {
         let mut stream = soon("a stream", quic.accept_uni()).await.unwrap();
-        let mut first = Bytes::from(soon("data", stream.read_chunk(500, true)).await.unwrap().unwrap().bytes);
+        let mut first = soon("data", stream.read_chunk(500, true)).await.unwrap().unwrap().bytes;
         if varint(&mut first) == 0 {
             break first;
         }

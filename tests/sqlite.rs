@@ -145,27 +145,34 @@ async fn opening_again_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_damaged_value_is_an_error_that_names_it() {
+async fn a_damaged_event_is_an_error_that_names_what_is_damaged() {
     let friday = room("friday");
-    let damages: [(&str, &str); 5] = [
-        ("UPDATE rooms SET room_id = 'not an id!'", "roomId"),
-        ("UPDATE rooms SET seq = -1", "head"),
-        ("UPDATE rooms SET epoch = 'yesterday'", "head"),
-        ("UPDATE room_events SET created_at = 'noon'", "time"),
-        ("UPDATE room_events SET data = x'fffe'", "event"),
-    ];
+    let damages =
+        [("UPDATE room_events SET created_at = 'noon'", "time"), ("UPDATE room_events SET data = x'fffe'", "event")];
     for (damage, named) in damages {
         let dir = tempfile::tempdir().unwrap();
         let repository = SqliteRepository::open(dir.path()).await.unwrap();
         repository.append(&[created(&friday, Head::default(), EPOCH)]).await.unwrap();
+        shell(dir.path()).await.run(damage).await;
+        let error = repository.events(&friday, Head::default(), 10).await.expect_err(damage);
+        assert!(matches!(error, RepositoryError::Corrupt { what } if what == named), "{damage}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn fault_23_a_damaged_room_does_not_keep_the_others_from_coming_back() {
+    let (friday, sunday) = (room("friday"), room("sunday"));
+    let damages = ["SET room_id = 'not an id!' WHERE", "SET seq = -1 WHERE", "SET epoch = 'yesterday' WHERE"];
+    for damage in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = SqliteRepository::open(dir.path()).await.unwrap();
+        let both = [created(&friday, Head::default(), EPOCH), created(&sunday, Head::default(), EPOCH)];
+        repository.append(&both).await.unwrap();
         let mut shell = shell(dir.path()).await;
         shell.run("PRAGMA foreign_keys = OFF").await;
-        shell.run(damage).await;
-        let error = match repository.live_rooms().await {
-            Ok(_) => repository.events(&friday, Head::default(), 10).await.expect_err(damage),
-            Err(error) => error,
-        };
-        assert!(matches!(error, RepositoryError::Corrupt { what } if what == named), "{damage}: {error:?}");
+        shell.run(&format!("UPDATE rooms {damage} room_id = 'friday'")).await;
+        let rooms: Vec<_> = repository.live_rooms().await.unwrap().into_iter().map(|room| room.room).collect();
+        assert_eq!(rooms, std::slice::from_ref(&sunday), "{damage}");
     }
 }
 

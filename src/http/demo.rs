@@ -92,7 +92,12 @@ pub(super) async fn serve(State(http): App, method: Method, uri: Uri, headers: H
     if path.split('/').any(|part| part.starts_with('.')) {
         return not_found();
     }
-    (http.assets)(&path).map_or_else(not_found, |asset| respond(asset, &method, &headers))
+    let mut response = (http.assets)(&path).map_or_else(not_found, |asset| respond(asset, &method, &headers));
+    // Other people's pages import the client and show the film.
+    if path.starts_with("client/") || path.starts_with("media/") {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    response
 }
 
 pub(super) fn not_found() -> Response {

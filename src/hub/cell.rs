@@ -13,9 +13,10 @@ use super::Membership;
 use super::drift::HostDrift;
 use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
 use crate::domain::{
-    CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TransportKind, UserId,
+    CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TokenHash, UserId,
 };
-use crate::room::{Command, Event, LeaveReason, Room};
+use crate::room::{Command, Connection, Event, LeaveReason, Room};
+use crate::telemetry::names;
 
 /// CHAT messages kept for members that come back.
 const CHAT_KEPT: usize = 100;
@@ -42,7 +43,30 @@ pub(super) struct State {
     /// No longer in the hub's map: open it anew.
     pub(super) retired: bool,
     pub(super) drift: HostDrift,
+    pub(super) elsewhere: Elsewhere,
     chat: VecDeque<(Head, Bytes)>,
+}
+
+/// Whether members live on other nodes, by dialect. Kept, because every tick asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Elsewhere {
+    pub(super) v2: bool,
+    pub(super) v3: bool,
+}
+
+impl Elsewhere {
+    fn of(room: &Room, node: &NodeId) -> Self {
+        let mut elsewhere = Self::default();
+        for member in room.members().values() {
+            if matches!(&member.connection, Connection::Live(session) if session.node != *node) {
+                match member.dialect {
+                    Dialect::V2 => elsewhere.v2 = true,
+                    Dialect::V3 => elsewhere.v3 = true,
+                }
+            }
+        }
+        elsewhere
+    }
 }
 
 /// A member with a session on this node.
@@ -51,7 +75,6 @@ pub(super) struct Attached {
     pub(super) session: SessionRef,
     pub(super) slot: Slot,
     pub(super) dialect: Dialect,
-    pub(super) transport: TransportKind,
     pub(super) outlet: Arc<dyn Outlet>,
     /// The latest position report: kept, never committed.
     pub(super) position: Option<(MediaTime, RoomTime)>,
@@ -113,6 +136,7 @@ impl Cell {
             degraded: false,
             retired: false,
             drift: HostDrift::default(),
+            elsewhere: Elsewhere::default(),
             chat: VecDeque::new(),
             room,
         };
@@ -126,6 +150,19 @@ impl Cell {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
+}
+
+/// Whether the event changes who is in the room, or over which session.
+fn moves_members(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Created { .. }
+            | Event::Joined { .. }
+            | Event::Resumed { .. }
+            | Event::Disconnected { .. }
+            | Event::Left { .. }
+            | Event::Ended { .. }
+    )
 }
 
 impl State {
@@ -159,11 +196,15 @@ impl State {
     ) -> Option<(UserId, SessionRef)> {
         self.room.apply(event);
         debug_assert_eq!(self.room.head(), head, "an event is one step of its room");
+        if moves_members(event) {
+            self.elsewhere = Elsewhere::of(&self.room, node);
+        }
         self.before_fan_out(event);
         let happening = Happening { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
         for member in &self.attached {
             member.outlet.event(&happening);
         }
+        metrics::counter!(names::DELIVERIES, "class" => "event").increment(self.attached.len() as u64);
         if matches!(event, Event::Chat { .. })
             && let Some(Some(encoded)) = happening.encoded.get()
         {
@@ -211,15 +252,17 @@ impl State {
 
     /// A joiner hears ROOM_STATE now, after the others heard of it and before any later event.
     fn after_fan_out(&mut self, event: &Event, node: &NodeId, now: RoomTime) -> Option<(UserId, SessionRef)> {
-        let (user, session, resumed) = match event {
-            Event::Created { user, session, .. } | Event::Joined { user, session, .. } => (user, session, false),
-            Event::Resumed { user, session, .. } => (user, session, true),
+        let (user, session, token, resumed) = match event {
+            Event::Created { user, session, token, .. } | Event::Joined { user, session, token, .. } => {
+                (user, session, token, false)
+            }
+            Event::Resumed { user, session, token, .. } => (user, session, token, true),
             _ => return None,
         };
         if session.node != *node {
             return None;
         }
-        match self.joining.remove(&session.id) {
+        match self.take_joining(session, token) {
             Some(joining) => {
                 self.attach(user, session, joining, resumed, node, now);
                 None
@@ -227,6 +270,13 @@ impl State {
             None if self.attached(session).is_some() => None,
             None => Some((user.clone(), session.clone())),
         }
+    }
+
+    /// The JOIN that was committed with this token. Another one of the same session is a later one: the first was given
+    /// up, and nobody has its token.
+    fn take_joining(&mut self, session: &SessionRef, token: &TokenHash) -> Option<Joining> {
+        let waits = self.joining.get(&session.id).is_some_and(|joining| joining.token.hash() == *token);
+        if waits { self.joining.remove(&session.id) } else { None }
     }
 
     fn attach(
@@ -245,7 +295,6 @@ impl State {
             session: session.clone(),
             slot: member.slot,
             dialect: member.dialect,
-            transport: member.transport,
             outlet,
             position: None,
             status_at: None,
@@ -269,10 +318,12 @@ impl State {
         }
     }
 
-    /// Another replica takes the place of this one (a conflict, a gap): members here are told the whole state.
-    pub(super) fn replace(&mut self, room: Room, node: &NodeId, now: RoomTime) {
+    /// Another replica takes the place of this one (a conflict, a gap): members here are told the whole state. Returns
+    /// members that it shows on sessions of this node which are none of ours: they must be disconnected.
+    pub(super) fn replace(&mut self, room: Room, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
         self.room = room;
         self.drift.reset();
+        self.elsewhere = Elsewhere::of(&self.room, node);
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
             .into_iter()
             .partition(|member| self.room.member(&member.user).is_some_and(|known| known.is_on(&member.session)));
@@ -283,6 +334,30 @@ impl State {
         for member in &self.attached {
             self.send_state(&member.session, node, now);
         }
+        self.find_ours(node, now)
+    }
+
+    /// Members on sessions of this node that are not attached. A JOIN that is in, though nobody heard the answer, is let
+    /// in now; what is left are sessions that ended unseen, or belonged to an earlier process of this node.
+    fn find_ours(&mut self, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
+        let mut lost = Vec::new();
+        for (user, session) in self.room.live_sessions() {
+            if session.node != *node || self.attached(&session).is_some() {
+                continue;
+            }
+            let Some((token, before)) = self.room.member(&user).map(|member| (member.token, member.previous_token))
+            else {
+                continue;
+            };
+            match self.take_joining(&session, &token) {
+                Some(joining) => {
+                    let resumed = before.is_some();
+                    self.attach(&user, &session, joining, resumed, node, now);
+                }
+                None => lost.push((user, session)),
+            }
+        }
+        lost
     }
 
     /// Tells a member what became of its command.

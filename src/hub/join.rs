@@ -7,10 +7,12 @@ use tokio::sync::oneshot;
 
 use super::cell::{Cell, JoinDone, Joining, Resolve};
 use super::outlet::{JoinRequest, Outlet, Refusal};
+use super::relay::Relay;
 use super::{Hub, Membership};
 use crate::clock::Clock;
-use crate::domain::{Limits, Pin, PinHash, ResumeToken, SessionRef, UserId};
+use crate::domain::{Limits, Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
 use crate::room::{Actor, Command, Join, PinProof, Reject};
+use crate::telemetry::names;
 
 /// How long a live member that would be replaced has for its sign of life; the session ends itself at 1.5 s.
 const PROBE: Duration = Duration::from_millis(2000);
@@ -28,15 +30,16 @@ impl Hub {
         }
         let mut probed = false;
         loop {
-            let cell = self.open(&request.room).await?;
-            let pin = self.prove(&cell, &request).await?;
-            match self.try_join(&cell, &request, pin, &outlet).await {
+            let visit = Visit { hub: self, cell: self.open(&request.room).await? };
+            let cell = &visit.cell;
+            let pin = self.prove(cell, &request).await?;
+            match self.try_join(cell, &request, pin, &outlet).await {
                 Ok(Some(membership)) => return Ok(membership),
                 // Retired between our two looks at it, or the PIN changed: once more.
                 Ok(None) | Err(Refusal::Room(Reject::PinStale)) => {}
                 Err(Refusal::Room(Reject::ProbeFirst(session))) if !probed => {
                     probed = true;
-                    self.probe(&cell, &request.user, &session).await;
+                    self.probe(cell, &request.user, &session).await;
                 }
                 Err(Refusal::Room(Reject::ProbeFirst(_))) => return Err(Refusal::Room(Reject::UserIdTaken)),
                 Err(refusal) => return Err(refusal),
@@ -63,18 +66,20 @@ impl Hub {
             new_token: token.hash(),
             pin,
         };
-        {
+        let known = {
             let mut state = cell.lock();
             if state.retired {
                 return Ok(None);
             }
             let joining = Joining { outlet: Arc::clone(outlet), token, last_seen: request.last_seen };
             state.joining.insert(request.session.id, joining);
-        }
-        let _waits = Waits { hub: self, cell, session: &request.session };
+            state.attached(&request.session).is_some()
+        };
+        let mut waits = Waits { hub: self, cell, request, settled: known };
         let (done, answer) = oneshot::channel();
         self.enqueue(cell, Command::Join(join), Resolve::Join(JoinDone(done)));
         answer.await.map_err(|_| Refusal::Unavailable)??;
+        waits.settled = true;
         let actor = Actor { user: request.user.clone(), session: request.session.clone() };
         Ok(Some(Membership { cell: Arc::clone(cell), actor }))
     }
@@ -96,7 +101,10 @@ impl Hub {
         if self.0.parts.rates {
             // Taken before the work: guesses that come all at once are counted too.
             let taken = self.0.pin_attempts.take(key.clone(), Clock::instant());
-            taken.map_err(|retry_after| Refusal::PinThrottled { retry_after })?;
+            taken.map_err(|retry_after| {
+                metrics::counter!(names::PIN_THROTTLES).increment(1);
+                Refusal::PinThrottled { retry_after }
+            })?;
         }
         let (pin, hash) = (pin.clone(), against.clone());
         let fits = self.on_hasher(move || pin.matches(&hash)).await?;
@@ -118,15 +126,11 @@ impl Hub {
 
     /// Asks a live member's connection for a sign of life, and waits until it is gone or the time is over.
     async fn probe(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
-        let known = {
-            let state = cell.lock();
-            let known = state.attached(session);
-            known.inspect(|member| member.outlet.probe()).is_some()
-        };
-        if !known && session.node == *self.node() {
-            // A session of this node that no longer is: its Disconnect is on its way, or was lost with a process before.
-            let command = Command::Disconnect { user: user.clone(), session: session.clone() };
-            self.enqueue(cell, command, Resolve::Insist);
+        if session.node == *self.node() {
+            self.probe_here(cell, user, session);
+        } else {
+            let relay = Relay::Probe { user: user.clone(), session: session.clone() };
+            self.0.parts.log.publish(cell.id(), Some(&session.node), relay.encode());
         }
         let gone = async {
             loop {
@@ -140,9 +144,55 @@ impl Hub {
         let _ = tokio::time::timeout(PROBE, gone).await;
     }
 
+    /// Probes a session of this node.
+    fn probe_here(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
+        let known = {
+            let state = cell.lock();
+            let known = state.attached(session);
+            known.inspect(|member| member.outlet.probe()).is_some()
+        };
+        if !known {
+            // A session that no longer is: its Disconnect is on its way, or was lost with a process before.
+            self.lose(cell, user.clone(), session.clone());
+        }
+    }
+
+    /// Another node wants to know whether a session of this one lives. Silence ends it, and the others hear of that.
+    pub(super) fn probe_for_another_node(&self, room: &RoomId, user: UserId, session: SessionRef) {
+        if session.node != *self.node() {
+            return;
+        }
+        if let Some(cell) = self.find(room) {
+            self.probe_here(&cell, &user, &session);
+            return;
+        }
+        // A process before this one held it: opening the room finds that out.
+        let (hub, room) = (self.clone(), room.clone());
+        self.0.parts.tracker.spawn(async move {
+            match hub.open(&room).await {
+                Ok(cell) => hub.retire(&cell),
+                Err(refusal) => {
+                    tracing::warn!(%room, %refusal, "a room that another node asks about can't be opened");
+                }
+            }
+        });
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.0.parts.limits
+    }
+}
+
+/// Somebody looks at a cell: empty ones go when the last one has looked, however that ends.
+struct Visit<'a> {
+    hub: &'a Hub,
+    cell: Arc<Cell>,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.hub.retire(&self.cell);
     }
 }
 
@@ -150,12 +200,22 @@ impl Hub {
 struct Waits<'a> {
     hub: &'a Hub,
     cell: &'a Arc<Cell>,
-    session: &'a SessionRef,
+    request: &'a JoinRequest,
+    /// The caller knows of its membership, from this JOIN or from one before on the same session.
+    settled: bool,
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.cell.lock().joining.remove(&self.session.id);
-        self.hub.retire(self.cell);
+        let JoinRequest { user, session, .. } = self.request;
+        let unknown = {
+            let mut state = self.cell.lock();
+            state.joining.remove(&session.id);
+            // It got in, and its session ended before it heard of that: nobody else will give the membership back.
+            !self.settled && state.detach(session).is_some()
+        };
+        if unknown {
+            self.hub.lose(self.cell, user.clone(), session.clone());
+        }
     }
 }

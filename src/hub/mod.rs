@@ -3,7 +3,8 @@
 //! ```text
 //! session ─ join / submit ─► cell.queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► outlets
 //!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────────► outlets
-//! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head)
+//!                                                       └─► relay ─► log.publish (when members live on other nodes)
+//! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head), other nodes' relays
 //! ```
 //!
 //! Guarantees:
@@ -13,16 +14,18 @@
 //!   with UNAVAILABLE; what the hub itself must see through (a lost connection, a deadline) is tried until it is in.
 //! * One commit a room is in flight; what queues up meanwhile shares the next one.
 //!
-//! One lock a room ([`cell::Cell`]), held for moments and never across an await.
+//! One lock a room (`cell::Cell`), held for moments and never across an await.
 
 mod cell;
 mod committer;
 mod drift;
 mod ephemeral;
+mod expiry;
 mod follower;
 mod join;
 pub mod outlet;
 mod record;
+pub mod relay;
 mod throttle;
 mod timers;
 
@@ -205,6 +208,14 @@ impl Hub {
         self.enqueue(&cell, command, Resolve::Insist);
     }
 
+    /// A member whose session is gone without a word.
+    fn lose(&self, cell: &Arc<Cell>, user: UserId, session: SessionRef) {
+        // As in `depart`: after a planned stop the members come back with their tokens.
+        if !(self.is_draining() && session.node == *self.node()) {
+            self.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+        }
+    }
+
     /// From now on nobody joins; every member is told to come back after a jittered time.
     pub fn drain(&self, spread: Duration) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -222,6 +233,11 @@ impl Hub {
     /// Whether the room lives here.
     pub fn has_room(&self, room: &RoomId) -> bool {
         self.find(room).is_some_and(|cell| !cell.lock().room.is_vacant())
+    }
+
+    /// The room's place in its order; the default where no room lives.
+    pub fn head(&self, room: &RoomId) -> Head {
+        self.find(room).map(|cell| cell.lock().room.head()).unwrap_or_default()
     }
 
     /// Whether the token proves to be that member of that room.
@@ -289,7 +305,7 @@ impl Hub {
     }
 
     /// Reads the room from the log again.
-    async fn reload(&self, cell: &Cell) -> Result<(), Refusal> {
+    async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
         let asked_at = cell.lock().room.head();
         let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
         self.install(cell, snapshot, asked_at)
@@ -297,7 +313,7 @@ impl Hub {
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
     /// by what the follower brought since it was asked for is older than the replica, and changes nothing.
-    fn install(&self, cell: &Cell, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
+    fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
         let mut state = cell.lock();
         let known = state.room.head();
         let room = match snapshot {
@@ -310,10 +326,13 @@ impl Hub {
             // Ended, or never was: the next epoch may begin from the default head (see `Log::commit`).
             None => Room::vacant(cell.id().clone(), Head::default()),
         };
-        if room != state.room {
-            state.replace(room, self.node(), self.now());
-        }
+        let lost = if room == state.room { Vec::new() } else { state.replace(room, self.node(), self.now()) };
         self.0.timers.schedule(cell.id(), state.room.next_deadline());
+        drop(state);
+        cell.changed.notify_waiters();
+        for (user, session) in lost {
+            self.lose(cell, user, session);
+        }
         Ok(())
     }
 
@@ -344,7 +363,7 @@ impl Hub {
         if same && state.is_idle() {
             state.retired = true;
             rooms.remove(cell.id());
-            drop((state, rooms));
+            // Under the lock of the rooms: a cell that is opened anew subscribes and schedules after this, never before.
             self.0.timers.schedule(cell.id(), None);
             self.0.parts.log.unsubscribe(cell.id());
         }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Hub;
-use super::cell::Resolve;
+use super::cell::{Cell, Resolve};
 use crate::domain::{RoomId, RoomTime};
 use crate::room::Command;
 
@@ -64,7 +64,10 @@ pub(super) async fn run(hub: Hub) {
         let changed = hub.0.timers.changed.notified();
         let (rooms, wait) = hub.0.timers.due(hub.now());
         for room in rooms {
-            if let Some(cell) = hub.find(&room) {
+            // While the log is away the deadline stays due: one command that waits is enough.
+            let waits =
+                |cell: &Cell| cell.lock().queue.iter().any(|queued| matches!(queued.command, Command::Deadline { .. }));
+            if let Some(cell) = hub.find(&room).filter(|cell| !waits(cell)) {
                 let lead = hub.lead_of(&cell);
                 hub.enqueue(&cell, Command::Deadline { lead }, Resolve::Insist);
             }

@@ -25,7 +25,6 @@ mod gate;
 mod state;
 #[cfg(test)]
 mod tests;
-mod view;
 
 pub use command::{Actor, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};

@@ -190,6 +190,15 @@ impl Room {
         &self.members
     }
 
+    /// Members with a session, on any node.
+    pub fn live_sessions(&self) -> Vec<(UserId, SessionRef)> {
+        let live = self.members.iter().filter_map(|(user, member)| match &member.connection {
+            Connection::Live(session) => Some((user.clone(), session.clone())),
+            Connection::Lost { .. } => None,
+        });
+        live.collect()
+    }
+
     /// Who may do everything; `None` only when nobody is here.
     pub fn host(&self) -> Option<&UserId> {
         self.host.as_ref()

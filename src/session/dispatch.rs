@@ -78,10 +78,10 @@ impl Dispatch {
         None
     }
 
-    /// Enters a room. A JOIN for another room, or as somebody else, first leaves the one before.
+    /// Enters a room. A JOIN for another room first leaves the one before; one as somebody else in the same room is the
+    /// room's to decide: it takes the one before out when it lets the other in, and a refusal changes nothing.
     async fn join(&mut self, join: JoinMessage) -> Result<(), Refusal> {
-        let same = |m: &Membership| *m.room() == join.room && m.actor().user == join.user;
-        if let Some(before) = self.membership.take_if(|membership| !same(membership)) {
+        if let Some(before) = self.membership.take_if(|membership| *membership.room() != join.room) {
             self.services.hub.depart(before, Departure::Left);
         }
         let request = JoinRequest {

@@ -12,7 +12,7 @@
 //! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 
-mod admission;
+mod caps;
 mod counts;
 mod dispatch;
 mod outbox;
@@ -31,7 +31,7 @@ use crate::domain::{CloseCode, Limits, TransportKind};
 use crate::hub::{Departure, Hub};
 use crate::protocol::Rules;
 use crate::telemetry::names;
-pub use admission::{Admission, Full, Permit};
+pub use caps::{Cap, Caps, Full};
 pub use counts::SessionCounts;
 use dispatch::Dispatch;
 use outbox::Outbox;
@@ -89,7 +89,9 @@ pub async fn run<T: Transport>(transport: T, services: &Services) {
     let (mut inbound, mut outbound) = transport.split();
     tracing::debug!(%session, transport = kind.as_str(), "session begins");
 
+    // In order (as below), not by chance: each is looked at anyway, and a simulation repeats itself.
     let end = tokio::select! {
+        biased;
         end = read(&mut inbound, &mut dispatch, &outbox, &life, services) => end,
         end = write(&mut outbound, &outbox, &life, limits) => end,
         end = watch(&life, &outbox, limits) => end,
@@ -163,8 +165,9 @@ async fn write<O: Outbound>(outbound: &mut O, outbox: &Outbox, life: &Life, limi
     let mut batch = Vec::new();
     loop {
         let mut ping = tokio::select! {
-            () = outbox.filled() => false,
+            biased;
             _ = heartbeat.tick() => !life.keeps_itself,
+            () = outbox.filled() => false,
         };
         loop {
             let taken = outbox.take(&mut batch);
@@ -224,8 +227,9 @@ async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
             return End::with(CloseCode::SlowConsumer, CloseCode::SlowConsumer.meaning());
         }
         tokio::select! {
-            () = sleep_until(next) => {}
+            biased;
             () = alarm => {}
+            () = sleep_until(next) => {}
         }
     }
 }
@@ -239,7 +243,7 @@ async fn announce_stop(services: &Services, outbox: &Outbox) {
 /// Signs of life of one peer.
 pub(crate) struct Life {
     started: Instant,
-    /// ms since `started`.
+    /// µs since `started`: on one machine a pong is back within the millisecond of its probe.
     heard: AtomicU64,
     /// Whether a JOIN ever succeeded.
     joined: AtomicBool,
@@ -254,11 +258,11 @@ impl Life {
     }
 
     fn touch(&self) {
-        self.heard.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.heard.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
 
     fn heard(&self) -> Instant {
-        self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+        self.started + Duration::from_micros(self.heard.load(Ordering::Relaxed))
     }
 
     fn note_join(&self) {

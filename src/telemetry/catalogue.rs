@@ -1,5 +1,7 @@
 //! Every metric in one table: the name that code records by, and what it means. `docs/OPERATIONS.md` follows from it.
 
+use std::fmt::Write as _;
+
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// What kind of number.
@@ -35,6 +37,10 @@ macro_rules! catalogue {
             $(#[doc = $help] pub const $konst: &str = $name;)*
         }
 
+        /// Names of the constants, for the test that each is used.
+        #[cfg(test)]
+        const CONSTANTS: &[(&str, &str)] = &[$((stringify!($konst), $name),)*];
+
         /// The catalogue itself.
         pub const CATALOGUE: &[Metric] = &[
             $(Metric { name: $name, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: $help },)*
@@ -44,7 +50,7 @@ macro_rules! catalogue {
 
 catalogue! {
     SESSIONS_ACTIVE = "tandem_sessions_active", Gauge, Count, ["transport", "dialect"], "Sessions open now.";
-    SESSIONS_TOTAL = "tandem_sessions_total", Counter, Count, ["transport", "dialect"], "Sessions that were opened.";
+    SESSIONS_TOTAL = "tandem_sessions_total", Counter, Count, ["transport"], "Sessions that were opened.";
     SESSIONS_ENDED = "tandem_sessions_ended_total", Counter, Count, ["transport", "code"], "Sessions that ended, by closing code.";
     JOINS = "tandem_joins_total", Counter, Count, ["result"], "JOINs, by result: ok, or the error code.";
     MESSAGES_IN = "tandem_messages_in_total", Counter, Count, ["type"], "Messages that clients sent, by type.";
@@ -53,7 +59,7 @@ catalogue! {
     COMMIT_EVENTS = "tandem_commit_events_total", Counter, Count, [], "Events in those commits.";
     COMMIT_CONFLICTS = "tandem_commit_conflicts_total", Counter, Count, [], "Commits that were decided again, because another node was faster.";
     COMMIT_SECONDS = "tandem_commit_seconds", Histogram, Seconds, [], "Time from handing a commit to the log to its answer.";
-    DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, notice, state, tick.";
+    DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, tick.";
     TICKS_RELAYED = "tandem_ticks_relayed_total", Counter, Count, [], "Position reports handed on to members.";
     TICKS_COALESCED = "tandem_ticks_coalesced_total", Counter, Count, [], "Position reports that replaced one which still waited.";
     OUTBOX_OVERFLOWS = "tandem_outbox_overflows_total", Counter, Count, [], "Sessions ended because they did not read.";
@@ -75,6 +81,15 @@ catalogue! {
     HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
 }
 
+/// The catalogue as a table for the documentation.
+pub fn markdown() -> String {
+    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for Metric { name, kind, labels, help, .. } in CATALOGUE {
+        let _ = writeln!(text, "| `{name}` | {kind:?} | {} | {help} |", labels.join(", "));
+    }
+    text
+}
+
 /// Tells the installed recorder what the numbers mean.
 pub(super) fn describe() {
     for metric in CATALOGUE {
@@ -92,6 +107,28 @@ mod tests {
 
     use super::*;
     use crate::telemetry::Metrics;
+
+    #[test]
+    fn every_metric_is_recorded_somewhere() {
+        let source = |dir: &std::path::Path| -> String {
+            let mut text = String::new();
+            let mut dirs = vec![dir.to_owned()];
+            while let Some(dir) = dirs.pop() {
+                for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+                    match entry.path() {
+                        path if path.is_dir() => dirs.push(path),
+                        path if path.ends_with("telemetry/catalogue.rs") => {}
+                        path => text.push_str(&std::fs::read_to_string(path).unwrap()),
+                    }
+                }
+            }
+            text
+        };
+        let source = source(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        for (constant, name) in CONSTANTS {
+            assert!(source.contains(&format!("names::{constant}")), "{name} is in the table, but nothing records it");
+        }
+    }
 
     #[test]
     fn names_are_unique_and_follow_the_conventions() {

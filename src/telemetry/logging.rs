@@ -25,14 +25,21 @@ pub enum LoggingError {
     Twice,
 }
 
-/// Reads `LOG_LEVEL`: a level, or a list such as `info,tandem::hub=debug`.
+/// Reads `LOG_LEVEL`: a level, or a list such as `info,tandem::hub=debug`. A bare `debug` or `trace` means this server;
+/// its libraries stay at `info` unless they are named (`debug,quinn=debug`).
 pub fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
     // A word that is no level would be taken for the name of a module, and silence everything else.
     let is_level = |word: &str| !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok();
     if let Some(word) = text.split(',').map(str::trim).find(|word| !word.contains(['=', '[']) && !is_level(word)) {
         return Err(LoggingError::Filter(format!("{word:?} is not one of error, warn, info, debug, trace, off")));
     }
-    EnvFilter::try_new(text).map_err(|error| LoggingError::Filter(error.to_string()))
+    // Debugging the server is not debugging its libraries: theirs is asked for by name.
+    let of_tandem = |word: &str| match word.trim() {
+        detail @ ("debug" | "trace" | "DEBUG" | "TRACE") => format!("info,tandem={detail}"),
+        other => other.to_owned(),
+    };
+    let directives: Vec<_> = text.split(',').map(of_tandem).collect();
+    EnvFilter::try_new(directives.join(",")).map_err(|error| LoggingError::Filter(error.to_string()))
 }
 
 /// Sends log lines to standard error. `None`: pretty on a terminal, else JSON.
@@ -57,5 +64,18 @@ mod tests {
         assert!(parse_filter("inof").unwrap_err().to_string().contains("inof"));
         assert!(parse_filter("info,tandem=loud").is_err());
         assert!(parse_filter("").is_err());
+    }
+
+    #[test]
+    fn debug_means_this_server_and_its_libraries_only_by_name() {
+        let read = |text| {
+            let filter = parse_filter(text).unwrap().to_string();
+            let mut directives: Vec<_> = filter.split(',').map(str::to_owned).collect();
+            directives.sort();
+            directives.join(",")
+        };
+        assert_eq!(read("debug"), "info,tandem=debug");
+        assert_eq!(read("trace,quinn=debug"), "info,quinn=debug,tandem=trace");
+        assert_eq!(read("warn"), "warn");
     }
 }

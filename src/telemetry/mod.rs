@@ -5,7 +5,7 @@ mod logging;
 
 use std::time::Duration;
 
-pub use catalogue::{CATALOGUE, Kind, Metric, names};
+pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
 pub use logging::{LogFormat, LoggingError, init_logging, parse_filter};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use crate::session::transport::Transport;
 
-pub mod caps;
 pub mod memory;
 pub mod origin;
 pub mod proxies;

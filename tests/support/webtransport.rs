@@ -1,6 +1,11 @@
 //! A server with an echo session on the Transport trait, and clients for it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary includes this file and uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test binary includes this file and uses its part"
+)]
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -44,13 +49,14 @@ pub enum Seen {
     Violation(CloseCode),
 }
 
-/// Sends everything back; `close` and `drain` are commands.
+/// Sends everything back, and knows a few commands.
 #[derive(Clone)]
 pub struct Echo {
     seen: mpsc::Sender<Seen>,
     refuses: Option<Refused>,
     /// Drops and repeats each read all the time.
     impatient: bool,
+    stop: CancellationToken,
 }
 
 impl Accept for Echo {
@@ -76,6 +82,7 @@ impl Accept for Echo {
                         }
                         b"drain" => outbound.send(&mut vec![Outgoing::Drain]).await,
                         b"vanish" => return,
+                        b"stall" => return self.stop.cancelled().await,
                         _ => outbound.send(&mut vec![Outgoing::Message(message)]).await,
                     }
                 }
@@ -151,14 +158,15 @@ impl TestServer {
         let listener = QuicListener::bind(([127, 0, 0, 1], 0).into(), key, setup.options).unwrap();
         let address = listener.local_addr();
         let (sender, seen) = mpsc::channel(10_000);
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (refuses, impatient) = (setup.refuses, setup.impatient);
         let server = Server {
-            accept: Echo { seen: sender, refuses: setup.refuses, impatient: setup.impatient },
+            accept: Echo { seen: sender, refuses, impatient, stop: stop.clone() },
             origins: OriginPolicy::parse(setup.origins).unwrap(),
             router: setup.router,
             message_bytes: MESSAGE_BYTES,
             body_bytes: BODY_BYTES,
         };
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         serve(listener, server, &tracker, stop.clone());
         Self { address, certificate, tracker, stop, seen }
     }

@@ -72,7 +72,7 @@ export class NativeControls {
 
   #onPlay() {
     if (this.#video.paused || this.busy) return;
-    if (this.#room.playback.playing) return this.#own.look();
+    if (this.#room.playback.playing || !this.#own.placed()) return this.#own.look();
     const position = this.#video.currentTime;
     // Everybody starts together, the one who pressed the button too.
     this.#own.holdStill();

@@ -288,6 +288,14 @@ export class Room extends EventTarget {
   }
 
   /**
+   * Ends this connection and keeps the seat: whoever connects with the same user and storage within the grace time, over
+   * another transport or from another page, takes it over.
+   */
+  detach() {
+    this.#session.detach();
+  }
+
+  /**
    * Tries again after PIN_REQUIRED, PIN_WRONG or PIN_THROTTLED.
    * @param {string} pin
    * @returns {Promise<void>} the new `ready`

@@ -190,6 +190,7 @@ export class VideoSync {
 
   /** The element is not where it was: go to where the room is, without regard to cooldowns. */
   #follow() {
+    this.#player.wantsPlaying = !this.#video.paused;
     this.#meter.clear();
     this.#controller.reset();
     this.#jumps.forgive();
@@ -219,6 +220,14 @@ export class VideoSync {
     return room.playback.playing ? this.#play() : this.#hold(room.playback.position);
   }
 
+  /**
+   * Somebody else has paused it, or let it play, and the event that says so is still on its way (browsers send a
+   * `timeupdate` first): to undo it now would be to overlook it.
+   */
+  get #touched() {
+    return this.#video.paused === this.#player.wantsPlaying && !this.#video.ended;
+  }
+
   #awaitedGate() {
     const { gate } = this.#room;
     const { userId } = this.#room.self;
@@ -245,6 +254,7 @@ export class VideoSync {
   #hold(position) {
     const target = this.#player.clamp(position);
     const video = this.#video;
+    if (this.#placed && this.#touched) return;
     if (!video.paused && !video.ended) {
       const left = this.#untilPause(target);
       if (left > 0) return left;
@@ -276,6 +286,7 @@ export class VideoSync {
     const now = this.#room.clock.roomTime();
     if (this.#isOver(now)) return;
     this.#heldAt = null;
+    if (this.#touched && this.#video.paused) return;
     if (this.#video.paused) return this.#start(now);
     if (!this.#vector.runsAt(now + this.#player.startLatency.ms + 50)) {
       // A start that is scheduled: stand where it begins. (One that is about to happen may have been begun already.)

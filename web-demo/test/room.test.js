@@ -324,3 +324,21 @@ test('leave says so, waits a moment for the server to close, and is final', asyn
   assert.equal(server.lines.length, 1);
   assert.equal(env.pending, 0, 'no timer survives the room');
 });
+
+test('detach ends the connection without a LEAVE, and the next one takes the seat over', async () => {
+  const env = new FakeEnv();
+  const server = new FakeServer(env);
+  const storage = new FakeStorage();
+  const { room, heardOf } = await joinedRoom({ env, server, storage });
+  room.detach();
+  await env.settle();
+  assert.equal(room.state, 'closed');
+  assert.deepEqual(heardOf('closed'), [{ code: 4004, reason: 'detached', retry: false }]);
+  assert.equal(server.receivedOf('LEAVE').length, 0);
+  await joinedRoom({ env, server, storage });
+  const [first, second] = server.receivedOf('JOIN');
+  assert.equal(first.resumeToken, undefined);
+  assert.equal(typeof second.resumeToken, 'string');
+  await env.advance(60_000);
+  assert.equal(server.receivedOf('JOIN').length, 2, 'the detached one does not come back');
+});

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Answer, Shared, State, Waiting, sequence};
+use crate::clock::Clock;
 use crate::domain::RoomId;
 use crate::log::{Commit, LogError, Outcome};
 use crate::repository::{Repository, RepositoryError};
+use crate::telemetry::names;
 
 /// Bounds of one append: commits, and their bytes.
 const BATCH: usize = 1024;
@@ -74,8 +76,11 @@ impl Committer {
         if batch.commits.is_empty() {
             return Ok(());
         }
+        let began = Clock::instant();
         let stored = repository.append(&batch.commits).await;
+        metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
         if stored.is_err() {
+            metrics::counter!(names::APPEND_FAILURES).increment(1);
             self.suspects.clone_from(&batch.commits);
         }
         stored

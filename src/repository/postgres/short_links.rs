@@ -1,12 +1,12 @@
 //! Short links: one for a room. Askers of one room, on whatever node, take turns at a lock of the server.
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
 use crate::domain::{RoomId, RoomTime, ShortId};
 use crate::repository::RepositoryError;
 use crate::repository::columns::{corrupt, room_id, short_id};
-use crate::repository::short_links::{DRAWS, DROP, KEEP, RESOLVE, TAKE};
+use crate::repository::short_links::{DRAWS, DROP, FRESH, KEEP, RENEW_AFTER, RESOLVE, TAKE};
 
 /// Tells the locks of links from other advisory locks; the second half is the room's hash.
 const LINKS: i32 = 0x7464_6c6b;
@@ -59,11 +59,24 @@ pub(super) async fn resolve(
     now: RoomTime,
     expires: RoomTime,
 ) -> Result<Option<RoomId>, RepositoryError> {
+    let fresh = sqlx::query(FRESH)
+        .bind(short.as_str())
+        .bind(now.as_micros())
+        .bind((expires - RENEW_AFTER).as_micros())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = fresh {
+        return room_of(&row).map(Some);
+    }
     let row = sqlx::query(RESOLVE)
         .bind(expires.as_micros())
         .bind(short.as_str())
         .bind(now.as_micros())
         .fetch_optional(connection)
         .await?;
-    row.map(|row| room_id(row.try_get(0).map_err(corrupt("roomId"))?)).transpose()
+    row.as_ref().map(room_of).transpose()
+}
+
+fn room_of(row: &PgRow) -> Result<RoomId, RepositoryError> {
+    room_id(row.try_get(0).map_err(corrupt("roomId"))?)
 }

@@ -1,12 +1,12 @@
 //! Short links: one for a room. All of it runs on the one writing connection, so two askers never meet here.
 
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::domain::{RoomId, RoomTime, ShortId};
 use crate::repository::RepositoryError;
 use crate::repository::columns::{corrupt, room_id, short_id};
-use crate::repository::short_links::{DRAWS, DROP, KEEP, RESOLVE, TAKE};
+use crate::repository::short_links::{DRAWS, DROP, FRESH, KEEP, RENEW_AFTER, RESOLVE, TAKE};
 
 pub(super) async fn make(
     connection: &mut SqliteConnection,
@@ -45,19 +45,31 @@ pub(super) async fn make(
     Err(RepositoryError::ShortIds)
 }
 
+/// The room behind a living id.
 pub(super) async fn resolve(
     connection: &mut SqliteConnection,
     short: &ShortId,
     now: RoomTime,
     expires: RoomTime,
 ) -> Result<Option<RoomId>, RepositoryError> {
+    let fresh = sqlx::query(FRESH)
+        .bind(short.as_str())
+        .bind(now.as_micros())
+        .bind((expires - RENEW_AFTER).as_micros())
+        .fetch_optional(&mut *connection)
+        .await?;
+    if let Some(row) = fresh {
+        return room_of(&row).map(Some);
+    }
     let row = sqlx::query(RESOLVE)
         .bind(expires.as_micros())
         .bind(short.as_str())
         .bind(now.as_micros())
         .fetch_optional(connection)
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let text: String = row.try_get(0).map_err(corrupt("roomId"))?;
-    room_id(&text).map(Some)
+    row.as_ref().map(room_of).transpose()
+}
+
+fn room_of(row: &SqliteRow) -> Result<RoomId, RepositoryError> {
+    room_id(row.try_get(0).map_err(corrupt("roomId"))?)
 }

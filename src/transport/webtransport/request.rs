@@ -146,9 +146,7 @@ impl<A: Accept> Requests<A> {
             end,
         });
         let mut serving = Box::pin(self.server.accept.serve(session, permit));
-        // The capsules first: when a client closes and is gone at once, its code must be known before its absence.
         tokio::select! {
-            biased;
             () = &mut capsules => serving.await,
             () = &mut serving => {}
         }

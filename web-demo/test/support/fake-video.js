@@ -95,7 +95,7 @@ export class FakeVideo extends EventTarget {
     if (!this.paused) return;
     this.paused = false;
     this.ended = false;
-    this.#fire('play');
+    this.#fire('timeupdate', 'play'); // As Chromium does.
     this.#moveAfter(this.options.startMs);
   }
 
@@ -105,7 +105,7 @@ export class FakeVideo extends EventTarget {
     this.moving = false;
     this.paused = true;
     this.env.clearTimeout(this.moveTimer);
-    this.#fire('pause');
+    this.#fire('timeupdate', 'pause');
   }
 
   seek(position) {
