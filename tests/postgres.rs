@@ -234,6 +234,23 @@ async fn nodes_that_prune_at_the_same_time_disturb_neither_each_other_nor_those_
     deadline.await.expect("it hangs");
 }
 
+#[tokio::test]
+async fn pruning_passes_by_what_an_append_has_its_hands_on() {
+    let database = Database::create().await;
+    let (node, friday, sunday) = (node(&database).await, room("friday"), room("sunday"));
+    for room in [&friday, &sunday] {
+        node.append(&[created(room, Head::default(), EPOCH), ended(room, head(EPOCH, 1))]).await.unwrap();
+    }
+    let mut appender = database.shell().await;
+    let mut append = appender.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM rooms WHERE room_id = 'friday' FOR UPDATE").execute(&mut *append).await.unwrap();
+    node.prune(time(head(EPOCH, 100))).await.unwrap();
+    assert_eq!(database.ask("SELECT room_id FROM rooms").await, text(&["friday"]));
+    append.rollback().await.unwrap();
+    node.prune(time(head(EPOCH, 100))).await.unwrap();
+    assert_eq!(database.ask("SELECT room_id FROM rooms").await, []);
+}
+
 /// PostgreSQL's text takes every character but one.
 #[tokio::test]
 async fn a_text_with_a_zero_byte_does_not_hold_up_the_batch() {

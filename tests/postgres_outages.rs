@@ -159,6 +159,29 @@ async fn a_stalled_network_is_an_error_within_the_limits_whatever_is_asked_and_h
     node.append(&[after(&friday, head(EPOCH, 1))]).await.unwrap();
 }
 
+/// Whether they were at work or idle just then: the pool must not go on counting them.
+#[tokio::test]
+async fn connections_that_a_router_forgot_are_given_up_and_replaced() {
+    let (_database, proxy, node) = behind_proxy().await;
+    let rooms: Vec<RoomId> = (0..6).map(|number| room(&format!("room-{number}"))).collect();
+    let batches: Vec<[Commit; 1]> = rooms.iter().map(|room| [created(room, Head::default(), EPOCH)]).collect();
+    proxy.delay(Duration::from_millis(50));
+    // All six connections of the pool are at work when the trap closes on one of them.
+    proxy.set_trap("unnest", Trap::Hold);
+    let appending = join_all(batches.iter().map(|batch| node.append(batch)));
+    let (ends, ()) = tokio::join!(appending, async {
+        proxy.trapped().await;
+        proxy.forget();
+        proxy.heal();
+    });
+    assert!(ends.iter().all(|end| matches!(end, Err(RepositoryError::Silent { .. }))), "{ends:?}");
+    join_all(batches.iter().map(|batch| node.append(batch))).await.into_iter().for_each(Result::unwrap);
+    // Idle ones: each is found out by the one call that gets it.
+    proxy.forget();
+    let recovering = async { while join_all((0..6).map(|_| node.ping())).await.iter().any(Result::is_err) {} };
+    tokio::time::timeout(SOON.connect * 8, recovering).await.expect("six connections, one wait for each at the most");
+}
+
 /// Somebody gave up waiting in the middle of a statement; the next one must not get the answer meant for it.
 #[tokio::test]
 async fn a_call_that_was_broken_off_leaves_no_connection_in_a_strange_state() {
