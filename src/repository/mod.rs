@@ -41,7 +41,8 @@ pub trait Repository: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>>;
 
     /// Deletes audit events, ended rooms, users that left and short links that expired before `before`, at most a bounded
-    /// number a call; says how many events.
+    /// number a call (besides what a database can drop as a whole); says how many events. 0 also says that another node is
+    /// at it.
     fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>>;
 
     /// The short id of a room, made if there is none: one a room, whoever asks at the same time. Its life starts anew.

@@ -98,11 +98,12 @@ impl Server {
     /// One for a single test, which may kill it; it writes to the disk in earnest.
     pub(crate) fn start() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("own-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lock = base().join(format!("{name}.lock"));
+        let dir = base().join(format!("own-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir_all(&dir).unwrap();
+        let lock = dir.join("users.lock");
         let user = lock_file(&lock);
         user.lock_shared().unwrap();
-        let server = Self { address: free_address(), dir: base().join(name), lock, _user: user, durable: true };
+        let server = Self { address: free_address(), dir, lock, _user: user, durable: true };
         server.create();
         server.run();
         server
@@ -247,7 +248,8 @@ fn running(note: &str) -> Option<(SocketAddr, PathBuf)> {
 /// What failed runs kept, and killed ones left behind.
 fn remove_leftovers(base: &Path) {
     for entry in std::fs::read_dir(base).unwrap().map(Result::unwrap) {
-        if entry.file_name().to_string_lossy().starts_with("shared-") {
+        let (name, own) = (entry.file_name().to_string_lossy().into_owned(), entry.path().join("users.lock"));
+        if name.starts_with("shared-") || own.exists() && lock_file(&own).try_lock().is_ok() {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

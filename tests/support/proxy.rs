@@ -24,6 +24,8 @@ pub(crate) struct Proxy {
 struct State {
     mode: watch::Sender<Mode>,
     delay: Mutex<Duration>,
+    /// How often all connections were forgotten.
+    forgotten: watch::Sender<u32>,
     trap: Mutex<Option<(Vec<u8>, Trap)>>,
     /// Whether a trap has closed.
     trapped: watch::Sender<bool>,
@@ -58,6 +60,7 @@ impl Proxy {
         let state = Arc::new(State {
             mode: watch::Sender::new(Mode::Open),
             delay: Mutex::default(),
+            forgotten: watch::Sender::new(0),
             trap: Mutex::default(),
             trapped: watch::Sender::new(false),
             released: watch::Sender::new(false),
@@ -76,6 +79,12 @@ impl Proxy {
 
     pub(crate) fn stall(&self) {
         self.state.mode.send_replace(Mode::Stalled);
+    }
+
+    /// Nothing gets through any more on the connections there are, and nobody is told, as when a router lost its table.
+    /// New ones work.
+    pub(crate) fn forget(&self) {
+        self.state.forgotten.send_modify(|count| *count += 1);
     }
 
     /// Every piece of data takes so long, in each direction.
@@ -136,6 +145,7 @@ async fn listen(listener: TcpListener, server: SocketAddr, state: Arc<State>) {
 /// Until one end closes or everything is cut.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, asking: bool) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
+    let known = *state.forgotten.borrow();
     let mut mode = state.mode.subscribe();
     loop {
         let count = tokio::select! {
@@ -165,6 +175,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, as
         tokio::time::sleep(delay).await;
         let now = *mode.wait_for(|mode| *mode != Mode::Stalled).await.expect("the proxy is there");
         if now == Mode::Cut {
+            return Ok(());
+        }
+        if *state.forgotten.borrow() != known {
+            let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
             return Ok(());
         }
         to.write_all(data).await?;

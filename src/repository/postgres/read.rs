@@ -52,9 +52,16 @@ pub(super) async fn live_rooms(
     {
         let mut rows = sqlx::query(SQL).fetch(&mut *tx);
         while let Some(row) = rows.try_next().await? {
-            let room = room_id(&row)?;
+            // One broken row must not keep the others from coming back.
+            let (room, head) = match (room_id(&row), row_head(&row)) {
+                (Ok(room), Ok(head)) => (room, head),
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::error!(%error, "a stored room is left out");
+                    continue;
+                }
+            };
             if rooms.last().is_none_or(|last| last.room != room) {
-                rooms.push(Snapshot { room, head: row_head(&row)?, fields: BTreeMap::new() });
+                rooms.push(Snapshot { room, head, fields: BTreeMap::new() });
             }
             let field: Option<String> = row.try_get("field").map_err(corrupt("field name"))?;
             if let (Some(field), Some(last)) = (field, rooms.last_mut()) {

@@ -1,6 +1,6 @@
 //! Short links: one for a room. Askers of one room, on whatever node, take turns at a lock of the server.
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
 use crate::domain::{RoomId, RoomTime, ShortId};
@@ -61,11 +61,12 @@ pub(super) async fn resolve(
 ) -> Result<Option<RoomId>, RepositoryError> {
     let fresh = sqlx::query(FRESH)
         .bind(short.as_str())
+        .bind(now.as_micros())
         .bind((expires - RENEW_AFTER).as_micros())
         .fetch_optional(&mut *connection)
         .await?;
     if let Some(row) = fresh {
-        return room_id(row.try_get(0).map_err(corrupt("roomId"))?).map(Some);
+        return room_of(&row).map(Some);
     }
     let row = sqlx::query(RESOLVE)
         .bind(expires.as_micros())
@@ -73,5 +74,9 @@ pub(super) async fn resolve(
         .bind(now.as_micros())
         .fetch_optional(connection)
         .await?;
-    row.map(|row| room_id(row.try_get(0).map_err(corrupt("roomId"))?)).transpose()
+    row.as_ref().map(room_of).transpose()
+}
+
+fn room_of(row: &PgRow) -> Result<RoomId, RepositoryError> {
+    room_id(row.try_get(0).map_err(corrupt("roomId"))?)
 }

@@ -1,7 +1,7 @@
 //! Short links: one for a room. All of it runs on the one writing connection, so two askers never meet here.
 
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::domain::{RoomId, RoomTime, ShortId};
 use crate::repository::RepositoryError;
@@ -54,12 +54,12 @@ pub(super) async fn resolve(
 ) -> Result<Option<RoomId>, RepositoryError> {
     let fresh = sqlx::query(FRESH)
         .bind(short.as_str())
+        .bind(now.as_micros())
         .bind((expires - RENEW_AFTER).as_micros())
         .fetch_optional(&mut *connection)
         .await?;
     if let Some(row) = fresh {
-        let text: String = row.try_get(0).map_err(corrupt("roomId"))?;
-        return room_id(&text).map(Some);
+        return room_of(&row).map(Some);
     }
     let row = sqlx::query(RESOLVE)
         .bind(expires.as_micros())
@@ -67,7 +67,9 @@ pub(super) async fn resolve(
         .bind(now.as_micros())
         .fetch_optional(connection)
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let text: String = row.try_get(0).map_err(corrupt("roomId"))?;
-    room_id(&text).map(Some)
+    row.as_ref().map(room_of).transpose()
+}
+
+fn room_of(row: &SqliteRow) -> Result<RoomId, RepositoryError> {
+    room_id(row.try_get(0).map_err(corrupt("roomId"))?)
 }
