@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn partitions_and_slots_stay_what_they_were() {
-        let partition = |room| Partition::of(&RoomId::parse(room).unwrap());
+        let partition = |room: &str| Partition::of(&RoomId::parse(room).unwrap());
         assert_eq!(partition("friday").room(&RoomId::parse("friday").unwrap()), "tandem:{p50}:room:friday");
         assert_eq!(slot("foo"), 12182, "CLUSTER KEYSLOT foo");
         assert_eq!(slot("a{foo}b"), 12182);
