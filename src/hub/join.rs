@@ -145,7 +145,8 @@ impl Hub {
         let known = {
             let state = cell.lock();
             let known = state.attached(session);
-            known.inspect(|member| member.outlet.probe()).is_some()
+            // Or its JOIN is in, and this node is the last to hear of it.
+            known.inspect(|member| member.outlet.probe()).is_some() || state.joining.contains_key(&session.id)
         };
         if !known {
             // A session that no longer is: its Disconnect is on its way, or was lost with a process before.

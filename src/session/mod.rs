@@ -134,7 +134,7 @@ async fn read<I: Inbound>(
             Err(TransportError::Lost(reason)) => return End::lost(reason),
             Err(TransportError::Violation { code, reason }) => return outbox.end_in_order(code, &reason).await,
         };
-        life.touch();
+        life.set_busy(true);
         let too_fast = match &frame {
             Frame::Message(_) => rate.message().await,
             Frame::Compact(_) => rate.compact().await,
@@ -153,7 +153,7 @@ async fn read<I: Inbound>(
             Frame::Alive { rtt } => outbox.note_rtt(rtt),
             Frame::Closed(_) => {}
         }
-        life.touch();
+        life.set_busy(false);
     }
 }
 
@@ -203,7 +203,10 @@ async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
     let join_by = life.started + Duration::from_secs(limits.join_timeout_secs);
     loop {
         let alarm = outbox.alarm();
-        let (heard, now) = (life.heard(), Clock::instant());
+        let now = Clock::instant();
+        // While the reader is at work (a JOIN that waits for the log, a pause for the rate) nobody listens: that the peer
+        // is not heard says nothing.
+        let heard = if life.is_busy() { now } else { life.heard() };
         let mut next = now + idle;
         if !life.has_joined() {
             if now >= join_by {
@@ -247,6 +250,8 @@ pub(crate) struct Life {
     heard: AtomicU64,
     /// Whether a JOIN ever succeeded.
     joined: AtomicBool,
+    /// A frame is being dealt with, and the next one waits.
+    busy: AtomicBool,
     /// QUIC has its own keep-alive and idle timeout below us.
     keeps_itself: bool,
 }
@@ -254,15 +259,27 @@ pub(crate) struct Life {
 impl Life {
     fn new(kind: TransportKind) -> Self {
         let keeps_itself = kind == TransportKind::WebTransport;
-        Self { started: Clock::instant(), heard: AtomicU64::new(0), joined: AtomicBool::new(false), keeps_itself }
+        Self {
+            started: Clock::instant(),
+            heard: AtomicU64::new(0),
+            joined: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            keeps_itself,
+        }
     }
 
-    fn touch(&self) {
+    /// A frame came, or was dealt with: both are signs of life.
+    fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
         self.heard.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     fn heard(&self) -> Instant {
         self.started + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
     }
 
     fn note_join(&self) {

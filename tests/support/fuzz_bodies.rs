@@ -1,8 +1,14 @@
 //! What the fuzz targets do with their bytes; the same bodies replay the corpus in a plain test (`tests/fuzz_corpus.rs`)
 //! and run under proptest.
 
+use std::fmt::Debug;
+
+use bytes::Bytes;
 use tandem::domain::{Limits, Slot, Tick};
+use tandem::hub::relay::Relay;
 use tandem::protocol::{ClientMessage, Compact, Rules, decode, decode_compact, encode_error, encode_tick};
+use tandem::transport::webtransport::capsule::{self, CapsuleReader, Close};
+use tandem::transport::webtransport::message::MessageReader;
 
 /// A text frame: a message of a known kind, or a refusal that can be sent.
 pub(crate) fn client_message(bytes: &[u8]) {
@@ -25,4 +31,65 @@ pub(crate) fn compact(bytes: &[u8]) {
     let tick = Tick { slot: Slot(1), seq, playing, from_host: false, position, at, rate };
     let again = decode_compact(&encode_tick(&tick), &limits);
     assert_eq!(again, Ok(Compact::Tick { playing, seq, position, at, rate }));
+}
+
+/// The CONNECT stream, cut into pieces as the first byte says: found is the same as in one piece, and it is what a CLOSE
+/// capsule of ours says.
+pub(crate) fn capsule(bytes: &[u8]) {
+    let Some((&piece, bytes)) = bytes.split_first() else { return };
+    let whole = first_close(bytes, bytes.len().max(1));
+    same(&first_close(bytes, usize::from(piece).max(1)), &whole);
+    if let Ok(Some(close)) = whole {
+        // What was not UTF-8 has grown, and may be cut.
+        let again = first_close(&capsule::close(close.code, &close.reason), 1).expect("our own").expect("a close");
+        assert!(again.code == close.code && close.reason.starts_with(&again.reason));
+    }
+}
+
+fn first_close(bytes: &[u8], piece: usize) -> Result<Option<Close>, String> {
+    let mut reader = CapsuleReader::default();
+    for mut piece in bytes.chunks(piece) {
+        if let Some(close) = reader.read(&mut piece).map_err(|error| error.to_string())? {
+            return Ok(Some(close));
+        }
+    }
+    Ok(None)
+}
+
+/// The control stream: the first byte is the limit of a message, the second the size of the pieces in which it comes.
+pub(crate) fn control_stream(bytes: &[u8]) {
+    let [limit, piece, bytes @ ..] = bytes else { return };
+    let limit = usize::from(*limit).max(1);
+    let whole = messages(bytes, limit, bytes.len().max(1));
+    same(&messages(bytes, limit, usize::from(*piece).max(1)), &whole);
+    for message in &whole.0 {
+        assert!((1..=limit).contains(&message.len()));
+    }
+}
+
+/// The messages, and how it ended: between two of them, within one, or with a violation.
+fn messages(bytes: &[u8], limit: usize, piece: usize) -> (Vec<Vec<u8>>, Result<bool, String>) {
+    let (mut reader, mut messages) = (MessageReader::new(limit), Vec::new());
+    for piece in bytes.chunks(piece) {
+        reader.feed(Bytes::copy_from_slice(piece));
+        loop {
+            match reader.take() {
+                Ok(Some(message)) => messages.push(message.to_vec()),
+                Ok(None) => break,
+                Err(violation) => return (messages, Err(violation.to_string())),
+            }
+        }
+    }
+    (messages, Ok(reader.at_boundary()))
+}
+
+/// What another node says: read as it would be written.
+pub(crate) fn relay(bytes: &[u8]) {
+    if let Some(relay) = Relay::decode(bytes) {
+        same(&Relay::decode(&relay.encode()), &Some(relay));
+    }
+}
+
+fn same<T: PartialEq + Debug>(one: &T, other: &T) {
+    assert_eq!(one, other);
 }

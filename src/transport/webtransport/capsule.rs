@@ -14,21 +14,23 @@ const MAX_HEAD: usize = 16;
 
 /// CLOSE_WEBTRANSPORT_SESSION as the peer sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Close {
-    pub(super) code: u32,
-    pub(super) reason: String,
+pub struct Close {
+    /// The application's code.
+    pub code: u32,
+    /// The application's words; what is not UTF-8 is replaced.
+    pub reason: String,
 }
 
 /// A capsule that breaks the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a CLOSE capsule of {length} bytes")]
-pub(super) struct BadClose {
+pub struct BadClose {
     length: u64,
 }
 
 /// Reads capsules from whatever pieces arrive. Holds at most one CLOSE capsule.
 #[derive(Debug, Default)]
-pub(super) struct CapsuleReader {
+pub struct CapsuleReader {
     head: Vec<u8>,
     state: State,
 }
@@ -43,7 +45,7 @@ enum State {
 
 impl CapsuleReader {
     /// Reads on through `bytes`, up to the end of the first CLOSE capsule.
-    pub(super) fn read(&mut self, bytes: &mut impl Buf) -> Result<Option<Close>, BadClose> {
+    pub fn read(&mut self, bytes: &mut impl Buf) -> Result<Option<Close>, BadClose> {
         while bytes.has_remaining() {
             match &mut self.state {
                 State::Head => {
@@ -93,7 +95,7 @@ impl CapsuleReader {
 }
 
 /// A CLOSE capsule. A reason that is too long is cut.
-pub(super) fn close(code: u32, reason: &str) -> Bytes {
+pub fn close(code: u32, reason: &str) -> Bytes {
     let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
     let mut capsule = BytesMut::with_capacity(MAX_HEAD + CODE_BYTES + reason.len());
     varint::put(CLOSE_SESSION, &mut capsule);
@@ -104,7 +106,7 @@ pub(super) fn close(code: u32, reason: &str) -> Bytes {
 }
 
 /// A DRAIN capsule.
-pub(super) fn drain() -> Bytes {
+pub fn drain() -> Bytes {
     let mut capsule = BytesMut::with_capacity(MAX_HEAD);
     varint::put(DRAIN_SESSION, &mut capsule);
     varint::put(0, &mut capsule);

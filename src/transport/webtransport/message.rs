@@ -11,7 +11,7 @@ const FIRST_ROOM: usize = 2048;
 /// Cuts the stream into messages. Everything that was read and not returned stays in here, so a reader that is dropped
 /// and tried again loses nothing.
 #[derive(Debug)]
-pub(super) struct MessageReader {
+pub struct MessageReader {
     limit: usize,
     unread: Bytes,
     head: [u8; 4],
@@ -20,23 +20,24 @@ pub(super) struct MessageReader {
 }
 
 impl MessageReader {
-    pub(super) fn new(limit: usize) -> Self {
+    /// `limit`: bytes of a message.
+    pub fn new(limit: usize) -> Self {
         Self { limit, unread: Bytes::new(), head: [0; 4], head_bytes: 0, body: BytesMut::new() }
     }
 
     /// Adds what arrived. Call [`Self::take`] until it has nothing more before the next piece.
-    pub(super) fn feed(&mut self, piece: Bytes) {
+    pub fn feed(&mut self, piece: Bytes) {
         debug_assert!(self.unread.is_empty());
         self.unread = piece;
     }
 
     /// Whether the stream may end here.
-    pub(super) fn at_boundary(&self) -> bool {
+    pub fn at_boundary(&self) -> bool {
         self.head_bytes == 0 && self.unread.is_empty()
     }
 
     /// The next whole message. One that arrived in one piece is not copied.
-    pub(super) fn take(&mut self) -> Result<Option<Bytes>, TransportError> {
+    pub fn take(&mut self) -> Result<Option<Bytes>, TransportError> {
         while self.head_bytes < self.head.len() {
             if !self.unread.has_remaining() {
                 return Ok(None);

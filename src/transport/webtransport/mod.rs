@@ -13,13 +13,13 @@
 //! task, and a session lives on that of its CONNECT: the application's future next to the reader of capsules.
 
 mod adapter;
-mod capsule;
+pub mod capsule;
 mod codes;
 mod connect;
 mod connection;
 mod http;
 mod inbound;
-mod message;
+pub mod message;
 mod outbound;
 mod protocol;
 mod request;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tandem::domain::{Head, RoomId, RoomTime};
+use tandem::domain::{CloseCode, Head, RoomId, RoomTime};
 use tandem::room::{By, Cause, Connection, Event, LeaveReason, Room};
 
 use super::people::What;
@@ -53,10 +53,6 @@ impl Truth {
 
     pub(crate) fn room(&self, name: &str) -> Option<&Room> {
         self.rooms.get(name).filter(|room| !room.is_vacant())
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.events.len()
     }
 
     pub(crate) fn kinds(&self) -> impl Iterator<Item = &'static str> {
@@ -125,8 +121,7 @@ impl Truth {
                         check_state(json, &fact.after, index);
                         match &at {
                             Some((known, before)) if known == room => assert!(head >= before, "line {index} went back"),
-                            Some(_) => {}
-                            None => missed = line.last_seen.filter(|seen| seen.epoch == head.epoch),
+                            _ => missed = line.last_seen.filter(|seen| seen.epoch == head.epoch),
                         }
                         at = Some((room.clone(), *head));
                     }
@@ -253,7 +248,11 @@ impl Fact {
                 Some(Connection::Live(session)) => {
                     let session = Some(session.to_string());
                     let line = world.lines.iter().find(|line| line.session == session);
-                    let line = line.filter(|line| !line.excused && !world.join_was_unavailable(line));
+                    // A JOIN that took too long ends its session, though it may be in by then.
+                    let too_late =
+                        |line: &&Line| line.heard.iter().any(|h| matches!(h, Heard::Closed(CloseCode::JoinTimeout)));
+                    let line =
+                        line.filter(|line| !line.excused && !world.join_was_unavailable(line) && !too_late(line));
                     may(line.is_none(), "its connection was well")
                 }
                 _ => Some("it was not connected".to_owned()),
