@@ -412,3 +412,4 @@ async fn hear_ephemeral(node: &dyn Log) -> (RoomId, Bytes) {
 on!(memory);
 on!(memory_over_sqlite);
 on!(redis);
+on!(redis_cluster);

@@ -161,6 +161,21 @@ async fn others_read_the_outbox_with_a_group_of_their_own() {
 }
 
 #[tokio::test]
+async fn what_the_audit_has_not_read_yet_is_not_trimmed_however_old() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    for seq in 1..300 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    // The first batch is a small part, and nothing is kept for others.
+    node.drain(&database, DrainOptions { batch: 20, retain: Duration::ZERO, ..quick() });
+    database.holds(&friday, 300).await;
+    until(async || server.shell().await.ask::<u64>("XLEN tandem:{p50}:outbox").await <= 1).await;
+}
+
+#[tokio::test]
 async fn when_rooms_have_ended_and_the_database_has_them_redis_is_empty() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
     let life = Duration::from_millis(1500);

@@ -22,8 +22,10 @@ use tandem::domain::{
 use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::Log;
-use tandem::log::redis::{RedisLog, RedisOptions};
+use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
 use tandem::node::{NodeWatch, WatchOptions};
+use tandem::repository::Repository;
+use tandem::repository::sqlite::SqliteRepository;
 use tandem::room::{Command, Room};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -118,6 +120,34 @@ async fn members_of_a_node_that_died_enter_their_grace_time() {
         .await;
 }
 
+#[tokio::test]
+async fn when_all_nodes_died_and_redis_is_empty_rooms_come_back_from_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
+    let mut server = RedisServer::start().await;
+    let before = {
+        let a = Node::start("a", &server).await;
+        let quick = DrainOptions { idle: Duration::from_millis(10), ..DrainOptions::default() };
+        let drainer = Drainer::new(Arc::clone(&a.log), Arc::clone(&repository), quick);
+        TaskTracker::new().spawn(drainer.run(a.stop.clone()));
+        let (_ear, ann) = a.join("friday", "ann").await;
+        a.chat(&ann, "hello");
+        let (_ear, _bob) = a.join("friday", "bob").await;
+        until(async || a.log.unaudited() == 0).await;
+        a.room("friday")
+    };
+    server.kill().await;
+    server.up().await;
+    let b = Node::start("b", &server).await;
+    assert_eq!(b.log.restore_all(repository.live_rooms().await.unwrap()).await.unwrap(), 1);
+    assert_eq!(b.log.restore_all(repository.live_rooms().await.unwrap()).await.unwrap(), 0, "once is enough");
+    // Nobody of that room is anywhere: the sweeper finds it, and gives its members the grace time.
+    until(async || b.hub.inspect(&room("friday")).is_some_and(|room| room.live_sessions().is_empty())).await;
+    let after = b.room("friday");
+    assert_eq!((after.head().epoch, after.host()), (before.head().epoch, before.host()));
+    assert_eq!(after.members().len(), 2);
+}
+
 struct Node {
     hub: Hub,
     log: Arc<RedisLog>,
@@ -192,13 +222,9 @@ fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &Cancellat
         Arc::clone(log),
         options,
         move |node| _ = for_gone.expire_node(node),
-        move |room, gone| {
+        move |room, alive| {
             let hub = for_orphans.clone();
-            Box::pin(async move {
-                for node in &gone {
-                    let _ = hub.expire_node_in(&room, node).await;
-                }
-            })
+            Box::pin(async move { _ = hub.adopt(&room, &alive).await })
         },
         tracker,
         stop.clone(),

@@ -13,9 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use commits::{EPOCH, after, created, ended, head, room};
 use redis_server::{RedisServer, options};
+use tandem::clock::Clock;
 use tandem::domain::{Head, NodeId, RoomId};
-use tandem::log::redis::{RedisLog, RedisOptions};
+use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
 use tandem::log::{Followed, Log, LogError, Outcome};
+use tandem::repository::Repository;
+use tandem::repository::sqlite::SqliteRepository;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -113,6 +116,19 @@ async fn as_a_cluster_of_three() {
         assert!(shell.calls("spublish").await > 0 && shell.calls("publish").await == 0);
         assert!(shell.ask::<Vec<String>>("PUBSUB SHARDCHANNELS *bus*").await.len() > 3);
     }
+    let dir = tempfile::tempdir().unwrap();
+    let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
+    let (stop, quick) = (CancellationToken::new(), Duration::from_millis(10));
+    let drainer = Drainer::new(
+        Arc::clone(&a.log),
+        Arc::clone(&repository),
+        DrainOptions { idle: quick, ..DrainOptions::default() },
+    );
+    TaskTracker::new().spawn(drainer.run(stop.clone()));
+    let _stop = stop.drop_guard();
+    until(async || a.unaudited() == 0).await;
+    assert_eq!(repository.live_rooms().await.unwrap().len(), 30);
+
     let none = Duration::ZERO;
     let sweep = a.sweep(none).await.unwrap();
     assert_eq!((sweep.rooms, sweep.orphans), (30, Vec::new()));
@@ -135,8 +151,14 @@ async fn use_it(options: &RedisOptions) {
     assert!(matches!(within(b.follow()).await, Followed::Ephemeral { message, .. } if message == "signal"));
     let lost = b.commit(after(&friday, Head::default())).await.unwrap();
     assert!(matches!(lost, Outcome::Conflict(Some(latest)) if latest.head == head(EPOCH, 1)));
+    let known = a.load(&friday).await.unwrap().unwrap();
+    assert_eq!(b.restore(known.clone()).await.unwrap(), Some(known.clone()));
+    assert!(a.beat(DEADLINE, DEADLINE).await.unwrap().alive.contains(&NodeId::parse("a").unwrap()));
+    let clock = Clock::start();
+    assert!(a.time_offset(&clock).await.unwrap().0.abs() < 1_000_000, "both run on this machine");
     assert!(matches!(b.commit(ended(&friday, head(EPOCH, 1))).await, Ok(Outcome::Committed)));
     assert_eq!(a.load(&friday).await.unwrap(), None);
+    assert_eq!(a.restore(known).await.unwrap(), None);
 }
 
 struct Node {

@@ -29,6 +29,27 @@ impl Hub {
         Ok(expired)
     }
 
+    /// A room that no node followed: this node does from now on. Members whose node is not among the living, or that this
+    /// node itself doesn't know (it was restarted), enter their grace time. Returns how many.
+    pub async fn adopt(&self, room: &RoomId, alive: &[NodeId]) -> Result<usize, Refusal> {
+        let cell = self.open(room).await?;
+        let lost = {
+            let state = cell.lock();
+            let mut sessions = state.room.live_sessions();
+            sessions.retain(|(_, session)| match session.node == *self.node() {
+                true => state.attached(session).is_none() && !state.joining.contains_key(&session.id),
+                false => !alive.contains(&session.node),
+            });
+            sessions
+        };
+        let count = lost.len();
+        for (user, session) in lost {
+            self.lose(&cell, user, session);
+        }
+        self.retire(&cell);
+        Ok(count)
+    }
+
     fn expire_in(&self, cell: &Arc<Cell>, node: &NodeId) -> usize {
         let mut sessions = cell.lock().room.live_sessions();
         sessions.retain(|(_, session)| session.node == *node);

@@ -64,7 +64,7 @@ impl NodeWatch {
     /// Takes the lease, and watches until `stop`; then the lease is given up, for a planned stop is no death.
     ///
     /// * `on_gone`: that node is gone ([`crate::hub::Hub::expire_node`]). Called more than once.
-    /// * `on_orphan`: no node follows this room; these nodes are gone ([`crate::hub::Hub::expire_node_in`] for each).
+    /// * `on_orphan`: no node follows this room; these nodes live ([`crate::hub::Hub::adopt`]).
     pub fn start(
         log: Arc<RedisLog>,
         options: WatchOptions,
@@ -146,7 +146,7 @@ impl Watch {
         for room in sweep.orphans {
             tracing::info!(%room, "no node follows this room: it is looked after here now");
             metrics::counter!(names::ROOMS_ADOPTED).increment(1);
-            (self.on_orphan)(room, self.roster.roster().gone).await;
+            (self.on_orphan)(room, self.roster.roster().alive).await;
         }
     }
 }

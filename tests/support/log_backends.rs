@@ -46,26 +46,32 @@ impl Backend for Memory {
 
 /// A real Redis.
 pub(crate) async fn redis() -> impl Backend {
-    let stop = CancellationToken::new();
-    Redis {
-        server: RedisServer::start().await,
-        tracker: TaskTracker::new(),
-        stop: stop.clone(),
-        _stop: stop.drop_guard(),
-    }
+    Redis::of(vec![RedisServer::start().await])
+}
+
+/// A real Redis Cluster.
+pub(crate) async fn redis_cluster() -> impl Backend {
+    Redis::of(RedisServer::start_cluster().await)
 }
 
 struct Redis {
-    server: RedisServer,
+    servers: Vec<RedisServer>,
     tracker: TaskTracker,
     stop: CancellationToken,
     _stop: DropGuard,
 }
 
+impl Redis {
+    fn of(servers: Vec<RedisServer>) -> Self {
+        let stop = CancellationToken::new();
+        Self { servers, tracker: TaskTracker::new(), stop: stop.clone(), _stop: stop.drop_guard() }
+    }
+}
+
 impl Backend for Redis {
     fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Log>> {
         Box::pin(async move {
-            let (options, node) = (self.server.options(), NodeId::parse(node).unwrap());
+            let (options, node) = (self.servers[0].options(), NodeId::parse(node).unwrap());
             RedisLog::connect(options, node, &self.tracker, self.stop.clone()).await.unwrap() as Arc<dyn Log>
         })
     }

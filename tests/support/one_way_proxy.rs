@@ -1,5 +1,7 @@
 //! A TCP proxy that makes trouble on the way.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,7 +13,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What the proxy does with every connection, the present ones too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "not every test binary makes every trouble")]
 pub(crate) enum Way {
     /// Both directions pass.
     Open,

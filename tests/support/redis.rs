@@ -1,15 +1,17 @@
 //! A real redis-server of the test's own: it dies with the test, whatever the test dies of.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use secrecy::SecretString;
+use tandem::clock::Clock;
 use tandem::log::redis::{Lives, RedisOptions};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tokio::time::Instant;
 
 /// A server that is not up by then won't be.
 const STARTUP: Duration = Duration::from_secs(20);
@@ -73,7 +75,7 @@ impl RedisServer {
                 shell.ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {}", servers[0].port, gossip[0])).await;
             }
         }
-        let deadline = Instant::now() + STARTUP;
+        let deadline = Clock::instant() + STARTUP;
         for server in &servers {
             let mut shell = server.shell().await;
             loop {
@@ -81,7 +83,7 @@ impl RedisServer {
                 if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
                     break;
                 }
-                assert!(Instant::now() < deadline, "{info}");
+                assert!(Clock::instant() < deadline, "{info}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -107,14 +109,14 @@ impl RedisServer {
             .kill_on_drop(true)
             .spawn();
         self.child = Some(child.expect("setpriv is missing: apt-get install util-linux"));
-        let deadline = Instant::now() + STARTUP;
+        let deadline = Clock::instant() + STARTUP;
         while !self.answers().await {
             let exited = self.child.as_mut().unwrap().try_wait().unwrap();
             if let Some(status) = exited {
                 let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
                 panic!("redis-server ended with {status} (missing? apt-get install redis-server):\n{log}");
             }
-            assert!(Instant::now() < deadline, "redis-server does not answer");
+            assert!(Clock::instant() < deadline, "redis-server does not answer");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -196,7 +198,6 @@ pub(crate) fn options(url: &str) -> RedisOptions {
 }
 
 /// Lives so short that a test sees their end.
-#[allow(dead_code, reason = "not every test binary")]
 pub(crate) fn short_lives(life: Duration) -> Lives {
     Lives { room: life, end: life, outbox: life }
 }
@@ -204,7 +205,6 @@ pub(crate) fn short_lives(life: Duration) -> Lives {
 /// Asks the server itself, behind the log's back.
 pub(crate) struct Shell(MultiplexedConnection);
 
-#[allow(dead_code, reason = "not every test binary asks everything")]
 impl Shell {
     /// A command as one would type it.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&mut self, line: &str) -> T {

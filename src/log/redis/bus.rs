@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::inbox::Inbox;
 use super::keys::Partition;
 use super::link::{Link, Request};
-use super::record::{Body, Message};
+use super::record::{Body, Message, RecordError};
 use super::server::{Kind, Server};
 use super::{Lives, publish_command};
 use crate::clock::Clock;
@@ -370,6 +370,7 @@ impl Bus {
         }
         match Message::decode(payload.into()) {
             Ok(message) => self.receive(message),
+            Err(RecordError::Version(_)) => {}
             Err(error) => {
                 tracing::error!(%error, "a message on the bus can't be read");
                 self.parts.inbox.gap();

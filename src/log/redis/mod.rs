@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use redis::{Script, Value};
 use secrecy::{ExposeSecret, SecretString};
@@ -69,6 +70,8 @@ pub use roster::{Roster, Sweep};
 
 /// Ephemeral messages that may wait to be sent; more are dropped.
 const PUBLISH_QUEUE: usize = 4096;
+/// Rooms that are written back at the same time.
+const RESTORES: usize = 32;
 /// Messages of one pipeline.
 const PUBLISH_BATCH: usize = 256;
 
@@ -143,6 +146,14 @@ struct Publication {
     partition: Partition,
     channel: String,
     message: Vec<u8>,
+}
+
+/// What became of a room that was written back.
+enum Restored {
+    /// Redis had less, and has it now.
+    Raised,
+    /// Redis has this.
+    Found(Option<Snapshot>),
 }
 
 impl RedisLog {
@@ -224,6 +235,18 @@ impl RedisLog {
         self.recent.len()
     }
 
+    /// Writes back what a Redis that is new or has lost everything lacks: [`crate::repository::Repository::live_rooms`] at
+    /// a start. Only raises, like [`Log::restore`]; says how many rooms it brought back.
+    pub async fn restore_all(&self, snapshots: Vec<Snapshot>) -> Result<usize, LogError> {
+        let mut restored = 0;
+        let mut writes =
+            futures_util::stream::iter(snapshots).map(|snapshot| self.write_back(snapshot)).buffer_unordered(RESTORES);
+        while let Some(written) = writes.next().await {
+            restored += usize::from(matches!(written?, Restored::Raised));
+        }
+        Ok(restored)
+    }
+
     async fn try_commit(&self, commit: Commit) -> Result<Outcome, LogError> {
         super::ascending(&commit)?;
         let partition = Partition::of(&commit.room);
@@ -266,6 +289,13 @@ impl RedisLog {
     }
 
     async fn try_restore(&self, given: Snapshot) -> Result<Option<Snapshot>, LogError> {
+        match self.write_back(given.clone()).await? {
+            Restored::Raised => Ok(Some(given)),
+            Restored::Found(found) => Ok(found),
+        }
+    }
+
+    async fn write_back(&self, given: Snapshot) -> Result<Restored, LogError> {
         let partition = Partition::of(&given.room);
         let mut call = self.scripts.restore.prepare_invoke();
         call.key(partition.room(&given.room)).key(partition.rooms());
@@ -280,10 +310,10 @@ impl RedisLog {
             "raised" => {
                 tracing::warn!(room = %given.room, "written back to Redis, which had lost it");
                 metrics::counter!(names::ROOMS_RESTORED).increment(1);
-                Ok(Some(given))
+                Ok(Restored::Raised)
             }
-            "latest" => snapshot(&given.room, answer.value(0)?),
-            "vacant" => Ok(None),
+            "latest" => Ok(Restored::Found(snapshot(&given.room, answer.value(0)?)?)),
+            "vacant" => Ok(Restored::Found(None)),
             other => Err(LogError(format!("a script answered {other}"))),
         }
     }

@@ -49,7 +49,7 @@ pub(super) enum Body {
     Ephemeral(Bytes),
     /// To one node, whether it follows or not.
     Directed(Bytes),
-    /// The room was written back: what is known of it may be wrong.
+    /// The room was written back, or a node of another version committed: what is known of it may be wrong.
     Reload,
 }
 
@@ -89,10 +89,13 @@ impl Message {
     pub(super) fn decode(bytes: Bytes) -> Result<Self, RecordError> {
         let mut input = Reader(bytes);
         let kind = input.byte()?;
-        input.version()?;
+        // What follows the version is the same in every version, up to the body.
+        let version = input.byte()?;
         let from = NodeId::parse(&input.text()?).map_err(|_| RecordError::Wrong("the sender"))?;
         let room = RoomId::parse(&input.text()?).map_err(|_| RecordError::Wrong("the room"))?;
         let body = match kind {
+            1 | 4 if version != VERSION => Body::Reload,
+            _ if version != VERSION => return Err(RecordError::Version(version)),
             1 => {
                 let expected = input.head()?;
                 let entries = (0..input.count()?).map(|_| input.entry()).collect::<Result<_, _>>()?;
@@ -483,6 +486,20 @@ mod tests {
             let cut = cut.index(whole.len());
             prop_assert!(Message::decode(Bytes::copy_from_slice(&whole[..cut])).is_err());
         }
+    }
+
+    #[test]
+    fn a_commit_of_another_version_means_that_the_room_must_be_read_again() {
+        let (from, room) = (NodeId::parse("a").unwrap(), RoomId::parse("friday").unwrap());
+        let of = |version: u8, mut message: Vec<u8>| {
+            message[1] = version;
+            Message::decode(message.into())
+        };
+        let mut commit = reload(&from, &room);
+        commit[0] = 1;
+        commit.extend(b"whatever it is by then");
+        assert_eq!(of(9, commit).unwrap(), Message { from: from.clone(), room: room.clone(), body: Body::Reload });
+        assert!(matches!(of(9, ephemeral(&from, &room, false, b"x")), Err(RecordError::Version(9))));
     }
 
     #[test]
