@@ -213,6 +213,8 @@ def references(r):
         account = spec.get("serviceAccountName")
         if account and not r.get("ServiceAccount", account):
             yield f"{title(workload)}: no ServiceAccount {account}"
+    if not r.settings():
+        return
     mounted = {mount["mountPath"] for mount in container(r.tandem(), "tandem")["volumeMounts"]}
     for setting in ("TLS_CERT_PATH", "TLS_KEY_PATH", "DATA_DIR", "CERTS_DIR"):
         value = r.settings().get(setting)
@@ -225,7 +227,8 @@ def references(r):
         if filled:
             yield f"{title(thing)} has values in the repository: {filled}"
     for certificate in r.all("Certificate"):
-        if certificate["spec"]["secretName"] not in str(r.tandem().get("volumes")):
+        secrets = [volume["secret"]["secretName"] for volume in r.tandem().get("volumes", []) if "secret" in volume]
+        if certificate["spec"]["secretName"] not in secrets:
             yield f"{title(certificate)} makes a Secret that nobody mounts"
 
 
@@ -298,8 +301,8 @@ def arithmetic(r):
         amounts = [one["resources"] for one in spec["containers"] if "resources" in one] or [workload["spec"]["resources"]]
         for amount in amounts:
             for which in ("requests", "limits"):
-                total[f"{which}.cpu"] += count * cores_of(amount[which]["cpu"])
-                total[f"{which}.memory"] += count * bytes_of(amount[which]["memory"])
+                total[f"{which}.cpu"] += count * cores_of(amount.get(which, {}).get("cpu", 0))
+                total[f"{which}.memory"] += count * bytes_of(amount.get(which, {}).get("memory", 0))
         sizes = [claim["spec"]["resources"]["requests"]["storage"] for claim in workload["spec"].get("volumeClaimTemplates", [])]
         sizes += [workload["spec"]["storage"]["size"]] if "storage" in workload["spec"] else []
         total["persistentvolumeclaims"] += count * len(sizes)
@@ -345,4 +348,7 @@ CHECKS = (namespaces, selectors, ports, policies, keys, references, pods, arithm
 
 
 def check(rendered):
+    if not rendered.settings():
+        # Nothing else can be asked then.
+        return [f"{rendered.name}: {problem}" for problem in references(rendered)]
     return [f"{rendered.name}: {problem}" for one in CHECKS for problem in one(rendered)]
