@@ -16,6 +16,27 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class Member:
+    """A WebSocket client, as small as it can be: enters a room and listens."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket.sendall(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        join = b'{"type":"JOIN","protocol":3,"roomId":"ops","userId":"ops"}'
+        assert len(join) < 126
+        # Masked with zeros: the server wants a mask, not a secret.
+        self.socket.sendall(bytes([0x81, 0x80 | len(join), 0, 0, 0, 0]) + join)
+        self.heard = b""
+        while b"ROOM_STATE" not in self.heard:
+            self.listen()
+
+    def listen(self):
+        more = self.socket.recv(65536)
+        self.heard += more
+        return more
+
+
 def main(binary, promtool):
     port = free_port()
     with tempfile.TemporaryDirectory() as data:
@@ -34,8 +55,14 @@ def main(binary, promtool):
             assert lint.returncode == 0, lint.stderr.decode()
             bad = subprocess.run([promtool, "check", "metrics"], input=b"# TYPE a counter\na 1\n", capture_output=True)
             assert bad.returncode != 0, "promtool sees nothing"
+            member = Member(port)
             began = time.monotonic()
             server.send_signal(signal.SIGTERM)
+            while member.listen():
+                pass
+            assert b'"RECONNECT"' in member.heard, "a member was not told to come back"
+            # The last frame is a close with GOING_AWAY.
+            assert (1001).to_bytes(2, "big") in member.heard[-64:], member.heard[-64:]
             code = server.wait(30)
             assert code == 0, f"SIGTERM ended in {code}"
             print(f"drained in {time.monotonic() - began:.2f} s")
