@@ -97,7 +97,7 @@ def main(command):
     sources = {
         "compose": lambda text=read("docker-compose.yml"): files.compose(yaml.safe_load(text), images),
         "env": lambda text=read("deploy/compose.env.example"): files.env_example(text, read("docker-compose.yml")),
-        "dockerfile": lambda text=read("Dockerfile"): files.dockerfile(text, read(".dockerignore"), lambda path: (facts.ROOT / path).exists()),
+        "dockerfile": lambda text=read("Dockerfile"): files.dockerfile(text, read(".dockerignore"), lambda path: (facts.ROOT / path).exists(), read("Cargo.toml")),
         "unit": lambda text=read("deploy/tandem.service"): files.unit(text),
     }
     for one in sources.values():

@@ -64,7 +64,7 @@ def env_example(text, stack_text):
             yield f"deploy/compose.env.example: {name} has a value"
 
 
-def dockerfile(text, ignore, exists):
+def dockerfile(text, ignore, exists, cargo):
     stages, last = set(), []
     kept = {line[1:] for line in ignore.split() if line.startswith("!")}
     for line in re.sub(r"\\\n", " ", text).splitlines():
@@ -81,6 +81,9 @@ def dockerfile(text, ignore, exists):
                     yield f"Dockerfile copies {source}, which isn't there"
                 if source.split("/")[0] not in kept:
                     yield f"Dockerfile copies {source}, which .dockerignore leaves out"
+    # The dependency layer is built on an empty program: what Cargo.toml names must be there already.
+    for kind in re.findall(r"^\[\[(bin|test|bench|example)\]\]|^(build|workspace)\b", cargo, re.M):
+        yield f"Dockerfile: Cargo.toml names a {''.join(kind)}, and the dependency layer has none"
     words = {line[0]: line for line in last}
     user = words.get("USER", ["", "0"])[1]
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", user):
