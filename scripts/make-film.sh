@@ -63,14 +63,14 @@ color=c=black:s=132x132:r=25,format=rgba,
     if(between(hypot(X-65.5\,Y-65.5)\,62\,64.5)\,200\,
     if(between(hypot(X-65.5\,Y-65.5)\,50\,58)*lt(abs(mod(atan2(X-65.5\,65.5-Y)*25/(2*PI)+25.5\,1)-0.5)*hypot(X-65.5\,Y-65.5)\,4.2)\,210\,
     if(lt(hypot(X-65.5\,Y-65.5)\,62)\,18\,0)))',
-  $still[dial];
+  ${still}[dial];
 
 color=c=black:s=132x132:r=25,format=rgba,
   geq=r=255:g=214:b=92:a='255*max(lt(abs(X-65.5)\,2.4)*between(Y\,12\,66)\,lt(hypot(X-65.5\,Y-65.5)\,6))',
   $still,rotate=a='2*PI*(n/25)':c=none[hand];
 
 color=c=black:s=32x32:r=25,format=rgba,
-  geq=r=255:g=255:b=255:a='255*clip(15.5-hypot(X-15.5\,Y-15.5)\,0\,1)',$still[ball];
+  geq=r=255:g=255:b=255:a='255*clip(15.5-hypot(X-15.5\,Y-15.5)\,0\,1)',${still}[ball];
 
 color=c=0xffd65c:s=640x8:r=25[sweep];
 
