@@ -107,7 +107,7 @@ BREAKS = {
         (lambda r: rule(r, "TandemSlowReaders")["labels"].update(severity="loud"), "severity"),
         (lambda r: rule(r, "TandemNearlyFull").update(expr="sum by (pod) (tandem_sessions_active) > 9"), "not 85 %"),
         (lambda r: board(r, lambda b: b["panels"][1]["targets"][0].update(expr="tandem_people")), "no metric of tandem"),
-        (lambda r: board(r, lambda b: b["panels"].pop(3)), "no panel shows"),
+        (lambda r: board(r, lambda b: b["panels"][1].update(id=2)), "id twice"),
         (lambda r: tandem(r)["env"].reverse(), "quotes REDIS_AUTH"),
         (lambda r: spec(r, "StatefulSet", "tandem-redis").update(replicas=2), "is no pod here"),
         (lambda r: spec(r, "ServiceMonitor", "tandem")["endpoints"][0].update(path="/metric"), "no route"),
@@ -140,6 +140,7 @@ FILE_BREAKS = [
     ("dockerfile", "Dockerfile", "CERTS_DIR=", "CERT_DIR=", "CERT_DIR is no setting"),
     ("dockerfile", "Dockerfile", "4433/udp", "4433/sctp", "exposes"),
     ("dockerfile", "Dockerfile", "rust:1.", "rust:2.", "another Rust"),
+    ("kustomization", "k8s/base/kustomization.yaml", "configMapGenerator:", "vars: []\nconfigMapGenerator:", "vars is deprecated"),
     ("unit", "deploy/tandem.service", "TimeoutStopSec=30", "TimeoutStopSec=20", "too short"),
     ("unit", "deploy/tandem.service", "CERTS_DIR=", "CERTS=", "CERTS is no setting"),
 ]

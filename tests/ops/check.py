@@ -98,6 +98,7 @@ def main(command):
         "compose": lambda text=read("docker-compose.yml"): files.compose(yaml.safe_load(text), images),
         "env": lambda text=read("deploy/compose.env.example"): files.env_example(text, read("docker-compose.yml")),
         "dockerfile": lambda text=read("Dockerfile"): files.dockerfile(text, read(".dockerignore"), lambda path: (facts.ROOT / path).exists(), read("Cargo.toml")),
+        "kustomization": lambda text=read("k8s/base/kustomization.yaml"): files.kustomization("k8s/base", yaml.safe_load(text)),
         "unit": lambda text=read("deploy/tandem.service"): files.unit(text),
     }
     for one in sources.values():
@@ -119,6 +120,9 @@ def main(command):
         print(problem, file=sys.stderr)
     if problems:
         sys.exit(1)
+    unshown = watching.unshown(by_name["overlays/prod"])
+    if unshown:
+        print(f"not on the dashboard: {', '.join(unshown)}")
     objects = sum(len(rendered.objects) for rendered in all_of_them)
     print(f"{len(all_of_them)} renderings, {objects} objects, {broken.count()} breaks seen; Kubernetes {KUBERNETES}; "
           f"without a schema: {', '.join(sorted(FOREIGN))}")
