@@ -107,7 +107,7 @@ BREAKS = {
         (lambda r: rule(r, "TandemSlowReaders")["labels"].update(severity="loud"), "severity"),
         (lambda r: rule(r, "TandemNearlyFull").update(expr="sum by (pod) (tandem_sessions_active) > 9"), "not 85 %"),
         (lambda r: board(r, lambda b: b["panels"][1]["targets"][0].update(expr="tandem_people")), "no metric of tandem"),
-        (lambda r: board(r, lambda b: b["panels"][1].update(id=2)), "id twice"),
+        (lambda r: board(r, lambda b: b["panels"][1].update(id=1)), "id twice"),
         (lambda r: tandem(r)["env"].reverse(), "quotes REDIS_AUTH"),
         (lambda r: spec(r, "StatefulSet", "tandem-redis").update(replicas=2), "is no pod here"),
         (lambda r: spec(r, "ServiceMonitor", "tandem")["endpoints"][0].update(path="/metric"), "no route"),
