@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::RoomTime;
 
@@ -42,6 +42,30 @@ impl Clock {
     pub fn now(&self) -> RoomTime {
         let elapsed = i64::try_from(self.0.started.elapsed().as_micros()).unwrap_or(i64::MAX);
         RoomTime::from_micros(self.0.wall_micros + elapsed + self.0.offset_micros.load(Ordering::Relaxed))
+    }
+
+    /// Room time as it would be without an offset: what an offset is measured against.
+    pub fn unadjusted(&self) -> RoomTime {
+        RoomTime::from_micros(self.now().as_micros() - self.offset_micros())
+    }
+
+    /// The offset in use.
+    pub fn offset_micros(&self) -> i64 {
+        self.0.offset_micros.load(Ordering::Relaxed)
+    }
+
+    /// Puts the clock right in one step. Only before anybody has seen it: room time may jump, back too.
+    pub fn set_offset(&self, micros: i64) {
+        self.0.offset_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// Bends the offset towards `target`, by at most `step`; says whether there is more to do. With steps that are small
+    /// against the time between them room time never goes back.
+    pub fn slew(&self, target: i64, step: Duration) -> bool {
+        let step = i64::try_from(step.as_micros()).unwrap_or(i64::MAX);
+        let missing = target - self.offset_micros();
+        self.0.offset_micros.fetch_add(missing.clamp(-step, step), Ordering::Relaxed);
+        missing.abs() > step
     }
 
     /// The node's steady time (tokio's, which tests can pause), for intervals that no other node sees.

@@ -18,6 +18,7 @@ pub mod domain;
 pub mod http;
 pub mod hub;
 pub mod log;
+pub mod node;
 pub mod protocol;
 pub mod repository;
 pub mod room;

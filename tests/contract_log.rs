@@ -6,6 +6,8 @@
 mod commits;
 #[path = "support/log_backends.rs"]
 mod log_backends;
+#[path = "support/redis.rs"]
+mod redis_server;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -409,3 +411,4 @@ async fn hear_ephemeral(node: &dyn Log) -> (RoomId, Bytes) {
 
 on!(memory);
 on!(memory_over_sqlite);
+on!(redis);

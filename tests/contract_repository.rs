@@ -4,6 +4,8 @@
 
 #[path = "support/commits.rs"]
 mod commits;
+#[path = "support/postgres.rs"]
+mod postgres_server;
 #[path = "support/repository_backends.rs"]
 mod repository_backends;
 
@@ -465,3 +467,4 @@ async fn live_heads(repository: &dyn Repository) -> Vec<(RoomId, Head)> {
 }
 
 on!(sqlite);
+on!(postgres);

@@ -74,7 +74,8 @@ impl TransportKind {
 }
 
 /// One member's report of where its player stands: kept for the latest only, never committed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Tick {
     /// The member's slot; the server writes it.
     pub slot: Slot,

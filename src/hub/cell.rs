@@ -13,9 +13,9 @@ use super::Membership;
 use super::drift::HostDrift;
 use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
 use crate::domain::{
-    CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TransportKind, UserId,
+    CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TokenHash, UserId,
 };
-use crate::room::{Command, Event, LeaveReason, Room};
+use crate::room::{Command, Connection, Event, LeaveReason, Room};
 use crate::telemetry::names;
 
 /// CHAT messages kept for members that come back.
@@ -38,12 +38,39 @@ pub(super) struct State {
     pub(super) queue: VecDeque<Queued>,
     /// A committer task is at work.
     pub(super) committing: bool,
+    /// How many wait for the room to be read.
+    pub(super) opening: usize,
+    /// What became of the last commit is not known until the room was read again.
+    pub(super) unsure: bool,
     /// The last commit failed; members were told.
     pub(super) degraded: bool,
     /// No longer in the hub's map: open it anew.
     pub(super) retired: bool,
     pub(super) drift: HostDrift,
+    pub(super) elsewhere: Elsewhere,
     chat: VecDeque<(Head, Bytes)>,
+}
+
+/// Whether members live on other nodes, by dialect. Kept, because every tick asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Elsewhere {
+    pub(super) v2: bool,
+    pub(super) v3: bool,
+}
+
+impl Elsewhere {
+    fn of(room: &Room, node: &NodeId) -> Self {
+        let mut elsewhere = Self::default();
+        for member in room.members().values() {
+            if matches!(&member.connection, Connection::Live(session) if session.node != *node) {
+                match member.dialect {
+                    Dialect::V2 => elsewhere.v2 = true,
+                    Dialect::V3 => elsewhere.v3 = true,
+                }
+            }
+        }
+        elsewhere
+    }
 }
 
 /// A member with a session on this node.
@@ -52,7 +79,6 @@ pub(super) struct Attached {
     pub(super) session: SessionRef,
     pub(super) slot: Slot,
     pub(super) dialect: Dialect,
-    pub(super) transport: TransportKind,
     pub(super) outlet: Arc<dyn Outlet>,
     /// The latest position report: kept, never committed.
     pub(super) position: Option<(MediaTime, RoomTime)>,
@@ -64,6 +90,7 @@ pub(super) struct Attached {
 
 /// A JOIN that waits for its event.
 pub(super) struct Joining {
+    pub(super) user: UserId,
     pub(super) outlet: Arc<dyn Outlet>,
     pub(super) token: ResumeToken,
     pub(super) last_seen: Option<Head>,
@@ -111,9 +138,12 @@ impl Cell {
             joining: HashMap::new(),
             queue: VecDeque::new(),
             committing: false,
+            opening: 0,
+            unsure: false,
             degraded: false,
             retired: false,
             drift: HostDrift::default(),
+            elsewhere: Elsewhere::default(),
             chat: VecDeque::new(),
             room,
         };
@@ -129,9 +159,23 @@ impl Cell {
     }
 }
 
+/// Whether the event changes who is in the room, or over which session.
+fn moves_members(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Created { .. }
+            | Event::Joined { .. }
+            | Event::Resumed { .. }
+            | Event::Disconnected { .. }
+            | Event::Left { .. }
+            | Event::Ended { .. }
+    )
+}
+
 impl State {
     pub(super) fn is_idle(&self) -> bool {
-        self.room.is_vacant() && self.queue.is_empty() && self.joining.is_empty() && !self.committing
+        let works = self.committing || self.opening > 0;
+        self.room.is_vacant() && self.queue.is_empty() && self.joining.is_empty() && !works
     }
 
     pub(super) fn attached(&self, session: &SessionRef) -> Option<&Attached> {
@@ -160,6 +204,9 @@ impl State {
     ) -> Option<(UserId, SessionRef)> {
         self.room.apply(event);
         debug_assert_eq!(self.room.head(), head, "an event is one step of its room");
+        if moves_members(event) {
+            self.elsewhere = Elsewhere::of(&self.room, node);
+        }
         self.before_fan_out(event);
         let happening = Happening { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
         for member in &self.attached {
@@ -204,8 +251,10 @@ impl State {
         let stale =
             self.attached.iter().find(|m| m.user == *user && keep != Some(&m.session)).map(|m| m.session.clone());
         if let Some(member) = stale.and_then(|session| self.detach(&session)) {
-            // A session that moved to another member of the same room goes on.
-            if !self.joining.contains_key(&member.session.id) {
+            // A session that moves to another member of the same room goes on. One that asks again for a membership that
+            // another session took meanwhile is as superseded as any.
+            let moves = self.joining.get(&member.session.id).is_some_and(|joining| joining.user != *user);
+            if !moves {
                 member.outlet.close(code, code.meaning());
             }
         }
@@ -213,15 +262,17 @@ impl State {
 
     /// A joiner hears ROOM_STATE now, after the others heard of it and before any later event.
     fn after_fan_out(&mut self, event: &Event, node: &NodeId, now: RoomTime) -> Option<(UserId, SessionRef)> {
-        let (user, session, resumed) = match event {
-            Event::Created { user, session, .. } | Event::Joined { user, session, .. } => (user, session, false),
-            Event::Resumed { user, session, .. } => (user, session, true),
+        let (user, session, token, resumed) = match event {
+            Event::Created { user, session, token, .. } | Event::Joined { user, session, token, .. } => {
+                (user, session, token, false)
+            }
+            Event::Resumed { user, session, token, .. } => (user, session, token, true),
             _ => return None,
         };
         if session.node != *node {
             return None;
         }
-        match self.joining.remove(&session.id) {
+        match self.take_joining(session, token) {
             Some(joining) => {
                 self.attach(user, session, joining, resumed, node, now);
                 None
@@ -231,15 +282,11 @@ impl State {
         }
     }
 
-    /// A JOIN that caused no event here: the same session joined again (a page restore), or a snapshot brought what the
-    /// event would have.
-    pub(super) fn welcome(&mut self, user: &UserId, session: &SessionRef, node: &NodeId, now: RoomTime) {
-        let Some(joining) = self.joining.remove(&session.id) else { return };
-        if self.attached(session).is_some() {
-            self.send_state(session, node, now);
-        } else if self.room.member(user).is_some_and(|member| member.is_on(session)) {
-            self.attach(user, session, joining, true, node, now);
-        }
+    /// The JOIN that was committed with this token. Another one of the same session is a later one: the first was given
+    /// up, and nobody has its token.
+    fn take_joining(&mut self, session: &SessionRef, token: &TokenHash) -> Option<Joining> {
+        let waits = self.joining.get(&session.id).is_some_and(|joining| joining.token.hash() == *token);
+        if waits { self.joining.remove(&session.id) } else { None }
     }
 
     fn attach(
@@ -252,13 +299,12 @@ impl State {
         now: RoomTime,
     ) {
         let Some(member) = self.room.member(user) else { return };
-        let Joining { outlet, token, last_seen } = joining;
+        let Joining { outlet, token, last_seen, .. } = joining;
         let attached = Attached {
             user: user.clone(),
             session: session.clone(),
             slot: member.slot,
             dialect: member.dialect,
-            transport: member.transport,
             outlet,
             position: None,
             status_at: None,
@@ -282,10 +328,12 @@ impl State {
         }
     }
 
-    /// Another replica takes the place of this one (a conflict, a gap): members here are told the whole state.
-    pub(super) fn replace(&mut self, room: Room, node: &NodeId, now: RoomTime) {
+    /// Another replica takes the place of this one (a conflict, a gap): members here are told the whole state. Returns
+    /// members that it shows on sessions of this node which are none of ours: they must be disconnected.
+    pub(super) fn replace(&mut self, room: Room, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
         self.room = room;
         self.drift.reset();
+        self.elsewhere = Elsewhere::of(&self.room, node);
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
             .into_iter()
             .partition(|member| self.room.member(&member.user).is_some_and(|known| known.is_on(&member.session)));
@@ -296,6 +344,30 @@ impl State {
         for member in &self.attached {
             self.send_state(&member.session, node, now);
         }
+        self.find_ours(node, now)
+    }
+
+    /// Members on sessions of this node that are not attached. A JOIN that is in, though nobody heard the answer, is let
+    /// in now; what is left are sessions that ended unseen, or belonged to an earlier process of this node.
+    fn find_ours(&mut self, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
+        let mut lost = Vec::new();
+        for (user, session) in self.room.live_sessions() {
+            if session.node != *node || self.attached(&session).is_some() {
+                continue;
+            }
+            let Some((token, before)) = self.room.member(&user).map(|member| (member.token, member.previous_token))
+            else {
+                continue;
+            };
+            match self.take_joining(&session, &token) {
+                Some(joining) => {
+                    let resumed = before.is_some();
+                    self.attach(&user, &session, joining, resumed, node, now);
+                }
+                None => lost.push((user, session)),
+            }
+        }
+        lost
     }
 
     /// Tells a member what became of its command.

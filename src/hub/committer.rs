@@ -4,13 +4,12 @@
 //! another node was faster: take the latest, decide again; after each conflict a short jittered pause, so that fifty
 //! writers get their turn.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt;
-
 use super::Hub;
-use super::cell::{Cell, Queued, Resolve, State};
+use super::cell::{Cell, JoinDone, Queued, Resolve, State};
 use super::outlet::Refusal;
 use super::record;
 use crate::clock::Clock;
@@ -37,38 +36,59 @@ struct Plan {
 pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
     let mut failures = 0;
     loop {
-        let Some(batch) = next_batch(&cell) else {
-            hub.retire(&cell);
-            return;
-        };
-        match settle(&hub, &cell, &batch).await {
-            Ok(decided) => {
-                failures = 0;
-                finish(&hub, &cell, batch, decided);
+        let outcome = match next_work(&cell) {
+            Work::Done => {
+                hub.retire(&cell);
+                return;
             }
-            Err(error) => {
-                failures += 1;
-                give_back(&hub, &cell, batch, &error);
-                // What became of the commit is unknown: read the truth, as far as it can be had.
-                let _ = hub.reload(&cell).await;
-                if hub.0.parts.stop.is_cancelled() {
-                    cell.lock().committing = false;
-                    return;
+            Work::Read => hub.reload(&cell).await.map_err(drop),
+            Work::Commit(batch) => match settle(&hub, &cell, &batch).await {
+                Ok(decided) => {
+                    finish(&hub, &cell, batch, decided);
+                    Ok(())
                 }
-                tokio::time::sleep(backoff(failures)).await;
-            }
+                Err(error) => {
+                    let joins = give_back(&hub, &cell, batch, &error);
+                    // What became of the commit is unknown: read the truth, as far as it can be had.
+                    let _ = hub.reload(&cell).await;
+                    answer_joins(&cell, joins);
+                    Err(())
+                }
+            },
+        };
+        if outcome.is_ok() {
+            failures = 0;
+            continue;
         }
+        failures += 1;
+        if hub.0.parts.stop.is_cancelled() {
+            cell.lock().committing = false;
+            return;
+        }
+        let ceiling = Duration::from_millis((50_u64 << failures.min(6)).min(2000));
+        let head = cell.lock().room.head();
+        tokio::time::sleep(ceiling / 2 + jitter(&hub, head, failures, ceiling / 2)).await;
     }
 }
 
-fn next_batch(cell: &Cell) -> Option<Vec<Queued>> {
+enum Work {
+    Commit(Vec<Queued>),
+    /// Nothing waits, but a commit may be in that nobody here knows of: a room must not be forgotten like that.
+    Read,
+    Done,
+}
+
+fn next_work(cell: &Cell) -> Work {
     let mut state = cell.lock();
-    if state.queue.is_empty() {
-        state.committing = false;
-        return None;
+    if !state.queue.is_empty() {
+        let count = state.queue.len().min(BATCH);
+        return Work::Commit(state.queue.drain(..count).collect());
     }
-    let count = state.queue.len().min(BATCH);
-    Some(state.queue.drain(..count).collect())
+    if state.unsure {
+        return Work::Read;
+    }
+    state.committing = false;
+    Work::Done
 }
 
 /// Decides and commits until the batch is in; what it came to, command by command.
@@ -92,11 +112,12 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Dec
             }
             Outcome::Conflict(latest) => {
                 metrics::counter!(names::COMMIT_CONFLICTS).increment(1);
+                let latest = hub.write_back(cell, latest).await?;
                 if hub.install(cell, latest, plan.expected).is_err() {
                     return Err(LogError("the room's stored state can't be read".into()));
                 }
-                let pause = Duration::from_micros(rand::rng().random_range(0..=u64::from(attempt.min(20)) * 500));
-                tokio::time::sleep(pause).await;
+                let longest = Duration::from_micros(u64::from(attempt.min(20)) * 500);
+                tokio::time::sleep(jitter(hub, plan.expected, attempt, longest)).await;
             }
         }
     }
@@ -133,7 +154,7 @@ pub(super) fn absorb(hub: &Hub, cell: &Arc<Cell>, expected: Head, events: &[(Hea
     hub.0.timers.schedule(cell.id(), deadline);
     cell.changed.notify_waiters();
     for (user, session) in lost {
-        hub.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+        hub.lose(cell, user, session);
     }
 }
 
@@ -158,9 +179,17 @@ fn absorb_into(
 fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
     let mut state = cell.lock();
     for (Queued { command, resolve }, result) in batch.into_iter().zip(decided) {
-        let result = result.map_err(Refusal::Room);
-        if let (Command::Join(join), Ok(_)) = (&command, &result) {
-            state.welcome(&join.user, &join.session, hub.node(), hub.now());
+        let mut result = result.map_err(Refusal::Room);
+        if let (Command::Join(join), Ok(_)) = (&command, &result)
+            && state.joining.remove(&join.session.id).is_some()
+        {
+            if state.attached(&join.session).is_some() {
+                // No event: the same session joined again (a page restore).
+                state.send_state(&join.session, hub.node(), hub.now());
+            } else {
+                // It is in by a JOIN whose answer was lost, with a token that nobody has: it is being disconnected.
+                result = Err(Refusal::Unavailable);
+            }
         }
         match resolve {
             Resolve::Join(done) => done.answer(result.map(|_| ())),
@@ -169,21 +198,37 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
     }
 }
 
-/// The log is away: members' commands are refused, the hub's own wait at the front.
-fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) {
+/// The log is away: members' commands are refused, the hub's own wait at the front. The JOINs are handed back: they may
+/// be in all the same.
+fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Vec<(SessionRef, JoinDone)> {
     tracing::warn!(room = %cell.id(), %error, "a commit failed");
+    let mut joins = Vec::new();
     let mut state = cell.lock();
+    state.unsure = true;
     state.set_degraded(true, hub.now());
     for queued in batch.into_iter().rev() {
-        match queued.resolve {
-            Resolve::Insist => state.queue.push_front(queued),
-            Resolve::Join(done) => done.answer(Err(Refusal::Unavailable)),
-            other => state.answer(&other, Err(Refusal::Unavailable)),
+        match (queued.command, queued.resolve) {
+            (command, Resolve::Insist) => state.queue.push_front(Queued { command, resolve: Resolve::Insist }),
+            (Command::Join(join), Resolve::Join(done)) => joins.push((join.session, done)),
+            (_, other) => state.answer(&other, Err(Refusal::Unavailable)),
         }
+    }
+    joins
+}
+
+/// JOINs of a commit that failed: whoever has ROOM_STATE is in. Who is told otherwise is not let in behind its back.
+fn answer_joins(cell: &Cell, joins: Vec<(SessionRef, JoinDone)>) {
+    let mut state = cell.lock();
+    for (session, done) in joins {
+        state.joining.remove(&session.id);
+        done.answer(if state.attached(&session).is_some() { Ok(()) } else { Err(Refusal::Unavailable) });
     }
 }
 
-fn backoff(failures: u32) -> Duration {
-    let ceiling = (50_u64 << failures.min(6)).min(2000);
-    Duration::from_millis(rand::rng().random_range(ceiling / 2..=ceiling))
+/// A share of `longest` that differs from node to node and from time to time. Made of what both have in common anyway:
+/// chance would do, but then a simulation would not repeat itself.
+fn jitter(hub: &Hub, head: Head, attempt: u32, longest: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (hub.node(), head, attempt).hash(&mut hasher);
+    longest.mul_f64((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64)
 }

@@ -1,13 +1,18 @@
 //! The ephemeral lane: ticks, heartbeats, statuses, signals. Nothing here is committed; nothing here waits.
+//!
+//! Members on this node get theirs at once. For members on other nodes one [`Relay`] is published, only when the replica
+//! shows somebody there who would be told; the node that gets it believes it only if its own replica shows the sender
+//! on the session that the relay names.
 
 use std::cell::OnceCell;
 use std::time::Duration;
 
 use super::cell::{Attached, Resolve, State};
 use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Signal, TickReport};
+use super::relay::Relay;
 use super::{Hub, Membership};
-use crate::domain::{Dialect, MediaTime, RoomId, RoomTime, Tick, UserId};
-use crate::room::{Command, Reject};
+use crate::domain::{Dialect, MediaTime, RoomId, RoomTime, SessionRef, Tick, UserId};
+use crate::room::{Command, Connection, Member, Reject};
 use crate::telemetry::names;
 
 /// Reports older than this are of no use to anybody.
@@ -71,8 +76,13 @@ impl Hub {
         }
         let tick = Tick { slot, from_host, ..tick };
         fan_out_tick(state, &user, tick, heartbeat, now);
+        let elsewhere = state.elsewhere.v3 || (heartbeat && state.elsewhere.v2);
         let astray = from_host && state.room.gate.is_none() && state.drift.feed(&tick, &playback);
         drop(guard);
+        if elsewhere {
+            let session = membership.actor.session.clone();
+            self.publish(membership, &Relay::Tick { user: user.clone(), session, tick, heartbeat });
+        }
         if astray {
             let command = Command::Correct { host: user, position: tick.position, playing: tick.playing, at: tick.at };
             self.enqueue(&membership.cell, command, Resolve::Forget);
@@ -96,11 +106,13 @@ impl Hub {
             return;
         }
         sender.status_at = Some(now);
-        let (user, transport) = (sender.user.clone(), sender.transport);
-        let body = NoticeBody::Status { user: &user, transport, status };
-        let notice = Notice { body, now, encoded: OnceCell::new() };
-        for member in state.attached.iter().filter(|m| m.dialect == Dialect::V3 && m.user != user) {
-            member.outlet.notice(&notice);
+        let user = sender.user.clone();
+        fan_out_status(&state, &user, status, now);
+        let elsewhere = state.elsewhere.v3;
+        drop(state);
+        if elsewhere {
+            let session = membership.actor.session.clone();
+            self.publish(membership, &Relay::Status { user, session, status });
         }
     }
 
@@ -108,13 +120,21 @@ impl Hub {
     pub fn signal(&self, membership: &Membership, to: &UserId, signal: &Signal) -> Result<(), Refusal> {
         let state = membership.cell.lock();
         let sender = state.attached(&membership.actor.session).ok_or(Reject::NotMember)?;
-        // A peer that tells another where the film stands moves its player: that is control.
-        if matches!(signal, Signal::SyncResponse { .. }) && !state.room.may_control(&sender.user) {
+        if !may_send(&state, &sender.user, signal) {
             return Err(Reject::NotInControl.into());
         }
-        let target = state.attached.iter().find(|member| member.user == *to).ok_or(Reject::TargetGone)?;
-        let body = NoticeBody::Signal { from: &sender.user, to, signal, node: self.node() };
-        target.outlet.notice(&Notice { body, now: self.now(), encoded: OnceCell::new() });
+        let user = sender.user.clone();
+        if deliver_signal(&state, &membership.actor.session, &user, to, signal, self.now()) {
+            return Ok(());
+        }
+        let node = match state.room.member(to).map(|member| &member.connection) {
+            Some(Connection::Live(session)) if session.node != *self.node() => session.node.clone(),
+            _ => return Err(Reject::TargetGone.into()),
+        };
+        drop(state);
+        let session = membership.actor.session.clone();
+        let relay = Relay::Signal { user, session, to: to.clone(), signal: signal.clone() };
+        self.0.parts.log.publish(membership.room(), Some(&node), relay.encode());
         Ok(())
     }
 
@@ -132,10 +152,81 @@ impl Hub {
         }
     }
 
+    /// To all nodes that follow the room.
+    fn publish(&self, membership: &Membership, relay: &Relay) {
+        self.0.parts.log.publish(membership.room(), None, relay.encode());
+    }
+
     /// An ephemeral message of another node.
     pub(super) fn receive_ephemeral(&self, room: &RoomId, message: &[u8]) {
-        // The memory log has one node in production; the Redis log brings the relay between nodes with it.
-        tracing::debug!(%room, bytes = message.len(), "an ephemeral message of another node");
+        let Some(relay) = Relay::decode(message) else {
+            tracing::debug!(%room, bytes = message.len(), "a relay that this version can't read");
+            return;
+        };
+        if let Relay::Probe { user, session } = relay {
+            self.probe_for_another_node(room, user, session);
+            return;
+        }
+        let Some(cell) = self.find(room) else { return };
+        let state = cell.lock();
+        let now = self.now();
+        match relay {
+            Relay::Tick { user, session, tick, heartbeat } => {
+                let Some(sender) = self.sender_elsewhere(&state, &user, &session) else { return };
+                if tick.at < state.room.playback.at {
+                    return;
+                }
+                let from_host = state.room.is_host(&user);
+                let tick = Tick { slot: sender.slot, from_host, ..tick };
+                fan_out_tick(&state, &user, tick, heartbeat && from_host, now);
+            }
+            Relay::Status { user, session, status } => {
+                if self.sender_elsewhere(&state, &user, &session).is_some() {
+                    fan_out_status(&state, &user, status, now);
+                }
+            }
+            Relay::Signal { user, session, to, signal } => {
+                if self.sender_elsewhere(&state, &user, &session).is_some() && may_send(&state, &user, &signal) {
+                    deliver_signal(&state, &session, &user, &to, &signal, now);
+                }
+            }
+            Relay::Probe { .. } => {}
+        }
+    }
+
+    /// The member for whom another node speaks: live, on exactly this session, and not one of ours.
+    fn sender_elsewhere<'a>(&self, state: &'a State, user: &UserId, session: &SessionRef) -> Option<&'a Member> {
+        state.room.member(user).filter(|member| member.is_on(session) && session.node != *self.node())
+    }
+}
+
+/// A peer that tells another where the film stands moves its player: that is control.
+fn may_send(state: &State, from: &UserId, signal: &Signal) -> bool {
+    !matches!(signal, Signal::SyncResponse { .. }) || state.room.may_control(from)
+}
+
+/// False: the target has no session here.
+fn deliver_signal(
+    state: &State,
+    session: &SessionRef,
+    from: &UserId,
+    to: &UserId,
+    signal: &Signal,
+    now: RoomTime,
+) -> bool {
+    let Some(target) = state.attached.iter().find(|member| member.user == *to) else { return false };
+    let body = NoticeBody::Signal { from, to, signal, node: &session.node };
+    target.outlet.notice(&Notice { body, now, encoded: OnceCell::new() });
+    true
+}
+
+/// To every other v3 member.
+fn fan_out_status(state: &State, from: &UserId, status: MemberStatus, now: RoomTime) {
+    let Some(transport) = state.room.member(from).map(|member| member.transport) else { return };
+    let body = NoticeBody::Status { user: from, transport, status };
+    let notice = Notice { body, now, encoded: OnceCell::new() };
+    for member in state.attached.iter().filter(|m| m.dialect == Dialect::V3 && m.user != *from) {
+        member.outlet.notice(&notice);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What other nodes committed: taken in by head, so that what is known already changes nothing; a gap reads the snapshot
 //! again and tells local members the whole state.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::cell::Cell;
@@ -14,12 +15,15 @@ pub(super) async fn run(hub: Hub) {
             Followed::Commit { room, expected, entries } => {
                 if let Some(cell) = hub.find(&room) {
                     take(&hub, &cell, expected, &entries).await;
+                    // Another node may have ended it.
+                    hub.retire(&cell);
                 }
             }
             Followed::Ephemeral { room, message } => hub.receive_ephemeral(&room, &message),
             Followed::Gap(Some(room)) => reload(&hub, &room).await,
             Followed::Gap(None) => {
-                let rooms: Vec<_> = hub.0.rooms.lock().keys().cloned().collect();
+                // In order, so that a simulation repeats itself.
+                let rooms: BTreeSet<_> = hub.0.rooms.lock().keys().cloned().collect();
                 for room in rooms {
                     reload(&hub, &room).await;
                 }
@@ -53,8 +57,11 @@ async fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
 
 async fn reload(hub: &Hub, room: &RoomId) {
     let Some(cell) = hub.find(room) else { return };
-    // The log reports another gap when it is back.
-    if let Err(error) = hub.reload(&cell).await {
-        tracing::warn!(%room, %error, "a gap can't be closed yet");
+    match hub.reload(&cell).await {
+        // The log reports gaps when it is back: nothing needs to be committed for members to hear that.
+        Ok(()) => cell.lock().set_degraded(false, hub.now()),
+        // It reports another one when it is back.
+        Err(error) => tracing::warn!(%room, %error, "a gap can't be closed yet"),
     }
+    hub.retire(&cell);
 }

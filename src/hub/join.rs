@@ -7,9 +7,10 @@ use tokio::sync::oneshot;
 
 use super::cell::{Cell, JoinDone, Joining, Resolve};
 use super::outlet::{JoinRequest, Outlet, Refusal};
+use super::relay::Relay;
 use super::{Hub, Membership};
 use crate::clock::Clock;
-use crate::domain::{Limits, Pin, PinHash, ResumeToken, SessionRef, UserId};
+use crate::domain::{Limits, Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
 use crate::room::{Actor, Command, Join, PinProof, Reject};
 use crate::telemetry::names;
 
@@ -65,26 +66,23 @@ impl Hub {
             new_token: token.hash(),
             pin,
         };
-        let actor = Actor { user: request.user.clone(), session: request.session.clone() };
-        let membership = Membership { cell: Arc::clone(cell), actor };
-        let mut waits = {
+        let known = {
             let mut state = cell.lock();
             if state.retired {
                 return Ok(None);
             }
-            let joining = Joining { outlet: Arc::clone(outlet), token, last_seen: request.last_seen };
+            let (user, outlet) = (request.user.clone(), Arc::clone(outlet));
+            let joining = Joining { user, outlet, token, last_seen: request.last_seen };
             state.joining.insert(request.session.id, joining);
-            // A JOIN repeated on its session: whatever becomes of it, the membership is the session's to give back.
-            let unsettled = state.attached(&request.session).is_none_or(|known| known.user != request.user);
-            Waits { hub: self, membership: &membership, unsettled }
+            state.attached(&request.session).is_some()
         };
+        let mut waits = Waits { hub: self, cell, request, settled: known };
         let (done, answer) = oneshot::channel();
         self.enqueue(cell, Command::Join(join), Resolve::Join(JoinDone(done)));
-        let answer = answer.await.unwrap_or(Err(Refusal::Unavailable));
-        // UNAVAILABLE says that nothing is known of the commit.
-        waits.unsettled &= matches!(answer, Err(Refusal::Unavailable));
-        drop(waits);
-        answer.map(|()| Some(membership))
+        answer.await.map_err(|_| Refusal::Unavailable)??;
+        waits.settled = true;
+        let actor = Actor { user: request.user.clone(), session: request.session.clone() };
+        Ok(Some(Membership { cell: Arc::clone(cell), actor }))
     }
 
     /// What can be said of the PIN before the room decides. A wrong one counts; a right one doesn't.
@@ -129,15 +127,11 @@ impl Hub {
 
     /// Asks a live member's connection for a sign of life, and waits until it is gone or the time is over.
     async fn probe(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
-        let known = {
-            let state = cell.lock();
-            let known = state.attached(session);
-            known.inspect(|member| member.outlet.probe()).is_some()
-        };
-        if !known && session.node == *self.node() {
-            // A session of this node that no longer is: its Disconnect is on its way, or was lost with a process before.
-            let command = Command::Disconnect { user: user.clone(), session: session.clone() };
-            self.enqueue(cell, command, Resolve::Insist);
+        if session.node == *self.node() {
+            self.probe_here(cell, user, session);
+        } else {
+            let relay = Relay::Probe { user: user.clone(), session: session.clone() };
+            self.0.parts.log.publish(cell.id(), Some(&session.node), relay.encode());
         }
         let gone = async {
             loop {
@@ -149,6 +143,40 @@ impl Hub {
             }
         };
         let _ = tokio::time::timeout(PROBE, gone).await;
+    }
+
+    /// Probes a session of this node.
+    fn probe_here(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
+        let known = {
+            let state = cell.lock();
+            let known = state.attached(session);
+            known.inspect(|member| member.outlet.probe()).is_some()
+        };
+        if !known {
+            // A session that no longer is: its Disconnect is on its way, or was lost with a process before.
+            self.lose(cell, user.clone(), session.clone());
+        }
+    }
+
+    /// Another node wants to know whether a session of this one lives. Silence ends it, and the others hear of that.
+    pub(super) fn probe_for_another_node(&self, room: &RoomId, user: UserId, session: SessionRef) {
+        if session.node != *self.node() {
+            return;
+        }
+        if let Some(cell) = self.find(room) {
+            self.probe_here(&cell, &user, &session);
+            return;
+        }
+        // A process before this one held it: opening the room finds that out.
+        let (hub, room) = (self.clone(), room.clone());
+        self.0.parts.tracker.spawn(async move {
+            match hub.open(&room).await {
+                Ok(cell) => hub.retire(&cell),
+                Err(refusal) => {
+                    tracing::warn!(%room, %refusal, "a room that another node asks about can't be opened");
+                }
+            }
+        });
     }
 
     /// The limits in force.
@@ -172,19 +200,23 @@ impl Drop for Visit<'_> {
 /// Takes the JOIN's place away when nobody waits for it any more.
 struct Waits<'a> {
     hub: &'a Hub,
-    membership: &'a Membership,
-    /// Nobody was told what became of it: if it was committed, or still will be, the member must be disconnected. The
-    /// room's queue keeps the order.
-    unsettled: bool,
+    cell: &'a Arc<Cell>,
+    request: &'a JoinRequest,
+    /// The caller knows of its membership, from this JOIN or from one before on the same session.
+    settled: bool,
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        let Membership { cell, actor } = self.membership;
-        cell.lock().joining.remove(&actor.session.id);
-        if self.unsettled && !self.hub.is_draining() {
-            let Actor { user, session } = actor.clone();
-            self.hub.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+        let JoinRequest { user, session, .. } = self.request;
+        let unknown = {
+            let mut state = self.cell.lock();
+            state.joining.remove(&session.id);
+            // It got in, and its session ended before it heard of that: nobody else will give the membership back.
+            !self.settled && state.detach(session).is_some()
+        };
+        if unknown {
+            self.hub.lose(self.cell, user.clone(), session.clone());
         }
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! session ─ join / submit ─► cell.queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► outlets
 //!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────────► outlets
-//! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head)
+//!                                                       └─► relay ─► log.publish (when members live on other nodes)
+//! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head), other nodes' relays
 //! ```
 //!
 //! Guarantees:
@@ -19,10 +20,12 @@ mod cell;
 mod committer;
 mod drift;
 mod ephemeral;
+mod expiry;
 mod follower;
 mod join;
 pub mod outlet;
 mod record;
+pub mod relay;
 mod throttle;
 mod timers;
 
@@ -39,7 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, UserId};
-use crate::log::{Log, Snapshot};
+use crate::log::{Log, LogError, Snapshot};
 use crate::room::{Actor, Command, Room};
 use cell::{Cell, Queued, Resolve};
 pub use outlet::{JoinRequest, Outlet, Refusal};
@@ -173,16 +176,17 @@ impl Hub {
         recovered
     }
 
-    /// How far ahead a playback command must lie so that every member here has heard it by then: the largest
-    /// round trip among them and a frame, at most `MAX_LEAD_MS`.
+    /// How far ahead a playback command must lie so that every member here has heard it by then, and its player has had
+    /// the time that starting takes: the largest round trip among them and `STARTING`, at most `MAX_LEAD_MS`.
     pub fn lead(&self, membership: &Membership) -> Duration {
         self.lead_of(&membership.cell)
     }
 
     fn lead_of(&self, cell: &Cell) -> Duration {
-        const FRAME: Duration = Duration::from_millis(20);
+        /// From `play()` to the first new frame, browsers take 30 to 110 ms (docs/SYNC.md); a start can't be on time with less.
+        const STARTING: Duration = Duration::from_millis(150);
         let slowest = cell.lock().attached.iter().filter_map(|member| member.outlet.rtt()).max().unwrap_or_default();
-        (slowest + FRAME).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
+        (slowest + STARTING).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
     }
 
     /// Asks the room for something. The answer goes to the member's outlet: an ACK when `reference` is given, or
@@ -205,6 +209,14 @@ impl Hub {
         self.enqueue(&cell, command, Resolve::Insist);
     }
 
+    /// A member whose session is gone without a word.
+    fn lose(&self, cell: &Arc<Cell>, user: UserId, session: SessionRef) {
+        // As in `depart`: after a planned stop the members come back with their tokens.
+        if !(self.is_draining() && session.node == *self.node()) {
+            self.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+        }
+    }
+
     /// From now on nobody joins; every member is told to come back after a jittered time.
     pub fn drain(&self, spread: Duration) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -219,20 +231,17 @@ impl Hub {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether the room lives here.
-    pub fn has_room(&self, room: &RoomId) -> bool {
-        self.find(room).is_some_and(|cell| !cell.lock().room.is_vacant())
-    }
-
-    /// The room's place in its order; the default where no room lives.
-    pub fn head(&self, room: &RoomId) -> Head {
-        self.find(room).map(|cell| cell.lock().room.head()).unwrap_or_default()
-    }
-
-    /// Whether the token proves to be that member of that room.
-    pub fn authorize(&self, room: &RoomId, user: &UserId, token: &ResumeToken) -> bool {
-        let hash = token.hash();
-        self.find(room).is_some_and(|cell| cell.lock().room.member(user).is_some_and(|member| member.knows(&hash)))
+    /// A live room: this node's replica, or what the log holds.
+    pub async fn peek(&self, room: &RoomId) -> Result<Option<Room>, Refusal> {
+        let known = self.find(room).filter(|cell| cell.loaded.initialized());
+        let found = match known {
+            Some(cell) => Some(cell.lock().room.clone()),
+            None => {
+                let snapshot = self.0.parts.log.load(room).await.map_err(|_| Refusal::Unavailable)?;
+                snapshot.as_ref().map(record::room).transpose().map_err(|_| Refusal::Internal)?
+            }
+        };
+        Ok(found.filter(|room| !room.is_vacant()))
     }
 
     /// Counts.
@@ -267,43 +276,61 @@ impl Hub {
 
     /// The room's cell, made and loaded if need be. Subscribe first, then read: nothing falls between.
     async fn open(&self, room: &RoomId) -> Result<Arc<Cell>, Refusal> {
-        let cell = {
+        let mut opening = {
             let mut rooms = self.0.rooms.lock();
             let count = rooms.len() as u64;
-            match rooms.entry(room.clone()) {
+            let cell = match rooms.entry(room.clone()) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
                 Entry::Vacant(_) if count >= self.0.parts.limits.rooms => return Err(Refusal::RoomLimit),
                 Entry::Vacant(entry) => Arc::clone(entry.insert(Cell::empty(room.clone()))),
-            }
+            };
+            Opening::of(self, cell)
         };
+        let cell = Arc::clone(&opening.cell);
         let log = &self.0.parts.log;
-        let loaded = cell
-            .loaded
+        cell.loaded
             .get_or_try_init(|| async {
                 log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
                 self.reload(&cell).await
             })
-            .await;
-        match loaded {
-            Ok(()) => Ok(cell),
-            Err(refusal) => {
-                self.retire(&cell);
-                Err(refusal)
-            }
-        }
+            .await?;
+        opening.done = true;
+        Ok(cell)
     }
 
     /// Reads the room from the log again.
-    async fn reload(&self, cell: &Cell) -> Result<(), Refusal> {
+    async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
         let asked_at = cell.lock().room.head();
         let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
-        self.install(cell, snapshot, asked_at)
+        let snapshot = self.write_back(cell, snapshot).await.map_err(|_| Refusal::Unavailable)?;
+        self.install(cell, snapshot, asked_at)?;
+        cell.lock().unsure = false;
+        Ok(())
+    }
+
+    /// A log that knows less of a room than this replica, which only knows what was durable, has lost it (Redis restarted,
+    /// or failed over), or the room has ended: the log can tell, and takes the replica or refuses it. Answers the room as
+    /// it is then.
+    async fn write_back(&self, cell: &Cell, latest: Option<Snapshot>) -> Result<Option<Snapshot>, LogError> {
+        let held = latest.as_ref().map(|snapshot| snapshot.head).unwrap_or_default();
+        let mine = {
+            let room = &cell.lock().room;
+            (!room.is_vacant() && room.head() > held).then(|| record::snapshot(room))
+        };
+        match mine {
+            Some(mine) => self.0.parts.log.restore(mine).await,
+            None => Ok(latest),
+        }
     }
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
     /// by what the follower brought since it was asked for is older than the replica, and changes nothing.
-    fn install(&self, cell: &Cell, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
+    fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
         let mut state = cell.lock();
+        // Another cell is the room on this node by now.
+        if state.retired {
+            return Ok(());
+        }
         let known = state.room.head();
         let room = match snapshot {
             Some(snapshot) if snapshot.head < known => return Ok(()),
@@ -315,10 +342,13 @@ impl Hub {
             // Ended, or never was: the next epoch may begin from the default head (see `Log::commit`).
             None => Room::vacant(cell.id().clone(), Head::default()),
         };
-        if room != state.room {
-            state.replace(room, self.node(), self.now());
-        }
+        let lost = if room == state.room { Vec::new() } else { state.replace(room, self.node(), self.now()) };
         self.0.timers.schedule(cell.id(), state.room.next_deadline());
+        drop(state);
+        cell.changed.notify_waiters();
+        for (user, session) in lost {
+            self.lose(cell, user, session);
+        }
         Ok(())
     }
 
@@ -352,6 +382,32 @@ impl Hub {
             // Under the lock of the rooms: a cell that is opened anew subscribes and schedules after this, never before.
             self.0.timers.schedule(cell.id(), None);
             self.0.parts.log.unsubscribe(cell.id());
+        }
+    }
+}
+
+/// A cell is not idle while somebody reads its room: what is read late would be installed beside the cell that took its
+/// place.
+struct Opening<'a> {
+    hub: &'a Hub,
+    cell: Arc<Cell>,
+    done: bool,
+}
+
+impl<'a> Opening<'a> {
+    /// Under the lock of the rooms, as retiring is.
+    fn of(hub: &'a Hub, cell: Arc<Cell>) -> Self {
+        cell.lock().opening += 1;
+        Self { hub, cell, done: false }
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.cell.lock().opening -= 1;
+        // Read in vain, or given up. Who has read it looks after it.
+        if !self.done {
+            self.hub.retire(&self.cell);
         }
     }
 }

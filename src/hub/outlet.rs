@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::{CloseCode, Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef, Tick, TransportKind, UserId};
 use crate::room::{Event, Reject, Room};
@@ -113,7 +114,8 @@ pub enum NoticeBody<'a> {
 }
 
 /// What one member sends to one other.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum Signal {
     /// `offer` is JSON text.
@@ -144,7 +146,8 @@ pub enum Signal {
 }
 
 /// A member's own measurements, for display: finite, within ±10 min.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MemberStatus {
     /// Round trip, ms.
     pub rtt_ms: Option<f64>,

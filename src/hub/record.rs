@@ -51,6 +51,13 @@ pub(super) fn event(entry: &Entry) -> Result<Event, RecordError> {
     serde_json::from_slice(&entry.body).map_err(|source| RecordError::Event { head: entry.head, source })
 }
 
+/// The snapshot of a room.
+pub(super) fn snapshot(room: &Room) -> Snapshot {
+    let whole = patch(&Room::vacant(room.id().clone(), Head::default()), room);
+    let fields = whole.fields.into_iter().filter_map(|(field, value)| Some((field, value?))).collect();
+    Snapshot { room: room.id().clone(), head: room.head(), fields }
+}
+
 /// The room of a snapshot.
 pub(super) fn room(snapshot: &Snapshot) -> Result<Room, RecordError> {
     let read = |field: &'static str| snapshot.fields.get(field).ok_or(RecordError::Missing(field));

@@ -13,9 +13,12 @@
 //!    [`Followed::Gap`]. Subscribe first, then `load`: nothing falls between.
 //! 4. The ephemeral lane ([`Log::publish`]) promises nothing but order per publisher.
 //!
+//! Two implementations: [`memory`] for one process, [`redis`] for a cluster.
+//!
 //! The log knows no room logic: events, fields and snapshots are bytes that the hub's record codec made.
 
 pub mod memory;
+pub mod redis;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +51,13 @@ pub trait Log: Send + Sync + 'static {
 
     /// The latest durable state of a room; `None`: never was, or ended.
     fn load<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Option<Snapshot>, LogError>>;
+
+    /// Writes a room back that the log may have lost: `snapshot` is what a replica knows. It only raises: a later head stays
+    /// as it is, and an epoch that ended stays ended. Answers what holds afterwards, like [`Log::load`]. A log that loses
+    /// nothing has nothing to write.
+    fn restore(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<Option<Snapshot>, LogError>> {
+        Box::pin(async move { self.load(&snapshot.room).await })
+    }
 
     /// From now on [`Log::follow`] reports this room's commits. Idempotent.
     fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<(), LogError>>;
@@ -192,3 +202,18 @@ pub enum Followed {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the log is unavailable: {0}")]
 pub struct LogError(pub String);
+
+/// Refuses a commit whose heads don't ascend from `expected` to `next`.
+fn ascending(commit: &Commit) -> Result<(), LogError> {
+    let mut last = commit.expected;
+    for entry in commit.entries.iter() {
+        if entry.head <= last {
+            return Err(LogError(format!("a commit to {} whose heads do not ascend", commit.room)));
+        }
+        last = entry.head;
+    }
+    if commit.entries.is_empty() || last != commit.next {
+        return Err(LogError(format!("a commit to {} whose entries do not lead to its head", commit.room)));
+    }
+    Ok(())
+}

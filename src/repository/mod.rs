@@ -4,6 +4,10 @@
 //! and the rows of `rooms` and `users`. It is idempotent on (room, epoch, seq): the same commit again changes nothing.
 //! One contract suite runs on every implementation.
 
+mod columns;
+mod fold;
+pub mod postgres;
+mod short_links;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
@@ -98,6 +102,14 @@ pub enum RepositoryError {
         place: String,
         /// What is known of the other one.
         holder: String,
+    },
+    /// It is down, out of reach, or has too much to do.
+    #[error("the database {place} did not answer within {after:?}")]
+    Silent {
+        /// File or host.
+        place: String,
+        /// How long it was given.
+        after: std::time::Duration,
     },
     /// A later version of tandem wrote it.
     #[error("the database {place} has schema version {found}, which this tandem does not know: run the newer one")]

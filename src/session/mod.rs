@@ -89,7 +89,9 @@ pub async fn run<T: Transport>(transport: T, services: &Services) {
     let (mut inbound, mut outbound) = transport.split();
     tracing::debug!(%session, transport = kind.as_str(), "session begins");
 
+    // In order (as below), not by chance: each is looked at anyway, and a simulation repeats itself.
     let end = tokio::select! {
+        biased;
         end = read(&mut inbound, &mut dispatch, &outbox, &life, services) => end,
         end = write(&mut outbound, &outbox, &life, limits) => end,
         end = watch(&life, &outbox, limits) => end,
@@ -163,8 +165,9 @@ async fn write<O: Outbound>(outbound: &mut O, outbox: &Outbox, life: &Life, limi
     let mut batch = Vec::new();
     loop {
         let mut ping = tokio::select! {
-            () = outbox.filled() => false,
+            biased;
             _ = heartbeat.tick() => !life.keeps_itself,
+            () = outbox.filled() => false,
         };
         loop {
             let taken = outbox.take(&mut batch);
@@ -224,8 +227,9 @@ async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
             return End::with(CloseCode::SlowConsumer, CloseCode::SlowConsumer.meaning());
         }
         tokio::select! {
-            () = sleep_until(next) => {}
+            biased;
             () = alarm => {}
+            () = sleep_until(next) => {}
         }
     }
 }

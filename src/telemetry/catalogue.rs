@@ -78,6 +78,20 @@ catalogue! {
     APPEND_SECONDS = "tandem_repository_append_seconds", Histogram, Seconds, [], "Time of one batch into the database.";
     APPEND_FAILURES = "tandem_repository_append_failures_total", Counter, Count, [], "Batches that the database refused or did not answer.";
     EVENTS_PRUNED = "tandem_events_pruned_total", Counter, Count, [], "Audit events deleted for their age.";
+    BUS_ALIVE = "tandem_bus_alive", Gauge, Count, [], "1 while this node hears the other nodes through Redis.";
+    BUS_CONNECTS = "tandem_bus_connects_total", Counter, Count, [], "Times that the bus came up; each but the first after a break.";
+    BUS_OVERFLOWS = "tandem_bus_overflows_total", Counter, Count, [], "Times that so much waited from the bus that every room was loaded again.";
+    EPHEMERAL_DROPPED = "tandem_ephemeral_dropped_total", Counter, Count, [], "Ephemeral messages for other nodes that could not be sent.";
+    REDIS_DATA_LOSSES = "tandem_redis_data_losses_total", Counter, Count, [], "Times that Redis had lost its data.";
+    ROOMS_RESTORED = "tandem_rooms_restored_total", Counter, Count, [], "Rooms written back to Redis from this node's replica.";
+    COMMITS_REMEMBERED = "tandem_commits_remembered_total", Counter, Count, [], "Commits that Redis lost before the database had them, put into the outbox again.";
+    OUTBOX_WAITING = "tandem_outbox_waiting", Gauge, Count, [], "Commits in Redis that the database doesn't have yet (on the node that drains).";
+    OUTBOX_AGE = "tandem_outbox_age", Gauge, Seconds, [], "Age of the oldest of them.";
+    OUTBOX_UNREADABLE = "tandem_outbox_unreadable_total", Counter, Count, [], "Outbox entries that this version can't read.";
+    CLOCK_OFFSET = "tandem_clock_offset", Gauge, Milliseconds, [], "How far Redis' clock is ahead of this machine's.";
+    NODES = "tandem_nodes", Gauge, Count, [], "Nodes of the cluster whose lease runs.";
+    CLUSTER_ROOMS = "tandem_cluster_rooms", Gauge, Count, [], "Live rooms in Redis (on the node that sweeps).";
+    ROOMS_ADOPTED = "tandem_rooms_adopted_total", Counter, Count, [], "Rooms that no node followed, taken over by this one.";
     HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
 }
 

@@ -60,7 +60,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), header: Duration::from_secs(30), drain: Duration::from_secs(5) }
+        Self { handshake: Duration::from_secs(10), header: Duration::from_secs(30), drain: Duration::from_secs(1) }
     }
 }
 
@@ -123,14 +123,18 @@ impl Edge {
 }
 
 impl Edge {
-    /// A connection to its end; when the server stops, what is under way gets some time.
-    async fn run<C>(&self, connection: C, finish: impl FnOnce(Pin<&mut C>)) -> hyper::Result<()>
+    /// A connection to its end; when the server stops, what is under way gets some time. On a connection that never
+    /// asked anything nothing is: browsers open them ahead, and hyper would wait for their first request.
+    async fn run<C>(&self, connection: C, has_asked: &AtomicBool, finish: impl FnOnce(Pin<&mut C>)) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
         if let Some(ended) = self.stop.run_until_cancelled(connection.as_mut()).await {
             return ended;
+        }
+        if !has_asked.load(Ordering::Relaxed) {
+            return Ok(());
         }
         finish(connection.as_mut());
         tokio::time::timeout(self.timeouts.drain, connection).await.unwrap_or(Ok(()))
@@ -204,7 +208,7 @@ impl Connection {
                 }
             };
             tokio::select! {
-                ended = edge.run(connection, |connection| connection.graceful_shutdown()) => ended,
+                ended = edge.run(connection, &has_asked, |connection| connection.graceful_shutdown()) => ended,
                 () = never_asks => Ok(()),
             }
         } else {
@@ -214,7 +218,7 @@ impl Connection {
                 .max_buf_size(32 * 1024)
                 .serve_connection(io, service)
                 .with_upgrades();
-            edge.run(connection, |connection| connection.graceful_shutdown()).await
+            edge.run(connection, &has_asked, |connection| connection.graceful_shutdown()).await
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, %error, "connection ended");

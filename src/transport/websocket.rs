@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -169,6 +170,8 @@ type Stream = WebSocketStream<TokioIo<Upgraded>>;
 #[derive(Debug)]
 struct Shared {
     stream: Mutex<Stream>,
+    /// The peer broke the protocol: what it sends from then on is no frames.
+    broken: AtomicBool,
     pings: Mutex<Pings>,
 }
 
@@ -181,7 +184,7 @@ struct Pings {
 
 impl Shared {
     fn new(stream: Stream) -> Self {
-        Self { stream: Mutex::new(stream), pings: Mutex::default() }
+        Self { stream: Mutex::new(stream), broken: AtomicBool::new(false), pings: Mutex::default() }
     }
 
     async fn feed(&self, message: Message) -> Result<(), Error> {
@@ -228,7 +231,10 @@ impl Inbound for WebSocketInbound {
             // Cancel-safe: what was read so far stays in the stream's own buffer.
             let message = match poll_fn(|cx| self.0.stream.lock().poll_next_unpin(cx)).await {
                 Some(Ok(message)) => message,
-                Some(Err(error)) => return Err(failure(error)),
+                Some(Err(error)) => {
+                    self.0.broken.store(true, Ordering::Relaxed);
+                    return Err(failure(error));
+                }
                 None => return Err(TransportError::Lost("the connection ended without a close".to_owned())),
             };
             return Ok(match message {
@@ -303,9 +309,17 @@ impl Outbound for WebSocketOutbound {
             return;
         }
         // Dropping a socket that holds unread data resets it, and the reset would overtake the close frame. So only
-        // this direction ends now; the rest of what the peer sends is read and thrown away until it ends too.
-        let mut rest = [0; 4096];
+        // this direction ends now; the rest of what the peer sends is read and thrown away until its own close, after
+        // which nothing comes, or its end.
         let shutdown = poll_fn(|cx| Pin::new(self.0.stream.lock().get_mut()).poll_shutdown(cx)).await;
+        while shutdown.is_ok() && !self.0.broken.load(Ordering::Relaxed) {
+            match poll_fn(|cx| self.0.stream.lock().poll_next_unpin(cx)).await {
+                Some(Ok(Message::Close(_))) | None => return,
+                Some(Ok(_)) => {}
+                Some(Err(_)) => break,
+            }
+        }
+        let mut rest = [0; 4096];
         while shutdown.is_ok() {
             let mut buffer = ReadBuf::new(&mut rest);
             let read = poll_fn(|cx| Pin::new(self.0.stream.lock().get_mut()).poll_read(cx, &mut buffer)).await;

@@ -6,10 +6,14 @@ use futures_util::future::BoxFuture;
 use tandem::domain::NodeId;
 use tandem::log::Log;
 use tandem::log::memory::MemoryLog;
+use tandem::log::redis::RedisLog;
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+
+use crate::redis_server::RedisServer;
 
 /// One log, fresh, and as many nodes at it as a test wants.
 pub(crate) trait Backend: Send + Sync {
@@ -37,5 +41,32 @@ struct Memory {
 impl Backend for Memory {
     fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Log>> {
         Box::pin(async move { self.log.attach(NodeId::parse(node).unwrap()) })
+    }
+}
+
+/// A real Redis.
+pub(crate) async fn redis() -> impl Backend {
+    let stop = CancellationToken::new();
+    Redis {
+        server: RedisServer::start().await,
+        tracker: TaskTracker::new(),
+        stop: stop.clone(),
+        _stop: stop.drop_guard(),
+    }
+}
+
+struct Redis {
+    server: RedisServer,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Backend for Redis {
+    fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Log>> {
+        Box::pin(async move {
+            let (options, node) = (self.server.options(), NodeId::parse(node).unwrap());
+            RedisLog::connect(options, node, &self.tracker, self.stop.clone()).await.unwrap() as Arc<dyn Log>
+        })
     }
 }

@@ -42,6 +42,8 @@ export const tabStorage = new SafeStorage(() => sessionStorage);
 export const longStorage = new SafeStorage(() => localStorage);
 
 const USER_KEY = 'tandem.user';
+/** What this page itself has claimed: asked again, it must not take itself for its duplicate. @type {string | null} */
+let claimed = null;
 const newUserId = () => `u-${Array.from(crypto.getRandomValues(new Uint8Array(6)), (b) => b.toString(36).padStart(2, '0')).join('')}`;
 
 /**
@@ -50,8 +52,9 @@ const newUserId = () => `u-${Array.from(crypto.getRandomValues(new Uint8Array(6)
  * @returns {Promise<string>}
  */
 export async function tabUserId() {
+  if (claimed !== null) return claimed;
   const stored = tabStorage.getItem(USER_KEY);
-  if (stored && (await claim(stored))) return stored;
+  if (stored && (await claim(stored))) return (claimed = stored);
   if (stored) {
     // A duplicate: nothing of the original's session may be used here.
     try {
@@ -61,7 +64,7 @@ export async function tabUserId() {
   const fresh = newUserId();
   tabStorage.setItem(USER_KEY, fresh);
   await claim(fresh);
-  return fresh;
+  return (claimed = fresh);
 }
 
 /** @param {string} userId @returns {Promise<boolean>} */

@@ -1,6 +1,7 @@
 /** The event log: what crosses the wire, for people who test by hand. And a box to send anything back. */
 import { byId, every, h, listen, setText } from './dom.js';
 import { jsonNodes } from './json-view.js';
+import { takeEarly } from './session.js';
 
 /** Rows kept; a long evening of them would make the page heavy. */
 const KEEP = 400;
@@ -54,15 +55,17 @@ export function setupLog({ room, signal }, tabs, fresh) {
     if (atEnd) list.scrollTop = list.scrollHeight;
   };
 
-  listen(room, 'message', (event) => {
-    const { direction, message, compact: isCompact } = event.detail;
+  /** @param {any} detail @param {Date} at */
+  const onMessage = ({ direction, message, compact: isCompact }, at) => {
     if (isCompact) {
       const key = `${direction} ${message?.kind ?? '?'}`;
       compact.set(key, (compact.get(key) ?? 0) + 1);
       return;
     }
-    add({ direction, type: String(message?.type ?? '?'), text: brief(message), message, at: new Date() });
-  }, signal);
+    add({ direction, type: String(message?.type ?? '?'), text: brief(message), message, at });
+  };
+  for (const { detail, at } of takeEarly(room)) onMessage(detail, at);
+  listen(room, 'message', (event) => onMessage(event.detail, new Date()), signal);
   listen(room, 'state', () => add({ direction: 'local', type: 'state', text: room.state, message: { state: room.state, transport: room.transport }, at: new Date() }), signal);
   listen(room, 'closed', (event) => add({ direction: 'local', type: 'closed', text: brief(event.detail), message: event.detail, at: new Date() }), signal);
 

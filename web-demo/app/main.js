@@ -7,7 +7,7 @@ import { longStorage, tabStorage } from './identity.js';
 import { setupLanding, showLandingError } from './landing.js';
 import { askPin } from './pin.js';
 import { mountRoom } from './room-view.js';
-import { openRoom, retireRoom } from './session.js';
+import { openRoom } from './session.js';
 
 /** @typedef {import('./types.js').Wish} Wish */
 /** @typedef {import('./types.js').Room} Room */
@@ -159,7 +159,7 @@ async function switchTransport(transport) {
   const mine = ++attemptNumber;
   wish.transport = transport;
   unmount({ keepFilm: true });
-  retireRoom(old);
+  old.detach();
   const room = await openRoom(wish);
   if (mine !== attemptNumber) return room.leave();
   // The view stays and says "reconnecting" by itself; it needs the new room before that room is ready,

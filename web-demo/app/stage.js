@@ -40,7 +40,7 @@ export function setupStageOverlays({ room, sync, video, signal }) {
     if (!video.muted) unmute.hidden = true;
   }, signal);
 
-  let toldDenied = 0;
+  let toldDenied = -Infinity;
   signal.addEventListener('abort', sync.on('denied', () => {
     // The native element (media keys, picture in picture) was used without the right to.
     if (performance.now() - toldDenied < 3000) return;

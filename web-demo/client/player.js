@@ -25,7 +25,10 @@ export class Player {
   /** The browser plays nothing without a click. */
   blocked = false;
   seekLatency = new Latency(250, 3000);
-  startLatency = new Latency(25, 400);
+  /** From play() to moving film: after a pause what was decoded is still there, after a seek the pipeline is empty. */
+  resumeLatency = new Latency(15, 400);
+  freshLatency = new Latency(60, 400);
+  #fresh = true;
 
   /**
    * @param {HTMLVideoElement} video
@@ -57,6 +60,16 @@ export class Player {
     return readyState >= HAVE_CURRENT_DATA && waited > DATA_WITHIN_MS;
   }
 
+  /** Of the next start. */
+  get startLatency() {
+    return this.#fresh ? this.freshLatency : this.resumeLatency;
+  }
+
+  /** No start is ordered further ahead than this, ms. */
+  get longestStart() {
+    return Math.max(this.freshLatency.ms, this.resumeLatency.ms);
+  }
+
   /** @param {number} position */
   isAt(position) {
     return !this.#video.seeking && Math.abs(this.#video.currentTime - this.clamp(position)) < 0.1;
@@ -73,6 +86,7 @@ export class Player {
     this.wantsPlaying = true;
     try {
       await video.play();
+      this.#fresh = false;
     } catch (error) {
       const { name, message } = /** @type {Error} */ (error);
       if (name === 'AbortError') return; // Paused or reloaded meanwhile, by us or on purpose.
@@ -92,9 +106,15 @@ export class Player {
 
   /** @param {number} target */
   seekTo(target) {
+    this.#fresh = true;
     this.#seekBegan = this.#env.now();
     this.seekTarget = target;
     this.#video.currentTime = target;
+  }
+
+  /** Whoever seeks. */
+  noticeSeek() {
+    this.#fresh = true;
   }
 
   /** Learns from a seek of ours that is done. */
@@ -114,6 +134,7 @@ export class Player {
   /** Another source: what was asked of the last one is void, and loading has reset the rate. */
   forget() {
     this.wantsPlaying = false;
+    this.#fresh = true;
     this.#seekBegan = null;
     this.seekTarget = null;
     this.rate = this.#video.playbackRate;

@@ -288,6 +288,14 @@ export class Room extends EventTarget {
   }
 
   /**
+   * Ends this connection and keeps the seat: whoever connects with the same user and storage within the grace time, over
+   * another transport or from another page, takes it over.
+   */
+  detach() {
+    this.#session.detach();
+  }
+
+  /**
    * Tries again after PIN_REQUIRED, PIN_WRONG or PIN_THROTTLED.
    * @param {string} pin
    * @returns {Promise<void>} the new `ready`
@@ -297,13 +305,15 @@ export class Room extends EventTarget {
   }
 
   /**
-   * With a position of the caller's: from exactly there. Without: where the room is now, and since when that is true.
+   * With a position of the caller's: from exactly there. Without: where the room is now, and, as it moves, since when that
+   * is true. Carried forward, the place of a film that stands still would cost every member a seek.
    * @param {number} [position]
    */
   #place(position) {
     if (position !== undefined) return { currentTime: position };
     const at = this.#session.clock.roomTime();
-    return { currentTime: this.positionNow(at), ...(this.#session.clock.synced && { eventTimestamp: at }) };
+    const dated = this.#session.clock.synced && this.#session.model.playback.playing;
+    return { currentTime: this.positionNow(at), ...(dated && { eventTimestamp: at }) };
   }
 }
 

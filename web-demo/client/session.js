@@ -15,6 +15,8 @@ const SYNC_WITHIN_MS = 5000;
 const KEEP_EVERY_MS = 500;
 /** A WebTransport session that is closed at once takes the LEAVE with it. */
 const LEAVE_WITHIN_MS = 1000;
+/** Like a line that is lost: the server keeps the seat for the grace time. */
+const CLOSE_DETACHED = 4004;
 
 /** Refusals after which another PIN may help. */
 const PIN_REFUSALS = new Set(['PIN_REQUIRED', 'PIN_WRONG', 'PIN_THROTTLED', 'BAD_PIN_FORMAT']);
@@ -166,6 +168,13 @@ export class Session {
     this.#store.forgetMembership(this.#roomId, this.#membership.userId);
     this.#connection.end(1000, 'left', LEAVE_WITHIN_MS);
     this.#finish({ code: 1000, reason: 'left', retry: false });
+  }
+
+  /** Ends the connection, not the membership. */
+  detach() {
+    if (this.state === 'closed') return;
+    this.#connection.end(CLOSE_DETACHED, 'detached');
+    this.#finish({ code: CLOSE_DETACHED, reason: 'detached', retry: false });
   }
 
   /**

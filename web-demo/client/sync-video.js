@@ -34,6 +34,11 @@ const START_BEHIND_MS = 120;
 const WAIT_AHEAD_MS = 1500;
 /** Standing this close to where a pause or a start wants it, it is not worth a seek: a quarter of a frame. */
 const SAME_PLACE_S = 0.01;
+/**
+ * A new rate is heard only when what the audio pipeline holds has been played: 65 to 140 ms in Chromium (measured). The
+ * room's changes of rate are known ahead, and asked for this much earlier.
+ */
+const RATE_TAKES_MS = 100;
 /** After so many seeks ahead that all came too late, it starts where it is. */
 const MOST_START_TRIES = 3;
 
@@ -67,7 +72,14 @@ export class VideoSync {
   #placed = false;
   /** @type {number|null} where a pause has put the element */
   #heldAt = null;
-  #startLearned = true;
+  /**
+   * The start that is still to be learned from: the drift that it was ordered with (negative: too late), and the latency
+   * that was counted on.
+   * @type {{drift: number, latency: import('./drift.js').Latency}|null}
+   */
+  #begun = null;
+  /** The room's rate that the player was last set to, corrections aside. @type {number|null} */
+  #baseRate = null;
   #startTries = 0;
   /** @type {number|null} id of the gate that was answered */
   #readyFor = null;
@@ -116,7 +128,8 @@ export class VideoSync {
       rate: this.#player.rate,
       source: this.#meter.source,
       seekLatencyMs: this.#player.seekLatency.ms,
-      startLatencyMs: this.#player.startLatency.ms,
+      startLatencyMs: this.#player.freshLatency.ms,
+      resumeLatencyMs: this.#player.resumeLatency.ms,
     };
   }
 
@@ -168,6 +181,7 @@ export class VideoSync {
     for (const type of ['waiting', 'stalled', 'playing', 'canplay', 'seeked', 'pause']) {
       onVideo(type, () => this.#reporter.noticeBuffering());
     }
+    onVideo('seeking', () => this.#player.noticeSeek());
     onVideo('waiting', () => this.#meter.clear());
     onVideo('emptied', () => this.#onNewSource());
     onVideo('error', () => this.#emitter.emit('media-error', { message: this.#video.error?.message ?? 'the media did not load' }));
@@ -183,6 +197,7 @@ export class VideoSync {
   #onNewSource() {
     this.#placed = false;
     this.#heldAt = null;
+    this.#baseRate = null;
     this.#startTries = 0;
     this.#player.forget();
     this.#meter.clear();
@@ -288,7 +303,7 @@ export class VideoSync {
     this.#heldAt = null;
     if (this.#touched && this.#video.paused) return;
     if (this.#video.paused) return this.#start(now);
-    if (!this.#vector.runsAt(now + this.#player.startLatency.ms + 50)) {
+    if (!this.#vector.runsAt(now + this.#player.longestStart + 50)) {
       // A start that is scheduled: stand where it begins. (One that is about to happen may have been begun already.)
       this.#pause();
       return this.#start(now);
@@ -336,13 +351,13 @@ export class VideoSync {
     this.#setMode('waiting');
     if (!this.#player.hasData) return;
     if (wait > 1) return wait;
-    this.#begin();
+    this.#begin(wait);
   }
 
   /** @param {number} now */
   #seekAhead(now) {
-    const { seekLatency, startLatency } = this.#player;
-    const lead = seekLatency.ms * 1.2 + startLatency.ms + 30;
+    const { seekLatency, freshLatency } = this.#player;
+    const lead = seekLatency.ms * 1.2 + freshLatency.ms + 30;
     const arrival = Math.max(this.#vector.current.at, now + lead);
     this.#startTries += 1;
     this.#placed = true;
@@ -350,10 +365,13 @@ export class VideoSync {
     this.#seekTo(this.#player.clamp(this.#vector.positionAt(arrival)));
   }
 
-  #begin() {
-    this.#setRate(this.#vector.current.rate);
+  /** @param {number} wait ms until it should begin; negative: so much too late */
+  #begin(wait) {
+    this.#baseRate = this.#vector.current.rate;
+    this.#setRate(this.#baseRate);
     this.#jumps.noteStart(this.#env.now());
-    this.#startLearned = this.#env.hidden();
+    const { startLatency: latency } = this.#player;
+    this.#begun = this.#env.hidden() ? null : { drift: wait * this.#baseRate, latency };
     this.#startTries = 0;
     this.#meter.clear(START_SETTLES_MS);
     this.#controller.reset();
@@ -371,8 +389,9 @@ export class VideoSync {
       this.#meter.clear();
       return this.#setMode(this.#video.seeking ? 'seek' : 'waiting');
     }
+    const base = this.#followRate(now);
     const reading = this.#meter.read();
-    if (reading === null) return LOOK_MEASURING_MS;
+    if (reading === null) return Math.min(LOOK_MEASURING_MS, this.#untilRateChange(now));
     const { drift, noise } = reading;
 
     this.#setDrift(drift);
@@ -380,20 +399,43 @@ export class VideoSync {
     if (this.#jumps.allows(drift, this.#env.now())) return this.#jump();
 
     const interval = this.#env.hidden() ? LOOK_HIDDEN_MS : LOOK_MS;
-    const base = this.#vector.rateAt(now);
     this.#setRate(base * (1 + this.#controller.deviation(drift, noise, interval)));
     this.#setMode(this.#controller.correcting ? 'rate' : 'idle');
     this.#stats.add(drift);
+    return this.#untilRateChange(now);
   }
 
   /**
-   * What is left of a start's aim is the best measure of how long starting takes here.
+   * The room's own rate, asked for ahead of time.
+   * @param {number} now
+   */
+  #followRate(now) {
+    const base = this.#vector.rateAt(now + RATE_TAKES_MS);
+    if (base === this.#baseRate) return base;
+    this.#baseRate = base;
+    this.#setRate(base);
+    this.#controller.reset();
+    this.#meter.clear(RATE_TAKES_MS * 2);
+    return base;
+  }
+
+  /** @param {number} now */
+  #untilRateChange(now) {
+    const left = this.#vector.current.at - RATE_TAKES_MS - now;
+    return left > 0 ? left : Infinity;
+  }
+
+  /**
+   * What is left of a start's aim is the best measure of how long starting takes here. A start that was ordered too late
+   * to be on time says nothing by that part.
    * @param {number} drift
    */
   #learnStart(drift) {
-    if (this.#startLearned) return;
-    this.#startLearned = true;
-    if (Math.abs(drift) < 250) this.#player.startLatency.nudge(-0.8 * drift);
+    if (this.#begun === null) return;
+    const { drift: expected, latency } = this.#begun;
+    this.#begun = null;
+    const missed = drift - expected;
+    if (Math.abs(missed) < 250) latency.nudge(-0.6 * missed);
   }
 
   /**

@@ -171,8 +171,12 @@ test('a command resolves with its place in the order, and is refused with its co
   assert.equal((await outcome(env, refused)).code, 'TARGET_GONE');
 });
 
-test('a position of the caller is sent as it is, the room own one with the moment it was true', async () => {
+test('a position of the caller is sent as it is, the own one of a room that moves with the moment it was true', async () => {
   const { env, server, room } = await joinedRoom();
+  room.play();
+  await env.settle();
+  assert.equal('eventTimestamp' in server.received.at(-1), false, 'a film that stands still is there at any time');
+  server.commit({ type: 'PLAY_PAUSE', userId: 'ann', control: 'play', playback: { position: 9, rate: 1, playing: true, at: server.roomTime() } });
   room.pause();
   room.pause(7);
   await env.settle();
@@ -323,4 +327,22 @@ test('leave says so, waits a moment for the server to close, and is final', asyn
   await env.advance(60_000);
   assert.equal(server.lines.length, 1);
   assert.equal(env.pending, 0, 'no timer survives the room');
+});
+
+test('detach ends the connection without a LEAVE, and the next one takes the seat over', async () => {
+  const env = new FakeEnv();
+  const server = new FakeServer(env);
+  const storage = new FakeStorage();
+  const { room, heardOf } = await joinedRoom({ env, server, storage });
+  room.detach();
+  await env.settle();
+  assert.equal(room.state, 'closed');
+  assert.deepEqual(heardOf('closed'), [{ code: 4004, reason: 'detached', retry: false }]);
+  assert.equal(server.receivedOf('LEAVE').length, 0);
+  await joinedRoom({ env, server, storage });
+  const [first, second] = server.receivedOf('JOIN');
+  assert.equal(first.resumeToken, undefined);
+  assert.equal(typeof second.resumeToken, 'string');
+  await env.advance(60_000);
+  assert.equal(server.receivedOf('JOIN').length, 2, 'the detached one does not come back');
 });

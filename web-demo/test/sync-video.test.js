@@ -134,6 +134,38 @@ test('a scheduled start shows its first frame at its moment', async () => {
   assert.ok(room.clock.roomTime() > at && Math.abs(drift()) < 20, `${drift()} ms`);
 });
 
+test('it learns that a start after a seek takes longer than one after a pause', async () => {
+  const { env, server, video, drift } = await watching({ video: { startMs: 110, resumeMs: 10 } });
+  const starts = { seek: [], pause: [] };
+  for (let round = 0; round < 8; round++) {
+    const kind = round % 2 ? 'pause' : 'seek';
+    // Held where it is, or somewhere else.
+    pause(server, kind === 'pause' ? video.truePosition() : 30 + round * 10);
+    await env.advance(1500);
+    play(server, { position: video.truePosition(), lead: 300 });
+    await env.advance(440);
+    starts[kind].push(drift());
+    await env.advance(2500);
+  }
+  for (const [kind, drifts] of Object.entries(starts)) {
+    for (const last of drifts.slice(2)) assert.ok(Math.abs(last) < 15, `after a ${kind}: ${drifts.map(Math.round)} ms`);
+  }
+});
+
+test('a new rate is heard at its moment by a player that takes its time for it', async () => {
+  const { env, server, room, drift } = await watching({ video: { rateMs: 100 } });
+  play(server);
+  await env.advance(3000);
+  for (const rate of [1.5, 1]) {
+    const at = server.roomTime() + 150;
+    server.commit({ type: 'RATE_CHANGED', userId: 'bob', rate, playback: { position: room.positionNow(at), rate, playing: true, at } });
+    await env.advance(150);
+    const { max } = await driftsOver(env, drift, 900);
+    assert.ok(max < 20, `to ${rate}: ${max} ms`);
+    await env.advance(1000);
+  }
+});
+
 for (const [name, options] of Object.entries({
   'a steady element': {},
   'one whose currentTime jitters by 15 ms, with outliers of 60': { jitterMs: 15, outlierMs: 60 },

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::domain::{Head, RoomId};
-use crate::log::{Commit, LogError, Snapshot};
+use crate::log::{Commit, LogError, Snapshot, ascending};
 
 /// Ends that are remembered. More only widens the window in which a clock that runs behind is told so.
 const ENDS: usize = 65_536;
@@ -177,18 +177,4 @@ impl Place {
 pub(super) fn too_early(commit: &Commit, ended: Head) -> LogError {
     let (room, next, ended) = (&commit.room, commit.next.epoch, ended.epoch);
     LogError(format!("epoch {next} of {room} is not later than {ended}, which has ended: the clock is behind"))
-}
-
-fn ascending(commit: &Commit) -> Result<(), LogError> {
-    let mut last = commit.expected;
-    for entry in commit.entries.iter() {
-        if entry.head <= last {
-            return Err(LogError(format!("a commit to {} whose heads do not ascend", commit.room)));
-        }
-        last = entry.head;
-    }
-    if commit.entries.is_empty() || last != commit.next {
-        return Err(LogError(format!("a commit to {} whose entries do not lead to its head", commit.room)));
-    }
-    Ok(())
 }

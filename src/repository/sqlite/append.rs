@@ -1,107 +1,26 @@
 //! The writing side: a whole batch in one transaction, few statements however many commits, and pruning.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Sqlite};
 
-use super::{json_list, read, signed};
-use crate::domain::{Head, RoomId, RoomTime, UserId};
-use crate::log::{Commit, Entry, RoomRow, UserRow};
+use super::{json_list, read};
+use crate::domain::{RoomId, RoomTime, UserId};
+use crate::log::{Commit, Entry, UserRow};
 use crate::repository::RepositoryError;
+use crate::repository::columns::{finite, readable, signed};
+use crate::repository::fold::{Change, Latest, fold};
 
 pub(super) async fn append(connection: &mut SqliteConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
     // IMMEDIATE: the writer's lock first, so that nothing read below can be out of date when we write.
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
     let stored = read::heads(&mut tx, batch.iter().map(|commit| commit.room.as_str())).await?;
-    let mut rooms: BTreeMap<&RoomId, Change<'_>> = BTreeMap::new();
-    for commit in batch {
-        let known = stored.get(&commit.room).copied();
-        rooms.entry(&commit.room).or_insert_with(|| Change::since(known)).take(commit);
-    }
+    let rooms = fold(batch, &stored);
     insert_events(&mut tx, batch).await?;
     store(&mut tx, &rooms).await?;
     tx.commit().await?;
     Ok(())
-}
-
-/// What a batch makes of one room, all its commits folded together.
-struct Change<'a> {
-    /// `None`: the room is not stored.
-    head: Option<Head>,
-    /// The row afterwards; `None`: nothing new.
-    latest: Option<Latest<'a>>,
-    /// Stored fields are deleted first.
-    clear: bool,
-    fields: BTreeMap<&'a str, Option<&'a Bytes>>,
-    /// Whoever is stored as a member left at that time.
-    emptied: Option<RoomTime>,
-    users: BTreeMap<&'a UserId, (UserRow, RoomTime)>,
-    /// The room's short link goes.
-    unlink: bool,
-}
-
-struct Latest<'a> {
-    row: &'a RoomRow,
-    /// When its epoch's first commit was stored: the row's `created_at` if the epoch is new.
-    since: RoomTime,
-    updated: RoomTime,
-}
-
-impl<'a> Change<'a> {
-    fn since(head: Option<Head>) -> Self {
-        Self {
-            head,
-            latest: None,
-            clear: false,
-            fields: BTreeMap::new(),
-            emptied: None,
-            users: BTreeMap::new(),
-            unlink: false,
-        }
-    }
-
-    fn take(&mut self, commit: &'a Commit) {
-        if self.head.is_some_and(|head| commit.next <= head) {
-            return;
-        }
-        let first = commit.entries.first().map_or(commit.row.at, |entry| entry.at);
-        let last = commit.entries.last().map_or(commit.row.at, |entry| entry.at);
-        let new_epoch = self.head.is_none_or(|head| commit.next.epoch > head.epoch);
-        if new_epoch && self.head.is_some() {
-            // Usually it ended before; if that commit was lost, its members must not live on in the new epoch.
-            self.empty(first);
-        }
-        if commit.patch.clear {
-            self.clear = true;
-            self.fields.clear();
-        }
-        self.fields.extend(commit.patch.fields.iter().map(|(field, value)| (field.as_str(), value.as_ref())));
-        for user in &commit.row.users {
-            self.users.insert(&user.user, (user.clone(), last));
-        }
-        if commit.row.ended {
-            self.empty(last);
-        }
-        let since = self.latest.as_ref().filter(|_| !new_epoch).map_or(first, |latest| latest.since);
-        self.latest = Some(Latest { row: &commit.row, since, updated: last });
-        self.head = Some(commit.next);
-    }
-
-    /// Nobody and nothing of the epoch stays.
-    fn empty(&mut self, at: RoomTime) {
-        self.clear = true;
-        self.fields.clear();
-        self.unlink = true;
-        self.emptied = Some(at);
-        for (user, updated) in self.users.values_mut().filter(|(user, _)| user.left_at.is_none()) {
-            user.left_at = Some(at);
-            user.connected = false;
-            *updated = at;
-        }
-    }
 }
 
 async fn insert_events(connection: &mut SqliteConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
@@ -161,15 +80,13 @@ async fn store(
     let rows: Vec<_> = changed().collect();
     let bind = |query: Query, (room, change, latest): &(&RoomId, &Change<'_>, &Latest<'_>)| {
         let head = change.head.unwrap_or_default();
-        // The one number that is not ours by type; NULL is what SQLite would make of it.
-        let position = if latest.row.position.is_finite() { latest.row.position } else { 0.0 };
         query
             .bind(room.as_str())
             .bind(signed(head.epoch))
             .bind(signed(head.seq))
             .bind(latest.row.host.as_ref().map(UserId::as_str))
             .bind(latest.row.url.as_deref())
-            .bind(position)
+            .bind(finite(latest.row.position))
             .bind(latest.row.at.as_micros())
             .bind(latest.row.playing)
             .bind(latest.row.guest_control)
@@ -234,11 +151,6 @@ async fn delete_of<'a, I: Iterator<Item = &'a RoomId>>(
         sqlx::query(sql).bind(json_list(rooms().map(RoomId::as_str))).execute(connection).await?;
     }
     Ok(())
-}
-
-/// The audit is JSON by contract; bytes that are not even text must not hold up the batch of everybody else.
-fn readable(audit: &Bytes) -> Cow<'_, str> {
-    String::from_utf8_lossy(audit)
 }
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;

@@ -251,23 +251,3 @@ fn open_error(place: &Path, source: impl Into<sqlx::Error>) -> RepositoryError {
 fn json_list<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     serde_json::Value::from_iter(ids).to_string()
 }
-
-/// Columns are signed; a head beyond them would be a head of the year 292,277,026.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn head(epoch: i64, seq: i64) -> Result<Head, RepositoryError> {
-    match (u64::try_from(epoch), u64::try_from(seq)) {
-        (Ok(epoch), Ok(seq)) => Ok(Head { epoch, seq }),
-        _ => Err(RepositoryError::Corrupt { what: "head" }),
-    }
-}
-
-/// A column of another kind than this version writes.
-fn corrupt(what: &'static str) -> impl Fn(sqlx::Error) -> RepositoryError {
-    move |error| match error {
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => RepositoryError::Corrupt { what },
-        error => RepositoryError::Query(error),
-    }
-}

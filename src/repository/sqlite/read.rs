@@ -7,9 +7,10 @@ use futures_util::TryStreamExt;
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteExecutor};
 
-use super::{corrupt, head, json_list, signed};
+use super::json_list;
 use crate::domain::{Head, RoomId, RoomTime};
 use crate::log::Snapshot;
+use crate::repository::columns::{self, corrupt, head, signed};
 use crate::repository::{EventRow, RepositoryError};
 
 pub(super) async fn heads<'a>(
@@ -84,7 +85,7 @@ fn event(row: &SqliteRow) -> Result<EventRow, RepositoryError> {
 
 fn room_id(row: &SqliteRow) -> Result<RoomId, RepositoryError> {
     let text: &str = row.try_get("room_id").map_err(corrupt("roomId"))?;
-    RoomId::parse(text).map_err(|_invalid| RepositoryError::Corrupt { what: "roomId" })
+    columns::room_id(text)
 }
 
 fn row_head(row: &SqliteRow) -> Result<Head, RepositoryError> {

@@ -24,6 +24,10 @@ export class FakeVideo extends EventTarget {
     this.since = env.now();
     this.moving = false;
     this.rate = 1;
+    /** The rate that is heard, as opposed to the one that was asked for. */
+    this.heardRate = 1;
+    /** After a seek nothing is decoded yet. */
+    this.fresh = true;
     this.stalled = false;
     if (this.options.frames) {
       this.requestVideoFrameCallback = (fn) => this.#requestFrame(fn);
@@ -36,7 +40,8 @@ export class FakeVideo extends EventTarget {
     this.#anchor(0);
     this.moving = false;
     this.paused = true;
-    this.rate = 1;
+    this.rate = this.heardRate = 1;
+    this.fresh = true;
     this.readyState = 0;
     this.#fire('emptied');
     this.env.setTimeout(() => {
@@ -49,7 +54,7 @@ export class FakeVideo extends EventTarget {
   }
 
   truePosition(at = this.env.now()) {
-    const moved = this.moving ? Math.max(0, ((at - this.since) / 1000) * this.rate * this.options.speed) : 0;
+    const moved = this.moving ? Math.max(0, ((at - this.since) / 1000) * this.heardRate * this.options.speed) : 0;
     return Math.min(this.position + moved, this.options.duration);
   }
 
@@ -96,7 +101,9 @@ export class FakeVideo extends EventTarget {
     this.paused = false;
     this.ended = false;
     this.#fire('timeupdate', 'play'); // As Chromium does.
-    this.#moveAfter(this.options.startMs);
+    const { startMs, resumeMs = startMs } = this.options;
+    this.#moveAfter(this.fresh ? startMs : resumeMs);
+    this.fresh = false;
   }
 
   halt() {
@@ -112,6 +119,7 @@ export class FakeVideo extends EventTarget {
     const [least, most] = this.options.seekMs;
     this.#anchor(Math.min(position, this.options.duration));
     this.moving = false;
+    this.fresh = true;
     this.ended = false;
     this.seeking = true;
     this.readyState = 1;
@@ -127,9 +135,15 @@ export class FakeVideo extends EventTarget {
 
   setRate(rate) {
     if (rate === this.rate) return;
-    this.#anchor(this.truePosition());
     this.rate = rate;
     this.#fire('ratechange');
+    const hear = () => {
+      this.#anchor(this.truePosition());
+      this.heardRate = rate;
+    };
+    const { rateMs = 0 } = this.options;
+    if (rateMs > 0 && this.moving) this.env.setTimeout(hear, rateMs);
+    else hear();
   }
 
   /** The network gives nothing for a while. */

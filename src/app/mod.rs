@@ -8,6 +8,9 @@
 //! 3. what was accepted is committed;
 //! 4. the database is closed.
 
+mod backend;
+mod storage;
+
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,13 +24,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::domain::{Head, ResumeToken, RoomId, RoomTime, ShortId, UserId};
-use crate::http::{self, Backend, Http, PublicAddress, Status, Unavailable};
+use crate::domain::RoomTime;
+use crate::http::{self, Http, PublicAddress};
 use crate::hub::{Hub, HubParts};
-use crate::log::memory::MemoryLog;
+use crate::log::LogError;
 use crate::protocol::Rules;
-use crate::repository::sqlite::SqliteRepository;
-use crate::repository::{EventRow, Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError};
 use crate::session::transport::Transport;
 use crate::session::{self, Cap, Caps, Full, Services, SessionCounts};
 use crate::telemetry::{Metrics, names};
@@ -37,6 +39,8 @@ use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
 use crate::transport::websocket::{Door, WebSocketTransport};
 use crate::transport::{Accept, Refused, quic, webtransport};
+use backend::Rooms;
+use storage::Storage;
 
 /// What sessions get to read RECONNECT before they are closed.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -54,9 +58,9 @@ const BODY_BYTES: usize = 64 * 1024;
 /// Why the server doesn't start: one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting that this build can't serve.
-    #[error("{0}")]
-    Unsupported(&'static str),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The database.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -77,8 +81,7 @@ pub struct App {
     plain: TcpListener,
     secure: Option<Secure>,
     hub: Hub,
-    log: MemoryLog,
-    repository: Arc<dyn Repository>,
+    storage: Arc<Storage>,
     certificates: Arc<CertStore>,
     services: Services,
     admission: Caps,
@@ -108,12 +111,8 @@ struct Secure {
 impl App {
     /// Opens the database, brings rooms back, binds the ports.
     pub async fn build(config: Config, metrics: Metrics) -> Result<Self, StartError> {
-        refuse_what_is_not_here(&config)?;
         let clock = Clock::start();
         let certificates = CertStore::open(config.certificate.clone(), clock.now())?;
-        let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(&config.data_dir).await?);
-        let snapshots = repository.live_rooms().await?;
-
         let plain = tcp::bind("PORT", SocketAddr::new(config.host, config.port)).await?;
         let secure = match config.quic_port {
             Some(port) => Some(bind_secure(config.host, port, Arc::clone(&certificates) as _).await?),
@@ -129,14 +128,14 @@ impl App {
             stop: CancellationToken::new(),
             config,
         };
-        let log = MemoryLog::new(Some(Arc::clone(&repository)), snapshots.clone(), &parts.tasks);
+        let (mut storage, snapshots) = Storage::open(&parts.config, &parts.clock, &parts.tasks, &parts.stop).await?;
         let limits = Arc::new(parts.config.limits.clone());
         let hub = Hub::start(HubParts {
             node: parts.config.node.clone(),
             clock: parts.clock.clone(),
             limits: Arc::clone(&limits),
             rates: parts.config.rate_limits,
-            log: log.attach(parts.config.node.clone()),
+            log: Arc::clone(&storage.log),
             tracker: parts.tasks.clone(),
             stop: parts.stop.clone(),
         });
@@ -144,6 +143,7 @@ impl App {
         if recovered > 0 {
             tracing::info!(rooms = recovered, "rooms are back; their members have the grace time to return");
         }
+        storage.watch(&hub, &parts.tasks, &parts.stop);
         let services = Services {
             hub: hub.clone(),
             rules: Arc::new(Rules { limits: (*limits).clone(), urls: parts.config.media.clone() }),
@@ -153,7 +153,8 @@ impl App {
             counts: SessionCounts::default(),
         };
         let admission = parts.caps();
-        Ok(Self { parts, plain, secure, hub, log, repository, certificates, services, admission, metrics })
+        let storage = Arc::new(storage);
+        Ok(Self { parts, plain, secure, hub, storage, certificates, services, admission, metrics })
     }
 
     /// Where plain HTTP and WebSocket listen.
@@ -168,21 +169,16 @@ impl App {
 
     /// Serves until `stop` resolves, then drains.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { parts, plain, secure, hub, log, repository, certificates, services, admission, metrics } = self;
+        let Self { parts, plain, secure, hub, storage, certificates, services, admission, metrics } = self;
         let reception = Reception { services: services.clone(), admission: admission.clone() };
-        let backend = Arc::new(Rooms {
-            hub: hub.clone(),
-            repository: Arc::clone(&repository),
-            clock: parts.clock.clone(),
-            counts: services.counts.clone(),
-            short_link: Duration::from_secs(parts.config.limits.short_link_hours * 3600),
-            database: repository_name(&parts.config),
-        });
+        let short_link = Duration::from_secs(parts.config.limits.short_link_hours * 3600);
+        let rooms =
+            Rooms::new(hub.clone(), Arc::clone(&storage), parts.clock.clone(), services.counts.clone(), short_link);
         let router = http::router(Http {
             node: parts.config.node.clone(),
             clock: parts.clock.clone(),
             started: parts.started,
-            backend,
+            backend: Arc::new(rooms),
             door: parts.door(reception.clone()),
             metrics: metrics.clone(),
             proxies: parts.config.trusted_proxies.clone(),
@@ -200,7 +196,7 @@ impl App {
             assets: http::demo::embedded(),
         });
         parts.listen(plain, secure, router, reception, &certificates);
-        parts.background(&hub, &repository, certificates, metrics);
+        parts.background(&hub, &storage.repository, certificates, metrics);
 
         stop.await;
 
@@ -216,13 +212,13 @@ impl App {
         if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
             tracing::warn!(left = parts.sessions.len(), "some connections did not end in time");
         }
-        log.close().await;
+        storage.close_log().await;
         parts.stop.cancel();
         parts.tasks.close();
         if tokio::time::timeout(DRAIN, parts.tasks.wait()).await.is_err() {
             tracing::warn!(left = parts.tasks.len(), "some tasks did not end in time");
         }
-        repository.close().await;
+        storage.repository.close().await;
         tracing::info!("stopped");
     }
 }
@@ -306,21 +302,6 @@ impl Parts {
     }
 }
 
-/// The cluster's adapters are not in this build.
-fn refuse_what_is_not_here(config: &Config) -> Result<(), StartError> {
-    if config.redis.is_some() {
-        return Err(StartError::Unsupported(
-            "REDIS_URL: this version serves one node from memory and SQLite; the Redis log comes with the cluster",
-        ));
-    }
-    if config.postgres.is_some() {
-        return Err(StartError::Unsupported(
-            "DATABASE_URL: this version keeps its data in SQLite (DATA_DIR); PostgreSQL comes with the cluster",
-        ));
-    }
-    Ok(())
-}
-
 /// UDP and TCP on the same number. With port 0 the system chooses the UDP port, and another is drawn when its TCP twin
 /// is taken.
 async fn bind_secure(host: IpAddr, port: u16, certificates: Arc<dyn ResolvesServerCert>) -> Result<Secure, StartError> {
@@ -335,10 +316,6 @@ async fn bind_secure(host: IpAddr, port: u16, certificates: Arc<dyn ResolvesServ
             Err(_) => {}
         }
     }
-}
-
-fn repository_name(config: &Config) -> String {
-    format!("sqlite {}", config.data_dir.display())
 }
 
 async fn prune(repository: Arc<dyn Repository>, clock: Clock, age: Duration) {
@@ -392,83 +369,5 @@ impl Accept for Reception {
     async fn serve<T: Transport + 'static>(&self, transport: T, permit: Cap) {
         session::run(transport, &self.services).await;
         drop(permit);
-    }
-}
-
-/// What HTTP asks.
-struct Rooms {
-    hub: Hub,
-    repository: Arc<dyn Repository>,
-    clock: Clock,
-    counts: SessionCounts,
-    short_link: Duration,
-    database: String,
-}
-
-fn unavailable(error: RepositoryError) -> Unavailable {
-    Unavailable(error.to_string())
-}
-
-impl Backend for Rooms {
-    fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>> {
-        Box::pin(async {
-            let database = self.repository.ping().await.map_err(|error| error.to_string());
-            let log = match self.hub.status().degraded_rooms {
-                0 => Ok(()),
-                rooms => Err(format!("the last commit of {rooms} rooms failed")),
-            };
-            vec![("log", log), ("database", database)]
-        })
-    }
-
-    fn room_is_live<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<bool, Unavailable>> {
-        Box::pin(async { Ok(self.hub.has_room(room)) })
-    }
-
-    fn mint_short<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<ShortId, Unavailable>> {
-        let now = self.clock.now();
-        Box::pin(async move { self.repository.short_link(room, now, now + self.short_link).await.map_err(unavailable) })
-    }
-
-    fn resolve_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>> {
-        let now = self.clock.now();
-        Box::pin(
-            async move { self.repository.resolve_short(short, now, now + self.short_link).await.map_err(unavailable) },
-        )
-    }
-
-    fn authorize_member<'a>(
-        &'a self,
-        room: &'a RoomId,
-        user: &'a UserId,
-        token: &'a ResumeToken,
-    ) -> BoxFuture<'a, Result<bool, Unavailable>> {
-        Box::pin(async { Ok(self.hub.authorize(room, user, token)) })
-    }
-
-    fn events<'a>(
-        &'a self,
-        room: &'a RoomId,
-        after: Head,
-        limit: u32,
-    ) -> BoxFuture<'a, Result<Vec<EventRow>, Unavailable>> {
-        // An earlier epoch was another room, of other people, that had the same name.
-        let begun = Head { epoch: self.hub.head(room).epoch, seq: 0 };
-        Box::pin(async move { self.repository.events(room, after.max(begun), limit).await.map_err(unavailable) })
-    }
-
-    fn status(&self) -> Status {
-        let hub = self.hub.status();
-        let mut details = serde_json::Map::new();
-        details.insert("log".into(), "memory".into());
-        details.insert("database".into(), self.database.clone().into());
-        details.insert("degradedRooms".into(), hub.degraded_rooms.into());
-        Status {
-            draining: self.hub.is_draining(),
-            sessions: self.counts.by_transport(),
-            rooms: hub.rooms as u64,
-            members: hub.members as u64,
-            details,
-        }
     }
 }

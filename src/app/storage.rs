@@ -1,0 +1,154 @@
+//! Which log and which repository: the embedded default, PostgreSQL alone, or the cluster's Redis and PostgreSQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::StartError;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::log::memory::MemoryLog;
+use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
+use crate::log::{Log, Snapshot};
+use crate::node::{NodeWatch, WatchOptions};
+use crate::repository::Repository;
+use crate::repository::postgres::PostgresRepository;
+use crate::repository::sqlite::SqliteRepository;
+
+/// How often a node's clock is compared with Redis'.
+const TIME_EVERY: Duration = Duration::from_secs(10);
+
+/// What outlives a session.
+pub(super) struct Storage {
+    pub(super) repository: Arc<dyn Repository>,
+    pub(super) log: Arc<dyn Log>,
+    sequencer: Sequencer,
+    /// For people: which database.
+    pub(super) database: String,
+}
+
+enum Sequencer {
+    Memory(MemoryLog),
+    Redis { log: Arc<RedisLog>, watch: Option<NodeWatch> },
+}
+
+impl Storage {
+    /// Opens the database and the log; answers also which rooms this process has to bring back.
+    pub(super) async fn open(
+        config: &Config,
+        clock: &Clock,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(Self, Vec<Snapshot>), StartError> {
+        let (repository, database): (Arc<dyn Repository>, _) = match &config.postgres {
+            Some(postgres) => {
+                (Arc::new(PostgresRepository::open(&postgres.url, postgres.pool_size).await?), "postgres".to_owned())
+            }
+            None => {
+                let sqlite = SqliteRepository::open(&config.data_dir).await?;
+                (Arc::new(sqlite), format!("sqlite {}", config.data_dir.display()))
+            }
+        };
+        let Some(redis) = &config.redis else {
+            let snapshots = repository.live_rooms().await?;
+            let memory = MemoryLog::new(Some(Arc::clone(&repository)), snapshots.clone(), tasks);
+            let log = memory.attach(config.node.clone());
+            return Ok((Self { repository, log, sequencer: Sequencer::Memory(memory), database }, snapshots));
+        };
+        let options = RedisOptions::new(redis.url.clone());
+        let redis = RedisLog::connect(options, config.node.clone(), tasks, stop.clone()).await?;
+        // Before anything is decided here: room time is Redis' time.
+        let (offset, _) = redis.time_offset(clock).await?;
+        clock.set_offset(offset);
+        let keeping = Arc::clone(&redis).keep_time(clock.clone(), TIME_EVERY);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(keeping));
+        let drainer = Drainer::new(Arc::clone(&redis), Arc::clone(&repository), DrainOptions::default());
+        tasks.spawn(drainer.run(stop.clone()));
+        bring_back(&redis, &*repository).await?;
+        let log: Arc<dyn Log> = Arc::<RedisLog>::clone(&redis);
+        let sequencer = Sequencer::Redis { log: redis, watch: None };
+        Ok((Self { repository, log, sequencer, database }, Vec::new()))
+    }
+
+    /// In a cluster: takes this node's lease and watches the others'.
+    pub(super) fn watch(&mut self, hub: &Hub, tasks: &TaskTracker, stop: &CancellationToken) {
+        let Sequencer::Redis { log, watch } = &mut self.sequencer else { return };
+        let on_gone = {
+            let hub = hub.clone();
+            move |node: &crate::domain::NodeId| drop(hub.expire_node(node))
+        };
+        let on_orphan = {
+            let hub = hub.clone();
+            move |room: crate::domain::RoomId, gone: Vec<crate::domain::NodeId>| {
+                let hub = hub.clone();
+                Box::pin(async move {
+                    for node in gone {
+                        if let Err(refusal) = hub.expire_node_in(&room, &node).await {
+                            tracing::warn!(%room, %refusal, "an orphan room waits for the next sweep");
+                        }
+                    }
+                }) as _
+            }
+        };
+        let options = WatchOptions::default();
+        *watch = Some(NodeWatch::start(Arc::clone(log), options, on_gone, on_orphan, tasks, stop.clone()));
+    }
+
+    /// Whether the log commits and is heard.
+    pub(super) async fn log_ready(&self) -> Result<(), String> {
+        match &self.sequencer {
+            Sequencer::Memory(_) => Ok(()),
+            Sequencer::Redis { log, .. } if !log.bus_alive() => Err("Redis' channels are silent".to_owned()),
+            Sequencer::Redis { log, .. } => log.ping().await.map_err(|error| error.to_string()),
+        }
+    }
+
+    /// What `/status` shows of it.
+    pub(super) fn describe(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut details = serde_json::Map::new();
+        details.insert("database".into(), self.database.clone().into());
+        match &self.sequencer {
+            Sequencer::Memory(_) => {
+                details.insert("log".into(), "memory".into());
+            }
+            Sequencer::Redis { log, watch } => {
+                let roster = watch.as_ref().map(NodeWatch::roster).unwrap_or_default();
+                let names = |nodes: &[crate::domain::NodeId]| -> Vec<String> {
+                    nodes.iter().map(ToString::to_string).collect()
+                };
+                details.insert("log".into(), "redis".into());
+                details.insert("busAlive".into(), log.bus_alive().into());
+                details.insert("unaudited".into(), log.unaudited().into());
+                details.insert("nodes".into(), names(&roster.alive).into());
+                details.insert("nodesGone".into(), names(&roster.gone).into());
+            }
+        }
+        details
+    }
+
+    /// What was accepted is committed.
+    pub(super) async fn close_log(&self) {
+        if let Sequencer::Memory(memory) = &self.sequencer {
+            memory.close().await;
+        }
+    }
+}
+
+/// A Redis that holds no room at all has lost them, or is new: what the database knows is written back. It only raises,
+/// so it does no harm where other nodes have begun to do the same.
+async fn bring_back(redis: &RedisLog, repository: &dyn Repository) -> Result<(), StartError> {
+    if redis.sweep(Duration::ZERO).await?.rooms > 0 {
+        return Ok(());
+    }
+    let snapshots = repository.live_rooms().await?;
+    if !snapshots.is_empty() {
+        tracing::warn!(rooms = snapshots.len(), "Redis holds no room: they come back from the database");
+    }
+    for snapshot in snapshots {
+        redis.restore(snapshot).await?;
+    }
+    Ok(())
+}

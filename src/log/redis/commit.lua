@@ -1,0 +1,71 @@
+-- One commit: position check, changed fields, fan-out, outbox. All of it or nothing.
+-- KEYS  1 room  2 outbox  3 rooms (index)  4 era
+-- ARGV  1 expected head  2 next head  3 next epoch  4 ended (0/1)  5 clear (0/1)  6 node  7 the commit's id
+--       8 publish command  9 channel  10 message  11 events  12 state  13 room id
+--       14 life of a live room  15 of an ended one's head  16 of the outbox (ms)  17 entries the outbox may hold
+--       18 fields to delete: their number, and then they; then fields and values
+local room, outbox, rooms, era = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local expected, next_head, node, id = ARGV[1], ARGV[2], ARGV[6], ARGV[7]
+local found = redis.call('HMGET', room, '@head', '@end', '@last')
+local head, over, last = found[1], found[2], found[3]
+
+-- '@last' holds each node's last commit, latest node first: who lost an answer asks again with the same id.
+local others, count = '', 0
+if last then
+  for who, what, entry in string.gmatch(last, '(%S+) (%S+) (%S+)\n') do
+    if who == node then
+      if what == id then
+        return {'again', entry, redis.call('GET', era) or ''}
+      end
+    elseif count < 15 then
+      others = others .. who .. ' ' .. what .. ' ' .. entry .. '\n'
+      count = count + 1
+    end
+  end
+end
+
+local epoch = head and string.match(head, '^%d+')
+if not head then
+  if expected ~= '0.0' then
+    return {'vacant'}
+  end
+elseif over then
+  if expected ~= head and expected ~= '0.0' then
+    return {'vacant'}
+  end
+  if tonumber(ARGV[3]) <= tonumber(epoch) then
+    return {'early', head}
+  end
+elseif expected ~= head then
+  return {'conflict', redis.call('HGETALL', room)}
+end
+
+local entry = redis.call('XADD', outbox, 'MAXLEN', '~', ARGV[17], '*',
+  'room', ARGV[13], 'head', next_head, 'events', ARGV[11], 'state', ARGV[12])
+redis.call('PEXPIRE', outbox, ARGV[16])
+local age = redis.call('GET', era) or id
+redis.call('SET', era, age, 'PX', ARGV[16])
+
+local ended = ARGV[4] == '1'
+if head and (ended or over or ARGV[5] == '1' or epoch ~= ARGV[3]) then
+  redis.call('DEL', room)
+end
+redis.call('HSET', room, '@head', next_head, '@last', node .. ' ' .. id .. ' ' .. entry .. '\n' .. others)
+if ended then
+  redis.call('HSET', room, '@end', '1')
+  redis.call('PEXPIRE', room, ARGV[15])
+  redis.call('ZREM', rooms, ARGV[13])
+else
+  local fields = 19 + tonumber(ARGV[18])
+  for i = 19, fields - 1 do
+    redis.call('HDEL', room, ARGV[i])
+  end
+  for i = fields, #ARGV, 2 do
+    redis.call('HSET', room, ARGV[i], ARGV[i + 1])
+  end
+  redis.call('PEXPIRE', room, ARGV[14])
+  redis.call('ZADD', rooms, redis.call('TIME')[1], ARGV[13])
+  redis.call('PEXPIRE', rooms, ARGV[14])
+end
+redis.call(ARGV[8], ARGV[9], ARGV[10])
+return {'ok', entry, age}

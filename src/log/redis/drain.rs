@@ -1,0 +1,326 @@
+//! From the outbox into the database: batches, in order, each commit once.
+//!
+//! One node of the cluster drains, whoever holds the lease: a room's commits must reach the database in their order, for a
+//! later one that comes first makes it skip the fields of an earlier one. Batches of all partitions go together, so one
+//! drainer is no bottleneck: the database is. The reader before may have died in the middle: what it had read and not
+//! finished is taken over and stored first, and (room, epoch, seq) makes a repetition harmless.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use rand::RngExt;
+use redis::{Script, Value};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::keys::{self, Partition};
+use super::recent::StreamId;
+use super::{RedisLog, millis, record, unreadable};
+use crate::clock::Clock;
+use crate::domain::RoomId;
+use crate::log::{Commit, LogError};
+use crate::repository::Repository;
+use crate::telemetry::names;
+
+/// The consumer group of the audit.
+const GROUP: &str = "audit";
+/// How often outboxes are trimmed and measured.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// A warning about a database that is away comes this often.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+/// Above this share of what an outbox may hold, commits are about to be lost to the audit.
+const ALARM: f64 = 0.8;
+
+/// How the drainer works.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainOptions {
+    /// Commits of one partition in one batch.
+    pub batch: u32,
+    /// How long it looks away when nothing waits.
+    pub idle: Duration,
+    /// How long the lease of a node that drains lasts when it dies.
+    pub lease: Duration,
+    /// How long entries stay for other readers after the database has them.
+    pub retain: Duration,
+}
+
+impl Default for DrainOptions {
+    fn default() -> Self {
+        Self {
+            batch: 64,
+            idle: Duration::from_millis(200),
+            lease: Duration::from_secs(10),
+            retain: Duration::from_secs(15 * 60),
+        }
+    }
+}
+
+/// Brings the outbox into the database while this node holds the lease.
+pub struct Drainer {
+    log: Arc<RedisLog>,
+    repository: Arc<dyn Repository>,
+    options: DrainOptions,
+    scripts: Scripts,
+    housekept: Option<Instant>,
+    warned: Option<Instant>,
+}
+
+struct Scripts {
+    read: Script,
+    claim: Script,
+    finish: Script,
+    trim: Script,
+    lease: Script,
+}
+
+/// What was read and goes into the database together.
+#[derive(Default)]
+struct Batch {
+    commits: Vec<Commit>,
+    entries: BTreeMap<Partition, Vec<StreamId>>,
+}
+
+/// Another node drains now.
+struct Deposed;
+
+impl Drainer {
+    /// A drainer of this node.
+    pub fn new(log: Arc<RedisLog>, repository: Arc<dyn Repository>, options: DrainOptions) -> Self {
+        let scripts = Scripts {
+            read: Script::new(include_str!("read.lua")),
+            claim: Script::new(include_str!("claim.lua")),
+            finish: Script::new(include_str!("finish.lua")),
+            trim: Script::new(include_str!("trim.lua")),
+            lease: Script::new(include_str!("lease.lua")),
+        };
+        Self { log, repository, options, scripts, housekept: None, warned: None }
+    }
+
+    /// Drains until stopped. Stopping gives the lease back; what was read and not finished is another's to claim.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            if stop.run_until_cancelled(self.lead()).await.is_none() {
+                self.resign().await;
+                return;
+            }
+            let pause = rand::rng().random_range(self.options.lease / 8..=self.options.lease / 4);
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// As long as this node holds the lease.
+    async fn lead(&mut self) {
+        if !self.hold().await {
+            return;
+        }
+        tracing::info!("this node drains the outbox");
+        if let Err(error) = self.take_over().await {
+            return tracing::warn!(%error, "what an earlier drainer left can't be read");
+        }
+        let mut renewed = Clock::instant();
+        loop {
+            if renewed.elapsed() > self.options.lease / 3 {
+                if !self.hold().await {
+                    return;
+                }
+                renewed = Clock::instant();
+            }
+            match self.read().await {
+                Ok(batch) if batch.entries.is_empty() => tokio::time::sleep(self.options.idle).await,
+                Ok(batch) => {
+                    if self.store(batch).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox can't be read");
+                    return;
+                }
+            }
+            self.keep_house().await;
+        }
+    }
+
+    async fn hold(&self) -> bool {
+        let mut call = self.scripts.lease.prepare_invoke();
+        call.key(keys::DRAINER).arg(self.log.node.as_str()).arg(millis(self.options.lease));
+        let held = self.log.link.script(&call).await;
+        held.ok().and_then(|held| redis::from_redis_value(held).ok()) == Some(1)
+    }
+
+    async fn resign(&self) {
+        let mut call = self.scripts.lease.prepare_invoke();
+        call.key(keys::DRAINER).arg(self.log.node.as_str()).arg(1);
+        // If it fails the lease runs out.
+        let _ = self.log.link.script(&call).await;
+    }
+
+    async fn take_over(&mut self) -> Result<(), LogError> {
+        for partition in Partition::all() {
+            let mut from = "0-0".to_owned();
+            loop {
+                let mut call = self.scripts.claim.prepare_invoke();
+                call.key(partition.outbox()).arg(GROUP).arg(self.log.node.as_str());
+                call.arg(self.options.batch).arg(&from);
+                let answer = self.log.link.script(&call).await?;
+                let (next, entries): (String, Value) = redis::from_redis_value(answer).map_err(unreadable)?;
+                let mut batch = Batch::default();
+                batch.take(partition, entries)?;
+                if !batch.entries.is_empty() && self.store(batch).await.is_err() {
+                    return Err(LogError("another node drains now".to_owned()));
+                }
+                if next == "0-0" {
+                    break;
+                }
+                from = next;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self) -> Result<Batch, LogError> {
+        let all: Vec<Partition> = Partition::all().collect();
+        // On one server one call reads them all.
+        let at_once = if self.log.link.is_cluster() { 1 } else { all.len() };
+        let answers = all.chunks(at_once).map(|partitions| async move {
+            let mut call = self.scripts.read.prepare_invoke();
+            for partition in partitions {
+                call.key(partition.outbox());
+            }
+            call.arg(GROUP).arg(self.log.node.as_str()).arg(self.options.batch);
+            let answer = self.log.link.script(&call).await?;
+            redis::from_redis_value::<Vec<Value>>(answer).map_err(unreadable)
+        });
+        let answers = try_join_all(answers).await?.into_iter().flatten();
+        let mut batch = Batch::default();
+        for (partition, entries) in all.into_iter().zip(answers) {
+            batch.take(partition, entries)?;
+        }
+        Ok(batch)
+    }
+
+    /// Until the database has it, however long it is away.
+    async fn store(&mut self, batch: Batch) -> Result<(), Deposed> {
+        let mut failures = 0_u32;
+        while !batch.commits.is_empty() {
+            let started = Clock::instant();
+            let stored = {
+                let append = self.repository.append(&batch.commits);
+                let mut append = std::pin::pin!(append);
+                loop {
+                    // An append that hangs must not cost the lease: another node would store the same meanwhile.
+                    tokio::select! {
+                        stored = &mut append => break stored,
+                        () = tokio::time::sleep(self.options.lease / 3) => if !self.hold().await {
+                            return Err(Deposed);
+                        },
+                    }
+                }
+            };
+            metrics::histogram!(names::APPEND_SECONDS).record(started.elapsed().as_secs_f64());
+            match stored {
+                Ok(()) => break,
+                Err(error) => {
+                    metrics::counter!(names::APPEND_FAILURES).increment(1);
+                    if self.warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+                        self.warned = Some(Clock::instant());
+                        tracing::warn!(%error, commits = batch.commits.len(), "the audit waits for the database");
+                    }
+                    failures += 1;
+                    let ceiling = (50_u64 << failures.min(7)).min(5000);
+                    let pause = Duration::from_millis(rand::rng().random_range(ceiling / 2..=ceiling));
+                    tokio::time::sleep(pause.min(self.options.lease / 3)).await;
+                    if !self.hold().await {
+                        return Err(Deposed);
+                    }
+                    self.keep_house().await;
+                }
+            }
+        }
+        if self.warned.take().is_some() {
+            tracing::info!("the database takes the audit again");
+        }
+        for (partition, entries) in &batch.entries {
+            if let Err(error) = self.finish(*partition, entries).await {
+                // They stay pending: whoever leads next stores them once more.
+                tracing::warn!(%error, "stored commits could not be marked");
+                return Err(Deposed);
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, partition: Partition, entries: &[StreamId]) -> Result<(), LogError> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let mut call = self.scripts.finish.prepare_invoke();
+        call.key(partition.outbox()).key(partition.audited());
+        call.arg(GROUP).arg(millis(self.log.options.lives.outbox)).arg(last.to_string());
+        for entry in entries {
+            call.arg(entry.to_string());
+        }
+        self.log.link.script(&call).await.map(drop)
+    }
+
+    /// Trims, measures, warns.
+    async fn keep_house(&mut self) {
+        if self.housekept.is_some_and(|at| at.elapsed() < HOUSEKEEPING.min(self.options.retain)) {
+            return;
+        }
+        self.housekept = Some(Clock::instant());
+        let Ok(now) = self.log.redis_millis().await else { return };
+        let before = StreamId::at_millis(now.saturating_sub(millis(self.options.retain)));
+        let mut waiting = 0;
+        let (mut oldest, mut fullest) = (0, 0_u64);
+        for partition in Partition::all() {
+            let mut call = self.scripts.trim.prepare_invoke();
+            call.key(partition.outbox()).key(partition.audited()).arg(GROUP).arg(before.to_string());
+            let Ok(answer) = self.log.link.script(&call).await else { return };
+            let Ok((wait, since, entries)) = redis::from_redis_value::<(u64, u64, u64)>(answer) else { continue };
+            waiting += wait;
+            if since > 0 {
+                oldest = oldest.max(now.saturating_sub(since));
+                fullest = fullest.max(entries);
+            }
+        }
+        metrics::gauge!(names::OUTBOX_WAITING).set(waiting as f64);
+        metrics::gauge!(names::OUTBOX_AGE).set(oldest as f64 / 1000.0);
+        if fullest as f64 > ALARM * f64::from(self.log.options.outbox_entries) {
+            tracing::error!(fullest, "an outbox is nearly full: soon the oldest commits will be lost to the audit");
+        }
+    }
+}
+
+impl Batch {
+    /// Takes entries in. One that this version can't read stays pending, for a later version: nothing is thrown away.
+    fn take(&mut self, partition: Partition, entries: Value) -> Result<(), LogError> {
+        let entries: Vec<(String, Value)> = redis::from_redis_value(entries).map_err(unreadable)?;
+        for (id, fields) in entries {
+            let Some(entry) = StreamId::parse(&id) else { continue };
+            match read_entry(fields) {
+                Ok(commit) => {
+                    self.commits.push(commit);
+                    self.entries.entry(partition).or_default().push(entry);
+                }
+                Err(error) => {
+                    metrics::counter!(names::OUTBOX_UNREADABLE).increment(1);
+                    tracing::error!(entry = id, %error, "an outbox entry can't be read; it stays where it is");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_entry(fields: Value) -> Result<Commit, String> {
+    let fields: BTreeMap<String, Vec<u8>> = redis::from_redis_value(fields).map_err(|error| error.to_string())?;
+    let field = |name: &str| fields.get(name).ok_or_else(|| format!("no {name}"));
+    let room = std::str::from_utf8(field("room")?).ok().and_then(|room| RoomId::parse(room).ok());
+    let head = record::parse_head(field("head")?).ok_or("no head")?;
+    let state = Bytes::copy_from_slice(field("state")?);
+    record::commit(room.ok_or("no room")?, head, field("events")?, state).map_err(|error| error.to_string())
+}

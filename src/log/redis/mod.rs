@@ -1,0 +1,432 @@
+//! The log of a cluster: every node at one Redis (or Valkey) 7 or later, be it one server, one with Sentinels, or a cluster.
+//!
+//! ```text
+//! commit ──► one EVALSHA: position check, changed fields, PUBLISH, XADD ──► Committed | Conflict(latest)
+//!                                                   │          └─► outbox ──► Drainer ──► Repository::append
+//!                                                   └─► every node's Bus ──► Inbox ──► follow
+//! ```
+//!
+//! Keys, by partition (`pNN`, 64 of them, by a hash of the room's name; the braces keep a commit on one shard):
+//!
+//! | key | what | life |
+//! |---|---|---|
+//! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
+//! | `tandem:{pNN}:rooms` | sorted set of live rooms by the second of their last commit | [`Lives::room`] |
+//! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed |
+//! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
+//! | `tandem:{pNN}:audited` | the last outbox entry that the database has | [`Lives::outbox`] |
+//! | `tandem:{nodes}:leases` | sorted set of nodes by the end of their lease, ms | a minute after the last one |
+//! | `tandem:{nodes}:drainer`, `…:sweeper` | which node does it | seconds |
+//! | `tandem:{pNN}:bus:<id>` | channel of a room | |
+//! | `tandem:{pNN}:node:<node>` | channel of a node, in each partition so that it keeps its place among the room's messages | |
+//! | `tandem:{pNN}:probe:<node>` | channel on which a node hears itself | |
+//!
+//! **An answer that was lost.** Each commit has an id of its own, and the room remembers the last one of each node. A request
+//! that is sent again finds out that it took effect. When that can't be found out in time the caller gets an error.
+//!
+//! **Redis loses data.** Nodes hear of it (the bus breaks, or the era changes) as a gap in every room, and write back what
+//! they know ([`crate::log::Log::restore`]). What was committed and had not reached the database is remembered by the node
+//! that committed it, and goes into the outbox again.
+
+mod bus;
+mod drain;
+mod inbox;
+mod keys;
+mod link;
+mod recent;
+mod record;
+mod roster;
+mod server;
+mod time;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use redis::{Script, Value};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::bus::{Bus, BusParts};
+use self::inbox::Inbox;
+use self::keys::Partition;
+use self::link::{Link, Request};
+use self::recent::Recent;
+use self::server::Server;
+use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
+use crate::domain::{Head, NodeId, RoomId};
+use crate::telemetry::names;
+
+pub use drain::{DrainOptions, Drainer};
+pub use keys::PARTITIONS;
+pub use roster::{Roster, Sweep};
+
+/// Ephemeral messages that may wait to be sent; more are dropped.
+const PUBLISH_QUEUE: usize = 4096;
+/// Messages of one pipeline.
+const PUBLISH_BATCH: usize = 256;
+
+/// Where Redis is, and what this node wants of it.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// `redis://`, `rediss://`, or `redis-sentinel://…` (see `docs/OPERATIONS.md`). That it is a cluster shows itself.
+    pub url: SecretString,
+    /// A CA certificate (PEM) to trust instead of the machine's.
+    pub ca: Option<PathBuf>,
+    /// How long an answer may take.
+    pub patience: Duration,
+    /// How long a caller may wait, all attempts together.
+    pub deadline: Duration,
+    /// How often the bus is probed.
+    pub probe_every: Duration,
+    /// How long things live.
+    pub lives: Lives,
+    /// Commits that a partition's outbox holds while the database is away; beyond it the oldest are lost to the audit.
+    pub outbox_entries: u32,
+}
+
+/// How long things live in Redis.
+#[derive(Debug, Clone, Copy)]
+pub struct Lives {
+    /// A live room that no node renews.
+    pub room: Duration,
+    /// The head of a room that ended.
+    pub end: Duration,
+    /// An outbox to which nothing comes.
+    pub outbox: Duration,
+}
+
+impl RedisOptions {
+    /// What production uses.
+    pub fn new(url: SecretString) -> Self {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self {
+            url,
+            ca: None,
+            patience: Duration::from_millis(1500),
+            deadline: Duration::from_secs(4),
+            probe_every: Duration::from_secs(1),
+            lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24) },
+            outbox_entries: 16_384,
+        }
+    }
+}
+
+/// One node's door to the log in Redis.
+pub struct RedisLog {
+    node: NodeId,
+    link: Arc<Link>,
+    bus: Arc<Bus>,
+    inbox: Arc<Inbox>,
+    recent: Recent,
+    publisher: mpsc::Sender<Publication>,
+    options: RedisOptions,
+    scripts: Scripts,
+    /// Commits are named by this process's random number and a count.
+    incarnation: String,
+    commits: AtomicU64,
+    stop: CancellationToken,
+}
+
+struct Scripts {
+    commit: Script,
+    restore: Script,
+}
+
+struct Publication {
+    partition: Partition,
+    channel: String,
+    message: Vec<u8>,
+}
+
+impl RedisLog {
+    /// Connects, and returns when commands are answered and the bus is heard. Its tasks run on `tracker` until `stop`.
+    pub async fn connect(
+        options: RedisOptions,
+        node: NodeId,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, LogError> {
+        let root = match &options.ca {
+            Some(path) => {
+                let read = tokio::fs::read(path).await;
+                Some(read.map_err(|error| LogError(format!("can't read {}: {error}", path.display())))?)
+            }
+            None => None,
+        };
+        let server = Server::parse(options.url.expose_secret(), root, options.patience);
+        let server = server.map_err(|error| LogError(format!("REDIS_URL: {error}")))?;
+        let link = Link::new(server.clone(), options.deadline);
+        link.command(&redis::cmd("PING")).await?;
+        let inbox = Arc::new(Inbox::default());
+        let bus = Bus::new(BusParts {
+            node: node.clone(),
+            server,
+            link: Arc::clone(&link),
+            inbox: Arc::clone(&inbox),
+            lives: options.lives,
+            probe_every: options.probe_every,
+        });
+        let (publisher, publications) = mpsc::channel(PUBLISH_QUEUE);
+        let log = Arc::new(Self {
+            node,
+            link,
+            bus,
+            inbox,
+            recent: Recent::default(),
+            publisher,
+            scripts: Scripts {
+                commit: Script::new(include_str!("commit.lua")),
+                restore: Script::new(include_str!("restore.lua")),
+            },
+            incarnation: format!("{:016x}", rand::random::<u64>()),
+            commits: AtomicU64::new(0),
+            stop: stop.clone(),
+            options,
+        });
+        tracker.spawn(Arc::clone(&log.bus).run(stop.clone()));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&log).publish_all(publications)));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&log).keep_rooms()));
+        tracker.spawn(stop.run_until_cancelled_owned(Arc::clone(&log).keep_recent()));
+        let up = tokio::time::timeout(log.options.deadline, log.bus.wait_alive()).await;
+        match up {
+            Ok(()) => Ok(log),
+            Err(_) => {
+                log.stop.cancel();
+                Err(LogError("Redis answers, but subscriptions fail".to_owned()))
+            }
+        }
+    }
+
+    /// Whether this node hears the others: for readiness. Also the gauge `tandem_bus_alive`.
+    pub fn bus_alive(&self) -> bool {
+        self.bus.is_alive()
+    }
+
+    /// Waits until it does.
+    pub async fn bus_up(&self) {
+        self.bus.wait_alive().await;
+    }
+
+    /// Whether commands are answered.
+    pub async fn ping(&self) -> Result<(), LogError> {
+        self.link.command(&redis::cmd("PING")).await.map(drop)
+    }
+
+    /// This node's commits that the database is not known to have.
+    pub fn unaudited(&self) -> usize {
+        self.recent.len()
+    }
+
+    async fn try_commit(&self, commit: Commit) -> Result<Outcome, LogError> {
+        super::ascending(&commit)?;
+        let partition = Partition::of(&commit.room);
+        let (events, state) = (Bytes::from(record::events(&commit)), Bytes::from(record::state(&commit)));
+        let id = format!("{}-{}", self.incarnation, self.commits.fetch_add(1, Ordering::Relaxed));
+        let lives = &self.options.lives;
+        let mut call = self.scripts.commit.prepare_invoke();
+        call.key(partition.room(&commit.room)).key(partition.outbox()).key(partition.rooms()).key(partition.era());
+        call.arg(record::head_text(commit.expected)).arg(record::head_text(commit.next)).arg(commit.next.epoch);
+        call.arg(u8::from(commit.row.ended)).arg(u8::from(commit.patch.clear)).arg(self.node.as_str()).arg(id);
+        call.arg(publish_command(self.bus.is_cluster())).arg(partition.channel(&commit.room));
+        call.arg(record::commit_message(&self.node, &commit)).arg(&events[..]).arg(&state[..]);
+        call.arg(commit.room.as_str()).arg(millis(lives.room)).arg(millis(lives.end)).arg(millis(lives.outbox));
+        call.arg(self.options.outbox_entries);
+        let gone: Vec<_> = commit.patch.fields.iter().filter(|(_, value)| value.is_none()).collect();
+        call.arg(gone.len());
+        for (field, _) in gone {
+            call.arg(stored_field(field));
+        }
+        for (field, value) in &commit.patch.fields {
+            if let Some(value) = value {
+                call.arg(stored_field(field)).arg(&value[..]);
+            }
+        }
+        let answer = Answer::of(self.link.script(&call).await?)?;
+        match answer.what.as_str() {
+            "ok" | "again" => {
+                let (entry, era) = (answer.text(0)?, answer.text(1)?);
+                self.recent.add(partition, &entry, &era, &commit, events, state);
+                Ok(Outcome::Committed)
+            }
+            "conflict" => Ok(Outcome::Conflict(snapshot(&commit.room, answer.value(0)?)?)),
+            "vacant" => Ok(Outcome::Conflict(None)),
+            "early" => {
+                let (room, next, ended) = (&commit.room, commit.next.epoch, answer.text(0)?);
+                Err(LogError(format!("epoch {next} of {room} is not later than {ended}, which has ended")))
+            }
+            other => Err(LogError(format!("a script answered {other}"))),
+        }
+    }
+
+    async fn try_restore(&self, given: Snapshot) -> Result<Option<Snapshot>, LogError> {
+        let partition = Partition::of(&given.room);
+        let mut call = self.scripts.restore.prepare_invoke();
+        call.key(partition.room(&given.room)).key(partition.rooms());
+        call.arg(given.head.epoch).arg(given.head.seq).arg(given.room.as_str()).arg(millis(self.options.lives.room));
+        call.arg(publish_command(self.bus.is_cluster())).arg(partition.channel(&given.room));
+        call.arg(record::reload(&self.node, &given.room));
+        for (field, value) in &given.fields {
+            call.arg(stored_field(field)).arg(&value[..]);
+        }
+        let answer = Answer::of(self.link.script(&call).await?)?;
+        match answer.what.as_str() {
+            "raised" => {
+                tracing::warn!(room = %given.room, "written back to Redis, which had lost it");
+                metrics::counter!(names::ROOMS_RESTORED).increment(1);
+                Ok(Some(given))
+            }
+            "latest" => snapshot(&given.room, answer.value(0)?),
+            "vacant" => Ok(None),
+            other => Err(LogError(format!("a script answered {other}"))),
+        }
+    }
+
+    async fn try_load(&self, room: &RoomId) -> Result<Option<Snapshot>, LogError> {
+        let partition = Partition::of(room);
+        let fields = self.link.command(redis::cmd("HGETALL").arg(partition.room(room))).await?;
+        snapshot(room, fields)
+    }
+
+    /// Sends what [`Log::publish`] has queued, in order.
+    async fn publish_all(self: Arc<Self>, mut publications: mpsc::Receiver<Publication>) {
+        let mut batch = Vec::with_capacity(PUBLISH_BATCH);
+        while publications.recv_many(&mut batch, PUBLISH_BATCH).await > 0 {
+            let cluster = self.bus.is_cluster();
+            // A pipeline goes to one shard. Within a partition the order stays.
+            let mut pipelines: BTreeMap<Option<Partition>, redis::Pipeline> = BTreeMap::new();
+            for Publication { partition, channel, message } in batch.drain(..) {
+                let pipeline = pipelines.entry(cluster.then_some(partition)).or_default();
+                pipeline.cmd(publish_command(cluster)).arg(channel).arg(message).ignore();
+            }
+            for pipeline in pipelines.values() {
+                if let Err(error) = self.link.once(&Request::Pipeline(pipeline)).await {
+                    metrics::counter!(names::EPHEMERAL_DROPPED).increment(pipeline.len() as u64);
+                    tracing::debug!(%error, "ephemeral messages are lost");
+                }
+            }
+        }
+    }
+
+    /// Rooms that this node follows don't end because nobody says anything in them.
+    async fn keep_rooms(self: Arc<Self>) {
+        let mut every = tokio::time::interval((self.options.lives.room / 4).max(Duration::from_millis(50)));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            for room in self.bus.wanted() {
+                let partition = Partition::of(&room);
+                for key in [partition.room(&room), partition.rooms()] {
+                    let mut renew = redis::cmd("PEXPIRE");
+                    // Greater only: what has just been renewed by another node is left alone.
+                    renew.arg(key).arg(millis(self.options.lives.room)).arg("GT");
+                    if let Err(error) = self.link.command(&renew).await {
+                        tracing::warn!(%error, "rooms could not be renewed");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Log for RedisLog {
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Outcome, LogError>> {
+        Box::pin(self.try_commit(commit))
+    }
+
+    fn load<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Option<Snapshot>, LogError>> {
+        Box::pin(self.try_load(room))
+    }
+
+    fn restore(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<Option<Snapshot>, LogError>> {
+        Box::pin(self.try_restore(snapshot))
+    }
+
+    fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<(), LogError>> {
+        Box::pin(self.bus.subscribe(room, self.options.deadline))
+    }
+
+    fn unsubscribe(&self, room: &RoomId) {
+        self.bus.unsubscribe(room);
+    }
+
+    fn follow(&self) -> BoxFuture<'_, Followed> {
+        Box::pin(self.inbox.next())
+    }
+
+    fn publish(&self, room: &RoomId, to: Option<&NodeId>, message: Bytes) {
+        let partition = Partition::of(room);
+        let channel = to.map_or_else(|| partition.channel(room), |node| partition.node_channel(node));
+        let message = record::ephemeral(&self.node, room, to.is_some(), &message);
+        if self.publisher.try_send(Publication { partition, channel, message }).is_err() {
+            metrics::counter!(names::EPHEMERAL_DROPPED).increment(1);
+        }
+    }
+}
+
+/// What a script answered: a word, and what belongs to it.
+struct Answer {
+    what: String,
+    rest: Vec<Value>,
+}
+
+impl Answer {
+    fn of(value: Value) -> Result<Self, LogError> {
+        let mut rest: Vec<Value> = redis::from_redis_value(value).map_err(unreadable)?;
+        if rest.is_empty() {
+            return Err(LogError("a script answered nothing".to_owned()));
+        }
+        let what = redis::from_redis_value(rest.remove(0)).map_err(unreadable)?;
+        Ok(Self { what, rest })
+    }
+
+    fn value(&self, index: usize) -> Result<Value, LogError> {
+        self.rest.get(index).cloned().ok_or_else(|| LogError("a script's answer is short".to_owned()))
+    }
+
+    fn text(&self, index: usize) -> Result<String, LogError> {
+        redis::from_redis_value(self.value(index)?).map_err(unreadable)
+    }
+}
+
+fn unreadable(error: redis::ParsingError) -> LogError {
+    LogError(format!("an answer of Redis can't be read: {error}"))
+}
+
+/// Stored fields are told from the log's own (`@head`) by a dot.
+fn stored_field(field: &str) -> String {
+    format!(".{field}")
+}
+
+fn snapshot(room: &RoomId, hash: Value) -> Result<Option<Snapshot>, LogError> {
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> = redis::from_redis_value(hash).map_err(unreadable)?;
+    let mut head = None;
+    let mut fields = BTreeMap::new();
+    for (field, value) in pairs {
+        match &field[..] {
+            b"@end" => return Ok(None),
+            b"@head" => head = record::parse_head(&value),
+            [b'.', name @ ..] => {
+                let name = std::str::from_utf8(name).map_err(|_| LogError(format!("a field of {room} is not text")))?;
+                fields.insert(name.to_owned(), Bytes::from(value));
+            }
+            _ => {}
+        }
+    }
+    Ok(head.map(|head: Head| Snapshot { room: room.clone(), head, fields }))
+}
+
+fn publish_command(cluster: bool) -> &'static str {
+    if cluster { "SPUBLISH" } else { "PUBLISH" }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,110 @@
+//! What nodes know of each other through Redis: leases, and rooms that nobody follows.
+
+use std::time::Duration;
+
+use redis::{Script, Value};
+
+use super::keys::{self, Partition};
+use super::{RedisLog, millis, unreadable};
+use crate::domain::{NodeId, RoomId};
+use crate::log::LogError;
+
+/// Channels of one question.
+const CHUNK: usize = 200;
+
+/// The nodes of the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// Their leases run.
+    pub alive: Vec<NodeId>,
+    /// Their leases ran out.
+    pub gone: Vec<NodeId>,
+}
+
+/// Rooms that no node follows.
+#[derive(Debug, Clone, Default)]
+pub struct Sweep {
+    /// Live rooms in Redis.
+    pub rooms: usize,
+    /// Those without a follower.
+    pub orphans: Vec<RoomId>,
+}
+
+impl RedisLog {
+    /// Renews this node's lease and looks at the others'. A lease that ran out is shown for `remember`.
+    pub async fn beat(&self, lease: Duration, remember: Duration) -> Result<Roster, LogError> {
+        self.roster_as(self.node.as_str(), lease, remember).await
+    }
+
+    /// Looks only.
+    pub async fn roster(&self, remember: Duration) -> Result<Roster, LogError> {
+        self.roster_as("", remember, remember).await
+    }
+
+    /// Gives the lease up: a planned stop is not a death.
+    pub async fn sign_off(&self) -> Result<(), LogError> {
+        self.link.command(redis::cmd("ZREM").arg(keys::LEASES).arg(self.node.as_str())).await.map(drop)
+    }
+
+    async fn roster_as(&self, node: &str, lease: Duration, remember: Duration) -> Result<Roster, LogError> {
+        let script = Script::new(include_str!("beat.lua"));
+        let mut call = script.prepare_invoke();
+        call.key(keys::LEASES).arg(node).arg(millis(lease)).arg(millis(remember));
+        let (alive, gone): (Vec<String>, Vec<String>) =
+            redis::from_redis_value(self.link.script(&call).await?).map_err(unreadable)?;
+        let nodes = |names: Vec<String>| names.iter().filter_map(|name| NodeId::parse(name).ok()).collect();
+        Ok(Roster { alive: nodes(alive), gone: nodes(gone) })
+    }
+
+    /// Whether this node sweeps for the next while.
+    pub async fn may_sweep(&self, lease: Duration) -> Result<bool, LogError> {
+        let script = Script::new(include_str!("lease.lua"));
+        let mut call = script.prepare_invoke();
+        call.key(keys::SWEEPER).arg(self.node.as_str()).arg(millis(lease));
+        Ok(redis::from_redis_value::<u8>(self.link.script(&call).await?).map_err(unreadable)? == 1)
+    }
+
+    /// Live rooms without a follower on any node, and without a commit since `quiet`. Forgets rooms that are no more.
+    pub async fn sweep(&self, quiet: Duration) -> Result<Sweep, LogError> {
+        let mut sweep = Sweep::default();
+        let before = self.redis_millis().await?.saturating_sub(millis(quiet)) / 1000;
+        for partition in Partition::all() {
+            let all = self.link.command(redis::cmd("ZCARD").arg(partition.rooms())).await?;
+            sweep.rooms += redis::from_redis_value::<usize>(all).map_err(unreadable)?;
+            let mut question = redis::cmd("ZRANGEBYSCORE");
+            question.arg(partition.rooms()).arg("-inf").arg(before);
+            let names: Vec<String> =
+                redis::from_redis_value(self.link.command(&question).await?).map_err(unreadable)?;
+            let rooms: Vec<RoomId> = names.iter().filter_map(|name| RoomId::parse(name).ok()).collect();
+            for rooms in rooms.chunks(CHUNK) {
+                sweep.orphans.extend(self.without_follower(partition, rooms).await?);
+            }
+        }
+        Ok(sweep)
+    }
+
+    async fn without_follower(&self, partition: Partition, rooms: &[RoomId]) -> Result<Vec<RoomId>, LogError> {
+        let mut question = redis::cmd("PUBSUB");
+        question.arg(if self.bus.is_cluster() { "SHARDNUMSUB" } else { "NUMSUB" });
+        for room in rooms {
+            question.arg(partition.channel(room));
+        }
+        let counts: Vec<(String, u64)> =
+            redis::from_redis_value::<Vec<(String, u64)>>(self.link.command(&question).await?).map_err(unreadable)?;
+        let followed = |room: &RoomId| {
+            let channel = partition.channel(room);
+            counts.iter().any(|(name, count)| *name == channel && *count > 0)
+        };
+        let mut orphans = Vec::new();
+        for room in rooms.iter().filter(|room| !followed(room)) {
+            let exists = self.link.command(redis::cmd("EXISTS").arg(partition.room(room))).await?;
+            if matches!(exists, Value::Int(0)) {
+                // The index outlived the room.
+                self.link.command(redis::cmd("ZREM").arg(partition.rooms()).arg(room.as_str())).await?;
+            } else {
+                orphans.push(room.clone());
+            }
+        }
+        Ok(orphans)
+    }
+}

@@ -1,0 +1,152 @@
+//! This node among others: its lease, the others' leases, and rooms that nobody looks after any more.
+//!
+//! A node renews its lease several times in its life; one that runs out means that the process is gone, or cut off. Every
+//! other node sees it, after a pause of its own so that they don't all commit at once, and again as long as the lease is
+//! missed: a replica may have lagged behind. One node at a time sweeps rooms that no node follows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use rand::RngExt;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::domain::{NodeId, RoomId};
+use crate::log::redis::{RedisLog, Roster};
+use crate::telemetry::names;
+
+/// How the nodes are watched.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchOptions {
+    /// How long a lease runs; it is renewed in a quarter of that.
+    pub lease: Duration,
+    /// How long a node that is gone is spoken of.
+    pub remember: Duration,
+    /// How often rooms without a follower are looked for.
+    pub sweep_every: Duration,
+    /// How long such a room must have been without a commit.
+    pub quiet: Duration,
+}
+
+impl Default for WatchOptions {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(6),
+            remember: Duration::from_secs(300),
+            sweep_every: Duration::from_secs(30),
+            quiet: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What is told of nodes: each look at them replaces the one before.
+#[derive(Clone, Default)]
+pub struct NodeWatch(Arc<Mutex<Roster>>);
+
+type OnOrphan = Box<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
+
+struct Watch {
+    log: Arc<RedisLog>,
+    options: WatchOptions,
+    roster: NodeWatch,
+    on_gone: Box<dyn Fn(&NodeId) + Send + Sync>,
+    on_orphan: OnOrphan,
+    /// Nodes whose lease is missed: since when, and when to act on it.
+    missed: HashMap<NodeId, Instant>,
+}
+
+impl NodeWatch {
+    /// Takes the lease, and watches until `stop`; then the lease is given up, for a planned stop is no death.
+    ///
+    /// * `on_gone`: that node is gone ([`crate::hub::Hub::expire_node`]). Called more than once.
+    /// * `on_orphan`: no node follows this room; these nodes are gone ([`crate::hub::Hub::expire_node_in`] for each).
+    pub fn start(
+        log: Arc<RedisLog>,
+        options: WatchOptions,
+        on_gone: impl Fn(&NodeId) + Send + Sync + 'static,
+        on_orphan: impl Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let roster = Self::default();
+        let (on_gone, on_orphan) = (Box::new(on_gone), Box::new(on_orphan));
+        let mut watch = Watch { log, options, roster: roster.clone(), on_gone, on_orphan, missed: HashMap::new() };
+        tracker.spawn(async move {
+            stop.run_until_cancelled(watch.run()).await;
+            if let Err(error) = watch.log.sign_off().await {
+                tracing::warn!(%error, "the lease could not be given up: it runs out");
+            }
+        });
+        roster
+    }
+
+    /// The nodes, as last seen.
+    pub fn roster(&self) -> Roster {
+        self.0.lock().clone()
+    }
+}
+
+impl Watch {
+    async fn run(&mut self) {
+        let mut beats = tokio::time::interval(self.options.lease / 4);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut swept = Clock::instant();
+        loop {
+            beats.tick().await;
+            match self.log.beat(self.options.lease, self.options.remember).await {
+                Ok(roster) => self.look(roster),
+                Err(error) => {
+                    // Nothing is known of anybody: nobody is called gone.
+                    self.missed.clear();
+                    tracing::warn!(%error, "this node's lease could not be renewed");
+                }
+            }
+            if swept.elapsed() > self.options.sweep_every {
+                swept = Clock::instant();
+                self.sweep().await;
+            }
+        }
+    }
+
+    fn look(&mut self, roster: Roster) {
+        metrics::gauge!(names::NODES).set(roster.alive.len() as f64);
+        let now = Clock::instant();
+        self.missed.retain(|node, _| roster.gone.contains(node));
+        for node in &roster.gone {
+            let due = *self.missed.entry(node.clone()).or_insert_with(|| {
+                tracing::warn!(%node, "a node is gone: its members enter their grace time");
+                now + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5))
+            });
+            if now >= due {
+                (self.on_gone)(node);
+                // Once more later: what it still committed may not have been here.
+                self.missed.insert(node.clone(), now + self.options.lease * 2);
+            }
+        }
+        *self.roster.0.lock() = roster;
+    }
+
+    /// Rooms without a follower are those whose nodes are all gone, or restarted under another name.
+    async fn sweep(&self) {
+        match self.log.may_sweep(self.options.sweep_every * 2).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return tracing::debug!(%error, "no sweep"),
+        }
+        let sweep = match self.log.sweep(self.options.quiet).await {
+            Ok(sweep) => sweep,
+            Err(error) => return tracing::warn!(%error, "rooms could not be swept"),
+        };
+        metrics::gauge!(names::CLUSTER_ROOMS).set(sweep.rooms as f64);
+        for room in sweep.orphans {
+            tracing::info!(%room, "no node follows this room: it is looked after here now");
+            metrics::counter!(names::ROOMS_ADOPTED).increment(1);
+            (self.on_orphan)(room, self.roster.roster().gone).await;
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Values on their way into columns and back, the same in every database.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::RepositoryError;
+use crate::domain::{Head, RoomId, ShortId};
+
+/// Columns are signed; a head beyond them would be a head of the year 292,277,026.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn head(epoch: i64, seq: i64) -> Result<Head, RepositoryError> {
+    match (u64::try_from(epoch), u64::try_from(seq)) {
+        (Ok(epoch), Ok(seq)) => Ok(Head { epoch, seq }),
+        _ => Err(RepositoryError::Corrupt { what: "head" }),
+    }
+}
+
+pub(super) fn room_id(text: &str) -> Result<RoomId, RepositoryError> {
+    RoomId::parse(text).map_err(|_invalid| RepositoryError::Corrupt { what: "roomId" })
+}
+
+pub(super) fn short_id(text: &str) -> Result<ShortId, RepositoryError> {
+    ShortId::parse(text).ok_or(RepositoryError::Corrupt { what: "short id" })
+}
+
+/// The one number that is not ours by type; NULL is what SQLite would make of it.
+pub(super) fn finite(position: f64) -> f64 {
+    if position.is_finite() { position } else { 0.0 }
+}
+
+/// The audit is JSON by contract; bytes that are not even text must not hold up the batch of everybody else.
+pub(super) fn readable(audit: &Bytes) -> Cow<'_, str> {
+    String::from_utf8_lossy(audit)
+}
+
+/// A column of another kind than this version writes.
+pub(super) fn corrupt(what: &'static str) -> impl Fn(sqlx::Error) -> RepositoryError {
+    move |error| match error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => RepositoryError::Corrupt { what },
+        error => RepositoryError::Query(error),
+    }
+}

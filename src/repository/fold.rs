@@ -1,0 +1,95 @@
+//! The rule of heads for storing: what a batch of commits makes of each room, whatever the database.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::domain::{Head, RoomId, RoomTime, UserId};
+use crate::log::{Commit, RoomRow, UserRow};
+
+/// Folds a batch into one change a room, in the order of room ids. `stored`: the heads that the database has.
+pub(super) fn fold<'a>(batch: &'a [Commit], stored: &BTreeMap<RoomId, Head>) -> BTreeMap<&'a RoomId, Change<'a>> {
+    let mut rooms: BTreeMap<&RoomId, Change<'_>> = BTreeMap::new();
+    for commit in batch {
+        let known = stored.get(&commit.room).copied();
+        rooms.entry(&commit.room).or_insert_with(|| Change::since(known)).take(commit);
+    }
+    rooms
+}
+
+/// What a batch makes of one room, all its commits folded together.
+pub(super) struct Change<'a> {
+    /// `None`: the room is not stored.
+    pub(super) head: Option<Head>,
+    /// The row afterwards; `None`: nothing new.
+    pub(super) latest: Option<Latest<'a>>,
+    /// Stored fields are deleted first.
+    pub(super) clear: bool,
+    pub(super) fields: BTreeMap<&'a str, Option<&'a Bytes>>,
+    /// Whoever is stored as a member left at that time.
+    pub(super) emptied: Option<RoomTime>,
+    pub(super) users: BTreeMap<&'a UserId, (UserRow, RoomTime)>,
+    /// The room's short link goes.
+    pub(super) unlink: bool,
+}
+
+pub(super) struct Latest<'a> {
+    pub(super) row: &'a RoomRow,
+    /// When its epoch's first commit was stored: the row's `created_at` if the epoch is new.
+    pub(super) since: RoomTime,
+    pub(super) updated: RoomTime,
+}
+
+impl<'a> Change<'a> {
+    fn since(head: Option<Head>) -> Self {
+        Self {
+            head,
+            latest: None,
+            clear: false,
+            fields: BTreeMap::new(),
+            emptied: None,
+            users: BTreeMap::new(),
+            unlink: false,
+        }
+    }
+
+    fn take(&mut self, commit: &'a Commit) {
+        if self.head.is_some_and(|head| commit.next <= head) {
+            return;
+        }
+        let first = commit.entries.first().map_or(commit.row.at, |entry| entry.at);
+        let last = commit.entries.last().map_or(commit.row.at, |entry| entry.at);
+        let new_epoch = self.head.is_none_or(|head| commit.next.epoch > head.epoch);
+        if new_epoch && self.head.is_some() {
+            // Usually it ended before; if that commit was lost, its members must not live on in the new epoch.
+            self.empty(first);
+        }
+        if commit.patch.clear {
+            self.clear = true;
+            self.fields.clear();
+        }
+        self.fields.extend(commit.patch.fields.iter().map(|(field, value)| (field.as_str(), value.as_ref())));
+        for user in &commit.row.users {
+            self.users.insert(&user.user, (user.clone(), last));
+        }
+        if commit.row.ended {
+            self.empty(last);
+        }
+        let since = self.latest.as_ref().filter(|_| !new_epoch).map_or(first, |latest| latest.since);
+        self.latest = Some(Latest { row: &commit.row, since, updated: last });
+        self.head = Some(commit.next);
+    }
+
+    /// Nobody and nothing of the epoch stays.
+    fn empty(&mut self, at: RoomTime) {
+        self.clear = true;
+        self.fields.clear();
+        self.unlink = true;
+        self.emptied = Some(at);
+        for (user, updated) in self.users.values_mut().filter(|(user, _)| user.left_at.is_none()) {
+            user.left_at = Some(at);
+            user.connected = false;
+            *updated = at;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What is never committed: ticks, heartbeats, statuses, signals.
+
+use serde_json::{Value, json};
+
+use crate::support::carriers::{Carriers, over_every_carrier};
+use crate::support::client::Carrier::WebSocket;
+use crate::support::client::{Client, Incoming, Tick};
+use crate::support::server::TestServer;
+
+over_every_carrier! {
+    a_tick_reaches_the_others_with_the_sender_s_own_slot;
+    a_stale_tick_reaches_nobody;
+    a_host_that_is_steadily_elsewhere_is_followed;
+    a_signal_reaches_its_addressee_and_nobody_else;
+    custom_messages_go_to_all_or_to_one;
+    a_status_reaches_the_other_v3_members;
+}
+
+async fn three(server: &TestServer, [a, b, c]: Carriers) -> (Client, Client, Client) {
+    let (mut ann, mut bob, mut cat) = (server.connect(a).await, server.connect(b).await, server.connect(c).await);
+    ann.join("friday", "ann").await;
+    bob.join("friday", "bob").await;
+    cat.join("friday", "cat").await;
+    for _ in 0..2 {
+        ann.expect("USER_JOINED").await;
+    }
+    bob.expect("USER_JOINED").await;
+    (ann, bob, cat)
+}
+
+async fn a_tick_reaches_the_others_with_the_sender_s_own_slot(carriers: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob, mut cat) = three(&server, carriers).await;
+    let now = ann.room_time().await;
+    bob.tick(7, 3.5, now, false).await;
+    for member in [&mut ann, &mut cat] {
+        let tick = Tick::read(&member.compact().await);
+        assert_eq!(tick, Tick { slot: 2, from_host: false, playing: false, seq: 7, position: 3.5, at: now });
+    }
+    ann.tick(8, 3.5, now, false).await;
+    for member in [&mut bob, &mut cat] {
+        let tick = Tick::read(&member.compact().await);
+        assert_eq!((tick.slot, tick.from_host, tick.seq), (1, true, 8));
+    }
+    // Never back to its sender: all that ann got was bob's, and that was read.
+    ann.hears_nothing().await;
+    assert!(!ann.drain().iter().any(|seen| matches!(seen, Incoming::Compact(_))));
+}
+
+async fn a_stale_tick_reaches_nobody(carriers: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob, _cat) = three(&server, carriers).await;
+    ann.pause(50.0).await;
+    let at = bob.expect("PLAY_PAUSE").await["playback"]["at"].as_f64().unwrap();
+    let now = ann.room_time().await;
+    for (seq, at) in [(1, at - 5.0), (2, now - 11_000.0), (3, now + 60_000.0), (4, f64::MAX), (5, -1.0)] {
+        ann.tick(seq, 50.0, at, false).await;
+    }
+    // Over WebTransport datagrams may overtake; but bad ones never arrive.
+    while ann.room_time().await < at + 5.0 {}
+    let now = ann.room_time().await;
+    ann.tick(6, 50.0, now, false).await;
+    assert_eq!(Tick::read(&bob.compact().await).seq, 6);
+    // Not joined, not heard.
+    let mut stranger = server.connect(carriers[1]).await;
+    stranger.tick(9, 50.0, now, false).await;
+    let now = ann.room_time().await;
+    ann.tick(10, 50.0, now, false).await;
+    assert_eq!(Tick::read(&bob.compact().await).seq, 10);
+}
+
+async fn a_host_that_is_steadily_elsewhere_is_followed(carriers: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob, mut cat) = three(&server, carriers).await;
+    ann.play(10.0).await;
+    let start = ann.expect("PLAY_PAUSE").await["playback"]["at"].as_f64().unwrap();
+    bob.expect("PLAY_PAUSE").await;
+    // A guest that is elsewhere moves nobody; the host, 600 ms ahead for more than a second, moves the room.
+    let mut seq = 0;
+    let corrected = loop {
+        let now = ann.room_time().await;
+        if now > start + 50.0 {
+            seq += 1;
+            let vector = 10.0 + (now - start) / 1000.0;
+            cat.tick(seq, vector + 5.0, now, true).await;
+            ann.tick(seq, vector + 0.6, now, true).await;
+        }
+        assert!(now < start + 10_000.0, "nobody followed the host");
+        let seen = bob.drain().into_iter().find_map(|seen| match seen {
+            Incoming::Message(message) => Some(message),
+            _ => None,
+        });
+        if let Some(message) = seen {
+            break message;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+    };
+    assert_eq!(
+        (&corrected["type"], &corrected["reason"], &corrected["userId"]),
+        (&json!("PLAYBACK"), &json!("correction"), &json!("ann"))
+    );
+    let vector = &corrected["playback"];
+    let at = vector["at"].as_f64().unwrap();
+    let ahead = vector["position"].as_f64().unwrap() - (10.0 + (at - start) / 1000.0);
+    assert!((ahead - 0.6).abs() < 0.01 && at - start >= 1000.0, "{corrected}");
+}
+
+async fn a_signal_reaches_its_addressee_and_nobody_else(carriers: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob, mut cat) = three(&server, carriers).await;
+    let offer = json!({"type": "offer", "sdp": "v=0\r\n".repeat(2000)});
+    ann.send(json!({"type": "OFFER", "to": "bob", "offer": offer, "from": "cat"})).await;
+    let heard = bob.expect("OFFER").await;
+    assert_eq!((&heard["from"], &heard["offer"]), (&json!("ann"), &offer));
+    cat.hears_nothing().await;
+    let reference = ann.ask(json!({"type": "OFFER", "to": "nobody", "offer": offer})).await;
+    assert_eq!(ann.refused("TARGET_GONE").await["ref"], reference);
+    // A member that is away for a moment can't be told either.
+    drop(bob);
+    ann.expect("MEMBER_CONNECTION").await;
+    ann.send(json!({"type": "OFFER", "to": "bob", "offer": offer})).await;
+    ann.refused("TARGET_GONE").await;
+}
+
+async fn custom_messages_go_to_all_or_to_one(carriers: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob, mut cat) = three(&server, carriers).await;
+    bob.send(json!({"type": "CUSTOM", "namespace": "org.example.poll", "payload": {"vote": 2, "é": [null, 1.5]}}))
+        .await;
+    for member in [&mut ann, &mut bob, &mut cat] {
+        let custom = member.expect("CUSTOM").await;
+        assert_eq!((&custom["userId"], &custom["payload"]), (&json!("bob"), &json!({"vote": 2, "é": [null, 1.5]})));
+        assert!(custom["seq"].is_number());
+    }
+    bob.send(json!({"type": "CUSTOM", "namespace": "org.example.poll", "payload": 3, "to": "ann"})).await;
+    let custom = ann.expect("CUSTOM").await;
+    assert_eq!((&custom["from"], &custom["to"], custom.get("seq")), (&json!("bob"), &json!("ann"), None));
+    cat.hears_nothing().await;
+    for bad in [
+        json!({"type": "CUSTOM", "namespace": "org.example.poll", "payload": "x".repeat(20_000)}),
+        json!({"type": "CUSTOM", "namespace": "no spaces", "payload": 1}),
+        json!({"type": "CUSTOM", "payload": 1}),
+    ] {
+        bob.send(bad).await;
+        bob.expect("ERROR").await;
+    }
+    cat.hears_nothing().await;
+}
+
+async fn a_status_reaches_the_other_v3_members(carriers: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob, _cat) = three(&server, carriers).await;
+    let mut old = server.connect(WebSocket).await;
+    old.join_v2("friday", "old").await;
+    ann.expect("USER_JOINED").await;
+    bob.expect("USER_JOINED").await;
+    for _ in 0..5 {
+        ann.send(json!({"type": "MEMBER_STATUS", "rttMs": 14.5, "driftMs": -3, "buffering": true})).await;
+    }
+    let status = bob.expect("MEMBER_STATUS").await;
+    assert_eq!((&status["userId"], &status["rttMs"], &status["driftMs"]), (&json!("ann"), &json!(14.5), &json!(-3.0)));
+    assert_eq!((&status["clockErrorMs"], &status["buffering"]), (&Value::Null, &json!(true)));
+    // At most two a second; never to the sender, never to an old client.
+    ann.hears_nothing().await;
+    old.hears_nothing().await;
+    bob.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn ticks_of_a_new_host_are_heartbeats_for_an_old_member_at_most_four_a_second() {
+    let server = TestServer::start().await;
+    let mut new = server.connect(crate::support::client::Carrier::Quinn).await;
+    new.join("friday", "new").await;
+    let mut old = server.connect(WebSocket).await;
+    old.join_v2("friday", "old").await;
+    new.expect("USER_JOINED").await;
+    let begin = new.room_time().await;
+    let mut seq = 0;
+    let mut now = begin;
+    while now < begin + 1100.0 {
+        seq += 1;
+        new.tick(seq, 0.0, now, false).await;
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        now = new.room_time().await;
+    }
+    old.send(json!({"type": "PING"})).await;
+    let mut beats = Vec::new();
+    loop {
+        let message = old.message().await;
+        match message["type"].as_str() {
+            Some("HOST_HEARTBEAT") => beats.push(message["timestamp"].as_f64().unwrap()),
+            Some("PONG") => break,
+            _ => panic!("{message}"),
+        }
+    }
+    assert!((3..=5).contains(&beats.len()), "{beats:?} of {seq} ticks");
+    assert!(beats.windows(2).all(|pair| pair[1] - pair[0] >= 249.0), "{beats:?}");
+}

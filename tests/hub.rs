@@ -1,0 +1,440 @@
+//! The hub where no client can reach it: futures dropped in the middle, a log that fails, replicas behind.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tandem::clock::Clock;
+use tandem::domain::{
+    ChatText, CloseCode, Dialect, Limits, NodeId, Pin, RoomId, RoomTime, SessionRef, TransportKind, UserId,
+};
+use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Refusal, Reply, TickReport, Welcome};
+use tandem::hub::{Departure, Hub, HubParts, Membership};
+use tandem::log::memory::MemoryLog;
+use tandem::log::memory::faults::{Fate, What};
+use tandem::protocol;
+use tandem::room::{Command, Reject};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Writes down what it is given.
+#[derive(Default)]
+struct Ear {
+    heard: Mutex<Vec<Value>>,
+    closed: Mutex<Option<CloseCode>>,
+}
+
+impl Ear {
+    fn hear(&self, bytes: &Bytes) {
+        self.heard.lock().push(serde_json::from_slice(bytes).unwrap());
+    }
+
+    /// Everything since the last look: type, or ERROR's code.
+    fn heard(&self) -> Vec<String> {
+        let name = |message: &Value| {
+            let kind = message["type"].as_str().unwrap().to_owned();
+            match kind.as_str() {
+                "ERROR" => message["code"].as_str().unwrap().to_owned(),
+                "DEGRADED" => format!("DEGRADED {}", message["degraded"]),
+                "MEMBER_CONNECTION" => format!("MEMBER_CONNECTION {}", message["connected"]),
+                _ => kind,
+            }
+        };
+        self.heard.lock().drain(..).map(|message| name(&message)).collect()
+    }
+}
+
+impl Outlet for Ear {
+    fn state(&self, room: &tandem::room::Room, welcome: &Welcome<'_>) {
+        self.hear(&protocol::encode_state(room, welcome, &Limits::default()));
+    }
+
+    fn event(&self, happening: &Happening<'_>) {
+        if let Some(bytes) = protocol::encode_event(happening) {
+            self.hear(&bytes);
+        }
+    }
+
+    fn notice(&self, notice: &Notice<'_>) {
+        self.hear(&protocol::encode_notice(notice));
+    }
+
+    fn tick(&self, _: &TickReport) {}
+
+    fn missed(&self, encoded: Bytes) {
+        self.hear(&encoded);
+    }
+
+    fn reply(&self, reply: Reply<'_>) {
+        let bytes = match reply {
+            Reply::Ack { reference, head } => protocol::encode_reply_ack(reference, head, RoomTime::from_millis(0)),
+            Reply::Refused { reference, request, refusal } => {
+                let (code, wait) = protocol::refusal_code(refusal);
+                protocol::encode_error(code, &refusal.to_string(), reference, request, wait)
+            }
+        };
+        self.hear(&bytes);
+    }
+
+    fn close(&self, code: CloseCode, _: &str) {
+        self.closed.lock().get_or_insert(code);
+    }
+
+    fn probe(&self) {}
+
+    fn rtt(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// A hub on a memory log, under paused time.
+struct House {
+    hub: Hub,
+    log: MemoryLog,
+    tracker: TaskTracker,
+    clock: Clock,
+}
+
+impl House {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let tracker = TaskTracker::new();
+        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
+        let hub = Self::another(&log, &tracker, &clock, limits, "node-1");
+        Self { hub, log, tracker, clock }
+    }
+
+    fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
+        let node = NodeId::parse(name).unwrap();
+        Hub::start(HubParts {
+            node: node.clone(),
+            clock: clock.clone(),
+            limits: Arc::new(limits),
+            rates: false,
+            log: log.attach(node),
+            tracker: tracker.clone(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    fn request(&self, user: &str, session: &SessionRef) -> JoinRequest {
+        JoinRequest {
+            room: room(),
+            user: UserId::parse(user).unwrap(),
+            name: None,
+            pin: None,
+            token: None,
+            dialect: Dialect::V3,
+            last_seen: None,
+            session: session.clone(),
+            transport: TransportKind::Memory,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    async fn join(&self, user: &str) -> (Membership, Arc<Ear>) {
+        let ear = Arc::new(Ear::default());
+        let session = self.hub.new_session();
+        let joined = self.hub.join(self.request(user, &session), ear.clone()).await;
+        (joined.map_err(|refusal| refusal.to_string()).unwrap(), ear)
+    }
+
+    fn chat(&self, membership: &Membership, reference: u64) {
+        let text = ChatText::parse("hello", &Limits::default()).unwrap();
+        let command = Command::Chat { by: membership.actor().clone(), text };
+        self.hub.submit(membership, command, "CHAT", Some(reference));
+    }
+
+    /// Which members are there, and whether they are live.
+    fn members(&self) -> Vec<(String, bool)> {
+        let Some(room) = self.hub.inspect(&room()) else { return Vec::new() };
+        room.members().iter().map(|(user, member)| (user.to_string(), member.is_live())).collect()
+    }
+
+    /// Fails every crossing of these kinds until told otherwise.
+    fn fail(&self, kinds: &'static [What]) {
+        self.log.faults().decide_by(|crossing| if kinds.contains(&crossing.what) { Fate::Lost } else { Fate::Arrives });
+    }
+}
+
+fn room() -> RoomId {
+    RoomId::parse("friday").unwrap()
+}
+
+/// Until it holds, in virtual time.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let turns = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(120), turns).await.is_ok(), "waited in vain for {what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_dropped_before_or_during_its_commit_leaves_no_ghost() {
+    let house = House::new();
+    let (_ann, anns) = house.join("ann").await;
+    // Whatever the moment: the commit takes 50 ms, and the join is dropped before, in the middle, and just after it.
+    for (step, patience) in [0, 1, 25, 49, 50, 51, 60].into_iter().enumerate() {
+        house.log.faults().decide_by(|crossing| match crossing.what {
+            What::Commit => Fate::Late(Duration::from_millis(50)),
+            _ => Fate::Arrives,
+        });
+        let user = format!("bob-{step}");
+        let session = house.hub.new_session();
+        let joining = house.hub.join(house.request(&user, &session), Arc::new(Ear::default()));
+        let joined = tokio::time::timeout(Duration::from_millis(patience), joining).await;
+        if let Ok(Ok(membership)) = joined {
+            house.hub.depart(membership, Departure::Lost);
+        }
+        house.log.faults().calm();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(house.members().iter().all(|(name, live)| *name == "ann" || !live), "{:?}", house.members());
+    }
+    until("the grace times to be over", || house.members() == [("ann".to_owned(), true)]).await;
+    assert!(anns.heard().iter().all(|kind| kind != "DEGRADED true"));
+}
+
+/// The answer is there, and the session ends before it looks: a write that fails is noticed in the same turn.
+#[tokio::test(start_paused = true)]
+async fn a_join_dropped_with_its_answer_unread_leaves_no_ghost() {
+    let house = House::new();
+    let (_ann, _) = house.join("ann").await;
+    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
+    {
+        let mut joining = Box::pin(house.hub.join(house.request("bob", &session), ear.clone()));
+        // One look puts it into the queue …
+        assert!(futures_util::poll!(joining.as_mut()).is_pending());
+        // … and while nobody looks again, it is committed, and bob's ROOM_STATE is out.
+        until("the commit", || ear.heard() == ["ROOM_STATE"]).await;
+    }
+    until("bob to be gone", || house.members().contains(&("bob".to_owned(), false))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_dropped_while_its_pin_is_hashed_leaves_no_room() {
+    let house = House::with(Limits { rooms: 1, ..Limits::default() });
+    for _ in 0..3 {
+        let session = house.hub.new_session();
+        let mut request = house.request("ann", &session);
+        request.pin = Some(Pin::parse("4711").unwrap());
+        let mut joining = Box::pin(house.hub.join(request, Arc::new(Ear::default())));
+        assert!(futures_util::poll!(joining.as_mut()).is_pending());
+        assert_eq!(house.hub.status().rooms, 1);
+        drop(joining);
+        assert_eq!(house.hub.status().rooms, 0, "an empty room stays for ever");
+    }
+    house.join("bob").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_join_leaves_no_room_either_and_its_number_holds() {
+    let house = House::with(Limits { rooms: 1, ..Limits::default() });
+    let (ann, _) = house.join("ann").await;
+    let session = house.hub.new_session();
+    let mut request = house.request("bob", &session);
+    request.room = RoomId::parse("saturday").unwrap();
+    let refused = house.hub.join(request, Arc::new(Ear::default())).await;
+    assert!(matches!(refused, Err(Refusal::RoomLimit)));
+    house.hub.depart(ann, Departure::Left);
+    until("the room to be over", || house.hub.status().rooms == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_changes_while_it_is_checked_is_checked_again() {
+    let house = House::new();
+    let (ann, _) = house.join("ann").await;
+    let set_pin = async |text: &str| {
+        let pin = house.hub.hash_pin(Pin::parse(text).unwrap()).await.map_err(|refusal| refusal.to_string()).unwrap();
+        let command = Command::SetPin { by: ann.actor().clone(), pin: Some(pin) };
+        house.hub.submit(&ann, command, "SET_PIN", None);
+    };
+    set_pin("1111").await;
+    until("the PIN", || house.hub.inspect(&room()).unwrap().head().seq == 2).await;
+    let outcome = async |typed: &str, user: &str| {
+        let session = house.hub.new_session();
+        let mut request = house.request(user, &session);
+        request.pin = Some(Pin::parse(typed).unwrap());
+        let mut joining = Box::pin(house.hub.join(request, Arc::new(Ear::default())));
+        // It has seen the hash of now, and is at its argon2.
+        assert!(futures_util::poll!(joining.as_mut()).is_pending());
+        set_pin("2222").await;
+        let outcome = joining.await;
+        set_pin("1111").await;
+        let back = house.hub.inspect(&room()).unwrap().head().seq;
+        until("the PIN of before", || house.hub.inspect(&room()).unwrap().head().seq > back).await;
+        outcome.map(|_| ()).map_err(|refusal| refusal.to_string())
+    };
+    assert_eq!(outcome("1111", "bob").await, Err(Reject::PinWrong.to_string()));
+    assert_eq!(outcome("2222", "cat").await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_committed_is_refused_and_everybody_is_told_how_it_stands() {
+    let house = House::new();
+    let ((ann, anns), (_bob, bobs)) = (house.join("ann").await, house.join("bob").await);
+    anns.heard();
+    bobs.heard();
+    house.fail(&[What::Commit]);
+    house.chat(&ann, 1);
+    until("the refusal", || anns.heard.lock().len() >= 2).await;
+    assert_eq!(
+        (anns.heard(), bobs.heard()),
+        (vec!["DEGRADED true".into(), "UNAVAILABLE".into()], vec!["DEGRADED true".to_owned()])
+    );
+    // Said once, however often it fails.
+    house.chat(&ann, 2);
+    until("the refusal", || !anns.heard.lock().is_empty()).await;
+    assert_eq!((anns.heard(), bobs.heard()), (vec!["UNAVAILABLE".to_owned()], vec![]));
+    house.log.faults().calm();
+    house.chat(&ann, 3);
+    until("the answer", || anns.heard.lock().len() >= 3).await;
+    assert_eq!(
+        (anns.heard(), bobs.heard()),
+        (vec!["DEGRADED false".into(), "CHAT".into(), "ACK".into()], vec!["DEGRADED false".to_owned(), "CHAT".into()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_hub_must_see_through_is_tried_until_the_log_is_back() {
+    let house = House::new();
+    let ((_ann, anns), (bob, _), (cat, _)) =
+        (house.join("ann").await, house.join("bob").await, house.join("cat").await);
+    house.fail(&[What::Commit, What::Load]);
+    house.hub.depart(bob, Departure::Lost);
+    house.hub.depart(cat, Departure::Left);
+    // Ten minutes without a log: nothing piles up, nothing is lost.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(house.members().len(), 3);
+    house.log.faults().calm();
+    until("both to be gone", || house.members() == [("ann".to_owned(), true)]).await;
+    let heard = anns.heard();
+    let count = |kind: &str| heard.iter().filter(|heard| *heard == kind).count();
+    assert_eq!((count("MEMBER_CONNECTION false"), count("USER_LEFT"), count("DEGRADED false")), (1, 2, 1), "{heard:?}");
+}
+
+/// The answer is lost, the commit is not: JOIN says UNAVAILABLE, and nobody may stay behind as a live member.
+#[tokio::test(start_paused = true)]
+async fn a_join_that_was_committed_without_anybody_knowing_leaves_no_ghost() {
+    let house = House::new();
+    let (_ann, _) = house.join("ann").await;
+    // Nor is it heard of, or the room read again, which would tell.
+    house.fail(&[What::Answer, What::Load, What::Delivery]);
+    let session = house.hub.new_session();
+    let ear = Arc::new(Ear::default());
+    let refused = house.hub.join(house.request("bob", &session), ear.clone()).await;
+    assert!(matches!(refused, Err(Refusal::Unavailable)));
+    house.log.faults().calm();
+    until("bob not to be live", || !house.members().contains(&("bob".to_owned(), true))).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!house.members().contains(&("bob".to_owned(), true)), "{:?}", house.members());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_takes_so_many_commands_and_no_more() {
+    let house = House::with(Limits { room_queue: 16, ..Limits::default() });
+    let (ann, anns) = house.join("ann").await;
+    anns.heard();
+    house.log.faults().decide_by(|crossing| match crossing.what {
+        What::Commit => Fate::Late(Duration::from_secs(1)),
+        _ => Fate::Arrives,
+    });
+    house.chat(&ann, 0);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    for reference in 1..=20 {
+        house.chat(&ann, reference);
+    }
+    assert_eq!(anns.heard(), ["OVERLOADED"; 4]);
+    // JOIN too; a loss is never refused.
+    let session = house.hub.new_session();
+    assert!(matches!(
+        house.hub.join(house.request("bob", &session), Arc::new(Ear::default())).await,
+        Err(Refusal::Overloaded)
+    ));
+    house.hub.depart(ann, Departure::Lost);
+    until("ann to be gone", || house.members() == [("ann".to_owned(), false)]).await;
+    let room = house.hub.inspect(&room()).unwrap();
+    assert_eq!(room.head().seq, 1 + 17 + 1, "a join, the accepted ones, the loss");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_members() {
+    let house = House::new();
+    let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
+    let (ann, _) = house.join("ann").await;
+    let ear = Arc::new(Ear::default());
+    let session = far.new_session();
+    let bob =
+        far.join(house.request("bob", &session), ear.clone()).await.map_err(|refusal| refusal.to_string()).unwrap();
+    assert_eq!(ear.heard(), ["ROOM_STATE"]);
+    // Two are lost on their way to bob's node, the third arrives.
+    house.log.faults().decide_by(|crossing| match crossing.what {
+        What::Delivery if crossing.node.as_str() == "node-2" => Fate::Lost,
+        _ => Fate::Arrives,
+    });
+    house.chat(&ann, 1);
+    house.chat(&ann, 2);
+    until("both to be committed", || house.hub.inspect(&room()).unwrap().head().seq == 4).await;
+    house.log.faults().calm();
+    house.chat(&ann, 3);
+    let head = || far.inspect(&room()).unwrap().head().seq;
+    until("node-2 to know", || head() == 5).await;
+    let heard = ear.heard();
+    assert!(heard.contains(&"ROOM_STATE".to_owned()), "{heard:?}");
+    assert!(heard.iter().filter(|kind| *kind == "CHAT").count() <= 1, "{heard:?}");
+    // And it is a member like before.
+    far.depart(bob, Departure::Left);
+    until("bob to be gone", || house.members() == [("ann".to_owned(), true)]).await;
+}
+
+/// A snapshot overtakes the JOIN's own event: the joiner gets its ROOM_STATE, and what follows.
+#[tokio::test(start_paused = true)]
+async fn a_join_that_a_snapshot_brings_is_a_join() {
+    let house = House::new();
+    let (ann, _) = house.join("ann").await;
+    // The commit is in; its answer is on its way for a while, and meanwhile a gap makes the node load the room.
+    house.log.faults().decide_by(|crossing| match crossing.what {
+        What::Answer => Fate::Late(Duration::from_millis(100)),
+        What::Delivery => Fate::Lost,
+        _ => Fate::Arrives,
+    });
+    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
+    let joining = house.hub.join(house.request("bob", &session), ear.clone());
+    let gap = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        house.log.faults().calm();
+    };
+    let (joined, ()) = tokio::join!(joining, gap);
+    let bob = joined.map_err(|refusal| refusal.to_string()).unwrap();
+    house.chat(&ann, 1);
+    house.chat(&bob, 2);
+    until("both chats and the ACK", || ear.heard.lock().len() >= 4).await;
+    assert_eq!(ear.heard(), ["ROOM_STATE", "CHAT", "CHAT", "ACK"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_stop_takes_nobody_s_membership() {
+    let house = House::new();
+    let ((ann, anns), (_bob, bobs)) = (house.join("ann").await, house.join("bob").await);
+    house.hub.drain(Duration::from_millis(1500));
+    assert_eq!((anns.heard().pop().unwrap(), bobs.heard().pop().unwrap()), ("RECONNECT".into(), "RECONNECT".into()));
+    house.hub.depart(ann, Departure::Lost);
+    let session = house.hub.new_session();
+    assert!(matches!(
+        house.hub.join(house.request("cat", &session), Arc::new(Ear::default())).await,
+        Err(Refusal::Draining)
+    ));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(house.members(), [("ann".to_owned(), true), ("bob".to_owned(), true)]);
+    assert_eq!(bobs.heard(), Vec::<String>::new());
+}

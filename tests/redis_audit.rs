@@ -1,0 +1,325 @@
+//! From the outbox in Redis into the database: each commit once, whatever fails. On a real redis-server and SQLite.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/commits.rs"]
+mod commits;
+#[path = "support/redis.rs"]
+mod redis_server;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use commits::{EPOCH, after, created, ended, head, room};
+use futures_util::future::BoxFuture;
+use redis_server::{RedisServer, short_lives};
+use tandem::domain::{Head, NodeId, RoomId, RoomTime, ShortId};
+use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
+use tandem::log::{Commit, Log, Outcome, Snapshot};
+use tandem::repository::sqlite::SqliteRepository;
+use tandem::repository::{EventRow, Repository, RepositoryError};
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_commit_of_every_node_becomes_one_row_in_order() {
+    const EACH: u64 = 40;
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let nodes = [
+        Node::draining("a", &server, &database).await,
+        Node::draining("b", &server, &database).await,
+        Node::draining("c", &server, &database).await,
+    ];
+    let rooms: Vec<RoomId> = (0..12).map(|n| room(&format!("room-{n}"))).collect();
+    for room in &rooms {
+        committed(&nodes[0], created(room, Head::default(), EPOCH)).await;
+    }
+    for seq in 1..EACH {
+        for (n, room) in rooms.iter().enumerate() {
+            committed(&nodes[(n + seq as usize) % 3], after(room, head(EPOCH, seq))).await;
+        }
+    }
+    for room in &rooms {
+        database.holds(room, EACH).await;
+    }
+    let live = database.repository.live_rooms().await.unwrap();
+    assert_eq!(live.len(), rooms.len());
+    for snapshot in live {
+        let theirs = nodes[1].load(&snapshot.room).await.unwrap().unwrap();
+        assert_eq!(snapshot, theirs, "the database has the state that Redis has");
+    }
+    until(async || nodes.iter().all(|node| node.unaudited() == 0)).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_delays_the_audit_and_loses_nothing() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let node = Node::draining("a", &server, &database).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    until(async || node.unaudited() == 0).await;
+    database.away.store(true, Ordering::SeqCst);
+    for seq in 1..200 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    until(async || database.refused.load(Ordering::SeqCst) > 1).await;
+    assert_eq!(node.unaudited(), 199);
+    database.away.store(false, Ordering::SeqCst);
+    database.holds(&friday, 200).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_drainer_had_read_is_stored_by_the_next_one_first() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    for seq in 1..10 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    let mut shell = server.shell().await;
+    shell.ask::<()>("XGROUP CREATE tandem:{p50}:outbox audit 0").await;
+    let _: redis::Value = shell.ask("XREADGROUP GROUP audit dead COUNT 4 STREAMS tandem:{p50}:outbox >").await;
+    node.drain(&database, quick());
+    database.holds(&friday, 10).await;
+    let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) = {
+        until(async || node.unaudited() == 0).await;
+        shell.ask("XPENDING tandem:{p50}:outbox audit").await
+    };
+    assert_eq!(pending, 0);
+}
+
+#[tokio::test]
+async fn one_node_drains_and_another_takes_over_when_it_stops_or_dies() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let first = Node::draining("a", &server, &database).await;
+    let friday = room("friday");
+    committed(&first, created(&friday, Head::default(), EPOCH)).await;
+    database.holds(&friday, 1).await;
+    let second = Node::draining("b", &server, &database).await;
+    let drainer = async || server.shell().await.ask::<Option<String>>("GET tandem:{nodes}:drainer").await;
+    assert_eq!(drainer().await.as_deref(), Some("a"));
+    drop(first);
+    committed(&second, after(&friday, head(EPOCH, 1))).await;
+    database.holds(&friday, 2).await;
+    assert_eq!(drainer().await.as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn what_redis_lost_before_the_database_had_it_is_stored_all_the_same() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let node = Node::draining("a", &server, &database).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    database.holds(&friday, 1).await;
+    database.away.store(true, Ordering::SeqCst);
+    for seq in 1..20 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    let known = node.load(&friday).await.unwrap().unwrap();
+    server.shell().await.ask::<()>("FLUSHALL").await;
+    node.restore(known).await.unwrap();
+    committed(&node, after(&friday, head(EPOCH, 20))).await;
+    database.away.store(false, Ordering::SeqCst);
+    database.holds(&friday, 21).await;
+}
+
+#[tokio::test]
+async fn others_read_the_outbox_with_a_group_of_their_own() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let retain = Duration::from_millis(300);
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    let mut shell = server.shell().await;
+    database.away.store(true, Ordering::SeqCst);
+    node.drain(&database, DrainOptions { retain, ..quick() });
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    committed(&node, after(&friday, head(EPOCH, 1))).await;
+    shell.ask::<()>("XGROUP CREATE tandem:{p50}:outbox shipper 0").await;
+    let length = async || server.shell().await.ask::<u64>("XLEN tandem:{p50}:outbox").await;
+    until(async || database.refused.load(Ordering::SeqCst) > 3).await;
+    assert_eq!(length().await, 2, "what the database lacks stays, however old");
+    type Entries = Vec<(String, Vec<(String, BTreeMap<String, redis::Value>)>)>;
+    let read: Entries = shell.ask("XREADGROUP GROUP shipper one STREAMS tandem:{p50}:outbox >").await;
+    let (_, fields) = &read[0].1[1];
+    let text = |name: &str| redis::from_redis_value_ref::<String>(&fields[name]).unwrap();
+    assert_eq!((text("room"), text("head")), ("friday".to_owned(), format!("{EPOCH}.2")));
+    let events: serde_json::Value = serde_json::from_str(&text("events")).unwrap();
+    let expected = serde_json::json!([{
+        "epoch": EPOCH, "seq": 2, "at": (EPOCH + 2000) * 1000, "kind": "play", "user": "ann", "data": { "seq": 2 },
+    }]);
+    assert_eq!(events, expected, "docs/EVENTS.md");
+    database.away.store(false, Ordering::SeqCst);
+    until(async || length().await <= 1).await;
+    database.holds(&friday, 2).await;
+}
+
+#[tokio::test]
+async fn when_rooms_have_ended_and_the_database_has_them_redis_is_empty() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let life = Duration::from_millis(1500);
+    let never = Duration::from_secs(3600);
+    let options = RedisOptions { lives: short_lives(life), probe_every: never, ..server.options() };
+    let node = Node::at("a", options).await;
+    node.drain(&database, quick());
+    for n in 0..20 {
+        let room = room(&format!("room-{n}"));
+        committed(&node, created(&room, Head::default(), EPOCH)).await;
+        committed(&node, ended(&room, head(EPOCH, 1))).await;
+    }
+    until(async || node.unaudited() == 0).await;
+    until(async || server.shell().await.keys().await.iter().all(|key| key == "tandem:{nodes}:drainer")).await;
+    for n in 0..20 {
+        database.holds(&room(&format!("room-{n}")), 2).await;
+    }
+}
+
+/// Drains soon, and is soon found dead.
+fn quick() -> DrainOptions {
+    DrainOptions { idle: Duration::from_millis(10), lease: Duration::from_millis(500), ..DrainOptions::default() }
+}
+
+struct Node {
+    log: Arc<RedisLog>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Node {
+    async fn at(name: &str, options: RedisOptions) -> Self {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let node = NodeId::parse(name).unwrap();
+        let log = RedisLog::connect(options, node, &tracker, stop.clone()).await.unwrap();
+        Self { log, tracker, stop: stop.clone(), _stop: stop.drop_guard() }
+    }
+
+    async fn draining(name: &str, server: &RedisServer, database: &Arc<Database>) -> Self {
+        let node = Self::at(name, server.options()).await;
+        node.drain(database, quick());
+        node
+    }
+
+    fn drain(&self, database: &Arc<Database>, options: DrainOptions) {
+        let drainer = Drainer::new(Arc::clone(&self.log), Arc::clone(database) as Arc<dyn Repository>, options);
+        self.tracker.spawn(drainer.run(self.stop.clone()));
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = RedisLog;
+    fn deref(&self) -> &RedisLog {
+        &self.log
+    }
+}
+
+async fn committed(node: &RedisLog, commit: Commit) {
+    let outcome = node.commit(commit).await;
+    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
+}
+
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(wait).await;
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.expect("it hangs")
+}
+
+/// SQLite that can be away.
+struct Database {
+    repository: SqliteRepository,
+    away: AtomicBool,
+    refused: AtomicUsize,
+    _dir: TempDir,
+}
+
+impl Database {
+    async fn open() -> Arc<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = SqliteRepository::open(dir.path()).await.unwrap();
+        Arc::new(Self { repository, away: AtomicBool::new(false), refused: AtomicUsize::new(0), _dir: dir })
+    }
+
+    /// Until it has exactly these events of a room, 1 to `last`.
+    async fn holds(&self, room: &RoomId, last: u64) {
+        let rows = async || self.repository.events(room, Head::default(), 1000).await.unwrap();
+        until(async || rows().await.len() as u64 >= last).await;
+        let heads: Vec<Head> = rows().await.iter().map(|row| row.head).collect();
+        assert_eq!(
+            heads,
+            (1..=last).map(|seq| head(EPOCH, seq)).collect::<Vec<_>>(),
+            "missing, twice, or out of order"
+        );
+    }
+}
+
+impl Repository for Database {
+    fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
+        Box::pin(async move {
+            if self.away.load(Ordering::SeqCst) {
+                self.refused.fetch_add(1, Ordering::SeqCst);
+                return Err(RepositoryError::Query(sqlx::Error::PoolTimedOut));
+            }
+            self.repository.append(batch).await
+        })
+    }
+
+    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
+        self.repository.heads(rooms)
+    }
+
+    fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
+        self.repository.live_rooms()
+    }
+
+    fn events<'a>(
+        &'a self,
+        room: &'a RoomId,
+        after: Head,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
+        self.repository.events(room, after, limit)
+    }
+
+    fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
+        self.repository.prune(before)
+    }
+
+    fn short_link<'a>(
+        &'a self,
+        room: &'a RoomId,
+        now: RoomTime,
+        expires: RoomTime,
+    ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
+        self.repository.short_link(room, now, expires)
+    }
+
+    fn resolve_short<'a>(
+        &'a self,
+        short: &'a ShortId,
+        now: RoomTime,
+        expires: RoomTime,
+    ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
+        self.repository.resolve_short(short, now, expires)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
+        self.repository.ping()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.repository.close()
+    }
+}

@@ -1,0 +1,290 @@
+//! Hubs of several nodes over one Redis.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/one_way_proxy.rs"]
+mod proxy;
+#[path = "support/redis.rs"]
+mod redis_server;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use proxy::{Proxy, Way};
+use redis_server::{RedisServer, options};
+use tandem::clock::Clock;
+use tandem::domain::{
+    ChatText, CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Rate, RoomId, Slot, Tick, TransportKind, UserId,
+};
+use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::{Hub, HubParts, Membership};
+use tandem::log::Log;
+use tandem::log::redis::{RedisLog, RedisOptions};
+use tandem::node::{NodeWatch, WatchOptions};
+use tandem::room::{Command, Room};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_room_that_lives_on_one_node_costs_no_redis_operation_per_tick() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::start("a", &server).await, Node::start("b", &server).await);
+    let (_ann, ann) = a.join("friday", "ann").await;
+    let (bob_hears, _bob) = a.join("friday", "bob").await;
+    let mut shell = server.shell().await;
+    let published = async |shell: &mut redis_server::Shell| shell.calls("publish").await;
+    let quiet = published(&mut shell).await;
+    for n in 0..100 {
+        a.hub.tick(&ann, tick(n, &a));
+    }
+    until(async || bob_hears.ticks.lock().last() == Some(&99)).await;
+    let (cat_hears, _cat) = b.join("friday", "cat").await;
+    // Probes and the JOIN, but not a hundred.
+    assert!(published(&mut shell).await - quiet < 50);
+    for n in 100..103 {
+        a.hub.tick(&ann, tick(n, &a));
+    }
+    until(async || cat_hears.ticks.lock().last() == Some(&102)).await;
+}
+
+#[tokio::test]
+async fn when_redis_has_lost_everything_rooms_go_on_where_they_were() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::start("a", &server).await, Node::start("b", &server).await);
+    let (ann_hears, ann) = a.join("friday", "ann").await;
+    let (bob_hears, bob) = b.join("friday", "bob").await;
+    a.chat(&ann, "before");
+    until(async || bob_hears.has("chat before")).await;
+    let before = a.room("friday");
+
+    server.shell().await.ask::<()>("FLUSHALL").await;
+    // At once, before anybody has noticed: the commit finds the room lost, and writes it back.
+    b.chat(&bob, "after");
+    until(async || ann_hears.has("chat after") && bob_hears.has("chat after")).await;
+    let after = a.room("friday");
+    assert_eq!(after.head(), Head { seq: before.head().seq + 1, ..before.head() });
+    assert_eq!((after.host(), after.members()), (before.host(), before.members()));
+    for outlet in [&ann_hears, &bob_hears] {
+        assert!(outlet.closed.lock().is_none(), "nobody is disconnected");
+    }
+    // The same without a commit.
+    server.shell().await.ask::<()>("FLUSHALL").await;
+    until(async || a.log.load(&room("friday")).await.unwrap().is_some_and(|found| found.head == after.head())).await;
+}
+
+#[tokio::test]
+async fn when_redis_restarts_empty_rooms_converge_and_nobody_is_disconnected() {
+    let mut server = RedisServer::start().await;
+    let (a, b) = (Node::start("a", &server).await, Node::start("b", &server).await);
+    let (ann_hears, ann) = a.join("friday", "ann").await;
+    let (bob_hears, _bob) = b.join("friday", "bob").await;
+    server.kill().await;
+    a.chat(&ann, "refused");
+    until(async || ann_hears.has("refused")).await;
+    server.up().await;
+    until(async || a.log.bus_alive() && b.log.bus_alive()).await;
+    until(async || {
+        a.chat(&ann, "again");
+        tokio::time::timeout(Duration::from_millis(200), until(async || bob_hears.has("chat again"))).await.is_ok()
+    })
+    .await;
+    until(async || a.room("friday") == b.room("friday")).await;
+    assert!(ann_hears.closed.lock().is_none() && bob_hears.closed.lock().is_none());
+}
+
+#[tokio::test]
+async fn members_of_a_node_that_died_enter_their_grace_time() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.port()).await;
+    let a = Node::start("a", &server).await;
+    let b = Node::at("b", options(&format!("redis://{}", proxy.address()))).await;
+    let (_ann, _) = a.join("friday", "ann").await;
+    let (_bob, _) = b.join("friday", "bob").await;
+    let (_cat, _) = b.join("sunday", "cat").await;
+    until(async || a.watch.roster().alive.len() == 2).await;
+    // As a pulled cable does it: no good-bye.
+    proxy.set(Way::Shut);
+    proxy.cut();
+    let live = |name: &str| a.room("friday").member(&user(name)).unwrap().is_live();
+    until(async || !live("bob")).await;
+    assert!(live("ann"));
+    // Nobody alive follows this one: the sweeper finds it, and its members get their grace time too.
+    until(async || a.hub.inspect(&room("sunday")).is_some_and(|room| !room.member(&user("cat")).unwrap().is_live()))
+        .await;
+}
+
+struct Node {
+    hub: Hub,
+    log: Arc<RedisLog>,
+    clock: Clock,
+    watch: NodeWatch,
+    stop: CancellationToken,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Node {
+    async fn start(name: &str, server: &RedisServer) -> Self {
+        Self::at(name, server.options()).await
+    }
+
+    async fn at(name: &str, options: RedisOptions) -> Self {
+        let (tracker, stop, clock) = (TaskTracker::new(), CancellationToken::new(), Clock::start());
+        let node = NodeId::parse(name).unwrap();
+        let log = RedisLog::connect(options, node.clone(), &tracker, stop.clone()).await.unwrap();
+        let hub = Hub::start(HubParts {
+            node,
+            clock: clock.clone(),
+            limits: Arc::new(Limits::default()),
+            rates: false,
+            log: Arc::clone(&log) as Arc<dyn Log>,
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        });
+        let watch = watch(&log, &hub, &tracker, &stop);
+        Self { hub, log, clock, watch, stop }
+    }
+
+    async fn join(&self, name: &str, who: &str) -> (Arc<Ear>, Membership) {
+        let ear = Arc::new(Ear::default());
+        let request = JoinRequest {
+            room: room(name),
+            user: user(who),
+            name: None,
+            pin: None,
+            token: None,
+            dialect: Dialect::V3,
+            last_seen: None,
+            session: self.hub.new_session(),
+            transport: TransportKind::Memory,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let membership = self.hub.join(request, Arc::clone(&ear) as Arc<dyn Outlet>).await.unwrap();
+        (ear, membership)
+    }
+
+    fn chat(&self, membership: &Membership, text: &str) {
+        let text = ChatText::parse(text, &Limits::default()).unwrap();
+        let command = Command::Chat { by: membership.actor().clone(), text };
+        self.hub.submit(membership, command, "CHAT", None);
+    }
+
+    fn room(&self, name: &str) -> Room {
+        self.hub.inspect(&room(name)).unwrap()
+    }
+}
+
+/// Its lease, and its eye on the others'.
+fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &CancellationToken) -> NodeWatch {
+    let quick = Duration::from_millis(400);
+    let options = WatchOptions { lease: quick, remember: DEADLINE, sweep_every: quick, quiet: Duration::ZERO };
+    let (for_gone, for_orphans) = (hub.clone(), hub.clone());
+    NodeWatch::start(
+        Arc::clone(log),
+        options,
+        move |node| _ = for_gone.expire_node(node),
+        move |room, gone| {
+            let hub = for_orphans.clone();
+            Box::pin(async move {
+                for node in &gone {
+                    let _ = hub.expire_node_in(&room, node).await;
+                }
+            })
+        },
+        tracker,
+        stop.clone(),
+    )
+}
+
+fn tick(seq: u32, node: &Node) -> Tick {
+    Tick {
+        slot: Slot(1),
+        seq,
+        playing: false,
+        from_host: true,
+        position: MediaTime::ZERO,
+        at: node.clock.now(),
+        rate: Rate::NORMAL,
+    }
+}
+
+/// What a member hears.
+#[derive(Default)]
+struct Ear {
+    heard: Mutex<Vec<String>>,
+    ticks: Mutex<Vec<u32>>,
+    closed: Mutex<Option<CloseCode>>,
+}
+
+impl Ear {
+    fn has(&self, what: &str) -> bool {
+        self.heard.lock().iter().any(|heard| heard == what)
+    }
+
+    fn hear(&self, what: String) {
+        self.heard.lock().push(what);
+    }
+}
+
+impl Outlet for Ear {
+    fn state(&self, _: &Room, _: &Welcome<'_>) {
+        self.hear("state".to_owned());
+    }
+
+    fn event(&self, happening: &Happening<'_>) {
+        match happening.event {
+            tandem::room::Event::Chat { text, .. } => self.hear(format!("chat {}", text.as_str())),
+            other => self.hear(other.kind().to_owned()),
+        }
+    }
+
+    fn notice(&self, _: &Notice<'_>) {}
+
+    fn tick(&self, report: &TickReport) {
+        self.ticks.lock().push(report.tick.seq);
+    }
+
+    fn missed(&self, _: Bytes) {}
+
+    fn reply(&self, reply: Reply<'_>) {
+        if let Reply::Refused { .. } = reply {
+            self.hear("refused".to_owned());
+        }
+    }
+
+    fn close(&self, code: CloseCode, _: &str) {
+        *self.closed.lock() = Some(code);
+    }
+
+    fn probe(&self) {}
+
+    fn rtt(&self) -> Option<Duration> {
+        None
+    }
+}
+
+fn room(name: &str) -> RoomId {
+    RoomId::parse(name).unwrap()
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("it hangs");
+}

@@ -1,0 +1,178 @@
+//! The Redis log on every kind of Redis: with a password, over TLS, behind Sentinels, as a cluster.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/commits.rs"]
+mod commits;
+#[path = "support/redis.rs"]
+mod redis_server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use commits::{EPOCH, after, created, ended, head, room};
+use redis_server::{RedisServer, options};
+use tandem::domain::{Head, NodeId, RoomId};
+use tandem::log::redis::{RedisLog, RedisOptions};
+use tandem::log::{Followed, Log, LogError, Outcome};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+const DEADLINE: Duration = Duration::from_secs(40);
+
+#[tokio::test]
+async fn with_a_password() {
+    let server = RedisServer::start_with(&["--requirepass", "secret"]).await;
+    let at = |user: &str| options(&format!("redis://{user}127.0.0.1:{}", server.port()));
+    use_it(&at(":secret@")).await;
+    for wrong in ["", ":guess@"] {
+        let error = connect("a", at(wrong)).await.err().unwrap().to_string();
+        assert!(!error.contains("guess") && !error.contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn over_tls_with_a_private_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let root = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let leaf = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (ca, cert) = (file("ca.pem", root.pem()), file("cert.pem", leaf.pem()));
+    let key = file("key.pem", key.serialize_pem());
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let server = RedisServer::start_tls(&path(&cert), &path(&key), &path(&ca)).await;
+    let url = format!("rediss://127.0.0.1:{}", server.port());
+    use_it(&RedisOptions { ca: Some(ca), ..options(&url) }).await;
+    assert!(connect("a", options(&url)).await.is_err(), "the machine's authorities don't know this one");
+}
+
+#[tokio::test]
+async fn behind_sentinels_that_promote_another_server() {
+    let mut first = RedisServer::start().await;
+    let port = first.port().to_string();
+    let second = RedisServer::start_with(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
+    let sentinel = RedisServer::start_sentinel(first.port()).await;
+    let url = format!("redis-sentinel://127.0.0.1:{}/mymaster/0", sentinel.port());
+    let (a, b) = (connect("a", options(&url)).await.unwrap(), connect("b", options(&url)).await.unwrap());
+    let friday = room("friday");
+    for node in [&a, &b] {
+        node.subscribe(&friday).await.unwrap();
+    }
+    committed(&a, &friday, Head::default()).await;
+    let replicated = async || {
+        let info: String = second.shell().await.ask("INFO replication").await;
+        info.contains("master_link_status:up")
+    };
+    until(replicated).await;
+    until(async || second.shell().await.ask::<u64>("DBSIZE").await > 0).await;
+    until(async || sentinel.shell().await.ask::<String>("INFO sentinel").await.contains("slaves=1")).await;
+    let known = a.load(&friday).await.unwrap().unwrap();
+
+    first.kill().await;
+    until(async || !a.bus_alive() && !b.bus_alive()).await;
+    for node in [&a, &b] {
+        within(node.bus_up()).await;
+        until(async || matches!(within(node.follow()).await, Followed::Gap(None))).await;
+    }
+    until(async || a.restore(known.clone()).await.is_ok()).await;
+    committed(&a, &friday, head(EPOCH, 1)).await;
+    until(async || matches!(within(b.follow()).await, Followed::Commit { .. })).await;
+    assert_eq!(second.shell().await.ask::<Vec<redis::Value>>("ROLE").await.len(), 3);
+}
+
+#[tokio::test]
+async fn as_a_cluster_of_three() {
+    let servers = RedisServer::start_cluster().await;
+    let options = options(&format!("redis://127.0.0.1:{}", servers[0].port()));
+    use_it(&options).await;
+
+    // Rooms on all shards, each heard by the other node; the bus is sharded.
+    let (a, b) = (connect("a", options.clone()).await.unwrap(), connect("b", options.clone()).await.unwrap());
+    let rooms: Vec<RoomId> = (0..30).map(|n| room(&format!("room-{n}"))).collect();
+    for room in &rooms {
+        b.subscribe(room).await.unwrap();
+    }
+    for room in &rooms {
+        committed(&a, room, Head::default()).await;
+        let heard = within(b.follow()).await;
+        assert!(matches!(&heard, Followed::Commit { room: heard, .. } if heard == room), "{heard:?}");
+    }
+    for server in &servers {
+        let mut shell = server.shell().await;
+        assert!(shell.calls("spublish").await > 0 && shell.calls("publish").await == 0);
+        assert!(shell.ask::<Vec<String>>("PUBSUB SHARDCHANNELS *bus*").await.len() > 3);
+    }
+    let none = Duration::ZERO;
+    let sweep = a.sweep(none).await.unwrap();
+    assert_eq!((sweep.rooms, sweep.orphans), (30, Vec::new()));
+    for room in &rooms {
+        b.unsubscribe(room);
+    }
+    until(async || a.sweep(none).await.unwrap().orphans.len() == 30).await;
+}
+
+/// Everything that a log does, once.
+async fn use_it(options: &RedisOptions) {
+    let (a, b) = (connect("a", options.clone()).await.unwrap(), connect("b", options.clone()).await.unwrap());
+    let friday = room("friday");
+    b.subscribe(&friday).await.unwrap();
+    committed(&a, &friday, Head::default()).await;
+    assert!(matches!(within(b.follow()).await, Followed::Commit { .. }));
+    a.publish(&friday, None, Bytes::from_static(b"tick"));
+    assert!(matches!(within(b.follow()).await, Followed::Ephemeral { message, .. } if message == "tick"));
+    a.publish(&friday, Some(&NodeId::parse("b").unwrap()), Bytes::from_static(b"signal"));
+    assert!(matches!(within(b.follow()).await, Followed::Ephemeral { message, .. } if message == "signal"));
+    let lost = b.commit(after(&friday, Head::default())).await.unwrap();
+    assert!(matches!(lost, Outcome::Conflict(Some(latest)) if latest.head == head(EPOCH, 1)));
+    assert!(matches!(b.commit(ended(&friday, head(EPOCH, 1))).await, Ok(Outcome::Committed)));
+    assert_eq!(a.load(&friday).await.unwrap(), None);
+}
+
+struct Node {
+    log: Arc<RedisLog>,
+    _stop: DropGuard,
+}
+
+impl std::ops::Deref for Node {
+    type Target = RedisLog;
+    fn deref(&self) -> &RedisLog {
+        &self.log
+    }
+}
+
+async fn connect(name: &str, options: RedisOptions) -> Result<Node, LogError> {
+    let stop = CancellationToken::new();
+    let node = NodeId::parse(name).unwrap();
+    let log = RedisLog::connect(options, node, &TaskTracker::new(), stop.clone()).await?;
+    Ok(Node { log, _stop: stop.drop_guard() })
+}
+
+async fn committed(node: &RedisLog, room: &RoomId, at: Head) {
+    let commit = if at == Head::default() { created(room, at, EPOCH) } else { after(room, at) };
+    let outcome = node.commit(commit).await;
+    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
+}
+
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(wait).await;
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.expect("it hangs")
+}

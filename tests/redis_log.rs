@@ -1,0 +1,383 @@
+//! The Redis log beyond the contract: what it costs, and what it does when Redis fails. On a real redis-server.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/commits.rs"]
+mod commits;
+#[path = "support/one_way_proxy.rs"]
+mod proxy;
+#[path = "support/redis.rs"]
+mod redis_server;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use commits::{EPOCH, after, created, ended, head, room};
+use futures_util::StreamExt;
+use proxy::{Proxy, Way};
+use redis_server::{RedisServer, options, short_lives};
+use tandem::clock::Clock;
+use tandem::domain::{Head, NodeId, RoomId, RoomTime};
+use tandem::log::redis::{RedisLog, RedisOptions};
+use tandem::log::{Commit, Followed, Log, Outcome, Snapshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_commit_costs_one_round_trip() {
+    let server = RedisServer::start().await;
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port())).unwrap();
+    let mut monitor = client.get_async_monitor().await.unwrap().into_on_message::<String>();
+    for seq in 1..=20 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    server.shell().await.ask::<()>("SET friday done").await;
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|line: &String| !line.contains("done")) {
+        let line = within(monitor.next()).await.unwrap();
+        if line.contains("friday") && !line.contains(" lua]") {
+            seen.push(line);
+        }
+    }
+    assert_eq!(seen.len(), 21, "{seen:#?}");
+    assert!(seen[..20].iter().all(|line| line.contains("EVALSHA")), "{seen:#?}");
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_took_effect_once_and_is_reported_so() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.port()).await;
+    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    let other = Node::at("b", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    proxy.set(Way::Mute);
+    let trouble = async {
+        until(async || other.load(&friday).await.unwrap().unwrap().head == head(EPOCH, 2)).await;
+        // Others go on meanwhile: the room's head is no longer the lost commit's.
+        committed(&other, after(&friday, head(EPOCH, 2))).await;
+        proxy.set(Way::Open);
+        proxy.cut();
+    };
+    let (outcome, ()) = tokio::join!(node.commit(after(&friday, head(EPOCH, 1))), trouble);
+    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
+    let entries: u64 = server.shell().await.ask("XLEN tandem:{p50}:outbox").await;
+    assert_eq!(entries, 3, "each commit once");
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for_or_asked_for_again() {
+    let server = RedisServer::start().await;
+    let node = Node::at("a", RedisOptions { patience: Duration::from_millis(200), ..server.options() }).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    server.freeze().await;
+    let commit = node.commit(after(&friday, head(EPOCH, 1)));
+    let thaw = async {
+        // Longer than one answer may take.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        server.thaw().await;
+    };
+    let (outcome, ()) = tokio::join!(commit, thaw);
+    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
+    assert_eq!(node.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 2));
+    let entries: u64 = server.shell().await.ask("XLEN tandem:{p50}:outbox").await;
+    assert_eq!(entries, 2, "each commit once");
+}
+
+#[tokio::test]
+async fn a_redis_that_says_nothing_costs_a_bounded_wait_and_an_error() {
+    let server = RedisServer::start().await;
+    let patience = Duration::from_millis(100);
+    let node = Node::at("a", RedisOptions { patience, deadline: Duration::from_millis(500), ..server.options() }).await;
+    server.freeze().await;
+    assert!(within(node.commit(created(&room("friday"), Head::default(), EPOCH))).await.is_err());
+    assert!(within(node.load(&room("friday"))).await.is_err());
+    assert!(within(node.subscribe(&room("friday"))).await.is_err());
+    until(async || !node.bus_alive()).await;
+    server.thaw().await;
+    within(node.bus_up()).await;
+    node.subscribe(&room("friday")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_its_scripts_is_told_them_again() {
+    let server = RedisServer::start().await;
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    server.shell().await.ask::<()>("SCRIPT FLUSH").await;
+    committed(&node, after(&friday, head(EPOCH, 1))).await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_is_cut_off_comes_back_and_counts_everything_as_missed() {
+    let server = RedisServer::start().await;
+    let (node, other) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let friday = room("friday");
+    node.subscribe(&friday).await.unwrap();
+    committed(&other, created(&friday, Head::default(), EPOCH)).await;
+    assert_eq!(hear_head(&node).await, head(EPOCH, 1));
+    let mut shell = server.shell().await;
+    assert_eq!(shell.ask::<u64>("CLIENT KILL TYPE pubsub").await, 2);
+    committed(&other, after(&friday, head(EPOCH, 1))).await;
+    assert!(matches!(hear_past_commits(&node).await, Followed::Gap(None)));
+    assert_eq!(node.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 2));
+    committed(&other, after(&friday, head(EPOCH, 2))).await;
+    assert_eq!(hear_head(&node).await, head(EPOCH, 3));
+}
+
+#[tokio::test]
+async fn a_bus_that_hears_nothing_though_its_connection_lives_is_found_out_by_the_probe() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.port()).await;
+    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    proxy.set(Way::Deaf);
+    assert!(matches!(within(node.follow()).await, Followed::Gap(None)));
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_and_came_back_empty_gets_its_rooms_from_the_nodes() {
+    let mut server = RedisServer::start().await;
+    let options = || RedisOptions { deadline: Duration::from_millis(600), ..server.options() };
+    let (node, other) = (Node::at("a", options()).await, Node::at("b", options()).await);
+    let friday = room("friday");
+    for node in [&node, &other] {
+        node.subscribe(&friday).await.unwrap();
+    }
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    committed(&node, after(&friday, head(EPOCH, 1))).await;
+    let known = node.load(&friday).await.unwrap().unwrap();
+    server.kill().await;
+    until(async || !node.bus_alive() && !other.bus_alive()).await;
+    assert!(node.commit(after(&friday, head(EPOCH, 2))).await.is_err());
+    server.up().await;
+    for node in [&node, &other] {
+        within(node.bus_up()).await;
+        assert!(matches!(hear_past_commits(node).await, Followed::Gap(None)));
+        assert_eq!(node.load(&friday).await.unwrap(), None);
+    }
+    // One is behind, one is not; whoever comes first, the later one's state holds.
+    let behind = Snapshot { head: head(EPOCH, 1), ..known.clone() };
+    assert_eq!(other.restore(behind.clone()).await.unwrap(), Some(behind.clone()));
+    assert_eq!(node.restore(known.clone()).await.unwrap(), Some(known.clone()));
+    assert!(matches!(within(other.follow()).await, Followed::Gap(Some(room)) if room == friday));
+    assert_eq!(other.restore(behind).await.unwrap(), Some(known.clone()), "it only raises");
+    committed(&other, after(&friday, head(EPOCH, 2))).await;
+    until(async || node.load(&friday).await.unwrap().unwrap().head == head(EPOCH, 3)).await;
+}
+
+#[tokio::test]
+async fn what_ended_is_not_restored() {
+    let server = RedisServer::start().await;
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    let known = node.load(&friday).await.unwrap().unwrap();
+    committed(&node, ended(&friday, head(EPOCH, 1))).await;
+    assert_eq!(node.restore(known).await.unwrap(), None);
+    assert_eq!(node.load(&friday).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_flushed_redis_is_noticed_and_unaudited_commits_go_into_the_outbox_again() {
+    let server = RedisServer::start().await;
+    let (node, other) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let friday = room("friday");
+    node.subscribe(&friday).await.unwrap();
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    committed(&other, after(&friday, head(EPOCH, 1))).await;
+    let known = node.load(&friday).await.unwrap().unwrap();
+    let mut shell = server.shell().await;
+    until(async || server.shell().await.ask::<u64>("EXISTS tandem:{p00}:era").await == 1).await;
+    shell.ask::<()>("FLUSHALL").await;
+    assert!(matches!(hear_past_commits(&node).await, Followed::Gap(None)));
+    assert_eq!(node.load(&friday).await.unwrap(), None);
+    assert_eq!(node.restore(known.clone()).await.unwrap(), Some(known));
+    committed(&other, after(&friday, head(EPOCH, 2))).await;
+    until(async || server.shell().await.ask::<u64>("XLEN tandem:{p50}:outbox").await == 3).await;
+    assert_eq!((node.unaudited(), other.unaudited()), (1, 2));
+}
+
+#[tokio::test]
+async fn every_key_has_a_life_and_nothing_is_left_when_rooms_have_ended() {
+    let server = RedisServer::start().await;
+    let life = Duration::from_millis(1500);
+    let slow = Duration::from_secs(3600);
+    let node = Node::at("a", RedisOptions { lives: short_lives(life), probe_every: slow, ..server.options() }).await;
+    node.beat(life, life).await.unwrap();
+    node.may_sweep(life).await.unwrap();
+    let rooms: Vec<RoomId> = (0..20).map(|n| room(&format!("room-{n}"))).collect();
+    for room in &rooms {
+        node.subscribe(room).await.unwrap();
+        committed(&node, created(room, Head::default(), EPOCH)).await;
+        node.publish(room, None, Bytes::from_static(b"tick"));
+    }
+    for room in &rooms[..10] {
+        committed(&node, ended(room, head(EPOCH, 1))).await;
+        node.unsubscribe(room);
+    }
+    let mut shell = server.shell().await;
+    let keys = shell.keys().await;
+    assert!(keys.len() > 40, "{keys:?}");
+    for key in &keys {
+        let left: i64 = shell.ask(&format!("PTTL {key}")).await;
+        assert!(left != -1 && left <= 3000, "{key} lives {left} ms");
+    }
+    // What the node follows stays for as long as it does, though nobody says anything.
+    let live = format!("tandem:{{p50}}:room:{}", "friday");
+    let friday = room("friday");
+    node.subscribe(&friday).await.unwrap();
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    until(async || !server.shell().await.keys().await.iter().any(|key| key.contains("outbox"))).await;
+    assert_eq!(shell.ask::<u64>(&format!("EXISTS {live}")).await, 1);
+    for room in rooms[10..].iter().chain([&friday]) {
+        node.unsubscribe(room);
+    }
+    until(async || {
+        let keys = server.shell().await.keys().await;
+        // The node's own commits are put again into an outbox that nobody has read.
+        keys.iter().all(|key| key.contains(":outbox") || key.contains(":era"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn leaving_and_coming_back_at_once_leaves_no_silence() {
+    let server = RedisServer::start().await;
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    let mut at = Head::default();
+    for round in 1..=50 {
+        node.subscribe(&friday).await.unwrap();
+        let next = if round == 1 { created(&friday, at, EPOCH) } else { after(&friday, at) };
+        committed(&node, next).await;
+        at = hear_head(&node).await;
+        assert_eq!(at, head(EPOCH, round));
+        node.unsubscribe(&friday);
+    }
+    until(async || {
+        let channels: Vec<String> = server.shell().await.ask("PUBSUB CHANNELS *bus*").await;
+        channels.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn room_time_is_redis_time_for_a_node_whose_clock_is_wrong() {
+    let server = RedisServer::start().await;
+    let node = Node::at("a", server.options()).await;
+    let right = Clock::start();
+    let wrong = Clock::starting_at(RoomTime::from_millis(1_000_000));
+    let (offset, error) = node.time_offset(&wrong).await.unwrap();
+    wrong.set_offset(offset);
+    let apart = wrong.now().seconds_since(right.now()).abs();
+    assert!(apart <= error.as_secs_f64() + 0.005, "{apart} s apart, error {error:?}");
+    let (again, _) = node.time_offset(&wrong).await.unwrap();
+    assert!((again - offset).abs() < 5000, "an offset in use does not change the measurement");
+}
+
+#[tokio::test]
+async fn a_node_whose_lease_ran_out_is_gone_and_one_that_signed_off_is_not() {
+    let server = RedisServer::start().await;
+    let (a, b, c) = (
+        Node::at("a", server.options()).await,
+        Node::at("b", server.options()).await,
+        Node::at("c", server.options()).await,
+    );
+    let (long, short) = (Duration::from_secs(60), Duration::from_millis(50));
+    a.beat(long, long).await.unwrap();
+    b.beat(long, long).await.unwrap();
+    c.beat(short, long).await.unwrap();
+    b.sign_off().await.unwrap();
+    until(async || !a.roster(long).await.unwrap().gone.is_empty()).await;
+    let roster = a.beat(long, long).await.unwrap();
+    assert_eq!((roster.alive, roster.gone), (vec![node_id("a")], vec![node_id("c")]));
+    c.beat(long, long).await.unwrap();
+    assert_eq!(a.roster(long).await.unwrap().alive, [node_id("a"), node_id("c")]);
+}
+
+#[tokio::test]
+async fn a_room_that_no_node_follows_is_an_orphan() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let (friday, sunday) = (room("friday"), room("sunday"));
+    a.subscribe(&friday).await.unwrap();
+    b.subscribe(&sunday).await.unwrap();
+    for room in [&friday, &sunday] {
+        committed(&a, created(room, Head::default(), EPOCH)).await;
+    }
+    let none = Duration::ZERO;
+    let sweep = a.sweep(none).await.unwrap();
+    assert_eq!((sweep.rooms, sweep.orphans), (2, Vec::new()));
+    drop(b);
+    until(async || a.sweep(none).await.unwrap().orphans == std::slice::from_ref(&sunday)).await;
+    assert!(a.sweep(DEADLINE).await.unwrap().orphans.is_empty(), "not before it has been quiet for a while");
+    assert!(a.may_sweep(DEADLINE).await.unwrap());
+}
+
+struct Node {
+    log: Arc<RedisLog>,
+    _stop: DropGuard,
+}
+
+impl Node {
+    async fn at(name: &str, options: RedisOptions) -> Self {
+        let stop = CancellationToken::new();
+        let log = RedisLog::connect(options, node_id(name), &TaskTracker::new(), stop.clone()).await.unwrap();
+        Self { log, _stop: stop.drop_guard() }
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = RedisLog;
+    fn deref(&self) -> &RedisLog {
+        &self.log
+    }
+}
+
+fn node_id(name: &str) -> NodeId {
+    NodeId::parse(name).unwrap()
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.expect("it hangs")
+}
+
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(wait).await;
+}
+
+async fn committed(node: &RedisLog, commit: Commit) {
+    let outcome = node.commit(commit).await;
+    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
+}
+
+async fn hear_head(node: &RedisLog) -> Head {
+    match within(node.follow()).await {
+        Followed::Commit { entries, .. } => entries.last().unwrap().head,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The next report that is not a commit.
+async fn hear_past_commits(node: &RedisLog) -> Followed {
+    loop {
+        match within(node.follow()).await {
+            Followed::Commit { .. } => {}
+            other => return other,
+        }
+    }
+}

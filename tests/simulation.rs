@@ -1,0 +1,341 @@
+//! Several nodes at one log, people who come and go, and trouble between them: what every client saw is compared with the
+//! log afterwards.
+//!
+//! `SIM_SEEDS=500 cargo test --test simulation` plays more of them; `SIM_SEED=17` plays one, and prints its story.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/sim/mod.rs"]
+mod sim;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::json;
+use sim::{Asking, Heard, ROOMS, World};
+use tandem::domain::RoomId;
+
+const NODES: usize = 3;
+const STEPS: usize = 120;
+const SEEDS: u64 = 60;
+
+/// A number from the environment of the test.
+fn option(name: &str) -> Option<u64> {
+    let (_, value) = std::env::vars().find(|(key, _)| key == name)?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {value}")))
+}
+
+/// Runs a story on one thread, under a clock that jumps.
+fn play<T>(story: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(story)
+}
+
+/// Trouble, then calm, then everything must be right again.
+async fn one_life(world: &mut World) -> BTreeMap<&'static str, usize> {
+    for _ in 0..STEPS {
+        world.step().await;
+    }
+    world.calm();
+    world.settle(Duration::from_secs(60)).await;
+    let truth = world.truth();
+    truth.check_views(world);
+    truth.check_answers(world);
+
+    world.whoever_is_connected_can_speak().await;
+    world.everybody_is_here().await;
+    world.everybody_hears_everybody().await;
+    let truth = world.truth();
+    truth.check_views(world);
+    truth.check_answers(world);
+    truth.check_membership(world);
+    truth.check_convergence(world);
+    world.a_new_node_reads_the_same_rooms().await;
+
+    world.everybody_goes().await;
+    let truth = world.truth();
+    truth.check_views(world);
+    assert!(ROOMS.iter().all(|room| truth.room(room).is_none()), "a room outlived its members");
+    for node in world.nodes.iter().flatten() {
+        assert_eq!(node.hub.status().rooms, 0, "{} keeps a room in which nobody is", node.name);
+    }
+    let mut kinds = BTreeMap::new();
+    for kind in truth.kinds() {
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}
+
+fn life_of(seed: u64) -> (BTreeMap<&'static str, usize>, String) {
+    play(async {
+        let mut world = World::new(seed, NODES, &[3, 3, 2, 3, 2, 3]).await;
+        let kinds = AssertUnwindSafe(one_life(&mut world)).catch_unwind().await.unwrap_or_else(|panic| {
+            if option("SIM_SEED").is_some() {
+                println!("{}", world.story());
+            }
+            println!("seed {seed} fails; SIM_SEED={seed} cargo test --test simulation whatever");
+            std::panic::resume_unwind(panic)
+        });
+        let story = world.story();
+        world.end();
+        (kinds, story)
+    })
+}
+
+#[test]
+fn whatever_happens_between_nodes_everybody_sees_one_order() {
+    let seeds = match option("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..option("SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut seen = BTreeMap::new();
+    for seed in seeds.clone() {
+        for (kind, times) in life_of(seed).0 {
+            *seen.entry(kind).or_insert(0) += times;
+        }
+    }
+    println!("seeds {seeds:?}: {seen:?}");
+}
+
+#[test]
+fn a_seed_tells_the_same_story_every_time() {
+    let (first, again) = (life_of(7).1, life_of(7).1);
+    let differs = first.lines().zip(again.lines()).find(|(a, b)| a != b);
+    assert_eq!(differs, None);
+}
+
+// ---- the lane between nodes, in fair weather
+
+/// A world of two nodes, and a line into the first room for each place.
+async fn lines(dialects: &[u8], places: &[usize]) -> (World, Vec<usize>) {
+    let mut world = World::new(1, 2, dialects).await;
+    let mut lines = Vec::new();
+    for (person, place) in places.iter().enumerate() {
+        let line = world.dial(person, *place);
+        world.join(line, ROOMS[0]).await;
+        world.pass(MOMENT).await;
+        assert!(world.lines[line].is_in());
+        lines.push(line);
+    }
+    (world, lines)
+}
+
+const MOMENT: Duration = Duration::from_millis(100);
+
+fn notices<'a>(world: &'a World, line: usize, kind: &'a str) -> Vec<&'a serde_json::Value> {
+    let of_kind = |heard: &'a Heard| match heard {
+        Heard::Notice(json) if json["type"] == kind => Some(json),
+        _ => None,
+    };
+    world.lines[line].heard.iter().filter_map(of_kind).collect()
+}
+
+fn ticks(world: &World, line: usize) -> Vec<(u16, u32, bool)> {
+    let tick = |heard: &Heard| match heard {
+        Heard::Tick { slot, seq, from_host } => Some((*slot, *seq, *from_host)),
+        _ => None,
+    };
+    world.lines[line].heard.iter().filter_map(tick).collect()
+}
+
+#[test]
+fn a_tick_reaches_v3_members_of_another_node_as_a_tick_and_v2_members_as_a_heartbeat_of_the_host() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3, 2], &[0, 1, 1]).await;
+        let of_host = world.tick(lines[0]).await as u32;
+        world.pass(MOMENT).await;
+        assert_eq!(ticks(&world, lines[1]), [(1, of_host, true)]);
+        assert_eq!(notices(&world, lines[2], "HOST_HEARTBEAT").len(), 1);
+        let of_guest = world.tick(lines[1]).await as u32;
+        world.pass(MOMENT).await;
+        assert_eq!(ticks(&world, lines[0]), [(2, of_guest, false)]);
+        assert_eq!(notices(&world, lines[2], "HOST_HEARTBEAT").len(), 1, "a guest's tick is no heartbeat");
+    });
+}
+
+#[test]
+fn a_v2_hosts_heartbeat_reaches_the_other_node() {
+    play(async {
+        let (mut world, lines) = lines(&[2, 3, 2], &[0, 1, 1]).await;
+        let beat = json!({ "type": "HOST_HEARTBEAT", "currentTime": 3.5, "isPlaying": false });
+        world.ask(lines[0], ROOMS[0], Asking::Other, beat).await;
+        world.pass(MOMENT).await;
+        assert_eq!(ticks(&world, lines[1]).len(), 1);
+        assert_eq!(notices(&world, lines[2], "HOST_HEARTBEAT")[0]["currentTime"], 3.5);
+    });
+}
+
+#[test]
+fn a_status_reaches_v3_members_of_another_node() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3, 2], &[0, 1, 1]).await;
+        let status = json!({ "type": "MEMBER_STATUS", "rttMs": 12.5, "buffering": true });
+        world.ask(lines[0], ROOMS[0], Asking::Other, status).await;
+        world.pass(MOMENT).await;
+        let heard = notices(&world, lines[1], "MEMBER_STATUS");
+        assert_eq!((&heard[0]["userId"], &heard[0]["rttMs"]), (&json!("ann"), &json!(12.5)));
+        assert!(notices(&world, lines[2], "MEMBER_STATUS").is_empty());
+    });
+}
+
+#[test]
+fn a_room_that_lives_on_one_node_publishes_nothing() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3, 3], &[0, 0, 1]).await;
+        // The other node keeps its replica when its member has left: it would get what is published.
+        world.ask(lines[2], ROOMS[0], Asking::Other, json!({ "type": "LEAVE" })).await;
+        world.pass(MOMENT).await;
+        assert_eq!(world.replicas(ROOMS[0]), BTreeSet::from([0, 1]));
+        let before = world.sky.ephemeral();
+        world.tick(lines[0]).await;
+        let status = json!({ "type": "MEMBER_STATUS", "buffering": true });
+        world.ask(lines[0], ROOMS[0], Asking::Other, status).await;
+        world.signal(lines[0], "bob").await;
+        world.pass(MOMENT).await;
+        assert_eq!(ticks(&world, lines[1]).len(), 1);
+        assert_eq!(world.sky.ephemeral(), before);
+    });
+}
+
+#[test]
+fn a_room_with_only_v2_members_elsewhere_publishes_heartbeats_alone() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3, 2], &[0, 0, 1]).await;
+        let before = world.sky.ephemeral();
+        world.tick(lines[1]).await;
+        world.pass(MOMENT).await;
+        assert_eq!(world.sky.ephemeral(), before, "a guest's tick means nothing to v2");
+        world.tick(lines[0]).await;
+        world.pass(MOMENT).await;
+        assert_eq!(world.sky.ephemeral(), before + 1);
+    });
+}
+
+#[test]
+fn a_signal_goes_to_the_node_of_its_target_alone() {
+    play(async {
+        let mut world = World::new(1, 3, &[3, 3, 3]).await;
+        let mut lines = Vec::new();
+        for person in 0..3 {
+            lines.push(world.dial(person, person));
+            world.join(lines[person], ROOMS[0]).await;
+            world.pass(MOMENT).await;
+        }
+        let before = world.sky.ephemeral();
+        let signal = world.signal(lines[0], "cat").await;
+        world.pass(MOMENT).await;
+        assert_eq!((world.heard_signal(lines[1], signal), world.heard_signal(lines[2], signal)), (0, 1));
+        assert_eq!(world.sky.ephemeral(), before + 1);
+        world.truth().check_views(&world);
+    });
+}
+
+#[test]
+fn a_signal_to_a_member_that_is_nowhere_live_is_refused_with_target_gone() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3], &[0, 1]).await;
+        world.hang_up(lines[1]);
+        world.pass(MOMENT).await;
+        let signal = world.signal(lines[0], "bob").await;
+        world.pass(MOMENT).await;
+        assert_eq!(world.refused(signal), Some("TARGET_GONE"));
+    });
+}
+
+#[test]
+fn a_relay_in_the_name_of_a_session_that_the_room_does_not_know_is_not_believed() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3], &[0, 1]).await;
+        let state = world.lines[lines[0]].last_state().unwrap();
+        let (node, id) = state["sessionId"].as_str().unwrap().rsplit_once('-').unwrap();
+        let (node, id) = (node.to_owned(), u64::from_str_radix(id, 16).unwrap());
+        let relay = |node: &str, id: u64, n: u64| {
+            let signal = json!({ "custom": { "namespace": "sim", "payload": format!("{{\"n\":{n}}}") } });
+            let session = json!({ "node": node, "id": id });
+            let relay = json!({ "signal": { "user": "ann", "session": session, "to": "bob", "signal": signal } });
+            [b"\x01", relay.to_string().as_bytes()].concat()
+        };
+        world.publish_as("mallory", ROOMS[0], &relay(&node, id + 1, 1));
+        world.publish_as("mallory", ROOMS[0], &relay("mallory", id, 2));
+        world.publish_as("mallory", ROOMS[0], b"\x01nonsense");
+        world.pass(MOMENT).await;
+        assert!(notices(&world, lines[1], "CUSTOM").is_empty());
+        // Nodes trust each other: so that the two above are known to be well formed.
+        world.publish_as("mallory", ROOMS[0], &relay(&node, id, 3));
+        world.pass(MOMENT).await;
+        assert_eq!(notices(&world, lines[1], "CUSTOM").len(), 1);
+    });
+}
+
+#[test]
+fn a_v2_member_that_is_silent_on_another_node_gives_way_and_one_that_answers_stays() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 2], &[0, 1]).await;
+        let claim = world.dial(1, 0);
+        let join = world.join(claim, ROOMS[0]).await;
+        world.pass(Duration::from_secs(3)).await;
+        assert_eq!(world.refused(join), Some("USER_ID_TAKEN"));
+        assert!(world.lines[lines[1]].is_in());
+
+        world.lines[lines[1]].client.as_ref().unwrap().go_silent();
+        let claim = world.dial(1, 0);
+        world.join(claim, ROOMS[0]).await;
+        world.pass(Duration::from_secs(3)).await;
+        assert!(world.lines[claim].is_in(), "{:?}", world.lines[claim].heard);
+        assert!(!world.lines[lines[1]].is_open());
+    });
+}
+
+#[test]
+fn members_of_a_node_that_died_have_the_grace_time_to_come_back_elsewhere() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3], &[0, 1]).await;
+        let gone = world.crash(1).unwrap();
+        world.pass(MOMENT).await;
+        assert_eq!(world.node(0).hub.expire_node(&gone), 1);
+        world.pass(MOMENT).await;
+        assert_eq!(world.node(0).hub.expire_node(&gone), 0, "once is enough");
+        let last = |world: &World| match world.lines[lines[0]].heard.last() {
+            Some(Heard::Event { json, .. }) => (json["type"].clone(), json["connected"].clone()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(last(&world), (json!("MEMBER_CONNECTION"), json!(false)));
+        let back = world.dial(1, 0);
+        world.join(back, ROOMS[0]).await;
+        world.pass(MOMENT).await;
+        assert_eq!(last(&world), (json!("MEMBER_CONNECTION"), json!(true)));
+        assert_eq!(world.lines[back].last_state().unwrap()["slot"], 2, "the same member");
+    });
+}
+
+#[test]
+fn a_room_that_lived_only_on_a_node_that_died_ends_after_the_grace_time_when_it_is_swept() {
+    play(async {
+        let (mut world, _) = lines(&[3], &[1]).await;
+        let gone = world.crash(1).unwrap();
+        let room = RoomId::parse(ROOMS[0]).unwrap();
+        assert_eq!(world.node(0).hub.expire_node(&gone), 0, "no replica here");
+        let hub = world.node(0).hub.clone();
+        assert_eq!(hub.expire_node_in(&room, &gone).await.unwrap(), 1);
+        world.pass(Duration::from_secs(world.limits.grace_secs + 1)).await;
+        assert!(world.truth().room(ROOMS[0]).is_none());
+        assert_eq!(world.node(0).hub.status().rooms, 0);
+    });
+}
+
+#[test]
+fn a_node_that_comes_back_under_its_name_finds_the_sessions_of_its_former_life() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 2], &[0, 1]).await;
+        let name = world.crash(1).unwrap();
+        world.start(1, Some(name));
+        // A v2 member can't prove anything: it has to be found dead before it gets its place back.
+        let back = world.dial(1, 0);
+        world.join(back, ROOMS[0]).await;
+        world.pass(Duration::from_secs(3)).await;
+        assert!(world.lines[back].is_in(), "{:?}", world.lines[back].heard);
+        assert!(world.lines[lines[0]].is_in());
+    });
+}

@@ -1,0 +1,522 @@
+//! A client that speaks in scenes, over any carrier, and holds the server to the order of events while it listens.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::SplitSink;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::server::{Place, soon};
+
+/// What a client's connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    WebSocket,
+    /// WebTransport by `web-transport-quinn`.
+    Quinn,
+    /// WebTransport by `wtransport`.
+    Wtransport,
+}
+
+impl Carrier {
+    /// Its name on the wire.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Quinn | Self::Wtransport => "webtransport",
+        }
+    }
+}
+
+/// What arrives.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Incoming {
+    Message(Value),
+    Compact(Vec<u8>),
+    /// The end, with code and reason; `None`: without a word.
+    Closed(Option<(u32, String)>),
+}
+
+/// Frames that may wait unread at a client; more wait on the wire.
+const INBOX: usize = 4096;
+
+enum Line {
+    WebSocket(SplitSink<WebSocketStream<MaybeTlsStream<TcpStream>>, Message>),
+    Quinn(web_transport_quinn::Session, web_transport_quinn::SendStream),
+    Wtransport(Arc<wtransport::Connection>, wtransport::SendStream),
+}
+
+/// A connection, and what it knows of its room.
+pub(crate) struct Client {
+    carrier: Carrier,
+    place: Place,
+    line: Line,
+    inbox: mpsc::Receiver<Incoming>,
+    waiting: VecDeque<Incoming>,
+    pumps: TaskTracker,
+    reading: Option<DropGuard>,
+    /// Where in the room's order this client is.
+    head: Option<(u64, u64)>,
+    /// The latest ROOM_STATE.
+    pub(crate) state: Value,
+    user: String,
+    room: String,
+    next_ref: u64,
+}
+
+impl Client {
+    pub(crate) async fn connect(carrier: Carrier, place: &Place) -> Result<Self, String> {
+        Self::with_inbox(carrier, place, INBOX).await
+    }
+
+    /// A small inbox makes a client that soon stops reading.
+    pub(crate) async fn with_inbox(carrier: Carrier, place: &Place, inbox: usize) -> Result<Self, String> {
+        let (sender, inbox) = mpsc::channel(inbox);
+        let pumps = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let line = match carrier {
+            Carrier::WebSocket => {
+                let url = format!("ws://{}/ws", place.plain);
+                let (stream, _) = tokio_tungstenite::connect_async(url).await.map_err(|error| error.to_string())?;
+                let (sink, mut frames) = stream.split();
+                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
+                    loop {
+                        let incoming = match frames.next().await {
+                            Some(Ok(Message::Text(text))) => Incoming::Message(serde_json::from_str(&text).unwrap()),
+                            Some(Ok(Message::Binary(bytes))) => Incoming::Compact(bytes.to_vec()),
+                            Some(Ok(Message::Close(frame))) => {
+                                let frame = frame.map(|frame| (u16::from(frame.code).into(), frame.reason.to_string()));
+                                let _ =
+                                    sender.send(Incoming::Closed(Some(frame.unwrap_or((1005, String::new()))))).await;
+                                // The answer to it goes out with the next read.
+                                while let Some(Ok(_)) = frames.next().await {}
+                                return;
+                            }
+                            Some(Ok(_)) => continue,
+                            Some(Err(_)) | None => Incoming::Closed(None),
+                        };
+                        let end = matches!(incoming, Incoming::Closed(_));
+                        if sender.send(incoming).await.is_err() || end {
+                            return;
+                        }
+                    }
+                }));
+                Line::WebSocket(sink)
+            }
+            Carrier::Quinn => {
+                let client = web_transport_quinn::ClientBuilder::new()
+                    .with_server_certificate_hashes(hashes(place).await)
+                    .map_err(|error| error.to_string())?;
+                let url: url::Url = format!("https://127.0.0.1:{}/wt", place.secure.port()).parse().unwrap();
+                let session = client.connect(url).await.map_err(|error| error.to_string())?;
+                let (send, mut recv) = session.open_bi().await.map_err(|error| error.to_string())?;
+                let (stream, datagrams, messages) = (session.clone(), session.clone(), sender.clone());
+                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
+                    loop {
+                        let mut length = [0; 4];
+                        if recv.read_exact(&mut length).await.is_err() {
+                            break;
+                        }
+                        let mut message = vec![0; u32::from_be_bytes(length) as usize];
+                        if recv.read_exact(&mut message).await.is_err() {
+                            break;
+                        }
+                        let message = Incoming::Message(serde_json::from_slice(&message).unwrap());
+                        if messages.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    let end = match stream.closed().await {
+                        web_transport_quinn::SessionError::WebTransportError(
+                            web_transport_quinn::WebTransportError::Closed(code, reason),
+                        ) => Some((code, reason)),
+                        _ => None,
+                    };
+                    let _ = messages.send(Incoming::Closed(end)).await;
+                }));
+                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
+                    while let Ok(datagram) = datagrams.read_datagram().await {
+                        if sender.send(Incoming::Compact(datagram.to_vec())).await.is_err() {
+                            return;
+                        }
+                    }
+                }));
+                Line::Quinn(session, send)
+            }
+            Carrier::Wtransport => {
+                let digest = |hash: Vec<u8>| wtransport::tls::Sha256Digest::new(hash.try_into().unwrap());
+                let config = wtransport::ClientConfig::builder()
+                    .with_bind_address(([127, 0, 0, 1], 0).into())
+                    .with_server_certificate_hashes(hashes(place).await.into_iter().map(digest))
+                    .build();
+                let endpoint = wtransport::Endpoint::client(config).map_err(|error| error.to_string())?;
+                let url = format!("https://127.0.0.1:{}/wt", place.secure.port());
+                let connection = endpoint.connect(url).await.map_err(|error| error.to_string())?;
+                let opening = connection.open_bi().await.map_err(|error| error.to_string())?;
+                let (send, mut recv) = opening.await.map_err(|error| error.to_string())?;
+                let connection = Arc::new(connection);
+                let (stream, datagrams, messages) = (Arc::clone(&connection), Arc::clone(&connection), sender.clone());
+                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
+                    loop {
+                        let mut length = [0; 4];
+                        if recv.read_exact(&mut length).await.is_err() {
+                            break;
+                        }
+                        let mut message = vec![0; u32::from_be_bytes(length) as usize];
+                        if recv.read_exact(&mut message).await.is_err() {
+                            break;
+                        }
+                        let message = Incoming::Message(serde_json::from_slice(&message).unwrap());
+                        if messages.send(message).await.is_err() {
+                            return;
+                        }
+                    }
+                    // This client doesn't tell the capsule's code, only that the session is over.
+                    let _ = stream.closed().await;
+                    let _ = messages.send(Incoming::Closed(None)).await;
+                }));
+                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
+                    while let Ok(datagram) = datagrams.receive_datagram().await {
+                        if sender.send(Incoming::Compact(datagram.to_vec())).await.is_err() {
+                            return;
+                        }
+                    }
+                }));
+                Line::Wtransport(connection, send)
+            }
+        };
+        Ok(Self {
+            carrier,
+            place: place.clone(),
+            line,
+            inbox,
+            waiting: VecDeque::new(),
+            pumps,
+            reading: Some(stop.drop_guard()),
+            head: None,
+            state: Value::Null,
+            user: String::new(),
+            room: String::new(),
+            next_ref: 0,
+        })
+    }
+
+    pub(crate) fn carrier(&self) -> Carrier {
+        self.carrier
+    }
+
+    /// Where it is connected.
+    pub(crate) fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    // ---- what it does ----
+
+    /// Sends text as it is. `false`: the connection is gone.
+    pub(crate) async fn send_text(&mut self, text: &str) -> bool {
+        let framed = || [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
+        soon("a message to leave", async {
+            match &mut self.line {
+                Line::WebSocket(sink) => sink.send(Message::text(text)).await.is_ok(),
+                Line::Quinn(_, stream) => stream.write_all(&framed()).await.is_ok(),
+                Line::Wtransport(_, stream) => stream.write_all(&framed()).await.is_ok(),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn send(&mut self, message: Value) -> bool {
+        self.send_text(&message.to_string()).await
+    }
+
+    /// Sends a message with a reference, and returns the reference.
+    pub(crate) async fn ask(&mut self, mut message: Value) -> u64 {
+        self.next_ref += 1;
+        message["ref"] = self.next_ref.into();
+        self.send(message).await;
+        self.next_ref
+    }
+
+    pub(crate) async fn send_compact(&mut self, bytes: &[u8]) {
+        match &mut self.line {
+            Line::WebSocket(sink) => sink.send(Message::binary(bytes.to_vec())).await.unwrap(),
+            Line::Quinn(session, _) => session.send_datagram(Bytes::copy_from_slice(bytes)).unwrap(),
+            Line::Wtransport(connection, _) => connection.send_datagram(bytes).unwrap(),
+        }
+    }
+
+    /// Sends JOIN and nothing else. `extra` adds to or replaces the fields.
+    pub(crate) async fn ask_to_join(&mut self, room: &str, user: &str, extra: Value) {
+        let mut join = json!({"type": "JOIN", "roomId": room, "userId": user, "username": user.to_uppercase()});
+        for (name, value) in extra.as_object().into_iter().flatten() {
+            join[name] = value.clone();
+        }
+        (self.room, self.user) = (room.to_owned(), user.to_owned());
+        self.send(join).await;
+    }
+
+    /// Joins; ROOM_STATE is the first thing it hears.
+    pub(crate) async fn join_with(&mut self, room: &str, user: &str, extra: Value) -> Value {
+        self.ask_to_join(room, user, extra).await;
+        self.expect("ROOM_STATE").await
+    }
+
+    /// Joins as a v3 client.
+    pub(crate) async fn join(&mut self, room: &str, user: &str) -> Value {
+        self.join_with(room, user, json!({"protocol": 3})).await
+    }
+
+    /// Joins as a v2 client.
+    pub(crate) async fn join_v2(&mut self, room: &str, user: &str) -> Value {
+        self.join_with(room, user, json!({"timestamp": 1})).await
+    }
+
+    /// Comes back over this connection with the token of another.
+    pub(crate) async fn resume(&mut self, before: &Value) -> Value {
+        let text = |name: &str| before[name].as_str().unwrap().to_owned();
+        let extra = json!({"protocol": 3, "resumeToken": text("resumeToken"), "epoch": before["epoch"], "lastSeq": before["seq"]});
+        let (room, user) = (text("roomId"), text("userId"));
+        self.join_with(&room, &user, extra).await
+    }
+
+    pub(crate) async fn play(&mut self, position: f64) {
+        self.send(json!({"type": "PLAY_PAUSE", "control": "play", "currentTime": position})).await;
+    }
+
+    pub(crate) async fn pause(&mut self, position: f64) {
+        self.send(json!({"type": "PLAY_PAUSE", "control": "pause", "currentTime": position})).await;
+    }
+
+    pub(crate) async fn seek(&mut self, position: f64, playing: bool) {
+        self.send(json!({"type": "SEEK", "currentTime": position, "isPlaying": playing})).await;
+    }
+
+    pub(crate) async fn chat(&mut self, text: &str) {
+        self.send(json!({"type": "CHAT", "text": text})).await;
+    }
+
+    pub(crate) async fn leave(&mut self) {
+        self.send(json!({"type": "LEAVE"})).await;
+    }
+
+    /// A tick of a v3 member at room time `at` ms.
+    pub(crate) async fn tick(&mut self, seq: u32, position: f64, at: f64, playing: bool) {
+        // Slot and host flag are lies: the server's own must replace them.
+        let mut bytes = vec![3, u8::from(playing) | 2, 0x7f, 0xff];
+        bytes.extend(seq.to_be_bytes());
+        bytes.extend(position.to_be_bytes());
+        bytes.extend(at.to_be_bytes());
+        bytes.extend(1f32.to_be_bytes());
+        self.send_compact(&bytes).await;
+    }
+
+    /// Ends in order.
+    pub(crate) async fn close(mut self) {
+        match &mut self.line {
+            Line::WebSocket(sink) => drop(sink.send(Message::Close(None)).await),
+            Line::Quinn(session, _) => {
+                session.close(1000, b"bye");
+                session.closed().await;
+            }
+            // It has no capsule; FIN of the control stream and the end of the connection are what it can say.
+            Line::Wtransport(connection, _) => connection.close(wtransport::VarInt::from_u32(0), b"bye"),
+        }
+    }
+
+    /// The cable is pulled: nothing is said, nothing answers any more. Keep the returned value for as long as it is out.
+    pub(crate) fn stop_answering(&mut self) {
+        // WebSocket pings are answered by whoever reads; QUIC's own keep-alive goes on.
+        self.reading = None;
+    }
+
+    // ---- what it hears ----
+
+    /// The next thing, whatever it is.
+    pub(crate) async fn next(&mut self) -> Incoming {
+        if let Some(incoming) = self.waiting.pop_front() {
+            return incoming;
+        }
+        let who = format!("something for {}", self.user);
+        let incoming = soon(&who, self.inbox.recv()).await.unwrap_or(Incoming::Closed(None));
+        if let Incoming::Message(message) = &incoming {
+            self.follow(message);
+        }
+        incoming
+    }
+
+    /// Nothing has arrived that was not read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.inbox.is_empty()
+    }
+
+    /// Everything that is there already.
+    pub(crate) fn drain(&mut self) -> Vec<Incoming> {
+        let mut all: Vec<_> = self.waiting.drain(..).collect();
+        while let Ok(incoming) = self.inbox.try_recv() {
+            if let Incoming::Message(message) = &incoming {
+                self.follow(message);
+            }
+            all.push(incoming);
+        }
+        all
+    }
+
+    /// Every event comes once and in order.
+    fn follow(&mut self, message: &Value) {
+        let (Some(epoch), Some(seq)) = (message["epoch"].as_u64(), message["seq"].as_u64()) else { return };
+        match message["type"].as_str() {
+            Some("ROOM_STATE") => {
+                // The token comes with a JOIN only.
+                let token = self.state["resumeToken"].clone();
+                self.state = message.clone();
+                if self.state["resumeToken"].is_null() {
+                    self.state["resumeToken"] = token;
+                }
+                self.head = Some((epoch, seq));
+            }
+            Some("ACK") => assert!(self.head >= Some((epoch, seq)), "an ACK comes after its event: {message}"),
+            // What was missed while away is sent again.
+            Some("CHAT") if self.head >= Some((epoch, seq)) => {}
+            _ => {
+                let (known, last) = self.head.unwrap_or_else(|| panic!("{message} before ROOM_STATE"));
+                assert_eq!((epoch, seq), (known, last + 1), "{} saw {message} out of order", self.user);
+                self.head = Some((epoch, seq));
+                self.state["seq"] = seq.into();
+            }
+        }
+    }
+
+    /// The next message; compact ones are passed over.
+    pub(crate) async fn message(&mut self) -> Value {
+        loop {
+            match self.next().await {
+                Incoming::Message(message) => return message,
+                Incoming::Compact(_) => {}
+                Incoming::Closed(end) => panic!("{} was closed: {end:?}", self.user),
+            }
+        }
+    }
+
+    /// The next message must be of this type.
+    pub(crate) async fn expect(&mut self, kind: &str) -> Value {
+        let message = self.message().await;
+        assert_eq!(message["type"], kind, "{} got {message}", self.user);
+        message
+    }
+
+    /// The next message of this type; others are passed over.
+    pub(crate) async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let message = self.message().await;
+            if message["type"] == kind {
+                return message;
+            }
+        }
+    }
+
+    /// The next message must be ERROR with this code.
+    pub(crate) async fn refused(&mut self, code: &str) -> Value {
+        let error = self.expect("ERROR").await;
+        assert_eq!(error["code"], code, "{error}");
+        error
+    }
+
+    /// The next compact message; others are passed over.
+    pub(crate) async fn compact(&mut self) -> Vec<u8> {
+        loop {
+            match self.next().await {
+                Incoming::Compact(bytes) => return bytes,
+                Incoming::Message(_) => {}
+                Incoming::Closed(end) => panic!("{} was closed: {end:?}", self.user),
+            }
+        }
+    }
+
+    /// Reads on to the end: what came, and how it ended.
+    pub(crate) async fn to_the_end(&mut self) -> (Vec<Value>, Option<(u32, String)>) {
+        let mut messages = Vec::new();
+        loop {
+            match self.next().await {
+                Incoming::Message(message) => messages.push(message),
+                Incoming::Compact(_) => {}
+                Incoming::Closed(end) => return (messages, end),
+            }
+        }
+    }
+
+    /// The server closes, with this code where the client can tell it.
+    pub(crate) async fn closed_with(&mut self, code: u32) {
+        let (messages, end) = self.to_the_end().await;
+        match end {
+            Some((given, reason)) => assert_eq!(given, code, "{} ended: {reason}, after {messages:?}", self.user),
+            None => assert_eq!(self.carrier, Carrier::Wtransport, "{} ended without a code", self.user),
+        }
+    }
+
+    /// Nothing has come, and nothing is under way: what the server had to say before a PONG is said.
+    pub(crate) async fn hears_nothing(&mut self) {
+        self.send(json!({"type": "PING", "timestamp": 4711})).await;
+        let message = self.message().await;
+        assert_eq!(message["type"], "PONG", "{} got {message}", self.user);
+    }
+
+    /// Room time now, as the server's clock reply says it, ms.
+    pub(crate) async fn room_time(&mut self) -> f64 {
+        let mut probe = vec![1, 0, 0, 9];
+        probe.extend(0f64.to_be_bytes());
+        let id = [2, 0, 0, 9];
+        self.send_compact(&probe).await;
+        loop {
+            let reply = self.compact().await;
+            if reply.starts_with(&id) {
+                return f64::from_be_bytes(reply[20..28].try_into().unwrap());
+            }
+        }
+    }
+}
+
+async fn hashes(place: &Place) -> Vec<Vec<u8>> {
+    use base64::Engine;
+    let transports = place.get_json("/api/transports", &[]).await;
+    let hashes = transports["webtransport"]["serverCertificateHashes"].as_array().unwrap();
+    let decode =
+        |hash: &Value| base64::engine::general_purpose::STANDARD.decode(hash["value"].as_str().unwrap()).unwrap();
+    hashes.iter().map(decode).collect()
+}
+
+/// A tick as it arrives: slot, host flag, playing, seq, position, at.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Tick {
+    pub(crate) slot: u64,
+    pub(crate) from_host: bool,
+    pub(crate) playing: bool,
+    pub(crate) seq: u32,
+    pub(crate) position: f64,
+    pub(crate) at: f64,
+}
+
+impl Tick {
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        assert_eq!((bytes.len(), bytes[0]), (28, 3), "a tick");
+        Self {
+            slot: u16::from_be_bytes([bytes[2], bytes[3]]).into(),
+            from_host: bytes[1] & 2 != 0,
+            playing: bytes[1] & 1 != 0,
+            seq: u32::from_be_bytes(bytes[4..8].try_into().unwrap()),
+            position: f64::from_be_bytes(bytes[8..16].try_into().unwrap()),
+            at: f64::from_be_bytes(bytes[16..24].try_into().unwrap()),
+        }
+    }
+}
+
+/// A second within which nothing should come; for the rare case that silence is the point.
+pub(crate) const A_WHILE: Duration = Duration::from_millis(400);

@@ -1,0 +1,235 @@
+//! A real redis-server of the test's own: it dies with the test, whatever the test dies of.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use secrecy::SecretString;
+use tandem::log::redis::{Lives, RedisOptions};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// A server that is not up by then won't be.
+const STARTUP: Duration = Duration::from_secs(20);
+
+/// A running server.
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    port: u16,
+    dir: TempDir,
+    flags: Vec<String>,
+}
+
+impl RedisServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With more flags of redis-server.
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        Self::start_on(free_port(), flags.iter().map(|flag| (*flag).to_owned()).collect()).await
+    }
+
+    /// Over TLS only.
+    pub(crate) async fn start_tls(cert: &str, key: &str, ca: &str) -> Self {
+        let port = free_port();
+        let tls = port.to_string();
+        let flags = ["--port", "0", "--tls-port", &tls, "--tls-cert-file", cert, "--tls-key-file", key];
+        let flags = flags.into_iter().chain(["--tls-ca-cert-file", ca, "--tls-auth-clients", "no"]);
+        Self::start_on(port, flags.map(str::to_owned).collect()).await
+    }
+
+    /// A Sentinel that watches `master` under the name `mymaster`, alone, and is quick to judge.
+    pub(crate) async fn start_sentinel(master: u16) -> Self {
+        let mut server = Self { child: None, port: free_port(), dir: tempfile::tempdir().unwrap(), flags: Vec::new() };
+        let config = format!(
+            "sentinel monitor mymaster 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds mymaster 300\n\
+             sentinel failover-timeout mymaster 2000\n"
+        );
+        let path = server.dir.path().join("sentinel.conf");
+        std::fs::write(&path, config).unwrap();
+        server.flags = vec![path.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        server.up().await;
+        server
+    }
+
+    /// Three masters that know each other and have all slots.
+    pub(crate) async fn start_cluster() -> Vec<Self> {
+        let mut servers = Vec::new();
+        // Its default, the port plus 10,000, may be none.
+        let gossip: Vec<String> = (0..3).map(|_| free_port().to_string()).collect();
+        for port in &gossip {
+            let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", port];
+            servers.push(Self::start_with(&flags).await);
+        }
+        for (n, (first, last)) in [(0, 5460), (5461, 10_922), (10_923, 16_383)].into_iter().enumerate() {
+            let mut shell = servers[n].shell().await;
+            shell.ask::<()>(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+            shell.ask::<()>(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1)).await;
+            if n > 0 {
+                shell.ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {}", servers[0].port, gossip[0])).await;
+            }
+        }
+        let deadline = Instant::now() + STARTUP;
+        for server in &servers {
+            let mut shell = server.shell().await;
+            loop {
+                let info: String = shell.ask("CLUSTER INFO").await;
+                if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{info}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        servers
+    }
+
+    async fn start_on(port: u16, flags: Vec<String>) -> Self {
+        let mut server = Self { child: None, port, dir: tempfile::tempdir().unwrap(), flags };
+        server.up().await;
+        server
+    }
+
+    /// Starts it (again) on the same port, with what it stored, if it stores.
+    pub(crate) async fn up(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        // setpriv: killed by the kernel when this process dies, even by SIGKILL.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "redis-server"])
+            .args(self.arguments())
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        self.child = Some(child.expect("setpriv is missing: apt-get install util-linux"));
+        let deadline = Instant::now() + STARTUP;
+        while !self.answers().await {
+            let exited = self.child.as_mut().unwrap().try_wait().unwrap();
+            if let Some(status) = exited {
+                let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+                panic!("redis-server ended with {status} (missing? apt-get install redis-server):\n{log}");
+            }
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A Sentinel's configuration file comes before all options.
+    fn arguments(&self) -> Vec<String> {
+        let (port, dir) = (self.port.to_string(), self.dir.path().to_str().unwrap());
+        let file = usize::from(self.flags.iter().any(|flag| flag == "--sentinel"));
+        let store: &[&str] = if file == 0 { &["--save", "", "--appendonly", "no"] } else { &[] };
+        let own = ["--port", &port, "--bind", "127.0.0.1", "--dir", dir];
+        let own = own.iter().chain(store).map(|argument| (*argument).to_owned());
+        self.flags[..file].iter().cloned().chain(own).chain(self.flags[file..].iter().cloned()).collect()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    async fn answers(&self) -> bool {
+        let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await else { return false };
+        // A TLS server says nothing to this, but it listens.
+        if self.flags.iter().any(|flag| flag == "--tls-port") {
+            return true;
+        }
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut answer = [0; 5];
+        let asked = stream.write_all(b"PING\r\n").await.is_ok();
+        asked && stream.read_exact(&mut answer).await.is_ok() && matches!(&answer, b"+PONG" | b"-NOAU")
+    }
+
+    /// Kills it as a power cut does.
+    pub(crate) async fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().await.unwrap();
+    }
+
+    /// Stops it for a while: it keeps its connections and says nothing.
+    pub(crate) async fn freeze(&self) {
+        self.signal("STOP").await;
+    }
+
+    pub(crate) async fn thaw(&self) {
+        self.signal("CONT").await;
+    }
+
+    async fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().unwrap().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
+        assert!(status.success());
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Options that make trouble show soon.
+    pub(crate) fn options(&self) -> RedisOptions {
+        options(&format!("redis://127.0.0.1:{}/0", self.port))
+    }
+
+    /// A shell at the server.
+    pub(crate) async fn shell(&self) -> Shell {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
+        Shell(client.get_multiplexed_async_connection().await.unwrap())
+    }
+}
+
+/// Options for a URL that make trouble show soon.
+pub(crate) fn options(url: &str) -> RedisOptions {
+    RedisOptions {
+        patience: Duration::from_millis(1000),
+        probe_every: Duration::from_millis(100),
+        ..RedisOptions::new(SecretString::from(url.to_owned()))
+    }
+}
+
+/// Lives so short that a test sees their end.
+#[allow(dead_code, reason = "not every test binary")]
+pub(crate) fn short_lives(life: Duration) -> Lives {
+    Lives { room: life, end: life, outbox: life }
+}
+
+/// Asks the server itself, behind the log's back.
+pub(crate) struct Shell(MultiplexedConnection);
+
+#[allow(dead_code, reason = "not every test binary asks everything")]
+impl Shell {
+    /// A command as one would type it.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&mut self, line: &str) -> T {
+        let mut words = line.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        words.for_each(|word| {
+            command.arg(word);
+        });
+        command.query_async(&mut self.0).await.unwrap()
+    }
+
+    /// How often each command was called, scripts' own calls too.
+    pub(crate) async fn calls(&mut self, command: &str) -> u64 {
+        let stats: String = self.ask("INFO commandstats").await;
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+
+    pub(crate) async fn keys(&mut self) -> Vec<String> {
+        let mut keys: Vec<String> = self.ask("KEYS *").await;
+        keys.sort();
+        keys
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,136 @@
+//! After the trouble: everything must be right again.
+
+use std::time::Duration;
+
+use super::{Heard, ROOMS, World};
+use crate::sim::people::What;
+
+/// Longer than any way through calm weather.
+const SOON: Duration = Duration::from_secs(3);
+
+impl World {
+    /// Who has a connection and a ROOM_STATE, and asked for nothing else since, is a member and can speak.
+    pub(crate) async fn whoever_is_connected_can_speak(&mut self) {
+        let mut asked = Vec::new();
+        for line in 0..self.lines.len() {
+            if self.lines[line].is_in() {
+                asked.push((line, self.chat(line).await));
+            }
+        }
+        self.settle(SOON).await;
+        for (line, reference) in asked {
+            let joins = self.asked.values().filter(|asked| asked.line == line && asked.what == What::Join).count();
+            if self.acked(reference).is_none() {
+                let refusal = self.refused(reference).map(str::to_owned);
+                assert!(joins > 1, "line {line} is in its room, and is refused with {refusal:?}");
+                assert_eq!(refusal.as_deref(), Some("NOT_JOINED"), "line {line}");
+                // Its last JOIN, for another room, failed.
+                self.hang_up(line);
+            }
+        }
+    }
+
+    /// Everybody is in the first room, each over one connection.
+    pub(crate) async fn everybody_is_here(&mut self) {
+        for line in 0..self.lines.len() {
+            if self.lines[line].is_open()
+                && (!self.lines[line].is_in() || self.lines[line].room.as_deref() != Some(ROOMS[0]))
+            {
+                self.hang_up(line);
+            }
+        }
+        self.settle(Duration::from_secs(self.limits.grace_secs + 25)).await;
+        for person in 0..self.people.len() {
+            let here =
+                (0..self.lines.len()).find(|line| self.lines[*line].person == person && self.lines[*line].is_in());
+            if here.is_some() {
+                self.people[person].line = here;
+                continue;
+            }
+            let alive = self.alive();
+            let place = self.dice.pick(&alive).unwrap();
+            let line = self.dial(person, place);
+            self.people[person].gives_pin = true;
+            let reference = self.join(line, ROOMS[0]).await;
+            self.settle(SOON).await;
+            if !self.lines[line].is_in() {
+                let code = self.refused(reference).map(str::to_owned);
+                let expected = matches!(code.as_deref(), Some("USER_BANNED" | "ROOM_FULL"));
+                assert!(expected, "line {line} can't come in: {code:?}");
+                self.hang_up(line);
+            }
+        }
+    }
+
+    /// The ephemeral lane reaches everybody on every node, once.
+    pub(crate) async fn everybody_hears_everybody(&mut self) {
+        let here: Vec<usize> = (0..self.lines.len()).filter(|line| self.lines[*line].is_in()).collect();
+        let mut signals = Vec::new();
+        let mut ticks = Vec::new();
+        let mut chats = Vec::new();
+        for from in here.clone() {
+            chats.push(self.chat(from).await);
+            for to in here.clone() {
+                let name = self.people[self.lines[to].person].name;
+                signals.push((self.signal(from, name).await, to));
+            }
+            let absent = self.people.iter().find(|person| !person.line.is_some_and(|line| self.lines[line].is_in()));
+            if let Some(absent) = absent.map(|person| person.name) {
+                let reference = self.signal(from, absent).await;
+                self.settle(Duration::from_millis(300)).await;
+                assert_eq!(self.refused(reference), Some("TARGET_GONE"));
+            }
+        }
+        self.settle(SOON).await;
+        // Nothing is scheduled ahead any more: ticks count again.
+        for from in here.clone() {
+            if self.people[self.lines[from].person].dialect == 3 {
+                ticks.push((from, self.tick(from).await));
+                self.settle(Duration::from_millis(300)).await;
+            }
+        }
+        self.settle(SOON).await;
+        for (reference, line) in signals {
+            assert_eq!(self.heard_signal(line, reference), 1, "signal {reference} to line {line}");
+        }
+        for reference in chats {
+            assert!(self.acked(reference).is_some(), "{reference} is not acknowledged");
+        }
+        for (from, reference) in ticks {
+            for to in here.iter().filter(|to| **to != from) {
+                if self.people[self.lines[*to].person].dialect == 3 {
+                    let is_it =
+                        |heard: &&Heard| matches!(heard, Heard::Tick { seq, .. } if u64::from(*seq) == reference);
+                    let times = self.lines[*to].heard.iter().filter(is_it).count();
+                    assert_eq!(times, 1, "tick {reference} of line {from} at line {to}");
+                }
+            }
+        }
+    }
+
+    /// A node that never heard of anything reads the log's snapshots: they are the rooms that everybody else has.
+    pub(crate) async fn a_new_node_reads_the_same_rooms(&mut self) {
+        self.nodes.push(None);
+        let place = self.nodes.len() - 1;
+        self.start(place, None);
+        for room in ROOMS.iter().filter(|room| self.truth().room(room).is_some()) {
+            let (hub, room) = (self.node(place).hub.clone(), tandem::domain::RoomId::parse(room).unwrap());
+            let nobody = self.node(place).name.clone();
+            hub.expire_node_in(&room, &nobody).await.unwrap();
+            assert_eq!(hub.inspect(&room).as_ref(), self.truth().rooms.get(&room), "the snapshot of {room}");
+        }
+    }
+
+    /// Some by LEAVE, some by a pulled cable; then nothing is left.
+    pub(crate) async fn everybody_goes(&mut self) {
+        for line in 0..self.lines.len() {
+            if self.lines[line].is_in() && self.dice.percent(50) {
+                self.lines[line].excused = true;
+                self.ask(line, ROOMS[0], What::Other, serde_json::json!({ "type": "LEAVE" })).await;
+            } else if self.lines[line].is_open() {
+                self.hang_up(line);
+            }
+        }
+        self.settle(Duration::from_secs(self.limits.grace_secs + 5)).await;
+    }
+}

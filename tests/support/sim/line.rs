@@ -1,0 +1,114 @@
+//! One connection of a person, and everything that came over it.
+
+use serde_json::Value;
+use tandem::domain::{CloseCode, Head, NodeId};
+use tandem::transport::memory::{Delivered, MemoryClient};
+
+/// What a client heard, in order.
+#[derive(Debug, Clone)]
+pub(crate) enum Heard {
+    /// ROOM_STATE.
+    State { room: String, head: Head, json: Value },
+    /// A committed event.
+    Event { head: Head, json: Value },
+    /// ACK.
+    Ack { reference: u64, head: Head },
+    /// ERROR.
+    Refused { reference: Option<u64>, code: String },
+    /// Uncommitted JSON.
+    Notice(Value),
+    /// A member's tick: slot and the sender's counter.
+    Tick { slot: u16, seq: u32, from_host: bool },
+    /// The end.
+    Closed(CloseCode),
+}
+
+pub(crate) struct Line {
+    pub(crate) person: usize,
+    pub(crate) node: NodeId,
+    /// `None`: hung up, or the other end did.
+    pub(crate) client: Option<MemoryClient>,
+    pub(crate) heard: Vec<Heard>,
+    /// `sessionId` of ROOM_STATE: tells the session in the log.
+    pub(crate) session: Option<String>,
+    /// The room it is in, as far as the client knows.
+    pub(crate) room: Option<String>,
+    /// What the client said it had seen, in its first JOIN.
+    pub(crate) last_seen: Option<Head>,
+    /// The server may take this connection for lost: hung up, silent, its node died, or was taken for dead.
+    pub(crate) excused: bool,
+    pub(crate) silent: bool,
+}
+
+impl Line {
+    pub(crate) fn is_open(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// A member, as far as its client can know.
+    pub(crate) fn is_in(&self) -> bool {
+        self.is_open() && self.room.is_some() && !self.silent
+    }
+
+    /// Takes in what has arrived. Returns how many things that was.
+    pub(crate) fn listen(&mut self) -> usize {
+        let before = self.heard.len();
+        while let Some(delivered) = self.client.as_mut().and_then(MemoryClient::try_recv) {
+            match delivered {
+                Delivered::Message(text) => self.take(serde_json::from_slice(&text).unwrap()),
+                Delivered::Compact(bytes) if bytes[0] == 3 => self.heard.push(Heard::Tick {
+                    slot: u16::from_be_bytes([bytes[2], bytes[3]]),
+                    seq: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+                    from_host: bytes[1] & 2 != 0,
+                }),
+                Delivered::Compact(_) | Delivered::Drain => {}
+                Delivered::Closed { code, .. } => {
+                    self.heard.push(Heard::Closed(code));
+                    self.client = None;
+                }
+            }
+        }
+        self.heard.len() - before
+    }
+
+    fn take(&mut self, json: Value) {
+        let head = || Some(Head { epoch: json["epoch"].as_u64()?, seq: json["seq"].as_u64()? });
+        self.heard.push(match (json["type"].as_str().unwrap(), head()) {
+            ("ROOM_STATE", Some(head)) => {
+                let room = json["roomId"].as_str().unwrap().to_owned();
+                self.room = Some(room.clone());
+                self.session = Some(json["sessionId"].as_str().unwrap().to_owned());
+                Heard::State { room, head, json }
+            }
+            ("ACK", Some(head)) => Heard::Ack { reference: json["ref"].as_u64().unwrap(), head },
+            ("ERROR", _) => {
+                Heard::Refused { reference: json["ref"].as_u64(), code: json["code"].as_str().unwrap().to_owned() }
+            }
+            (_, Some(head)) => Heard::Event { head, json },
+            (_, None) => Heard::Notice(json),
+        });
+    }
+
+    /// The last event or state that the client has.
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.heard.iter().rev().find_map(|heard| match heard {
+            Heard::State { head, .. } | Heard::Event { head, .. } => Some(*head),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn last_state(&self) -> Option<&Value> {
+        self.heard.iter().rev().find_map(|heard| match heard {
+            Heard::State { json, .. } => Some(json),
+            _ => None,
+        })
+    }
+
+    /// The code of the last refusal without a reference (of a JOIN), if nothing came after it but more of them.
+    pub(crate) fn refusal(&self, reference: u64) -> Option<&str> {
+        self.heard.iter().find_map(|heard| match heard {
+            Heard::Refused { reference: Some(of), code } if *of == reference => Some(code.as_str()),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,374 @@
+//! A world of several nodes at one log, people who come and go, and the trouble between them; all of it from one seed,
+//! under tokio's paused time.
+
+mod audit;
+pub(crate) mod dice;
+mod finale;
+mod line;
+mod node;
+mod people;
+mod weather;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tandem::domain::{Head, Limits, NodeId, RoomId};
+use tandem::log::memory::MemoryLog;
+use tandem::log::memory::faults::Faults;
+use tandem::log::{Entry, Followed, Log};
+use tandem::transport::memory::MemoryClient;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use audit::Truth;
+use dice::Dice;
+pub(crate) use line::{Heard, Line};
+use node::Node;
+pub(crate) use people::{Asked, Person, What as Asking};
+use weather::{AUDITOR, Sky, Weather};
+
+pub(crate) const ROOMS: [&str; 2] = ["friday", "sunday"];
+/// How long a node that is gone keeps its lease.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// A commit as the auditor heard of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) room: RoomId,
+    pub(crate) expected: Head,
+    pub(crate) entries: Arc<[Entry]>,
+}
+
+pub(crate) struct World {
+    pub(crate) dice: Dice,
+    pub(crate) limits: Limits,
+    pub(crate) log: MemoryLog,
+    pub(crate) faults: Faults,
+    pub(crate) sky: Sky,
+    /// By place; `None`: down.
+    pub(crate) nodes: Vec<Option<Node>>,
+    pub(crate) people: Vec<Person>,
+    pub(crate) lines: Vec<Line>,
+    /// What was asked, by reference. The reference is in the text, the payload or the position too.
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    /// Names of nodes that are no more, and when their leases end.
+    dead: BTreeMap<NodeId, Duration>,
+    /// Nodes cut off from the log, and since when.
+    cut: BTreeMap<NodeId, Duration>,
+    /// Nodes that live and were taken for dead, and until when a late word of that may cost a new session its place.
+    doubted: BTreeMap<NodeId, Duration>,
+    incarnations: usize,
+    truth: Arc<Mutex<Vec<Committed>>>,
+    auditor: Arc<dyn Log>,
+    began: tokio::time::Instant,
+    tracker: TaskTracker,
+    story: Vec<String>,
+}
+
+impl World {
+    pub(crate) async fn new(seed: u64, nodes: usize, dialects: &[u8]) -> Self {
+        let mut dice = Dice::new(seed);
+        let tracker = TaskTracker::new();
+        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let faults = log.faults();
+        let sky = Sky::over(&faults, dice.split());
+        let auditor = log.attach(NodeId::parse(AUDITOR).unwrap());
+        let truth: Arc<Mutex<Vec<Committed>>> = Arc::default();
+        for room in ROOMS {
+            auditor.subscribe(&RoomId::parse(room).unwrap()).await.unwrap();
+        }
+        let (hears, writes) = (Arc::clone(&auditor), Arc::clone(&truth));
+        tracker.spawn(async move {
+            loop {
+                match hears.follow().await {
+                    Followed::Commit { room, expected, entries } => {
+                        writes.lock().push(Committed { room, expected, entries });
+                    }
+                    Followed::Ephemeral { .. } => {}
+                    Followed::Gap(_) => panic!("the auditor missed something"),
+                }
+            }
+        });
+        let limits = Limits { grace_secs: 8, room_members: 5, ..Limits::default() };
+        let mut world = Self {
+            people: dialects.iter().enumerate().map(|(index, dialect)| Person::new(index, *dialect)).collect(),
+            dice,
+            limits,
+            log,
+            faults,
+            sky,
+            nodes: (0..nodes).map(|_| None).collect(),
+            lines: Vec::new(),
+            asked: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            cut: BTreeMap::new(),
+            doubted: BTreeMap::new(),
+            incarnations: 0,
+            truth,
+            auditor,
+            began: tandem::clock::Clock::instant(),
+            tracker,
+            story: Vec::new(),
+        };
+        for place in 0..nodes {
+            world.start(place, None);
+        }
+        world
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
+        let line = format!("{:>9.3} {}", self.elapsed().as_secs_f64(), what());
+        self.story.push(line);
+    }
+
+    /// What happened so far, and what everybody heard of it: the same for the same seed. Without what is random by right.
+    pub(crate) fn story(&self) -> String {
+        let mut story = self.story.join("\n");
+        for (index, line) in self.lines.iter().enumerate() {
+            story += &format!("\n\n== line {index} of {} to {}", self.people[line.person].name, line.node);
+            for heard in &line.heard {
+                let mut heard = heard.clone();
+                if let Heard::State { json, .. } = &mut heard {
+                    json["sessionId"] = "…".into();
+                    json["resumeToken"] = "…".into();
+                }
+                story += &match heard {
+                    Heard::State { json, .. } | Heard::Event { json, .. } | Heard::Notice(json) => format!("\n{json}"),
+                    other => format!("\n{other:?}"),
+                };
+            }
+        }
+        story
+    }
+
+    pub(crate) fn truth(&self) -> Truth {
+        Truth::of(&self.truth.lock(), self)
+    }
+
+    // ---- nodes
+
+    /// Starts the node of a place, under a new name or the one given.
+    pub(crate) fn start(&mut self, place: usize, name: Option<NodeId>) {
+        self.incarnations += 1;
+        let name = name.map_or_else(|| format!("node{place}-{}", self.incarnations), |name| name.to_string());
+        // Clocks of nodes agree to some ms.
+        let skew = self.dice.below(9) as i64 - 4;
+        let node = Node::start(&name, &self.log, &self.limits, skew, self.elapsed());
+        self.note(|| format!("{name} starts"));
+        self.nodes[place] = Some(node);
+    }
+
+    pub(crate) fn crash(&mut self, place: usize) -> Option<NodeId> {
+        let name = self.nodes[place].take()?.crash(&self.log);
+        for line in self.lines.iter_mut().filter(|line| line.node == name && line.is_open()) {
+            line.listen();
+            (line.client, line.excused) = (None, true);
+        }
+        self.faults.heal(&name);
+        self.cut.remove(&name);
+        self.dead.insert(name.clone(), self.elapsed() + LEASE);
+        self.note(|| format!("{name} dies"));
+        Some(name)
+    }
+
+    pub(crate) fn is_doubted(&self, name: &NodeId) -> bool {
+        self.doubted.get(name).is_some_and(|until| self.elapsed() < *until)
+    }
+
+    fn alive(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|place| self.nodes[*place].is_some()).collect()
+    }
+
+    pub(crate) fn node(&self, place: usize) -> &Node {
+        self.nodes[place].as_ref().unwrap()
+    }
+
+    /// What the lease watchers of all nodes do: members of nodes that are gone are disconnected, in rooms here and in
+    /// rooms of which nobody here has heard.
+    fn watch_leases(&mut self) {
+        let now = self.elapsed();
+        let mut gone: Vec<NodeId> =
+            self.dead.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        // One that is cut off for long can't keep its lease either.
+        let cut: Vec<_> = self.cut.iter().filter(|(_, at)| **at + LEASE <= now).map(|(name, _)| name.clone()).collect();
+        for line in self.lines.iter_mut().filter(|line| cut.contains(&line.node)) {
+            line.excused = true;
+        }
+        self.doubted.extend(cut.iter().map(|name| (name.clone(), now + Duration::from_secs(10))));
+        gone.extend(cut);
+        for node in self.nodes.iter().flatten().filter(|node| !self.cut.contains_key(&node.name)) {
+            for name in &gone {
+                node.hub.expire_node(name);
+                for room in ROOMS {
+                    let (hub, name, room) = (node.hub.clone(), name.clone(), RoomId::parse(room).unwrap());
+                    node.spawn(async move {
+                        let _ = hub.expire_node_in(&room, &name).await;
+                    });
+                }
+            }
+        }
+    }
+
+    // ---- time
+
+    /// Lets time pass, and everybody listen.
+    pub(crate) async fn pass(&mut self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.listen();
+    }
+
+    fn listen(&mut self) {
+        for line in &mut self.lines {
+            if line.listen() > 0
+                && let Some(state) = line.last_state()
+            {
+                let person = &mut self.people[line.person];
+                if let (3, Some(token)) = (person.dialect, state["resumeToken"].as_str()) {
+                    person.tokens.insert(line.room.clone().unwrap(), token.to_owned());
+                }
+                person.last_seen = line.room.clone().zip(line.head());
+            }
+        }
+    }
+
+    /// Until nothing is on its way any more.
+    pub(crate) async fn settle(&mut self, time: Duration) {
+        let until = self.elapsed() + time;
+        while self.elapsed() < until {
+            self.watch_leases();
+            self.pass(Duration::from_millis(250)).await;
+        }
+    }
+
+    // ---- the trouble
+
+    pub(crate) async fn step(&mut self) {
+        match self.dice.below(100) {
+            0..=3 => self.sky.becomes(Weather::some(&mut self.dice)),
+            4..=5 => {
+                let alive = self.alive();
+                if alive.len() > 1
+                    && let Some(place) = self.dice.pick(&alive)
+                {
+                    self.crash(place);
+                }
+            }
+            6..=8 => self.restart_something(),
+            9..=10 => self.cut_something_off(),
+            11..=14 => self.heal_something(),
+            15..=34 => self.somebody_connects().await,
+            35..=38 => self.somebody_hangs_up().await,
+            39 => self.somebody_falls_silent(),
+            40..=41 => self.somebody_leaves().await,
+            _ => self.somebody_asks().await,
+        }
+        self.watch_leases();
+        let pause = match self.dice.below(10) {
+            0..=3 => Duration::ZERO,
+            4..=7 => self.dice.millis(40),
+            8 => self.dice.millis(700),
+            _ => self.dice.millis(4000),
+        };
+        self.pass(pause).await;
+    }
+
+    fn restart_something(&mut self) {
+        let Some(place) = self.nodes.iter().position(Option::is_none) else { return };
+        // Under its old name it comes back before anybody has missed it; what its old process held, it finds itself.
+        let old = self.dead.iter().find(|(name, until)| {
+            name.as_str().starts_with(&format!("node{place}-"))
+                && **until > self.elapsed()
+                && self.dice.clone().percent(50)
+        });
+        let old = old.map(|(name, _)| name.clone());
+        if let Some(name) = &old {
+            self.dead.remove(name);
+        }
+        self.start(place, old.clone());
+        if let Some(name) = old {
+            self.sweep(place, &name);
+        }
+    }
+
+    /// Looks into every room, as whoever sweeps the log's rooms does.
+    fn sweep(&self, place: usize, name: &NodeId) {
+        let node = self.node(place);
+        for room in ROOMS {
+            let (hub, room, name) = (node.hub.clone(), RoomId::parse(room).unwrap(), name.clone());
+            node.spawn(async move {
+                // Its own name: opening the room alone finds what an earlier process left behind.
+                let nobody = NodeId::parse(&format!("{name}-before")).unwrap();
+                while hub.expire_node_in(&room, &nobody).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            });
+        }
+    }
+
+    fn cut_something_off(&mut self) {
+        let alive = self.alive();
+        let Some(place) = self.dice.pick(&alive) else { return };
+        let name = self.node(place).name.clone();
+        if self.cut.len() + 1 < alive.len() && !self.cut.contains_key(&name) {
+            self.note(|| format!("{name} is cut off"));
+            self.faults.partition(&name);
+            self.cut.insert(name, self.elapsed());
+        }
+    }
+
+    fn heal_something(&mut self) {
+        if let Some((name, _)) = self.cut.pop_first() {
+            self.note(|| format!("{name} is back"));
+            self.faults.heal(&name);
+        }
+    }
+
+    /// The end of all trouble.
+    pub(crate) fn calm(&mut self) {
+        self.note(|| "all is calm".to_owned());
+        self.sky.becomes(Weather::default());
+        self.cut.clear();
+        // The function that counts what crosses stays.
+        let names: Vec<_> = self.nodes.iter().flatten().map(|node| node.name.clone()).collect();
+        names.iter().for_each(|name| self.faults.heal(name));
+        let sky = self.sky.clone();
+        self.faults.calm();
+        self.sky = Sky::over(&self.faults, Dice::new(0));
+        drop(sky);
+        for until in self.dead.values_mut() {
+            *until = Duration::ZERO;
+        }
+    }
+
+    /// Ends the tasks of this world.
+    pub(crate) fn end(mut self) {
+        for place in self.alive() {
+            self.crash(place);
+        }
+        drop(self.auditor);
+        self.tracker.close();
+    }
+
+    pub(crate) fn replicas(&self, room: &str) -> BTreeSet<usize> {
+        let room = RoomId::parse(room).unwrap();
+        self.alive()
+            .into_iter()
+            .filter(|place| self.node(*place).hub.inspect(&room).is_some_and(|room| !room.is_vacant()))
+            .collect()
+    }
+
+    pub(crate) fn connect(&mut self, place: usize) -> MemoryClient {
+        self.nodes[place].as_mut().unwrap().connect()
+    }
+
+    pub(crate) fn publish_as(&self, node: &str, room: &str, message: &[u8]) {
+        let door = self.log.attach(NodeId::parse(node).unwrap());
+        door.publish(&RoomId::parse(room).unwrap(), None, Bytes::copy_from_slice(message));
+    }
+}

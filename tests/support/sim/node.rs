@@ -1,0 +1,80 @@
+//! A node: a hub at the log, and the sessions that it serves.
+
+use std::sync::Arc;
+
+use tandem::clock::Clock;
+use tandem::domain::{Limits, NodeId, RoomTime};
+use tandem::hub::{Hub, HubParts};
+use tandem::log::memory::MemoryLog;
+use tandem::protocol::Rules;
+use tandem::session::{self, Services, SessionCounts};
+use tandem::transport::memory::{MemoryClient, pair};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// An ordinary day.
+const DAY: i64 = 1_795_000_000_000;
+
+pub(crate) struct Node {
+    pub(crate) name: NodeId,
+    pub(crate) hub: Hub,
+    services: Services,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    sessions: Vec<AbortHandle>,
+}
+
+impl Node {
+    /// `skew`: how far its clock is off, ms. `elapsed`: since the day began.
+    pub(crate) fn start(name: &str, log: &MemoryLog, limits: &Limits, skew: i64, elapsed: std::time::Duration) -> Self {
+        let name = NodeId::parse(name).unwrap();
+        let clock = Clock::starting_at(RoomTime::from_millis(DAY + skew) + elapsed);
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let hub = Hub::start(HubParts {
+            node: name.clone(),
+            clock: clock.clone(),
+            limits: Arc::new(limits.clone()),
+            rates: false,
+            log: log.attach(name.clone()),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+        });
+        let services = Services {
+            hub: hub.clone(),
+            rules: Arc::new(Rules { limits: limits.clone(), ..Rules::default() }),
+            clock,
+            rates: false,
+            stop: CancellationToken::new(),
+            counts: SessionCounts::default(),
+        };
+        Self { name, hub, services, tracker, stop, sessions: Vec::new() }
+    }
+
+    pub(crate) fn now(&self) -> RoomTime {
+        self.services.clock.now()
+    }
+
+    /// A client's connection.
+    pub(crate) fn connect(&mut self) -> MemoryClient {
+        let (transport, client) = pair();
+        let services = self.services.clone();
+        let session = self.tracker.spawn(async move { session::run(transport, &services).await });
+        self.sessions.push(session.abort_handle());
+        client
+    }
+
+    /// Runs something on the node.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(work);
+    }
+
+    /// The process dies: whatever it was about to say stays unsaid.
+    pub(crate) fn crash(self, log: &MemoryLog) -> NodeId {
+        // The log takes the next process of that name for the node from now on; this one can't even finish a sentence.
+        drop(log.attach(self.name.clone()));
+        self.stop.cancel();
+        self.sessions.iter().for_each(AbortHandle::abort);
+        self.name
+    }
+}

@@ -1,0 +1,74 @@
+/** One Chromium for a test file; every tab in a context of its own, so that each is a person with storage of their own. */
+import { existsSync } from 'node:fs';
+import { after } from 'node:test';
+import { chromium } from 'playwright-core';
+import { Tab } from './tab.js';
+
+const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+
+/** No --disable-quic among them: WebTransport is what is tested. */
+export const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--autoplay-policy=no-user-gesture-required',
+  '--use-fake-device-for-media-stream',
+  '--use-fake-ui-for-media-stream',
+];
+
+let nextRoom = 1;
+
+export class Browser {
+  #browser;
+  #flags;
+
+  /** @param {string[]} [flags] more of them */
+  constructor(flags = []) {
+    this.#flags = flags;
+    after(() => this.close());
+  }
+
+  async #running() {
+    if (!existsSync(CHROMIUM)) throw new Error(`${CHROMIUM} is missing; install it with: apt-get install chromium (or set CHROMIUM)`);
+    this.#browser ??= chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...this.#flags] });
+    return this.#browser;
+  }
+
+  async close() {
+    await (await this.#browser)?.close();
+  }
+
+  /**
+   * A person at a page that nobody has joined yet. Ended, and its console looked through, when the test ends.
+   * @param {import('node:test').TestContext} t
+   */
+  async person(t, { name = 'Ann', context: options = {}, allowed = [] } = {}) {
+    const browser = await this.#running();
+    const context = await browser.newContext({
+      viewport: { width: 1100, height: 760 },
+      permissions: ['camera', 'microphone', 'clipboard-write'],
+      ...options,
+    });
+    const tab = await Tab.open(context, { name, allowed });
+    t.after(async () => {
+      await context.close();
+      tab.assertClean();
+    });
+    return tab;
+  }
+
+  /** A person who is in a room. @param {import('node:test').TestContext} t */
+  async join(t, { server, room, name, transport = 'auto', pin, origin, ...rest }) {
+    const tab = await this.person(t, { name, ...rest });
+    await tab.enter({ origin: origin ?? server.origin, room, transport, pin });
+    return tab;
+  }
+}
+
+/** A room that no other test uses. */
+export function roomName(about = 'room') {
+  return `${about}-${process.pid}-${nextRoom++}`;
+}
