@@ -33,7 +33,7 @@ def routes():
 
 def drain_seconds():
     """The longest planned stop: the farewell, then two waits (sessions, tasks)."""
-    source = read("src/app.rs")
+    source = "".join(path.read_text() for path in sorted((ROOT / "src").glob("app*/**/*.rs")) + sorted((ROOT / "src").glob("app.rs")))
     farewell = int(re.search(r"FAREWELL: Duration = Duration::from_millis\((\d+)\)", source)[1])
     drain = int(re.search(r"DRAIN: Duration = Duration::from_secs\((\d+)\)", source)[1])
     waits = len(re.findall(r"timeout\(DRAIN,", source))
