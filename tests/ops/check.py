@@ -2,7 +2,8 @@
 """Checks everything for operators against what the code says: check.py <kustomize command …>.
 
 Renders base, overlays and components, validates them by the schemas of Kubernetes, cross-checks them, then breaks each on
-purpose and wants every break to be seen. Writes the alert rules to target/ops-tools/rules.yml, for promtool."""
+purpose and wants every break to be seen. Leaves the alert rules (rules.yml, for promtool) and the containers' environments (for the server's own opinion) in
+target/ops-tools."""
 
 import json
 import shutil
@@ -115,6 +116,8 @@ def main(command):
     out = facts.ROOT / "target/ops-tools"
     out.mkdir(parents=True, exist_ok=True)
     (out / "rules.yml").write_text(yaml.safe_dump({"groups": [group for groups in rules for group in groups]}))
+
+    (out / "environments.json").write_text(json.dumps({rendered.name: rendered.environment() for rendered in all_of_them}))
 
     for problem in dict.fromkeys(problems):
         print(problem, file=sys.stderr)

@@ -1,5 +1,6 @@
-"""The server as its health check, Prometheus and systemd meet it: live.py <binary> <promtool>."""
+"""The server as manifests, health checks, Prometheus and systemd meet it: live.py <binary> <promtool> <environments.json>."""
 
+import json
 import os
 import signal
 import socket
@@ -37,7 +38,21 @@ class Member:
         return more
 
 
-def main(binary, promtool):
+def configured(binary, environments):
+    """What the manifests say is a configuration that the server accepts."""
+    for name, env in environments.items():
+        done = subprocess.run([binary, "check-config"], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+        assert "secret" not in done.stdout, f"{name}: a secret is shown"
+    wrong = dict(env, REDIS_HOST="redis", REDIS_URL="redis://redis")
+    assert subprocess.run([binary, "check-config"], env=wrong, capture_output=True).returncode == 1, "check-config sees nothing"
+    print(f"{len(environments)} configurations accepted")
+
+
+def main(binary, promtool, environments):
+    if os.path.exists(environments):
+        with open(environments) as file:
+            configured(binary, json.load(file))
     port = free_port()
     with tempfile.TemporaryDirectory() as data:
         env = dict(PATH=os.environ["PATH"], PORT=str(port), QUIC_PORT="0", DATA_DIR=data, CERTS_DIR=data, LOG_LEVEL="warn")

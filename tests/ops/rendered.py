@@ -72,6 +72,16 @@ class Rendered:
             merged.update((found or {}).get("data", {}))
         return merged
 
+    def environment(self):
+        """What the tandem container would find in its environment; secrets are made up."""
+        found = dict(self.settings())
+        for one in container(self.tandem(), "tandem").get("env", []):
+            source = one.get("valueFrom", {})
+            made_up = "postgresql://tandem:secret@tandem-postgres-rw:5432/tandem" if one["name"].endswith("_URL") else "secret1"
+            value = one.get("value", "tandem-0" if "fieldRef" in source else made_up)
+            found[one["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], value)
+        return found
+
     def replicas(self):
         """Pods of tandem at the most, one surge included."""
         deployment = self.get("Deployment", "tandem")
