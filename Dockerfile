@@ -1,0 +1,36 @@
+# tandem: one binary on a small Debian. Runs as nobody in particular, writes only to /data.
+#   docker build -t tandem:3.0.0 .
+#   docker run -p 127.0.0.1:4001:4001 -p 4433:4433 -p 4433:4433/udp -v tandem:/data tandem:3.0.0
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+# The dependencies, built on an empty program: a layer that lasts until Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && echo 'fn main() {}' >src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin tandem
+COPY migrations migrations
+COPY web-demo web-demo
+COPY src src
+# Cargo goes by dates: the sources must be newer than the empty program.
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --release --locked --bin tandem \
+    && install -D target/release/tandem /out/tandem \
+    && strip --strip-debug /out/tandem \
+    && install -d /out/data
+
+FROM debian:bookworm-slim
+# For rediss:// and TLS to PostgreSQL, without another package.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /out/tandem /usr/local/bin/tandem
+COPY --from=build --chown=10001:10001 /out/data /data
+# A container has a network of its own, so it listens on all of it; /metrics and /status are on PORT: publish that with care.
+ENV HOST=0.0.0.0 DATA_DIR=/data CERTS_DIR=/data/certs LOG_FORMAT=json
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 4001/tcp 4433/tcp 4433/udp
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=4s --start-period=20s --retries=3 CMD ["tandem", "health"]
+ENTRYPOINT ["tandem"]
