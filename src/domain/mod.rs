@@ -21,6 +21,8 @@ pub use secret::{Pin, PinHash, ResumeToken, TokenHash};
 pub use text::{ChatText, Namespace, Username};
 pub use time::RoomTime;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// A place in a room's total order. `epoch` is the room's creation time (ms), so a room that ended and came back is
@@ -43,6 +45,18 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// When something was true that a member dates `at` and that arrives `now`. A v3 client knows room time; a v2 client
+    /// sends its own clock, which may be wrong by anything: unless it is plausible, what it says is true when it arrives.
+    pub fn believed(self, at: RoomTime, now: RoomTime) -> RoomTime {
+        /// The longest way here that is believed; no more than the deviation that a room tolerates.
+        const PLAUSIBLE: Duration = Duration::from_millis(250);
+        match self {
+            Self::V3 => at,
+            Self::V2 if at <= now && at + PLAUSIBLE >= now => at,
+            Self::V2 => now,
+        }
+    }
+
     /// The number on the wire.
     pub fn number(self) -> u8 {
         match self {

@@ -34,7 +34,8 @@ impl Hub {
         self.report(membership, tick, now, false);
     }
 
-    /// A HOST_HEARTBEAT: v2's tick. `true_at` is the sender's clock, trusted while it is near room time.
+    /// A HOST_HEARTBEAT: v2's tick. `true_at` counts while it is near, and as far as the sender's
+    /// clock is believed.
     pub fn heartbeat(
         &self,
         membership: &Membership,
@@ -44,16 +45,16 @@ impl Hub {
     ) -> Result<(), Refusal> {
         const NEAR: Duration = Duration::from_secs(2);
         let now = self.now();
-        let at = true_at.filter(|at| *at <= now && *at + NEAR > now).unwrap_or(now);
-        let (slot, seq, rate) = {
+        let (slot, seq, rate, dialect) = {
             let state = membership.cell.lock();
             let member = state.attached(&membership.actor.session).ok_or(Reject::NotMember)?;
             if !state.room.is_host(&member.user) {
                 return Err(Reject::NotHost.into());
             }
             // The counter only has to grow: milliseconds do.
-            (member.slot, now.as_millis() as u32, state.room.playback.rate)
+            (member.slot, now.as_millis() as u32, state.room.playback.rate, member.dialect)
         };
+        let at = true_at.filter(|at| *at <= now && *at + NEAR > now).map_or(now, |at| dialect.believed(at, now));
         self.report(membership, Tick { slot, seq, playing, from_host: true, position, at, rate }, now, true);
         Ok(())
     }

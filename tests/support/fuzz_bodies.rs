@@ -1,6 +1,8 @@
 //! What the fuzz targets do with their bytes; the same bodies replay the corpus in a plain test (`tests/fuzz_corpus.rs`)
 //! and run under proptest.
 
+#![allow(dead_code, reason = "no test file uses all of it")]
+
 use std::fmt::Debug;
 
 use bytes::Bytes;

@@ -27,6 +27,7 @@ impl Draft<'_> {
             return Ok(());
         }
         let current = &self.base.playback;
+        let true_at = true_at.map(|at| member.dialect.believed(at, self.now));
         let playback = match control {
             Control::Play => {
                 let start = self.scheduled(lead);
