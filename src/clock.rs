@@ -74,3 +74,27 @@ impl Clock {
         tokio::time::Instant::now()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_bent_arrives_and_never_goes_back() {
+        let clock = Clock::starting_at(RoomTime::from_millis(1000));
+        let (step, tick) = (Duration::from_micros(500), Duration::from_millis(100));
+        for target in [20_000, -20_000] {
+            let mut last = clock.now();
+            let mut steps = 0;
+            while clock.slew(target, step) {
+                tokio::time::advance(tick).await;
+                let now = clock.now();
+                assert!(now > last, "{now:?} after {last:?}");
+                last = now;
+                steps += 1;
+            }
+            assert!(steps >= 39, "{steps} steps: it jumped");
+            assert_eq!(clock.offset_micros(), target);
+        }
+    }
+}
