@@ -31,7 +31,7 @@ export async function drawPlot(browser, { result, report, from }, path) {
     text { fill: #1c1917; } .title { font-size: 15px; font-weight: 600; } .muted { fill: #57534e; font-size: 12px; } .head { font-size: 20px; font-weight: 700; }
   </style><svg width="${WIDTH}" height="${height}" xmlns="http://www.w3.org/2000/svg">
     <text x="24" y="34" class="head">How far apart are the players?</text>
-    <text x="24" y="56" class="muted">${setup.tabsPerTransport} tabs on WebTransport and ${setup.tabsPerTransport} on WebSocket, one ${setup.cpus}-core machine (${load.cpuBusyPercent} % busy), ${setup.seconds} s, seed ${setup.seed}, Chromium ${setup.browser}, ${setup.server}, ${setup.film}</text>
+    <text x="24" y="56" class="muted">${setup.tabsPerTransport} tabs on WebTransport and ${setup.tabsPerTransport} on WebSocket, one ${setup.cpus}-core machine (${load.cpuBusyPercent} % busy, ${load.ownCpuPercent} % by this bench), ${setup.seconds} s, seed ${setup.seed}, Chromium ${setup.browser}, ${setup.server}, ${setup.film}</text>
     ${KINDS.map((kind, i) => `<circle cx="${980 + i * 140}" cy="30" r="5" fill="${COLOURS[kind]}"/><text x="${992 + i * 140}" y="34">${NAMES[kind]}</text>`).join('')}
     <g transform="translate(0 72)">${svg}</g></svg>`;
   const page = await browser.newPage({ viewport: { width: WIDTH, height } });

@@ -7,7 +7,7 @@
  *
  * --tabs: for each transport. TANDEM_BIN: the server (target/release/tandem, else target/debug/tandem).
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -160,7 +160,7 @@ function summarise({ commands, steady, player, joiners, clock }, busy, until) {
     lateJoinerPlayerClockMs: byTransport(joiners, ({ player: value }) => value),
     frameCodes: { read: codes.length, wrong: codes.filter(([mediaTime, frame]) => Math.abs(mediaTime * 25 - frame) > 1.01).length },
     load: {
-      cpuBusyPercent: busy,
+      cpuBusyPercent: busy.busy, ownCpuPercent: busy.own,
       timerLatenessMs: summary(records.flatMap(({ late }) => late)),
       droppedFrames: records.reduce((sum, { droppedVideoFrames }) => sum + droppedVideoFrames, 0),
       frames: records.reduce((sum, { totalVideoFrames }) => sum + totalVideoFrames, 0),
@@ -184,18 +184,36 @@ function print(report) {
   console.log(JSON.stringify({ load: report.load, frameCodes: report.frameCodes, heardAhead: report.heardAheadMs }));
 }
 
-/** How busy the whole machine was. */
+/** How busy the machine was, as a whole and with what this bench started (browser, server). Of all its cores. */
 function Load() {
   const read = () => {
     const [user, nice, system, idle, wait, irq, softirq] = readFileSync('/proc/stat', 'utf8').split('\n')[0].trim().split(/\s+/).slice(1).map(Number);
-    return { busy: user + nice + system + irq + softirq, idle: idle + wait };
+    return { busy: user + nice + system + irq + softirq, idle: idle + wait, own: ownTicks() };
   };
   const before = read();
   this.stop = () => {
     const after = read();
-    const busy = after.busy - before.busy;
-    return Math.round((100 * busy) / (busy + after.idle - before.idle));
+    const all = after.busy - before.busy + after.idle - before.idle;
+    const percent = (ticks) => Math.round((100 * ticks) / all);
+    return { busy: percent(after.busy - before.busy), own: percent(after.own - before.own) };
   };
+}
+
+/** Processor time of this process and all below it, those included that have ended and were waited for. */
+function ownTicks() {
+  const children = new Map();
+  const ticks = new Map();
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ').map(Number);
+      children.set(fields[1], [...(children.get(fields[1]) ?? []), Number(pid)]);
+      ticks.set(Number(pid), fields[11] + fields[12] + fields[13] + fields[14]);
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  const sum = (pid) => (ticks.get(pid) ?? 0) + (children.get(pid) ?? []).reduce((total, child) => total + sum(child), 0);
+  return sum(process.pid);
 }
 
 function mulberry32(seed) {
