@@ -113,8 +113,9 @@ fn breaches(module: &str, paths: &BTreeSet<String>, rules: &Rules) -> Vec<String
     let others = paths.iter().filter(|path| !starts(path, module));
     let known = others.filter(|path| rules.contains_key(path.split("::").next().unwrap_or_default()));
     let fine = |path: &str| {
-        let adapter = ADAPTERS.iter().any(|adapter| starts(path, adapter));
-        !adapter && allowed.iter().any(|allowed| starts(path, allowed))
+        // An adapter must be named as such: `log` allows the trait, not whoever implements it.
+        let adapter = |path: &str| ADAPTERS.iter().any(|adapter| starts(path, adapter));
+        allowed.iter().any(|allowed| starts(path, allowed) && (adapter(allowed) || !adapter(path)))
     };
     known.filter(|path| !fine(path)).map(|path| format!("`{module}` imports `{path}`")).collect()
 }

@@ -216,7 +216,13 @@ impl Node {
 /// Its lease, and its eye on the others'.
 fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &CancellationToken) -> NodeWatch {
     let quick = Duration::from_millis(400);
-    let options = WatchOptions { lease: quick, remember: DEADLINE, sweep_every: quick, quiet: Duration::ZERO };
+    let options = WatchOptions {
+        lease: quick,
+        remember: DEADLINE,
+        farewell: DEADLINE,
+        sweep_every: quick,
+        quiet: Duration::ZERO,
+    };
     let (for_gone, for_orphans) = (hub.clone(), hub.clone());
     NodeWatch::start(
         Arc::clone(log),

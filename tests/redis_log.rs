@@ -285,7 +285,7 @@ async fn room_time_is_redis_time_for_a_node_whose_clock_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_node_whose_lease_ran_out_is_gone_and_one_that_signed_off_is_not() {
+async fn a_node_whose_lease_ran_out_is_gone_and_one_that_signed_off_is_not_until_its_farewell_is_over() {
     let server = RedisServer::start().await;
     let (a, b, c) = (
         Node::at("a", server.options()).await,
@@ -296,10 +296,12 @@ async fn a_node_whose_lease_ran_out_is_gone_and_one_that_signed_off_is_not() {
     a.beat(long, long).await.unwrap();
     b.beat(long, long).await.unwrap();
     c.beat(short, long).await.unwrap();
-    b.sign_off().await.unwrap();
+    b.sign_off(long).await.unwrap();
     until(async || !a.roster(long).await.unwrap().gone.is_empty()).await;
     let roster = a.beat(long, long).await.unwrap();
-    assert_eq!((roster.alive, roster.gone), (vec![node_id("a")], vec![node_id("c")]));
+    assert_eq!((roster.alive, roster.gone), (vec![node_id("a"), node_id("b")], vec![node_id("c")]));
+    b.sign_off(Duration::ZERO).await.unwrap();
+    until(async || a.roster(long).await.unwrap().gone.len() == 2).await;
     c.beat(long, long).await.unwrap();
     assert_eq!(a.roster(long).await.unwrap().alive, [node_id("a"), node_id("c")]);
 }

@@ -132,7 +132,7 @@ impl App {
         };
         let limits = Arc::new(parts.config.limits.clone());
         let hub = Hub::start(HubParts {
-            node: parts.config.node.clone(),
+            node: storage.node.clone(),
             clock: parts.clock.clone(),
             limits: Arc::clone(&limits),
             rates: parts.config.rate_limits,
@@ -222,7 +222,9 @@ impl App {
         if tokio::time::timeout(DRAIN, parts.tasks.wait()).await.is_err() {
             tracing::warn!(left = parts.tasks.len(), "some tasks did not end in time");
         }
-        storage.repository.close().await;
+        if tokio::time::timeout(DRAIN, storage.end()).await.is_err() {
+            tracing::warn!("the log or the database did not close in time");
+        }
         tracing::info!("stopped");
     }
 }

@@ -27,6 +27,11 @@ pub(super) struct Storage {
     pub(super) repository: Arc<dyn Repository>,
     pub(super) log: Arc<dyn Log>,
     sequencer: Sequencer,
+    /// The Redis log's own tasks end last: who stops before may still have to say something.
+    tasks: TaskTracker,
+    end: CancellationToken,
+    /// This process among the nodes.
+    pub(super) node: NodeId,
     /// For people: which database.
     pub(super) database: String,
 }
@@ -53,14 +58,20 @@ impl Storage {
                 (Arc::new(sqlite), format!("sqlite {}", config.data_dir.display()))
             }
         };
+        let (log_tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let Some(redis) = &config.redis else {
             let snapshots = repository.live_rooms().await?;
             let memory = MemoryLog::new(Some(Arc::clone(&repository)), snapshots.clone(), tasks);
-            let log = memory.attach(config.node.clone());
-            return Ok((Self { repository, log, sequencer: Sequencer::Memory(memory), database }, snapshots));
+            let node = config.node.clone();
+            let log = memory.attach(node.clone());
+            return Ok((
+                Self { repository, log, sequencer: Sequencer::Memory(memory), tasks: log_tasks, end, node, database },
+                snapshots,
+            ));
         };
         let options = RedisOptions::new(redis.url.clone());
-        let redis = RedisLog::connect(options, config.node.clone(), tasks, stop.clone()).await?;
+        let node = incarnation(&config.node);
+        let redis = RedisLog::connect(options, node.clone(), &log_tasks, end.clone()).await?;
         // Before anything is decided here: room time is Redis' time.
         let (offset, _) = redis.time_offset(clock).await?;
         clock.set_offset(offset);
@@ -68,10 +79,14 @@ impl Storage {
         tasks.spawn(stop.clone().run_until_cancelled_owned(keeping));
         let drainer = Drainer::new(Arc::clone(&redis), Arc::clone(&repository), DrainOptions::default());
         tasks.spawn(drainer.run(stop.clone()));
-        bring_back(&redis, &*repository).await?;
+        // A Redis that is new, or has lost everything, learns what the database knows.
+        let restored = redis.restore_all(repository.live_rooms().await?).await?;
+        if restored > 0 {
+            tracing::warn!(rooms = restored, "rooms that Redis did not have came back from the database");
+        }
         let log: Arc<dyn Log> = Arc::<RedisLog>::clone(&redis);
         let sequencer = Sequencer::Redis { log: redis, watch: None };
-        Ok((Self { repository, log, sequencer, database }, Vec::new()))
+        Ok((Self { repository, log, sequencer, tasks: log_tasks, end, node, database }, Vec::new()))
     }
 
     /// In a cluster: takes this node's lease and watches the others'.
@@ -85,18 +100,16 @@ impl Storage {
         };
         let on_orphan = {
             let hub = hub.clone();
-            move |room: RoomId, gone: Vec<NodeId>| {
+            move |room: RoomId, alive: Vec<NodeId>| {
                 let hub = hub.clone();
                 Box::pin(async move {
-                    for node in gone {
-                        if let Err(refusal) = hub.expire_node_in(&room, &node).await {
-                            tracing::warn!(%room, %refusal, "an orphan room waits for the next sweep");
-                        }
+                    if let Err(refusal) = hub.adopt(&room, &alive).await {
+                        tracing::warn!(%room, %refusal, "an orphan room waits for the next sweep");
                     }
                 }) as _
             }
         };
-        let options = WatchOptions::default();
+        let options = WatchOptions { farewell: hub.grace(), ..WatchOptions::default() };
         *watch = Some(NodeWatch::start(Arc::clone(log), options, on_gone, on_orphan, tasks, stop.clone()));
     }
 
@@ -136,20 +149,18 @@ impl Storage {
             memory.close().await;
         }
     }
+
+    /// Nobody needs it any more.
+    pub(super) async fn end(&self) {
+        self.end.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.repository.close().await;
+    }
 }
 
-/// A Redis that holds no room at all has lost them, or is new: what the database knows is written back. It only raises,
-/// so it does no harm where other nodes have begun to do the same.
-async fn bring_back(redis: &RedisLog, repository: &dyn Repository) -> Result<(), StartError> {
-    if redis.sweep(Duration::ZERO).await?.rooms > 0 {
-        return Ok(());
-    }
-    let snapshots = repository.live_rooms().await?;
-    if !snapshots.is_empty() {
-        tracing::warn!(rooms = snapshots.len(), "Redis holds no room: they come back from the database");
-    }
-    for snapshot in snapshots {
-        redis.restore(snapshot).await?;
-    }
-    Ok(())
+/// A process that crashed and is back under its old name must not be taken for the one whose sessions are gone.
+fn incarnation(name: &NodeId) -> NodeId {
+    let short: String = name.as_str().chars().take(56).collect();
+    NodeId::parse(&format!("{short}:{:05x}", rand::random::<u32>() >> 12)).unwrap_or_else(|_| name.clone())
 }

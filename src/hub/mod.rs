@@ -253,6 +253,11 @@ impl Hub {
         Ok(found.filter(|room| !room.is_vacant()))
     }
 
+    /// How long a lost connection keeps its membership.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.0.parts.limits.grace_secs)
+    }
+
     /// Counts.
     pub fn status(&self) -> HubStatus {
         let cells: Vec<_> = self.0.rooms.lock().values().cloned().collect();

@@ -27,6 +27,8 @@ pub struct WatchOptions {
     pub lease: Duration,
     /// How long a node that is gone is spoken of.
     pub remember: Duration,
+    /// How long after a planned stop its members may take to come back elsewhere.
+    pub farewell: Duration,
     /// How often rooms without a follower are looked for.
     pub sweep_every: Duration,
     /// How long such a room must have been without a commit.
@@ -38,6 +40,7 @@ impl Default for WatchOptions {
         Self {
             lease: Duration::from_secs(6),
             remember: Duration::from_secs(300),
+            farewell: Duration::from_secs(30),
             sweep_every: Duration::from_secs(30),
             quiet: Duration::from_secs(15),
         }
@@ -78,8 +81,8 @@ impl NodeWatch {
         let mut watch = Watch { log, options, roster: roster.clone(), on_gone, on_orphan, missed: HashMap::new() };
         tracker.spawn(async move {
             stop.run_until_cancelled(watch.run()).await;
-            if let Err(error) = watch.log.sign_off().await {
-                tracing::warn!(%error, "the lease could not be given up: it runs out");
+            if let Err(error) = watch.log.sign_off(options.farewell).await {
+                tracing::warn!(%error, "the lease could not be prolonged for the members' return: it runs out");
             }
         });
         roster

@@ -41,9 +41,11 @@ impl RedisLog {
         self.roster_as("", remember, remember).await
     }
 
-    /// Gives the lease up: a planned stop is not a death.
-    pub async fn sign_off(&self) -> Result<(), LogError> {
-        self.link.command(redis::cmd("ZREM").arg(keys::LEASES).arg(self.node.as_str())).await.map(drop)
+    /// The last beat: a planned stop is not a death, so nobody is missed for `farewell`. Members that have not come back
+    /// to another node by then are found by the lease that runs out.
+    pub async fn sign_off(&self, farewell: Duration) -> Result<(), LogError> {
+        let end = self.redis_millis().await?.saturating_add(millis(farewell));
+        self.link.command(redis::cmd("ZADD").arg(keys::LEASES).arg(end).arg(self.node.as_str())).await.map(drop)
     }
 
     async fn roster_as(&self, node: &str, lease: Duration, remember: Duration) -> Result<Roster, LogError> {
