@@ -30,7 +30,7 @@ class Member:
         self.socket.sendall(bytes([0x81, 0x80 | len(join), 0, 0, 0, 0]) + join)
         self.heard = b""
         while b"ROOM_STATE" not in self.heard:
-            self.listen()
+            assert self.listen(), f"the JOIN was not answered: {self.heard[-200:]}"
 
     def listen(self):
         more = self.socket.recv(65536)

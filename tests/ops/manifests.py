@@ -274,8 +274,9 @@ def pods(r):
                 before = one["lifecycle"]["preStop"]["sleep"]["seconds"]
                 if spec["terminationGracePeriodSeconds"] < before + drain + 5:
                     yield f"{name}: {spec['terminationGracePeriodSeconds']} s are too few for {before} s and a drain of {drain} s"
-                if one["livenessProbe"]["httpGet"]["path"] != "/health" or one["readinessProbe"]["httpGet"]["path"] != "/ready":
-                    yield f"{name}: liveness is /health, readiness is /ready"
+                for kind, path in (("startupProbe", "/ready"), ("livenessProbe", "/health"), ("readinessProbe", "/health")):
+                    if one.get(kind, {}).get("httpGet", {}).get("path") != path:
+                        yield f"{name}: the {kind} asks {path}: an outage of the stores must end no pod and no session"
     update = r.get("Deployment", "tandem")["spec"]["strategy"]["rollingUpdate"]
     if update != {"maxSurge": 1, "maxUnavailable": 0}:
         yield f"a rolling update with {update}"
