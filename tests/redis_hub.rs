@@ -219,7 +219,8 @@ fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &Cancellat
     let options = WatchOptions {
         lease: quick,
         remember: DEADLINE,
-        farewell: DEADLINE,
+        // Who stops here has died.
+        farewell: Duration::ZERO,
         sweep_every: quick,
         quiet: Duration::ZERO,
     };

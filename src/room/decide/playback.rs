@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Draft;
-use crate::domain::{Limits, MediaTime, MediaUrl, Rate, RoomTime, UserId};
+use crate::domain::{Dialect, Limits, MediaTime, MediaUrl, Rate, RoomTime, UserId};
 use crate::room::{Actor, By, Cause, Control, ControlKey, Event, Member, Playback, Reject};
 
 /// How far back a client's timestamp is believed.
@@ -39,7 +39,7 @@ impl Draft<'_> {
                 };
                 self.running(position, start)
             }
-            Control::Pause => self.standing(position.unwrap_or_else(|| current.position_at(self.now))),
+            Control::Pause => self.stopped(member, position, true_at, lead),
         };
         self.push(Event::Moved {
             by: By::Member(by.user.clone()),
@@ -105,6 +105,28 @@ impl Draft<'_> {
     /// last playback command of the room.
     pub(super) fn is_repeated(&self, member: &Member, key: &ControlKey) -> bool {
         member.recent.iter().any(|earlier| earlier.is_same(key) && earlier.is_recent(self.now))
+    }
+
+    /// A pause that says since when its position is true, or none, is asked of a film that moves: all stop at one scheduled
+    /// moment. A bare position, and whatever a v2 client says, is where its own player stands already: all stop there, at once.
+    fn stopped(
+        &self,
+        member: &Member,
+        position: Option<MediaTime>,
+        true_at: Option<RoomTime>,
+        lead: Duration,
+    ) -> Playback {
+        let current = &self.base.playback;
+        let moving = member.dialect == Dialect::V3 && current.playing;
+        let stop = self.scheduled(lead);
+        match (position, true_at) {
+            (Some(position), Some(true_at)) if moving => {
+                self.vector(carried(position, true_at, stop, current.rate), false, stop)
+            }
+            (None, _) if moving => self.vector(current.position_at(stop), false, stop),
+            (Some(position), _) => self.standing(position),
+            (None, _) => self.standing(current.position_at(self.now)),
+        }
     }
 
     /// At `position` from now on.

@@ -37,12 +37,25 @@ fn a_timestamp_carries_the_position_forward_but_never_back_and_a_wrong_clock_say
 }
 
 #[test]
-fn a_pause_stands_where_it_says_at_once() {
+fn a_pause_of_a_film_that_moves_stops_all_at_one_scheduled_moment() {
     let ann = v3("ann");
     let mut scene = Scene::of(&[&ann]);
     scene.at(0).send(ann.play(10.0)).taken();
-    scene.at(5_000).send(ann.control(Control::Pause, Some(14.8), Some(4_000))).expect(&["ann pause 14.8 @5000"]);
-    assert_eq!(scene.position(60_000), 14.8);
+    scene.at(5_000).send(ann.control(Control::Pause, Some(14.8), Some(4_900))).expect(&["ann pause 15 @5100"]);
+    assert_eq!(scene.position(60_000), 15.0);
+}
+
+#[test]
+fn a_pause_where_the_sender_s_player_stands_already_is_at_once() {
+    let (ann, old) = (v3("ann"), v2("old"));
+    let mut scene = Scene::of(&[&ann, &old]);
+    scene.at(0).send(ann.guests(true)).taken();
+    scene.at(0).send(ann.play(10.0)).taken();
+    scene.at(5_000).send(ann.pause(14.8)).expect(&["ann pause 14.8 @5000"]);
+    scene.at(6_000).send(ann.play(14.8)).taken();
+    scene.at(8_000).send(old.control(Control::Pause, Some(16.5), Some(7_900))).expect(&["old pause 16.5 @8000"]);
+    // Nothing moves: there is nothing to wait for.
+    scene.at(9_000).send(ann.control(Control::Pause, Some(3.0), Some(8_900))).expect(&["ann pause 3 @9000"]);
 }
 
 #[test]
@@ -52,8 +65,8 @@ fn without_a_position_the_room_s_own_counts() {
     scene.at(0).send(ann.play(10.0)).taken();
     // Play while it plays: the line of the film does not bend.
     scene.at(2_000).send(ann.control(Control::Play, None, None)).expect(&["ann play 12 @2100"]);
-    scene.at(4_100).send(ann.control(Control::Pause, None, None)).expect(&["ann pause 14 @4100"]);
-    scene.at(9_000).send(ann.control(Control::Play, None, Some(8_000))).expect(&["ann play 14 @9100"]);
+    scene.at(4_100).send(ann.control(Control::Pause, None, None)).expect(&["ann pause 14.1 @4200"]);
+    scene.at(9_000).send(ann.control(Control::Play, None, Some(8_000))).expect(&["ann play 14.1 @9100"]);
 }
 
 #[test]
@@ -120,7 +133,7 @@ fn a_film_that_nobody_stops_is_written_down_within_its_limit() {
     scene.at(0).send(ann.play(604_800.0)).taken();
     let later = 3_600_000;
     assert!(scene.position(later) > 604_800.0);
-    scene.at(later).send(ann.control(Control::Pause, None, None)).expect(&["ann pause 604800 @3600000"]);
+    scene.at(later).send(ann.control(Control::Pause, None, None)).expect(&["ann pause 604800 @3600100"]);
     let carried = ann.control(Control::Play, Some(604_800.0), Some(later - 2_000));
     scene.at(later).send(carried).expect(&["ann play 604800 @3600100"]);
     scene.at(2 * later).send(ann.rate(4.0)).expect(&["ann rate 4 604800 @7200100"]);
