@@ -68,7 +68,7 @@ catalogue! {
     ROOMS = "tandem_rooms", Gauge, Count, [], "Live rooms on this node.";
     MEMBERS = "tandem_members", Gauge, Count, ["state"], "Members of those rooms, by state: live, grace.";
     HANDSHAKE_FAILURES = "tandem_handshake_failures_total", Counter, Count, ["transport", "reason"], "Connections that never became a session.";
-    QUIC_HANDSHAKES = "tandem_quic_handshakes_total", Counter, Count, ["outcome"], "QUIC handshakes; every outcome but ok is a failure.";
+    QUIC_HANDSHAKES = "tandem_quic_handshakes_total", Counter, Count, ["outcome"], "QUIC handshakes; every outcome but ok and retry is a failure.";
     QUIC_HANDSHAKES_PENDING = "tandem_quic_handshakes_pending", Gauge, Count, [], "QUIC handshakes under way.";
     QUIC_CONNECTIONS = "tandem_quic_connections", Gauge, Count, [], "QUIC connections open, with and without a session.";
     WEBTRANSPORT_REQUESTS = "tandem_webtransport_requests_total", Counter, Count, ["outcome"], "WebTransport requests; every outcome but ok is a refusal.";
