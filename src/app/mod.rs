@@ -48,7 +48,8 @@ const FAREWELL: Duration = Duration::from_millis(250);
 const RETURN_SPREAD: Duration = Duration::from_millis(1500);
 /// Sessions that have not ended by then are dropped.
 const DRAIN: Duration = Duration::from_secs(10);
-/// What waits for its commit then gets this long: longer only where the disk fails.
+/// What waits for its commit, and the log and the database to close, get this long each: longer only where a disk or a
+/// server fails.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How often old audit events are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
@@ -222,7 +223,7 @@ impl App {
         if tokio::time::timeout(DRAIN, parts.tasks.wait()).await.is_err() {
             tracing::warn!(left = parts.tasks.len(), "some tasks did not end in time");
         }
-        if tokio::time::timeout(DRAIN, storage.end()).await.is_err() {
+        if tokio::time::timeout(SETTLE, storage.end()).await.is_err() {
             tracing::warn!("the log or the database did not close in time");
         }
         tracing::info!("stopped");

@@ -32,12 +32,14 @@ def routes():
 
 
 def drain_seconds():
-    """The longest planned stop: the farewell, then two waits (sessions, tasks)."""
+    """The longest planned stop: the farewell, then every bounded wait of the composition root."""
     source = "".join(path.read_text() for path in sorted((ROOT / "src").glob("app*/**/*.rs")) + sorted((ROOT / "src").glob("app.rs")))
     farewell = int(re.search(r"FAREWELL: Duration = Duration::from_millis\((\d+)\)", source)[1])
-    drain = int(re.search(r"DRAIN: Duration = Duration::from_secs\((\d+)\)", source)[1])
-    waits = len(re.findall(r"timeout\(DRAIN,", source))
-    return farewell / 1000 + drain * waits
+    waits = 0
+    for name in ("DRAIN", "SETTLE"):
+        seconds = int(re.search(rf"const {name}: Duration = Duration::from_secs\((\d+)\)", source)[1])
+        waits += seconds * len(re.findall(rf"timeout\({name},", source))
+    return farewell / 1000 + waits
 
 
 def version():
