@@ -10,7 +10,7 @@ use super::outlet::{JoinRequest, Outlet, Refusal};
 use super::relay::Relay;
 use super::{Hub, Membership};
 use crate::clock::Clock;
-use crate::domain::{Limits, Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId, counted_as};
+use crate::domain::{Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId, counted_as};
 use crate::room::{Actor, Command, Join, PinProof, Reject};
 use crate::telemetry::names;
 
@@ -178,11 +178,6 @@ impl Hub {
                 }
             }
         });
-    }
-
-    /// The limits in force.
-    pub fn limits(&self) -> &Limits {
-        &self.0.parts.limits
     }
 }
 
