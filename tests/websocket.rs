@@ -91,7 +91,7 @@ async fn text_is_a_message_and_binary_is_compact_in_both_directions_and_in_order
 
     let shared = Bytes::from_static("{\"é\":1}".as_bytes());
     let mut frames: Vec<_> = (0..100)
-        .flat_map(|n| [Outgoing::Message(shared.clone()), Outgoing::Drain, Outgoing::Compact(vec![n].into())])
+        .flat_map(|n| [Outgoing::Message(shared.clone()), Outgoing::Drain, Outgoing::Compact([n][..].into())])
         .collect();
     outbound.send(&mut frames).await.unwrap();
     assert!(frames.is_empty());

@@ -5,6 +5,7 @@
 
 mod address;
 mod codes;
+mod datagram;
 mod id;
 mod limits;
 mod media;
@@ -14,6 +15,7 @@ mod time;
 
 pub use address::counted_as;
 pub use codes::{CloseCode, ErrorCode, Invalid};
+pub use datagram::CompactBytes;
 pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};
 pub use limits::{LimitRow, Limits};
 pub use media::{HostPattern, MediaTime, MediaUrl, Rate, UrlPolicy};

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{CloseCode, Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef, Tick, TransportKind, UserId};
+use crate::domain::{
+    CloseCode, CompactBytes, Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef, Tick, TransportKind, UserId,
+};
 use crate::room::{Event, Reject, Room};
 
 /// A session's receiving end.
@@ -165,7 +167,7 @@ pub struct TickReport {
     /// The report; slot and host flag are the server's.
     pub tick: Tick,
     /// The 28 bytes, shared by all.
-    pub encoded: OnceCell<Bytes>,
+    pub encoded: OnceCell<CompactBytes>,
 }
 
 /// The answer to a command.

@@ -1,8 +1,8 @@
 //! The compact messages: clock probes and ticks, big-endian, first byte = kind.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 
-use crate::domain::{ErrorCode, Invalid, Limits, MediaTime, Rate, RoomTime, Tick};
+use crate::domain::{CompactBytes, ErrorCode, Invalid, Limits, MediaTime, Rate, RoomTime, Tick};
 
 const PROBE: u8 = 1;
 const REPLY: u8 = 2;
@@ -53,29 +53,29 @@ pub fn decode_compact(bytes: &[u8], limits: &Limits) -> Result<Compact, Invalid>
 }
 
 /// `t1`: when the probe came; `t2`: now.
-pub fn encode_clock_reply(id: u16, t0: f64, t1: RoomTime, t2: RoomTime) -> Bytes {
-    let mut out = BytesMut::with_capacity(REPLY_LEN);
-    out.put_u8(REPLY);
-    out.put_u8(0);
-    out.put_u16(id);
-    out.put_f64(t0);
-    out.put_f64(t1.as_millis_f64());
-    out.put_f64(t2.as_millis_f64());
-    out.freeze()
+pub fn encode_clock_reply(id: u16, t0: f64, t1: RoomTime, t2: RoomTime) -> CompactBytes {
+    CompactBytes::encode(REPLY_LEN, |out| {
+        out.put_u8(REPLY);
+        out.put_u8(0);
+        out.put_u16(id);
+        out.put_f64(t0);
+        out.put_f64(t1.as_millis_f64());
+        out.put_f64(t2.as_millis_f64());
+    })
 }
 
 /// A member's tick as the others get it.
-pub fn encode_tick(tick: &Tick) -> Bytes {
+pub fn encode_tick(tick: &Tick) -> CompactBytes {
     let flags = if tick.playing { PLAYING } else { 0 } | if tick.from_host { FROM_HOST } else { 0 };
-    let mut out = BytesMut::with_capacity(TICK_LEN);
-    out.put_u8(TICK);
-    out.put_u8(flags);
-    out.put_u16(tick.slot.0);
-    out.put_u32(tick.seq);
-    out.put_f64(tick.position.seconds());
-    out.put_f64(tick.at.as_millis_f64());
-    out.put_f32(tick.rate.factor() as f32);
-    out.freeze()
+    CompactBytes::encode(TICK_LEN, |out| {
+        out.put_u8(TICK);
+        out.put_u8(flags);
+        out.put_u16(tick.slot.0);
+        out.put_u32(tick.seq);
+        out.put_f64(tick.position.seconds());
+        out.put_f64(tick.at.as_millis_f64());
+        out.put_f32(tick.rate.factor() as f32);
+    })
 }
 
 /// `N` bytes from `start`; the caller has checked the length.

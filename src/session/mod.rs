@@ -83,10 +83,10 @@ pub async fn run<T: Transport>(transport: T, services: &Services) {
     let session = services.hub.new_session();
     let limits = &services.rules.limits;
     let counted = services.counts.open(kind);
-    let outbox = Arc::new(Outbox::new(services));
+    let (mut inbound, mut outbound) = transport.split();
+    let outbox = Arc::new(Outbox::new(services, outbound.express()));
     let life = Life::new(kind);
     let mut dispatch = Dispatch::new(services, session.clone(), Arc::clone(&outbox), counted, peer);
-    let (mut inbound, mut outbound) = transport.split();
     tracing::debug!(%session, transport = kind.as_str(), "session begins");
 
     // In order (as below), not by chance: each is looked at anyway, and a simulation repeats itself.

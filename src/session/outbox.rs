@@ -1,6 +1,7 @@
 //! What waits for one client: messages, bounded by bytes, and ticks, one a slot, overwritten.
 //!
-//! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush. A
+//! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush. Where
+//! the transport has an express way, a tick that need not wait never wakes the writer. A
 //! reader so slow that messages beyond `MAX_OUTBOX_BYTES` wait for it is ended: dropping a message would break the
 //! room's order, and keeping all of them the server.
 
@@ -15,10 +16,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::transport::Outgoing;
+use super::transport::{Express, Outgoing};
 use super::{End, Services};
 use crate::clock::Clock;
-use crate::domain::{CloseCode, Slot};
+use crate::domain::{CloseCode, CompactBytes, Slot};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Outlet, Reply, TickReport, Welcome};
 use crate::protocol::{self, Rules};
 use crate::room::Room;
@@ -30,6 +31,7 @@ pub(super) struct Outbox {
     filled: Notify,
     /// Something for the watchdog.
     alarm: Notify,
+    express: Option<Arc<dyn Express>>,
     rtt_micros: AtomicU64,
     rules: Arc<Rules>,
     clock: Clock,
@@ -39,7 +41,9 @@ pub(super) struct Outbox {
 struct Queue {
     messages: VecDeque<Outgoing>,
     bytes: usize,
-    ticks: Vec<(Slot, Bytes)>,
+    ticks: Vec<(Slot, CompactBytes)>,
+    /// Ticks are with the writer: a newer one must not overtake them.
+    ticks_leave: bool,
     probe: bool,
     probed_at: Option<Instant>,
     /// Set once; nothing is queued after it.
@@ -56,11 +60,12 @@ pub(super) struct Taken {
 }
 
 impl Outbox {
-    pub(super) fn new(services: &Services) -> Self {
+    pub(super) fn new(services: &Services, express: Option<Arc<dyn Express>>) -> Self {
         Self {
             queue: Mutex::default(),
             filled: Notify::new(),
             alarm: Notify::new(),
+            express,
             rtt_micros: AtomicU64::new(0),
             rules: Arc::clone(&services.rules),
             clock: services.clock.clone(),
@@ -89,10 +94,13 @@ impl Outbox {
     }
 
     /// Queues a compact message that nothing replaces: a clock reply.
-    pub(super) fn push_compact(&self, message: Bytes) {
+    pub(super) fn push_compact(&self, message: CompactBytes) {
         /// A peer that doesn't read needs no clock.
         const WAITING: usize = 32;
         let mut queue = self.queue.lock();
+        if queue.end.is_none() && self.express.as_ref().is_some_and(|express| express.try_send(&message)) {
+            return;
+        }
         if queue.end.is_none() && queue.messages.len() < WAITING {
             queue.messages.push_back(Outgoing::Compact(message));
             drop(queue);
@@ -125,6 +133,7 @@ impl Outbox {
         let queue = &mut *guard;
         queue.bytes = 0;
         batch.extend(queue.messages.drain(..));
+        queue.ticks_leave = !queue.ticks.is_empty();
         batch.extend(queue.ticks.drain(..).map(|(_, tick)| Outgoing::Compact(tick)));
         Taken { probe: std::mem::take(&mut queue.probe), end: queue.end.clone() }
     }
@@ -166,18 +175,22 @@ impl Outlet for Outbox {
     }
 
     fn tick(&self, report: &TickReport) {
-        let encoded = report.encoded.get_or_init(|| protocol::encode_tick(&report.tick)).clone();
+        let encoded = report.encoded.get_or_init(|| protocol::encode_tick(&report.tick));
         let slot = report.tick.slot;
         let mut queue = self.queue.lock();
         if queue.end.is_some() || queue.overflowed {
             return;
         }
+        let first = queue.ticks.is_empty() && !queue.ticks_leave;
+        if first && self.express.as_ref().is_some_and(|express| express.try_send(encoded)) {
+            return;
+        }
         match queue.ticks.iter_mut().find(|(waiting, _)| *waiting == slot) {
             Some((_, waiting)) => {
-                *waiting = encoded;
+                *waiting = encoded.clone();
                 metrics::counter!(names::TICKS_COALESCED).increment(1);
             }
-            None => queue.ticks.push((slot, encoded)),
+            None => queue.ticks.push((slot, encoded.clone())),
         }
         drop(queue);
         self.filled.notify_one();

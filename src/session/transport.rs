@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::{CloseCode, TransportKind};
+use crate::domain::{CloseCode, CompactBytes, TransportKind};
 
 /// A connection that was accepted, before any message.
 pub trait Transport: Send {
@@ -34,18 +35,31 @@ pub trait Inbound: Send {
 /// The writing half.
 pub trait Outbound: Send {
     /// Writes frames in order and flushes once. Not cancel-safe: a dropped call may leave half a message on the wire, so
-    /// the session only drops it to end. Compact frames may be lost; messages may not. A compact frame that doesn't fit now is dropped.
+    /// the session only drops it to end. Compact frames may be lost, and may leave after the messages of their batch;
+    /// messages may not.
     fn send(&mut self, frames: &mut Vec<Outgoing>) -> impl Future<Output = Result<(), TransportError>> + Send;
 
     /// Asks the peer for a sign of life, which comes back as [`Frame::Alive`] or any frame. Does nothing where the
     /// transport keeps its own.
     fn ping(&mut self) -> impl Future<Output = Result<(), TransportError>> + Send;
 
+    /// The way for compact messages around this half, where the transport has one.
+    fn express(&self) -> Option<Arc<dyn Express>> {
+        None
+    }
+
     /// Round trip as the transport measures it.
     fn rtt(&self) -> Option<Duration>;
 
     /// Ends the connection with code and reason (≤ 120 bytes), flushed as far as the peer takes it; bounded by the caller.
     fn close(self, code: CloseCode, reason: &str) -> impl Future<Output = ()> + Send;
+}
+
+/// Sends compact messages from whatever task has one: the session's own need not wake for each.
+pub trait Express: Send + Sync {
+    /// Never blocks. `false`: it would have to wait; then it belongs into the outbox, where a newer one of its slot
+    /// takes its place. What can't be sent at all is dropped.
+    fn try_send(&self, message: &CompactBytes) -> bool;
 }
 
 /// What arrives.
@@ -70,7 +84,7 @@ pub enum Outgoing {
     /// UTF-8 JSON.
     Message(Bytes),
     /// A compact message.
-    Compact(Bytes),
+    Compact(CompactBytes),
     /// Tell the peer to go soon (WebTransport's DRAIN capsule; nothing elsewhere).
     Drain,
 }

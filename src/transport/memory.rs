@@ -83,7 +83,7 @@ impl Outbound for MemoryOutbound {
                 Outgoing::Message(bytes) => self.frames.send(Delivered::Message(bytes)).await.map_err(|_| lost())?,
                 Outgoing::Drain => self.frames.send(Delivered::Drain).await.map_err(|_| lost())?,
                 // Like a datagram: what doesn't fit is dropped.
-                Outgoing::Compact(bytes) => match self.frames.try_send(Delivered::Compact(bytes)) {
+                Outgoing::Compact(compact) => match self.frames.try_send(Delivered::Compact(compact.message())) {
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(lost()),
                     Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
                 },
@@ -184,7 +184,7 @@ mod tests {
         assert!(matches!(inbound.next().await.unwrap(), Frame::Message(bytes) if bytes == "a"));
         assert!(matches!(inbound.next().await.unwrap(), Frame::Compact(bytes) if bytes == "b"));
 
-        let mut frames = vec![Outgoing::Message("c".into()), Outgoing::Compact("d".into()), Outgoing::Drain];
+        let mut frames = vec![Outgoing::Message("c".into()), Outgoing::Compact(b"d"[..].into()), Outgoing::Drain];
         outbound.send(&mut frames).await.unwrap();
         assert!(frames.is_empty());
         outbound.close(CloseCode::Kicked, "bye").await;
@@ -215,7 +215,7 @@ mod tests {
         let (_inbound, mut outbound) = server.split();
         let mut fill: Vec<_> = (0..CAPACITY).map(|_| Outgoing::Message("m".into())).collect();
         outbound.send(&mut fill).await.unwrap();
-        outbound.send(&mut vec![Outgoing::Compact("lost".into())]).await.unwrap();
+        outbound.send(&mut vec![Outgoing::Compact(b"lost"[..].into())]).await.unwrap();
         let mut one_more = vec![Outgoing::Message("waits".into())];
         assert!(tokio::time::timeout(Duration::from_secs(9), outbound.send(&mut one_more)).await.is_err());
         let mut seen = 0;

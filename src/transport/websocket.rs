@@ -272,7 +272,7 @@ impl Outbound for WebSocketOutbound {
             let (payload, kind) = match frame {
                 // As a raw frame the shared bytes need no second UTF-8 check: they come from our own encoder.
                 Outgoing::Message(bytes) => (bytes, Data::Text),
-                Outgoing::Compact(bytes) => (bytes, Data::Binary),
+                Outgoing::Compact(compact) => (compact.message(), Data::Binary),
                 Outgoing::Drain => continue,
             };
             debug_assert!(kind == Data::Binary || std::str::from_utf8(&payload).is_ok());

@@ -88,7 +88,7 @@ impl Accept for Echo {
                 }
                 Ok(Frame::Compact(compact)) => {
                     self.see(Seen::Compact(compact.clone())).await;
-                    outbound.send(&mut vec![Outgoing::Compact(compact)]).await
+                    outbound.send(&mut vec![Outgoing::Compact(compact[..].into())]).await
                 }
                 Ok(Frame::Alive { .. }) => Ok(()),
                 Ok(Frame::Closed(code)) => {

@@ -15,8 +15,10 @@ const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Bytes we keep for a client that doesn't acknowledge, before a write waits.
 const SEND_WINDOW: u64 = 256 << 10;
-/// Ticks older than a few hundred others are not worth delivering: when a datagram buffer is full, its oldest goes.
-const DATAGRAM_BUFFER: usize = 16 << 10;
+/// Ticks older than a few hundred others are not worth reading: when this is full, the oldest goes.
+const DATAGRAM_RECEIVE_BUFFER: usize = 16 << 10;
+/// About 130 ticks. More would only get older here; they wait where a newer one takes the place of an older one.
+const DATAGRAM_SEND_BUFFER: usize = 8 << 10;
 /// A browser needs three unidirectional streams (control, QPACK) and two bidirectional ones (CONNECT, our control
 /// stream); the rest is for HTTP/3 requests. quinn's default of 100 costs memory on each idle connection.
 const STREAMS: u32 = 8;
@@ -61,8 +63,8 @@ fn transport(options: &QuicOptions) -> Result<TransportConfig, BindError> {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
         .keep_alive_interval(Some(options.keep_alive))
         .max_idle_timeout(Some(idle))
         .enable_segmentation_offload(options.segmentation_offload)

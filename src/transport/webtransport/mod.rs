@@ -17,6 +17,7 @@ pub mod capsule;
 mod codes;
 mod connect;
 mod connection;
+mod datagrams;
 mod http;
 mod inbound;
 pub mod message;

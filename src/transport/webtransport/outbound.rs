@@ -9,11 +9,11 @@ use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::timeout;
 
 use super::connect::{ConnectSend, End};
+use super::datagrams::Datagrams;
 use super::inbound::ended;
 use super::{capsule, codes};
 use crate::domain::CloseCode;
-use crate::session::transport::{Outbound, Outgoing, TransportError};
-use crate::telemetry::names;
+use crate::session::transport::{Express, Outbound, Outgoing, TransportError};
 
 /// Messages up to this size are gathered into one buffer; longer ones are shared with the other receivers as they are.
 const GATHERED: usize = 2048;
@@ -24,9 +24,7 @@ const LAST_MESSAGES: Duration = Duration::from_millis(500);
 
 /// Control stream, datagrams and capsules.
 pub struct WebTransportOutbound {
-    connection: quinn::Connection,
-    /// The session's quarter stream id, in front of each datagram.
-    prefix: Bytes,
+    datagrams: Datagrams,
     control: Control,
     connect: Arc<Mutex<ConnectSend>>,
     acknowledged: BoxFuture<'static, ()>,
@@ -42,8 +40,7 @@ enum Control {
 
 impl WebTransportOutbound {
     pub(super) fn new(
-        connection: quinn::Connection,
-        prefix: Bytes,
+        datagrams: Datagrams,
         control: oneshot::Receiver<quinn::SendStream>,
         connect: Arc<Mutex<ConnectSend>>,
         acknowledged: BoxFuture<'static, ()>,
@@ -51,7 +48,7 @@ impl WebTransportOutbound {
     ) -> Self {
         let control = Control::Awaited(control);
         let (gathered, batch) = (BytesMut::new(), Vec::new());
-        Self { connection, prefix, control, connect, acknowledged, end, gathered, batch }
+        Self { datagrams, control, connect, acknowledged, end, gathered, batch }
     }
 
     /// Adds a message to the batch.
@@ -98,23 +95,6 @@ impl WebTransportOutbound {
         }
     }
 
-    /// Sends a compact message if it fits now.
-    fn datagram(&self, compact: &Bytes) -> Result<(), TransportError> {
-        let mut datagram = BytesMut::with_capacity(self.prefix.len() + compact.len());
-        datagram.put_slice(&self.prefix);
-        datagram.put_slice(compact);
-        let reason = match self.connection.send_datagram(datagram.freeze()) {
-            Ok(()) => return Ok(()),
-            Err(quinn::SendDatagramError::ConnectionLost(error)) => {
-                return Err(TransportError::Lost(error.to_string()));
-            }
-            Err(quinn::SendDatagramError::TooLarge) => "too_big",
-            Err(quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled) => "unsupported",
-        };
-        metrics::counter!(names::DATAGRAMS_DROPPED, "direction" => "out", "reason" => reason).increment(1);
-        Ok(())
-    }
-
     async fn close_in_order(&mut self, code: u32, reason: &str) {
         let peer_is_done = matches!(*self.end.borrow(), Some(End::Closed(_) | End::Lost(_)));
         if peer_is_done {
@@ -142,25 +122,35 @@ impl WebTransportOutbound {
 
 impl Outbound for WebTransportOutbound {
     async fn send(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), TransportError> {
+        let mut compact = Vec::new();
         for frame in frames.drain(..) {
             match frame {
                 Outgoing::Message(message) => self.gather(message),
-                Outgoing::Compact(compact) => self.datagram(&compact)?,
+                Outgoing::Compact(message) => compact.push(message),
                 Outgoing::Drain => {
                     let drained = self.connect.lock().await.capsule(capsule::drain()).await;
                     drained.map_err(|error| TransportError::Lost(error.to_string()))?;
                 }
             }
         }
-        self.flush().await
+        // Messages first: datagrams may have to wait.
+        self.flush().await?;
+        for message in compact {
+            self.datagrams.send(&message).await?;
+        }
+        Ok(())
     }
 
     async fn ping(&mut self) -> Result<(), TransportError> {
         Ok(())
     }
 
+    fn express(&self) -> Option<Arc<dyn Express>> {
+        Some(Arc::new(self.datagrams.clone()))
+    }
+
     fn rtt(&self) -> Option<Duration> {
-        Some(self.connection.rtt())
+        Some(self.datagrams.connection().rtt())
     }
 
     async fn close(mut self, code: CloseCode, reason: &str) {
@@ -168,9 +158,9 @@ impl Outbound for WebTransportOutbound {
         let in_order = timeout(CLOSE, self.close_in_order(number, reason)).await.is_ok();
         // A peer that didn't answer may not have the capsule; QUIC's close carries code and reason too.
         if in_order {
-            self.connection.close(codes::NO_ERROR, b"");
+            self.datagrams.connection().close(codes::NO_ERROR, b"");
         } else {
-            self.connection.close(codes::to_quic(number), reason.as_bytes());
+            self.datagrams.connection().close(codes::to_quic(number), reason.as_bytes());
         }
     }
 }

@@ -3,15 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, watch};
 
 use super::connect::{ConnectSend, End};
+use super::datagrams::Datagrams;
 use super::inbound::WebTransportInbound;
 use super::outbound::WebTransportOutbound;
 use super::slot::Control;
-use super::varint;
 use crate::domain::TransportKind;
 use crate::session::transport::Transport;
 
@@ -39,9 +38,6 @@ pub(super) struct Parts {
 impl WebTransportSession {
     pub(super) fn new(parts: Parts) -> Self {
         let quarter_id = parts.id / 4;
-        let mut prefix = BytesMut::with_capacity(8);
-        varint::put(quarter_id, &mut prefix);
-        let prefix: Bytes = prefix.freeze();
         Self {
             peer: parts.peer,
             inbound: WebTransportInbound::new(
@@ -52,8 +48,7 @@ impl WebTransportSession {
                 parts.end.clone(),
             ),
             outbound: WebTransportOutbound::new(
-                parts.connection,
-                prefix,
+                Datagrams::new(parts.connection, quarter_id),
                 parts.control.send,
                 parts.connect,
                 parts.acknowledged,
