@@ -16,7 +16,9 @@ use crate::domain::{
     CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TokenHash, UserId,
 };
 use crate::room::{Command, Connection, Event, LeaveReason, Room};
-use crate::telemetry::names;
+use crate::telemetry::{HotCounter, names};
+
+static DELIVERIES: HotCounter = HotCounter::new(names::DELIVERIES, &[("class", "event")]);
 
 /// CHAT messages kept for members that come back.
 const CHAT_KEPT: usize = 100;
@@ -212,7 +214,7 @@ impl State {
         for member in &self.attached {
             member.outlet.event(&happening);
         }
-        metrics::counter!(names::DELIVERIES, "class" => "event").increment(self.attached.len() as u64);
+        DELIVERIES.increment(self.attached.len() as u64);
         if matches!(event, Event::Chat { .. })
             && let Some(Some(encoded)) = happening.encoded.get()
         {

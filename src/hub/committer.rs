@@ -16,7 +16,12 @@ use crate::clock::Clock;
 use crate::domain::{Head, RoomTime, SessionRef, UserId};
 use crate::log::{Commit, LogError, Outcome};
 use crate::room::{Command, Event, Reject, Room};
-use crate::telemetry::names;
+use crate::telemetry::{HotCounter, HotHistogram, names};
+
+static COMMITS: HotCounter = HotCounter::new(names::COMMITS, &[]);
+static COMMIT_EVENTS: HotCounter = HotCounter::new(names::COMMIT_EVENTS, &[]);
+static COMMIT_CONFLICTS: HotCounter = HotCounter::new(names::COMMIT_CONFLICTS, &[]);
+static COMMIT_SECONDS: HotHistogram = HotHistogram::new(names::COMMIT_SECONDS);
 
 /// Commands of one commit.
 const BATCH: usize = 256;
@@ -102,16 +107,16 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Dec
         };
         let began = Clock::instant();
         let outcome = hub.0.parts.log.commit(commit).await?;
-        metrics::histogram!(names::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
+        COMMIT_SECONDS.record(began.elapsed().as_secs_f64());
         match outcome {
             Outcome::Committed => {
-                metrics::counter!(names::COMMITS).increment(1);
-                metrics::counter!(names::COMMIT_EVENTS).increment(plan.events.len() as u64);
+                COMMITS.increment(1);
+                COMMIT_EVENTS.increment(plan.events.len() as u64);
                 absorb(hub, cell, plan.expected, &plan.events);
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {
-                metrics::counter!(names::COMMIT_CONFLICTS).increment(1);
+                COMMIT_CONFLICTS.increment(1);
                 let latest = hub.write_back(cell, latest).await?;
                 if hub.install(cell, latest, plan.expected).is_err() {
                     return Err(LogError("the room's stored state can't be read".into()));

@@ -12,7 +12,9 @@ use crate::hub::outlet::{JoinRequest, Outlet, Refusal, Reply};
 use crate::hub::{Departure, Membership};
 use crate::protocol::{self, Ask, BadRequest, ClientMessage, Compact, JoinMessage, Request};
 use crate::room::Command;
-use crate::telemetry::names;
+use crate::telemetry::{HotCounters, names};
+
+static MESSAGES_IN: HotCounters = HotCounters::new(names::MESSAGES_IN, "type", ClientMessage::KINDS);
 
 pub(super) struct Dispatch {
     services: Services,
@@ -49,7 +51,7 @@ impl Dispatch {
             }
         };
         let request = message.kind();
-        metrics::counter!(names::MESSAGES_IN, "type" => request).increment(1);
+        MESSAGES_IN.increment(request, 1);
         match message {
             ClientMessage::Ping { echo } => {
                 self.outbox.push(protocol::encode_pong(echo.as_ref(), self.services.clock.now()))

@@ -23,7 +23,9 @@ use crate::domain::{CloseCode, CompactBytes, Slot};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Outlet, Reply, TickReport, Welcome};
 use crate::protocol::{self, Rules};
 use crate::room::Room;
-use crate::telemetry::names;
+use crate::telemetry::{HotCounter, names};
+
+static TICKS_COALESCED: HotCounter = HotCounter::new(names::TICKS_COALESCED, &[]);
 
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
@@ -44,11 +46,27 @@ struct Queue {
     ticks: Vec<(Slot, CompactBytes)>,
     /// Ticks are with the writer: a newer one must not overtake them.
     ticks_leave: bool,
+    /// Ticks overwritten since the last batch: counted by the batch, not one by one in a number that all threads share.
+    coalesced: u64,
     probe: bool,
     probed_at: Option<Instant>,
     /// Set once; nothing is queued after it.
     end: Option<End>,
     overflowed: bool,
+}
+
+impl Queue {
+    fn count_coalesced(&mut self) {
+        if self.coalesced > 0 {
+            TICKS_COALESCED.increment(std::mem::take(&mut self.coalesced));
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.count_coalesced();
+    }
 }
 
 /// What the writer found besides frames.
@@ -132,6 +150,7 @@ impl Outbox {
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
         queue.bytes = 0;
+        queue.count_coalesced();
         batch.extend(queue.messages.drain(..));
         queue.ticks_leave = !queue.ticks.is_empty();
         batch.extend(queue.ticks.drain(..).map(|(_, tick)| Outgoing::Compact(tick)));
@@ -188,7 +207,7 @@ impl Outlet for Outbox {
         match queue.ticks.iter_mut().find(|(waiting, _)| *waiting == slot) {
             Some((_, waiting)) => {
                 *waiting = encoded.clone();
-                metrics::counter!(names::TICKS_COALESCED).increment(1);
+                queue.coalesced += 1;
             }
             None => queue.ticks.push((slot, encoded.clone())),
         }

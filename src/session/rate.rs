@@ -9,7 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock::Clock;
 use crate::domain::Limits;
-use crate::telemetry::names;
+use crate::telemetry::{HotCounters, names};
+
+static PAUSES: HotCounters = HotCounters::new(names::RATE_PAUSES, "class", &["message", "compact"]);
 
 /// How long a session may press on.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,7 +75,7 @@ impl Bucket {
         if now.saturating_duration_since(*self.empty_since.get_or_insert(now)) >= PATIENCE {
             return Err(PressedOn);
         }
-        metrics::counter!(names::RATE_PAUSES, "class" => self.class).increment(1);
+        PAUSES.increment(self.class, 1);
         sleep(Duration::from_secs_f64((1.0 - self.tokens) / self.per_sec)).await;
         self.fill(Clock::instant());
         self.tokens = (self.tokens - 1.0).max(0.0);

@@ -1,11 +1,14 @@
 //! What the operator sees: log lines and metrics.
 
 mod catalogue;
+mod hot;
 mod logging;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
+pub use hot::{HotCounter, HotCounters, HotHistogram};
 pub use logging::{LogFormat, LoggingError, init_logging, parse_filter};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -32,7 +35,9 @@ impl Metrics {
             return Ok(installed.clone());
         }
         let (recorder, handle) = Self::recorder()?;
-        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Taken)?;
+        let recorder = Arc::new(recorder);
+        metrics::set_global_recorder(Arc::clone(&recorder)).map_err(|_| MetricsError::Taken)?;
+        hot::keep_handles_of(recorder);
         catalogue::describe();
         *installed = Some(handle.clone());
         Ok(handle)
