@@ -250,7 +250,7 @@ impl Parts {
                 match reception.admission.admit(transport.peer()) {
                     Ok(permit) => reception.serve(transport, permit).await,
                     // A browser can't read the status of a refused upgrade, but it can read a closing code.
-                    Err(full) => session::turn_away(transport, &full).await,
+                    Err(full) => Box::pin(session::turn_away(transport, &full)).await,
                 }
             })
         };
@@ -382,8 +382,12 @@ impl Accept for Reception {
         })
     }
 
-    async fn serve<T: Transport + 'static>(&self, transport: T, permit: Cap) {
-        session::run(transport, &self.services).await;
-        drop(permit);
+    fn serve<T: Transport + 'static>(&self, transport: T, permit: Cap) -> impl Future<Output = ()> + Send {
+        // Boxed here: every layer above would hold it twice, once as it was handed over, once as it is awaited.
+        let session = Box::pin(session::run(transport, &self.services));
+        async move {
+            session.await;
+            drop(permit);
+        }
     }
 }

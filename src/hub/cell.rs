@@ -90,6 +90,13 @@ pub(super) struct Attached {
     pub(super) heartbeat_at: Option<RoomTime>,
 }
 
+impl Attached {
+    /// The number first: it alone tells all of a node's sessions apart, and every tick asks.
+    fn is_on(&self, session: &SessionRef) -> bool {
+        self.session.id == session.id && self.session.node == session.node
+    }
+}
+
 /// A JOIN that waits for its event.
 pub(super) struct Joining {
     pub(super) user: UserId,
@@ -181,16 +188,16 @@ impl State {
     }
 
     pub(super) fn attached(&self, session: &SessionRef) -> Option<&Attached> {
-        self.attached.iter().find(|member| member.session == *session)
+        self.attached.iter().find(|member| member.is_on(session))
     }
 
     pub(super) fn attached_mut(&mut self, membership: &Membership) -> Option<&mut Attached> {
         let session = &membership.actor().session;
-        self.attached.iter_mut().find(|member| member.session == *session)
+        self.attached.iter_mut().find(|member| member.is_on(session))
     }
 
     pub(super) fn detach(&mut self, session: &SessionRef) -> Option<Attached> {
-        let index = self.attached.iter().position(|member| member.session == *session)?;
+        let index = self.attached.iter().position(|member| member.is_on(session))?;
         // The order of the outlets means nothing.
         Some(self.attached.swap_remove(index))
     }

@@ -239,7 +239,7 @@ fn fan_out_tick(state: &State, from: &UserId, tick: Tick, heartbeat: bool, now: 
     let report = TickReport { tick, encoded: OnceCell::new() };
     let notice = Notice { body: NoticeBody::Heartbeat { from, tick }, now, encoded: OnceCell::new() };
     let deliver = |member: &Attached| match member.dialect {
-        Dialect::V3 if member.user != *from => member.outlet.tick(&report),
+        Dialect::V3 if member.slot != tick.slot => member.outlet.tick(&report),
         Dialect::V2 if heartbeat => member.outlet.notice(&notice),
         _ => {}
     };

@@ -57,7 +57,8 @@ impl Dispatch {
                 self.outbox.push(protocol::encode_pong(echo.as_ref(), self.services.clock.now()))
             }
             ClientMessage::Join(join) => {
-                let result = self.join(join).await;
+                // In a box of its own: it is as large as the rest of a session, and soon over.
+                let result = Box::pin(self.join(join)).await;
                 let outcome = result.as_ref().err().map_or("ok", |refusal| protocol::refusal_code(refusal).0.as_str());
                 metrics::counter!(names::JOINS, "result" => outcome).increment(1);
                 match result {
@@ -155,7 +156,11 @@ impl Dispatch {
             Ask::Ban(target) => Command::Ban { by, target },
             Ask::Unban(target) => Command::Unban { by, target },
             Ask::SetPin(None) => Command::SetPin { by, pin: None },
-            Ask::SetPin(Some(pin)) => Command::SetPin { by, pin: Some(self.services.hub.hash_pin(pin).await?) },
+            Ask::SetPin(Some(pin)) => {
+                // Boxed as a JOIN is: what is rare must not make every session larger.
+                let pin = Some(Box::pin(self.services.hub.hash_pin(pin)).await?);
+                Command::SetPin { by, pin }
+            }
             Ask::PlayPause { control, position, true_at } => {
                 Command::PlayPause { by, control, position, true_at, lead: lead() }
             }

@@ -8,7 +8,7 @@
 //! transport                                                     │
 //!           Outbound::send ◄─ writer ◄─ Outbox (messages by bytes, ticks by slot) ◄─ hub
 //! ```
-//! One task a session: reader, writer and watchdog are futures of it, so nothing outlives the loop. An end in order
+//! One task a session: reader, writer and watchdog are futures of it ([`rota`]), so nothing outlives the loop. An end in order
 //! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 
@@ -17,10 +17,14 @@ mod counts;
 mod dispatch;
 mod outbox;
 mod rate;
+mod rota;
 pub mod transport;
 
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -78,24 +82,34 @@ impl End {
 }
 
 /// Serves one connection until it ends. Nothing a client sends makes it panic; its end is counted here.
-pub async fn run<T: Transport>(transport: T, services: &Services) {
+pub fn run<T: Transport>(transport: T, services: &Services) -> impl Future<Output = ()> + Send {
+    // Outside of the future, which would keep a place for the whole beside that of its halves.
     let (kind, peer) = (transport.kind(), transport.peer());
+    let (inbound, outbound) = transport.split();
+    serve(kind, peer, inbound, outbound, services)
+}
+
+async fn serve<I: Inbound, O: Outbound>(
+    kind: TransportKind,
+    peer: IpAddr,
+    mut inbound: I,
+    mut outbound: O,
+    services: &Services,
+) {
     let session = services.hub.new_session();
     let limits = &services.rules.limits;
     let counted = services.counts.open(kind);
-    let (mut inbound, mut outbound) = transport.split();
     let outbox = Arc::new(Outbox::new(services, outbound.express()));
     let life = Life::new(kind);
     let mut dispatch = Dispatch::new(services, session.clone(), Arc::clone(&outbox), counted, peer);
     tracing::debug!(%session, transport = kind.as_str(), "session begins");
 
-    // In order (as below), not by chance: each is looked at anyway, and a simulation repeats itself.
-    let end = tokio::select! {
-        biased;
-        end = read(&mut inbound, &mut dispatch, &outbox, &life, services) => end,
-        end = write(&mut outbound, &outbox, &life, limits) => end,
-        end = watch(&life, &outbox, limits) => end,
-        () = announce_stop(services, &outbox) => End::with(CloseCode::GoingAway, ""),
+    let end = {
+        let reader = pin!(read(&mut inbound, &mut dispatch, &outbox, &life, services));
+        let writer = pin!(write(&mut outbound, &outbox, &life, limits));
+        let watchdog = pin!(watch(&life, &outbox, limits));
+        let stop = pin!(announce_stop(services, &outbox));
+        rota::first_of([reader, writer, watchdog, stop]).await
     };
 
     // Given back before the close: the others need not wait for a peer that may not answer.
@@ -175,16 +189,23 @@ async fn write<O: Outbound>(outbound: &mut O, outbox: &Outbox, life: &Life, limi
             let taken = outbox.take(&mut batch);
             ping |= taken.probe;
             let idle = batch.is_empty() && !ping;
-            let work = async {
-                if !batch.is_empty() {
-                    outbound.send(&mut batch).await?;
+            let done = {
+                let mut work = pin!(async {
+                    if !batch.is_empty() {
+                        outbound.send(&mut batch).await?;
+                    }
+                    if std::mem::take(&mut ping) {
+                        outbound.ping().await?;
+                    }
+                    Ok::<_, TransportError>(())
+                });
+                // Most of it is done at once, and then there is no timer at all.
+                match futures_util::poll!(work.as_mut()) {
+                    Poll::Ready(done) => Ok(done),
+                    Poll::Pending => timeout(stall, work).await,
                 }
-                if std::mem::take(&mut ping) {
-                    outbound.ping().await?;
-                }
-                Ok::<_, TransportError>(())
             };
-            match timeout(stall, work).await {
+            match done {
                 Ok(Ok(())) => batch.clear(),
                 Ok(Err(error)) => return End::lost(error.to_string()),
                 Err(_) => return End::with(CloseCode::SlowConsumer, "a write stalled"),
@@ -240,9 +261,9 @@ async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
 }
 
 /// A planned stop: what is queued goes out, then GOING_AWAY. The writer ends the session.
-async fn announce_stop(services: &Services, outbox: &Outbox) {
+async fn announce_stop(services: &Services, outbox: &Outbox) -> End {
     services.stop.cancelled().await;
-    outbox.end_in_order(CloseCode::GoingAway, CloseCode::GoingAway.meaning()).await;
+    outbox.end_in_order(CloseCode::GoingAway, CloseCode::GoingAway.meaning()).await
 }
 
 /// Signs of life of one peer.

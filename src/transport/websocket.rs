@@ -39,8 +39,9 @@ use crate::session::Cap;
 use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use crate::telemetry::names;
 
-/// Taken at once for every connection: the library's default is 128 KiB.
-const READ_BUFFER: usize = 4 * 1024;
+/// Taken at once for every connection, for its life: the library's default is 128 KiB. What a client sends every second
+/// fits; the rare larger message is read in more than one piece.
+const READ_BUFFER: usize = 1024;
 /// Written without waiting for the flush once so much is there.
 const WRITE_BUFFER: usize = 16 * 1024;
 /// RFC 6455: the code of a close frame that carries none.
@@ -319,7 +320,8 @@ impl Outbound for WebSocketOutbound {
                 Some(Err(_)) => break,
             }
         }
-        let mut rest = [0; 4096];
+        // On the heap, and only now: an array would be part of every session for all its life.
+        let mut rest = vec![0; 4096];
         while shutdown.is_ok() {
             let mut buffer = ReadBuf::new(&mut rest);
             let read = poll_fn(|cx| Pin::new(self.0.stream.lock().get_mut()).poll_read(cx, &mut buffer)).await;

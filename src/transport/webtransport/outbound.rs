@@ -66,7 +66,8 @@ impl WebTransportOutbound {
     /// Writes the batch: everything at once if the peer's flow control allows, else as it does.
     async fn flush(&mut self) -> Result<(), TransportError> {
         if !self.gathered.is_empty() {
-            self.batch.push(self.gathered.split().freeze());
+            // Taken, not split off: what is left of a buffer would hold all of it until the next message.
+            self.batch.push(std::mem::take(&mut self.gathered).freeze());
         }
         if self.batch.is_empty() {
             return Ok(());

@@ -58,16 +58,33 @@ impl<A: Accept> Requests<A> {
         held: Held,
         acknowledged: BoxFuture<'static, ()>,
     ) {
+        // In a box of its own: it is several times as large as what a session needs of it for its life.
+        if let Some(opened) = Box::pin(self.begin(resolver, held, acknowledged)).await {
+            opened.await;
+        }
+    }
+
+    /// Answers a request, or hands out the session that it opens.
+    async fn begin(
+        &self,
+        resolver: RequestResolver<adapter::Connection, Bytes>,
+        held: Held,
+        acknowledged: BoxFuture<'static, ()>,
+    ) -> Option<BoxFuture<'static, ()>> {
         let (request, protocol, mut stream) = match timeout(FIELDS, resolve(resolver, &held)).await {
             Ok(Ok(resolved)) => resolved,
             Ok(Err(error)) => {
                 tracing::trace!(%error, "request could not be read");
-                return self.slot.strike("request");
+                self.slot.strike("request");
+                return None;
             }
-            Err(_) => return self.slot.strike("request"),
+            Err(_) => {
+                self.slot.strike("request");
+                return None;
+            }
         };
         match route(&request, protocol) {
-            Route::Session => self.open(&request, stream, held, acknowledged).await,
+            Route::Session => return self.open(&request, stream, held, acknowledged).await,
             Route::Refusal(status, outcome) => refuse(&mut stream, status, outcome, None).await,
             Route::Router => {
                 let (router, limit, peer) =
@@ -79,11 +96,19 @@ impl<A: Accept> Requests<A> {
                 }
             }
         }
+        None
     }
 
-    async fn open(&self, request: &Request<()>, mut stream: Stream, held: Held, acknowledged: BoxFuture<'static, ()>) {
+    async fn open(
+        &self,
+        request: &Request<()>,
+        mut stream: Stream,
+        held: Held,
+        acknowledged: BoxFuture<'static, ()>,
+    ) -> Option<BoxFuture<'static, ()>> {
         if !self.server.origins.admits(request.headers()) {
-            return refuse(&mut stream, StatusCode::FORBIDDEN, "origin", None).await;
+            refuse(&mut stream, StatusCode::FORBIDDEN, "origin", None).await;
+            return None;
         }
         let id = stream.id().into_inner();
         let Some(control) = self.slot.claim(id) else {
@@ -91,7 +116,7 @@ impl<A: Accept> Requests<A> {
             count("second");
             stream.stop_sending(Code::H3_REQUEST_REJECTED);
             stream.stop_stream(Code::H3_REQUEST_REJECTED);
-            return;
+            return None;
         };
         let peer = self.quinn.remote_address().ip().to_canonical();
         let permit = match self.server.accept.admit(peer) {
@@ -102,22 +127,21 @@ impl<A: Accept> Requests<A> {
                     Refused::Full { retry_after } => ("full", Some(retry_after)),
                     Refused::Draining => ("draining", None),
                 };
-                return refuse(&mut stream, StatusCode::SERVICE_UNAVAILABLE, outcome, retry_after).await;
+                refuse(&mut stream, StatusCode::SERVICE_UNAVAILABLE, outcome, retry_after).await;
+                return None;
             }
         };
         let mut fields = HeaderMap::new();
         if request.headers().contains_key(DRAFT_OFFERED) {
             fields.insert(DRAFT_CHOSEN, HeaderValue::from_static("draft02"));
         }
-        if stream.send_response(response(StatusCode::OK, fields)).await.is_err() {
-            return;
-        }
+        stream.send_response(response(StatusCode::OK, fields)).await.ok()?;
         count("ok");
-        self.run(id, peer, permit, control, stream, held, acknowledged).await;
+        Some(self.run(id, peer, permit, control, stream, held, acknowledged))
     }
 
     #[expect(clippy::too_many_arguments, reason = "what an opened session consists of, used once")]
-    async fn run(
+    fn run(
         &self,
         id: u64,
         peer: std::net::IpAddr,
@@ -126,9 +150,9 @@ impl<A: Accept> Requests<A> {
         stream: Stream,
         held: Held,
         acknowledged: BoxFuture<'static, ()>,
-    ) {
+    ) -> BoxFuture<'static, ()> {
         let connection = self.quinn.clone();
-        let _closes = ClosesConnection(connection.clone());
+        let closes = ClosesConnection(connection.clone());
         let (send, recv) = stream.split();
         let connect = Arc::new(Mutex::new(ConnectSend::new(send)));
         let (ended, end) = watch::channel(None);
@@ -145,11 +169,15 @@ impl<A: Accept> Requests<A> {
             acknowledged,
             end,
         });
-        let mut serving = Box::pin(self.server.accept.serve(session, permit));
-        tokio::select! {
-            () = &mut capsules => serving.await,
-            () = &mut serving => {}
-        }
+        let accept = self.server.accept.clone();
+        let mut serving = Box::pin(async move { accept.serve(session, permit).await });
+        Box::pin(async move {
+            let _closes = closes;
+            tokio::select! {
+                () = &mut capsules => serving.await,
+                () = &mut serving => {}
+            }
+        })
     }
 }
 
