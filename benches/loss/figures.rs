@@ -23,15 +23,17 @@ impl Route {
 
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Down => "beside the server",
-            Self::UpAndDown => "far away too",
+            Self::Down => "from a host beside the server",
+            Self::UpAndDown => "from one far member to another",
         }
     }
 }
 
-/// One transport at one loss over one route.
+/// One transport under one load at one loss over one route.
 #[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Point {
+    pub(crate) load: &'static str,
     pub(crate) loss_percent: f64,
     pub(crate) carrier: Carrier,
     pub(crate) route: Route,
@@ -66,25 +68,42 @@ impl Spread {
     }
 }
 
-/// What the members of one room say, `near` beside the server.
-pub(crate) fn point(loss_percent: f64, carrier: Carrier, route: Route, near: &[Told], far: &[Told]) -> Point {
+/// Where a point belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) load: &'static str,
+    pub(crate) loss_percent: f64,
+    pub(crate) carrier: Carrier,
+}
+
+/// What the members of one room say.
+pub(crate) struct Room<'a> {
+    /// The host, beside the server.
+    pub(crate) near: &'a [Told],
+    pub(crate) far: &'a [Told],
+}
+
+pub(crate) fn point(place: Place, route: Route, rooms: &[Room<'_>]) -> Point {
     let (mut ages, mut stale, mut expected) = (Vec::new(), Vec::new(), 0);
-    for listener in far {
+    for room in rooms {
         let senders = match route {
-            Route::Down => near,
-            Route::UpAndDown => far,
+            Route::Down => room.near,
+            Route::UpAndDown => room.far,
         };
-        for sender in senders.iter().filter(|sender| sender.slot != listener.slot) {
-            expected += sender.sent.len();
-            let heard = || listener.heard.iter().filter(|heard| heard.slot == sender.slot);
-            ages.extend(heard().map(|heard| heard.came - heard.at));
-            staleness(sender, heard().map(|heard| (heard.came, heard.at)).collect(), &mut stale);
+        for listener in room.far {
+            for sender in senders.iter().filter(|sender| sender.slot != listener.slot) {
+                expected += sender.sent.len();
+                let heard = || listener.heard.iter().filter(|heard| heard.slot == sender.slot);
+                ages.extend(heard().map(|heard| heard.came - heard.at));
+                staleness(sender, heard().map(|heard| (heard.came, heard.at)).collect(), &mut stale);
+            }
         }
     }
     ages.sort_unstable();
     stale.sort_unstable();
     let (age_ms, staleness_ms) = (Spread::of(&ages), Spread::of(&stale));
-    Point { loss_percent, carrier, route, expected, arrived: ages.len(), age_ms, staleness_ms, ages }
+    let Place { load, loss_percent, carrier } = place;
+    Point { load, loss_percent, carrier, route, expected, arrived: ages.len(), age_ms, staleness_ms, ages }
 }
 
 /// How old the newest tick was, asked every ms while the sender ticked; not before the first came.

@@ -1,9 +1,10 @@
-//! The figures as a picture: a row a route, on the left p50 and p99 by loss, on the right every tick at one loss.
+//! The figures as a picture: a row a load, on the left p50 and p99 by loss, on the right every tick at one loss. All over
+//! the line once: over two lines everything happens twice, and the table has it.
 
 use std::fmt::Write as _;
 
 use super::figures::{Point, Route};
-use super::run::{Measured, Setup};
+use super::run::{Load, Measured, Setup};
 use super::viewer::Carrier;
 
 const WIDTH: f64 = 1080.0;
@@ -14,6 +15,7 @@ const LEFT: f64 = 64.0;
 const UPPER: f64 = 52.0;
 const WIDE: f64 = 400.0;
 const HIGH: f64 = 220.0;
+const ROUTE: Route = Route::Down;
 /// The loss whose ticks are all shown, if it was measured.
 const SHOWN: f64 = 2.0;
 
@@ -23,20 +25,15 @@ const CARRIERS: [(Carrier, &str, &str); 2] = [
 ];
 
 pub(crate) fn svg(setup: &Setup, measured: &[Measured]) -> String {
-    let height = TOP + ROW * Route::ALL.len() as f64;
+    let height = TOP + ROW * setup.loads.len() as f64;
     let mut out = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" font-family="Inter, 'DejaVu Sans', 'Liberation Sans', sans-serif" font-size="12.5">
 <style>text {{ fill: #1c1917 }} .muted {{ fill: #57534e }} .end {{ text-anchor: end }} .middle {{ text-anchor: middle }} polyline {{ fill: none; stroke-width: 2; stroke-linejoin: round }}</style>
 <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>
 <text x="24" y="34" font-size="20" font-weight="700">How old is a tick when it arrives?</text>
-<text x="24" y="58" class="muted">{} ms round trip, up to {} ms of jitter each way, {} Hz, {} members a room, {} s for each loss, seed {}</text>
+<text x="24" y="58" class="muted">From a host beside the server to viewers at the other end of a line: {} ms round trip, up to {} ms of jitter each way, seed {}</text>
 "##,
-        setup.round_trip_ms,
-        setup.jitter_ms,
-        setup.hz,
-        setup.viewers + 1,
-        setup.seconds,
-        setup.seed,
+        setup.round_trip_ms, setup.jitter_ms, setup.seed,
     );
     for (index, (_, name, colour)) in CARRIERS.into_iter().enumerate() {
         let x = 664.0 + 196.0 * index as f64;
@@ -46,16 +43,22 @@ pub(crate) fn svg(setup: &Setup, measured: &[Measured]) -> String {
             x + 11.0
         );
     }
-    for (row, route) in Route::ALL.into_iter().enumerate() {
+    for (row, load) in setup.loads.iter().enumerate() {
         let y = TOP + ROW * row as f64;
+        let of_load: Vec<&Measured> = measured.iter().filter(|measured| measured.load.name == load.name).collect();
         let _ = write!(out, r#"<g transform="translate(24 {y})">"#);
-        by_loss(&mut out, route, measured);
-        out += r#"</g>"#;
-        let _ = write!(out, r#"<g transform="translate({} {y})">"#, 24.0 + WIDTH / 2.0);
-        every_tick(&mut out, route, measured);
+        by_loss(&mut out, load, &of_load);
+        let _ = write!(out, r#"</g><g transform="translate({} {y})">"#, 24.0 + WIDTH / 2.0);
+        every_tick(&mut out, &of_load);
         out += "</g>\n";
     }
     out + "</svg>\n"
+}
+
+/// With a capital.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A scale: from value to pixel.
@@ -128,18 +131,13 @@ fn curve(out: &mut String, points: &[(f64, f64)], colour: &str, dashes: &str) {
 }
 
 /// p50 and p99 over the loss.
-fn by_loss(out: &mut String, route: Route, measured: &[Measured]) {
-    let points = |carrier| measured.iter().filter_map(move |at_loss| at_loss.of(carrier, route));
+fn by_loss(out: &mut String, load: &Load, measured: &[&Measured]) {
+    let points = |carrier| measured.iter().filter_map(move |at_loss| at_loss.of(carrier, ROUTE));
     let all = || CARRIERS.into_iter().flat_map(|(carrier, ..)| points(carrier));
     let highest = all().map(|point| point.age_ms.p99).fold(1.0, f64::max) * 1.08;
     let widest = all().map(|point| point.loss_percent).fold(1.0, f64::max);
     let (x, y) = (Scale::x(0.0, widest), Scale::y(0.0, highest));
-    frame(
-        out,
-        &format!("The sender is {}", route.name()),
-        "age on arrival, ms: p99 solid, p50 dashed",
-        "packets lost each way, %",
-    );
+    frame(out, &sentence(load.title), "age on arrival, ms: p99 solid, p50 dashed", "packets lost each way, %");
     ticks(highest).for_each(|value| level(out, y.at(value), &format!("{value:.0}")));
     for at_loss in points(Carrier::WebTransport) {
         mark(out, x.at(at_loss.loss_percent), &format!("{}", at_loss.loss_percent));
@@ -163,16 +161,15 @@ fn by_loss(out: &mut String, route: Route, measured: &[Measured]) {
 }
 
 /// The share of ticks that were older than so much, at one loss.
-fn every_tick(out: &mut String, route: Route, measured: &[Measured]) {
+fn every_tick(out: &mut String, measured: &[&Measured]) {
     const RAREST: f64 = 1e-4;
-    let at_loss =
-        |loss: f64| measured.iter().find(|at| at.points.first().is_some_and(|point| point.loss_percent == loss));
+    let at_loss = |loss: f64| measured.iter().find(|at| at.loss_percent == loss);
     let Some(shown) = at_loss(SHOWN).or(measured.last()) else { return };
-    let points = || CARRIERS.into_iter().filter_map(|(carrier, _, colour)| Some((shown.of(carrier, route)?, colour)));
+    let points = || CARRIERS.into_iter().filter_map(|(carrier, _, colour)| Some((shown.of(carrier, ROUTE)?, colour)));
     let rare = |point: &Point| point.ages.get(((1.0 - RAREST) * point.ages.len() as f64) as usize).copied();
     let oldest = points().filter_map(|(point, _)| rare(point)).max().unwrap_or_default() as f64 / 1000.0 * 1.04;
     let (x, y) = (Scale::x(0.0, oldest.max(1.0)), Scale::y(RAREST.log10(), 0.0));
-    let loss = shown.points.first().map_or(f64::NAN, |point| point.loss_percent);
+    let loss = shown.loss_percent;
     frame(out, &format!("Every tick at {loss} % loss"), "share of the ticks that were older than …", "… this, ms");
     for (share, label) in [(1.0, "all"), (0.1, "1 in 10"), (0.01, "1 in 100"), (1e-3, "1 in 1000"), (1e-4, "1 in 10⁴")]
     {

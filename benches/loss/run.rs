@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
-use super::figures::{Point, Route, point};
+use super::figures::{Place, Point, Room, Route, point};
 use super::line::{self, End, Line};
 use super::link::{Conditions, Fates};
 use super::viewer::{self, Carrier, Member, Party, Told};
@@ -20,22 +20,52 @@ const PORT: u16 = 4433;
 const CARRIERS: [Carrier; 2] = [Carrier::WebTransport, Carrier::WebSocket];
 const CHILD: &str = "as-viewers";
 
+/// Who ticks how often.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Load {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// Of each transport.
+    pub(crate) rooms: usize,
+    /// Members of a room at the far end; its host is beside the server.
+    pub(crate) viewers: usize,
+    pub(crate) host_hz: f64,
+    pub(crate) viewer_hz: f64,
+}
+
+const LOADS: [Load; 2] = [
+    // `HOST_TICK_MS` and `TICK_MS` of web-demo/client/report.js.
+    Load {
+        name: "client",
+        title: "as our client ticks: host 4 Hz, others 1 Hz",
+        rooms: 20,
+        viewers: 3,
+        host_hz: 4.0,
+        viewer_hz: 1.0,
+    },
+    // The most that suits TCP: every next packet tells it soon of the one that was lost.
+    Load { name: "dense", title: "everybody ticks at 20 Hz", rooms: 2, viewers: 3, host_hz: 20.0, viewer_hz: 20.0 },
+];
+
 /// What is run.
 #[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Setup {
+    pub(crate) loads: Vec<Load>,
     pub(crate) loss_percent: Vec<f64>,
     pub(crate) round_trip_ms: u64,
     pub(crate) jitter_ms: u64,
     pub(crate) megabits: u64,
     pub(crate) queue_bytes: usize,
-    pub(crate) hz: f64,
     pub(crate) seconds: u64,
-    pub(crate) viewers: usize,
     pub(crate) seed: u64,
 }
 
-/// A loss, measured.
+/// A load at a loss, measured.
 pub(crate) struct Measured {
+    pub(crate) load: Load,
+    pub(crate) loss_percent: f64,
     pub(crate) points: Vec<Point>,
     /// Down and up.
     pub(crate) packets: [Fates; 2],
@@ -57,9 +87,12 @@ fn command() -> Command {
         .arg(option("jitter", "4", "Each way takes up to so much longer, ms").value_parser(number()))
         .arg(option("mbit", "20", "Width of the line each way, Mbit/s").value_parser(number().range(1..)))
         .arg(option("queue", "64000", "Bytes that may wait for the line").value_parser(value_parser!(usize)))
-        .arg(option("hz", "20", "Ticks a second of each member").value_parser(value_parser!(f64)))
-        .arg(option("seconds", "55", "For each loss").value_parser(number().range(1..)))
-        .arg(option("viewers", "3", "Members of each room at the far end").value_parser(value_parser!(usize)))
+        .arg(
+            option("load", "client,dense", "Who ticks how often, a list")
+                .value_delimiter(',')
+                .value_parser(LOADS.map(|load| load.name)),
+        )
+        .arg(option("seconds", "26", "For each load and loss").value_parser(number().range(1..)))
         .arg(option("seed", "1", "Of the losses").value_parser(number()))
         .arg(option("json", "docs/performance/loss.json", "Where the figures go"))
         .arg(option("plot", "docs/performance/loss.svg", "Where the plot goes"));
@@ -75,7 +108,7 @@ pub(crate) fn main() -> Result<()> {
     // What `cargo bench` and `cargo test` add of their own.
     let words = std::env::args().filter(|word| word != "--bench" && word != "--test");
     let mut command = command();
-    let chosen = command.get_matches_mut_from(words);
+    let chosen = command.try_get_matches_from_mut(words).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match chosen.subcommand() {
         Some(("run", options)) => runtime.block_on(async {
@@ -105,26 +138,28 @@ async fn interrupted() {
 async fn run(options: &ArgMatches) -> Result<()> {
     let number = |name: &str| options.get_one::<u64>(name).copied().unwrap_or_default();
     let size = |name: &str| options.get_one::<usize>(name).copied().unwrap_or_default();
+    let wanted: Vec<&String> = options.get_many("load").into_iter().flatten().collect();
     let setup = Setup {
+        loads: LOADS.into_iter().filter(|load| wanted.iter().any(|name| *name == load.name)).collect(),
         loss_percent: options.get_many("loss").into_iter().flatten().copied().collect(),
         round_trip_ms: number("rtt"),
         jitter_ms: number("jitter"),
         megabits: number("mbit"),
         queue_bytes: size("queue"),
-        hz: options.get_one("hz").copied().unwrap_or_default(),
         seconds: number("seconds"),
-        viewers: size("viewers"),
         seed: number("seed"),
     };
-    if !(setup.hz > 0.0) || setup.loss_percent.iter().any(|loss| !(0.0..=100.0).contains(loss)) {
-        bail!("--hz must be above 0, --loss between 0 and 100");
+    if setup.loss_percent.iter().any(|loss| !(0.0..=100.0).contains(loss)) {
+        bail!("--loss must be between 0 and 100");
     }
     line::sweep()?;
     eprintln!("seed {}", setup.seed);
     let mut measured = Vec::new();
-    for loss in &setup.loss_percent {
-        eprintln!("{loss} % loss, {} s …", setup.seconds);
-        measured.push(measure(&setup, *loss).await?);
+    for load in &setup.loads {
+        for loss in &setup.loss_percent {
+            eprintln!("{}, {loss} % loss, {} s …", load.title, setup.seconds);
+            measured.push(measure(&setup, *load, *loss).await?);
+        }
     }
     println!("{}", report::table(&setup, &measured));
     for (name, text) in [("json", report::json(&setup, &measured)?), ("plot", plot::svg(&setup, &measured))] {
@@ -137,7 +172,7 @@ async fn run(options: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-async fn measure(setup: &Setup, loss_percent: f64) -> Result<Measured> {
+async fn measure(setup: &Setup, load: Load, loss_percent: f64) -> Result<Measured> {
     let conditions = Conditions {
         delay: Duration::from_micros(setup.round_trip_ms * 500),
         jitter: Duration::from_millis(setup.jitter_ms),
@@ -148,8 +183,8 @@ async fn measure(setup: &Setup, loss_percent: f64) -> Result<Measured> {
     let line = Line::lay(conditions, setup.seed)?;
     let server = Server::start().await?;
     // The first of a room is its host: the one beside the server.
-    let mut near = Party::of(setup, &server, End::Near).start(End::Near).await?;
-    let mut far = Party::of(setup, &server, End::Far).start(End::Far).await?;
+    let mut near = Party::of(setup, load, &server, End::Near).start(End::Near).await?;
+    let mut far = Party::of(setup, load, &server, End::Far).start(End::Far).await?;
     for group in [&mut near, &mut far] {
         group.go().await?;
     }
@@ -157,38 +192,40 @@ async fn measure(setup: &Setup, loss_percent: f64) -> Result<Measured> {
     let mut points = Vec::new();
     for (index, carrier) in CARRIERS.into_iter().enumerate() {
         // Members are listed by room: one here, all the viewers there.
-        let host = &near[index..=index];
-        let viewers = &far[index * setup.viewers..(index + 1) * setup.viewers];
-        points.extend(Route::ALL.map(|route| point(loss_percent, carrier, route, host, viewers)));
+        let rooms = (index * load.rooms..(index + 1) * load.rooms)
+            .map(|room| Room { near: &near[room..=room], far: &far[room * load.viewers..(room + 1) * load.viewers] });
+        let (place, rooms) = (Place { load: load.name, loss_percent, carrier }, Vec::from_iter(rooms));
+        points.extend(Route::ALL.map(|route| point(place, route, &rooms)));
     }
-    Ok(Measured { points, packets: line.fates() })
+    Ok(Measured { load, loss_percent, points, packets: line.fates() })
 }
 
 impl Party {
-    fn of(setup: &Setup, server: &Server, end: End) -> Self {
-        let period_micros = (1e6 / setup.hz) as u64;
-        let (first, count) = match end {
-            End::Near => (0, 1),
-            End::Far => (1, setup.viewers),
+    fn of(setup: &Setup, load: Load, server: &Server, end: End) -> Self {
+        let (numbers, hz) = match end {
+            End::Near => (0..1, load.host_hz),
+            End::Far => (1..1 + load.viewers, load.viewer_hz),
         };
-        let places = 2 * (setup.viewers as u64 + 1);
+        let period_micros = (1e6 / hz) as u64;
         let member = |room: usize, number: usize| Member {
             user: format!("member-{number}"),
             room: format!("room-{room}"),
-            carrier: CARRIERS[room],
-            phase_micros: period_micros * (2 * number as u64 + room as u64) / places,
+            carrier: CARRIERS[room / load.rooms],
+            period_micros,
+            // The golden section: nobody's ticks fall together with another's, however many they are.
+            phase_micros: (period_micros as f64 * ((room * 7 + number) as f64 * 0.618_034).fract()) as u64,
         };
-        let members = (0..CARRIERS.len())
-            .flat_map(|room| (first..first + count).map(move |number| (room, number)))
-            .map(|(room, number)| member(room, number));
+        let rooms = 0..CARRIERS.len() * load.rooms;
         Self {
             server: line::NEAR,
             port: PORT,
             certificate: server.certificate(),
-            members: members.collect(),
-            period_micros,
-            ticks: (setup.seconds as f64 * setup.hz) as u32,
-            patience_micros: 3_000_000,
+            members: rooms
+                .flat_map(|room| numbers.clone().map(move |number| (room, number)))
+                .map(|(room, number)| member(room, number))
+                .collect(),
+            micros: setup.seconds * 1_000_000,
+            patience_micros: 2_500_000,
         }
     }
 
@@ -240,15 +277,16 @@ struct Server {
 impl Server {
     async fn start() -> Result<Self> {
         let home = tempfile::tempdir()?;
-        let [ip, words @ ..] = line::at(End::Near, env!("CARGO_BIN_EXE_tandem"));
+        // `env -i`: whatever is set here, a Redis for instance, is not meant for it.
+        let [ip, words @ ..] = line::at(End::Near, "env");
         let mut child = tokio::process::Command::new(ip)
             .args(words)
-            .env("HOST", line::NEAR.to_string())
-            .env("PORT", "4001")
-            .env("QUIC_PORT", PORT.to_string())
-            .env("DATA_DIR", home.path().join("data"))
-            .env("CERTS_DIR", home.path().join("certs"))
-            .env("LOG_LEVEL", "warn")
+            .args(["-i", env!("CARGO_BIN_EXE_tandem"), "--log-level", "warn"])
+            .args(["--host", &line::NEAR.to_string(), "--port", "4001", "--quic-port", &PORT.to_string()])
+            .arg("--data-dir")
+            .arg(home.path().join("data"))
+            .arg("--certs-dir")
+            .arg(home.path().join("certs"))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;

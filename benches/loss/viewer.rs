@@ -12,11 +12,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::Digest;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
@@ -41,10 +40,8 @@ pub(crate) struct Party {
     pub(crate) port: u16,
     pub(crate) certificate: PathBuf,
     pub(crate) members: Vec<Member>,
-    /// From one tick of a member to its next.
-    pub(crate) period_micros: u64,
-    /// How many each sends.
-    pub(crate) ticks: u32,
+    /// How long they tick.
+    pub(crate) micros: u64,
     /// After the last tick: time for what is still on its way.
     pub(crate) patience_micros: u64,
 }
@@ -55,6 +52,8 @@ pub(crate) struct Member {
     pub(crate) user: String,
     pub(crate) room: String,
     pub(crate) carrier: Carrier,
+    /// From one tick of it to the next.
+    pub(crate) period_micros: u64,
     /// Its ticks come so much after the others': nobody's fall together.
     pub(crate) phase_micros: u64,
 }
@@ -81,13 +80,13 @@ pub(crate) struct Heard {
 
 /// The program of the child process.
 pub(crate) async fn attend(party: Party) -> Result<()> {
-    let mut members = Vec::new();
-    for member in &party.members {
-        members.push(Seat::take(&party, member).await.with_context(|| format!("{} can't join", member.user))?);
-    }
+    // Some at a time: all handshakes at once would fill the line's queue.
+    let joining = party.members.iter().map(|member| Seat::take(&party, member));
+    let members: Vec<Seat> = futures_util::stream::iter(joining).buffered(8).try_collect().await?;
     println!("joined");
     let mut line = String::new();
-    BufReader::new(tokio::io::stdin()).read_line(&mut line).await?;
+    // Blocks this thread alone: those who have joined live on the others.
+    std::io::stdin().read_line(&mut line)?;
     if line.trim() != "go" {
         bail!("the parent is gone");
     }
@@ -106,13 +105,13 @@ fn wall() -> i64 {
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 enum Sender {
-    WebTransport(web_transport_quinn::Session),
+    WebTransport(Box<web_transport_quinn::Session>),
     WebSocket(SplitSink<Socket, Message>),
 }
 
 /// A member that has joined.
 struct Seat {
-    phase: Duration,
+    member: Member,
     slot: u16,
     sender: Sender,
     ears: TaskTracker,
@@ -149,24 +148,24 @@ impl Seat {
                 ears.spawn(ear.web_transport(session.clone()));
                 // Read to the end, so that the stream's window never closes.
                 ears.spawn(async move { while message(&mut messages).await.is_ok() {} });
-                (state, Sender::WebTransport(session), Some(control))
+                (state, Sender::WebTransport(Box::new(session)), Some(control))
             }
         };
         if state["type"] != "ROOM_STATE" {
             bail!("{state} instead of ROOM_STATE");
         }
         let slot = state["slot"].as_u64().and_then(|slot| u16::try_from(slot).ok()).context("no slot")?;
-        let phase = Duration::from_micros(member.phase_micros);
-        Ok(Self { phase, slot, sender, ears, enough, heard, _control: control })
+        let member = member.clone();
+        Ok(Self { member, slot, sender, ears, enough, heard, _control: control })
     }
 
     async fn sit(mut self, party: &Party, began: tokio::time::Instant) -> Result<Told> {
         let mut sent = Vec::new();
-        for number in 0..party.ticks {
-            let due = began + self.phase + Duration::from_micros(party.period_micros) * number;
-            tokio::time::sleep_until(due).await;
+        let Member { phase_micros, period_micros, .. } = self.member;
+        for (number, due) in (phase_micros..party.micros).step_by(period_micros as usize).enumerate() {
+            tokio::time::sleep_until(began + Duration::from_micros(due)).await;
             let at = wall();
-            self.sender.tick(number, at).await?;
+            self.sender.tick(number as u32, at).await?;
             sent.push(at);
         }
         tokio::time::sleep(Duration::from_micros(party.patience_micros)).await;
