@@ -67,12 +67,16 @@ pub(crate) fn at(end: End, program: &str) -> [String; 5] {
     ["ip", "netns", "exec", &end.namespace(), program].map(str::to_owned)
 }
 
-/// Namespaces of processes that are gone (killed before they could clean up) are taken away.
+/// Namespaces of processes that are gone (killed before they could clean up) are taken away, and the server in them.
 pub(crate) fn sweep() -> Result<()> {
     let listed = ip(&["netns", "list"])?;
     for name in listed.lines().filter_map(|line| line.split_whitespace().next()) {
         let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         if maker.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
+            for left in ip(&["netns", "pids", name])?.lines() {
+                // One that ends meanwhile is what is wanted.
+                let _ = Command::new("kill").arg(left).status();
+            }
             ip(&["netns", "del", name])?;
         }
     }

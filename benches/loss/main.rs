@@ -23,8 +23,14 @@ mod run;
 mod viewer;
 
 #[cfg(target_os = "linux")]
-fn main() -> anyhow::Result<()> {
-    run::main()
+fn main() -> std::process::ExitCode {
+    match run::main() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loss: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -142,19 +142,22 @@ fn by_loss(out: &mut String, load: &Load, measured: &[&Measured]) {
     for at_loss in points(Carrier::WebTransport) {
         mark(out, x.at(at_loss.loss_percent), &format!("{}", at_loss.loss_percent));
     }
+    let mut labelled: Vec<(f64, f64)> = Vec::new();
     for (carrier, _, colour) in CARRIERS {
-        for (of, dashes) in [((|point| point.age_ms.p99) as fn(&Point) -> f64, ""), (|point| point.age_ms.p50, "4 4")] {
-            let drawn: Vec<_> = points(carrier).map(|point| (x.at(point.loss_percent), y.at(of(point)))).collect();
-            curve(out, &drawn, colour, dashes);
-            if dashes.is_empty() {
-                for (point, (cx, cy)) in points(carrier).zip(drawn) {
-                    let _ = write!(
-                        out,
-                        r#"<circle cx="{cx:.1}" cy="{cy:.1}" r="3.5" fill="{colour}"/><text x="{cx:.1}" y="{:.1}" class="middle" font-weight="600">{:.0}</text>"#,
-                        cy - 9.0,
-                        of(point)
-                    );
-                }
+        let drawn = |of: fn(&Point) -> f64| -> Vec<(f64, f64)> {
+            points(carrier).map(|point| (x.at(point.loss_percent), y.at(of(point)))).collect()
+        };
+        curve(out, &drawn(|point| point.age_ms.p50), colour, "4 4");
+        let p99 = drawn(|point| point.age_ms.p99);
+        curve(out, &p99, colour, "");
+        for (point, (cx, cy)) in points(carrier).zip(p99) {
+            let _ = write!(out, r#"<circle cx="{cx:.1}" cy="{cy:.1}" r="3.5" fill="{colour}"/>"#);
+            // One label is enough where the two lie together.
+            if labelled.iter().all(|(lx, ly)| *lx != cx || (ly - cy).abs() > 14.0) {
+                labelled.push((cx, cy));
+                let (above, age) = (cy - 9.0, point.age_ms.p99);
+                let _ =
+                    write!(out, r#"<text x="{cx:.1}" y="{above:.1}" class="middle" font-weight="600">{age:.0}</text>"#);
             }
         }
     }

@@ -59,7 +59,7 @@ fn tick_to_all(bencher: Bencher<'_, '_>, members: usize) {
         seq += 1;
         let tick = protocol::encode_tick(&tick(house.clock.now(), seq));
         house.runtime.block_on(async {
-            clients[0].send(Frame::Compact(tick)).await;
+            clients[0].send(Frame::Compact(tick.message())).await;
             for client in &mut clients[1..] {
                 while !matches!(client.recv().await.unwrap(), Delivered::Compact(_)) {}
             }
