@@ -12,7 +12,6 @@ use tandem::domain::{
 };
 use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
-use tandem::log::Log;
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::{self, Rules};
 use tandem::room::{Actor, Command, Join, PinProof, Room};
@@ -88,30 +87,25 @@ pub(crate) struct House {
     pub(crate) hub: Hub,
     pub(crate) clock: Clock,
     pub(crate) tracker: TaskTracker,
-    pub(crate) log: Arc<dyn Log>,
     pub(crate) runtime: Runtime,
-    _log: MemoryLog,
+    log: MemoryLog,
 }
 
 impl House {
     pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _inside = runtime.enter();
         let (clock, tracker) = (Clock::start(), TaskTracker::new());
-        let memory = MemoryLog::new(None, Vec::new(), &tracker);
-        let node = NodeId::parse("node-1").unwrap();
-        let log = memory.attach(node.clone());
-        let hub = Hub::start(HubParts {
-            node,
-            clock: clock.clone(),
-            limits: Arc::new(limits()),
-            rates: false,
-            log: Arc::clone(&log),
-            tracker: tracker.clone(),
-            stop: CancellationToken::new(),
-        });
-        drop(_inside);
-        Self { hub, clock, tracker, log, runtime, _log: memory }
+        let inside = runtime.enter();
+        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let hub = start_hub("node-1", &log, &clock, &tracker);
+        drop(inside);
+        Self { hub, clock, tracker, runtime, log }
+    }
+
+    /// Another node's.
+    pub(crate) fn another_hub(&self) -> Hub {
+        let _inside = self.runtime.enter();
+        start_hub("node-2", &self.log, &self.clock, &self.tracker)
     }
 
     pub(crate) fn services(&self) -> Services {
@@ -151,6 +145,19 @@ impl House {
             host
         })
     }
+}
+
+fn start_hub(node: &str, log: &MemoryLog, clock: &Clock, tracker: &TaskTracker) -> Hub {
+    let node = NodeId::parse(node).unwrap();
+    Hub::start(HubParts {
+        node: node.clone(),
+        clock: clock.clone(),
+        limits: Arc::new(limits()),
+        rates: false,
+        log: log.attach(node),
+        tracker: tracker.clone(),
+        stop: CancellationToken::new(),
+    })
 }
 
 /// Takes everything, keeps nothing.
