@@ -1,0 +1,194 @@
+//! What the benchmarks share: people, rooms, a hub on a memory log.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tandem::clock::Clock;
+use tandem::domain::{
+    CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Rate, RoomId, RoomTime, SessionRef, Slot, Tick, TokenHash,
+    TransportKind, UrlPolicy, UserId, Username,
+};
+use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::{Hub, HubParts, Membership};
+use tandem::log::memory::MemoryLog;
+use tandem::protocol::{self, Rules};
+use tandem::room::{Actor, Command, Join, PinProof, Room};
+use tandem::session::{Services, SessionCounts};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) const NOW: RoomTime = RoomTime::from_millis(1_795_000_000_000);
+
+/// No room is full, and everybody may be in one place.
+pub(crate) fn limits() -> Limits {
+    Limits { room_members: 10_000, rooms: 1_000_000, ..Limits::default() }
+}
+
+pub(crate) fn user(number: usize) -> UserId {
+    UserId::parse(&format!("member-{number}")).unwrap()
+}
+
+pub(crate) fn room_id(number: usize) -> RoomId {
+    RoomId::parse(&format!("room-{number}")).unwrap()
+}
+
+pub(crate) fn position(seconds: f64) -> MediaTime {
+    MediaTime::parse(seconds, &limits()).unwrap()
+}
+
+/// The member with this number, on a session of the same number.
+pub(crate) fn actor(number: usize) -> Actor {
+    let session = SessionRef { node: NodeId::parse("node-1").unwrap(), id: number as u64 };
+    Actor { user: user(number), session }
+}
+
+pub(crate) fn joining(number: usize) -> Command {
+    let Actor { user, session } = actor(number);
+    Command::Join(Join {
+        user,
+        name: Some(Username::parse(&format!("Member {number}"), &limits()).unwrap()),
+        session,
+        dialect: Dialect::V3,
+        transport: TransportKind::WebTransport,
+        presented: None,
+        new_token: TokenHash::from_bytes([7; 32]),
+        pin: PinProof::None,
+    })
+}
+
+/// Decides and applies.
+pub(crate) fn step(room: &mut Room, now: RoomTime, command: &Command, limits: &Limits) -> usize {
+    let events = room.decide(now, command, limits).unwrap();
+    for event in &events {
+        room.apply(event);
+    }
+    events.len()
+}
+
+/// A room with so many members; 0 is the host.
+pub(crate) fn room_of(members: usize) -> Room {
+    let mut room = Room::vacant(room_id(0), Head::default());
+    for number in 0..members {
+        step(&mut room, NOW, &joining(number), &limits());
+    }
+    room
+}
+
+pub(crate) fn tick(at: RoomTime, seq: u32) -> Tick {
+    let (slot, playing, from_host) = (Slot(1), false, true);
+    Tick { slot, seq, playing, from_host, position: MediaTime::ZERO, at, rate: Rate::NORMAL }
+}
+
+/// A hub on a memory log, on a runtime of its own.
+pub(crate) struct House {
+    pub(crate) hub: Hub,
+    pub(crate) clock: Clock,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) runtime: Runtime,
+    log: MemoryLog,
+}
+
+impl House {
+    pub(crate) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (clock, tracker) = (Clock::start(), TaskTracker::new());
+        let inside = runtime.enter();
+        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let hub = start_hub("node-1", &log, &clock, &tracker);
+        drop(inside);
+        Self { hub, clock, tracker, runtime, log }
+    }
+
+    /// Another node's.
+    pub(crate) fn another_hub(&self) -> Hub {
+        let _inside = self.runtime.enter();
+        start_hub("node-2", &self.log, &self.clock, &self.tracker)
+    }
+
+    pub(crate) fn services(&self) -> Services {
+        Services {
+            hub: self.hub.clone(),
+            rules: Arc::new(Rules { limits: limits(), urls: UrlPolicy { hosts: Vec::new() } }),
+            clock: self.clock.clone(),
+            rates: false,
+            stop: CancellationToken::new(),
+            counts: SessionCounts::default(),
+        }
+    }
+
+    pub(crate) async fn join(&self, room: usize, number: usize, outlet: Arc<dyn Outlet>) -> Membership {
+        let request = JoinRequest {
+            room: room_id(room),
+            user: user(number),
+            name: None,
+            pin: None,
+            token: None,
+            dialect: Dialect::V3,
+            last_seen: None,
+            session: self.hub.new_session(),
+            transport: TransportKind::Memory,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
+    }
+
+    /// A room with so many members, each with an outlet that encodes, as a session does, and forgets; the host's door.
+    pub(crate) fn room(&self, room: usize, members: usize) -> Membership {
+        self.runtime.block_on(async {
+            let host = self.join(room, 0, Arc::new(Sink)).await;
+            for number in 1..members {
+                self.join(room, number, Arc::new(Sink)).await;
+            }
+            host
+        })
+    }
+}
+
+fn start_hub(node: &str, log: &MemoryLog, clock: &Clock, tracker: &TaskTracker) -> Hub {
+    let node = NodeId::parse(node).unwrap();
+    Hub::start(HubParts {
+        node: node.clone(),
+        clock: clock.clone(),
+        limits: Arc::new(limits()),
+        rates: false,
+        log: log.attach(node),
+        tracker: tracker.clone(),
+        stop: CancellationToken::new(),
+    })
+}
+
+/// Takes everything, keeps nothing.
+pub(crate) struct Sink;
+
+impl Outlet for Sink {
+    fn state(&self, room: &Room, welcome: &Welcome<'_>) {
+        divan::black_box(protocol::encode_state(room, welcome, &limits()));
+    }
+
+    fn event(&self, happening: &Happening<'_>) {
+        divan::black_box(happening.encoded.get_or_init(|| protocol::encode_event(happening)).clone());
+    }
+
+    fn notice(&self, notice: &Notice<'_>) {
+        divan::black_box(notice.encoded.get_or_init(|| protocol::encode_notice(notice)).clone());
+    }
+
+    fn tick(&self, report: &TickReport) {
+        divan::black_box(report.encoded.get_or_init(|| protocol::encode_tick(&report.tick)).clone());
+    }
+
+    fn missed(&self, _: Bytes) {}
+
+    fn reply(&self, _: Reply<'_>) {}
+
+    fn close(&self, _: CloseCode, _: &str) {}
+
+    fn probe(&self) {}
+
+    fn rtt(&self) -> Option<Duration> {
+        Some(Duration::from_millis(20))
+    }
+}

@@ -1,0 +1,66 @@
+//! The room: decide and apply, by how many are in it.
+
+use std::time::Duration;
+
+use divan::Bencher;
+use tandem::room::{Command, Control};
+
+use crate::house::{NOW, actor, joining, limits, position, room_of, step};
+
+const MEMBERS: [usize; 3] = [2, 10, 200];
+const LEAD: Duration = Duration::from_millis(150);
+
+fn play_pause(control: Control, seconds: f64) -> Command {
+    Command::PlayPause { by: actor(0), control, position: Some(position(seconds)), true_at: None, lead: LEAD }
+}
+
+#[divan::bench(args = MEMBERS)]
+fn play_and_pause(bencher: Bencher<'_, '_>, members: usize) {
+    let (mut room, limits) = (room_of(members), limits());
+    let commands = [play_pause(Control::Play, 10.0), play_pause(Control::Pause, 20.0)];
+    let mut now = NOW;
+    bencher.bench_local(|| {
+        now = now + Duration::from_secs(1);
+        commands.iter().map(|command| step(&mut room, now, command, &limits)).sum::<usize>()
+    });
+}
+
+/// A seek while playing opens a gate that awaits everybody.
+#[divan::bench(args = MEMBERS)]
+fn seek(bencher: Bencher<'_, '_>, members: usize) {
+    let (mut room, limits) = (room_of(members), limits());
+    let (mut now, mut to) = (NOW, 0.0);
+    bencher.bench_local(|| {
+        (now, to) = (now + Duration::from_secs(1), if to < 5000.0 { to + 10.0 } else { 0.0 });
+        let command = Command::Seek { by: actor(0), position: position(to), resume: true, true_at: None, lead: LEAD };
+        step(&mut room, now, &command, &limits)
+    });
+}
+
+#[divan::bench(args = MEMBERS)]
+fn join_and_leave(bencher: Bencher<'_, '_>, members: usize) {
+    let (mut room, limits) = (room_of(members), limits());
+    let (join, leave) = (joining(members), Command::Leave { by: actor(members) });
+    let mut given = 0;
+    bencher.bench_local(|| {
+        // Slots run out after 65,535: a new room then.
+        given += 1;
+        if given == 60_000 {
+            (room, given) = (room_of(members), 0);
+        }
+        step(&mut room, NOW, &join, &limits) + step(&mut room, NOW, &leave, &limits)
+    });
+}
+
+#[divan::bench(args = MEMBERS)]
+fn next_deadline(bencher: Bencher<'_, '_>, members: usize) {
+    let room = room_of(members);
+    bencher.bench_local(|| room.next_deadline());
+}
+
+/// What a committer does before it decides.
+#[divan::bench(args = MEMBERS)]
+fn copy(bencher: Bencher<'_, '_>, members: usize) {
+    let room = room_of(members);
+    bencher.bench_local(|| room.clone());
+}
