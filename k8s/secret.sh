@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the Secret tandem-secrets with random passwords, unless it is there: ./secret.sh [namespace]
+# Makes the Secret tandem-secrets with random passwords and keys, unless it is there: ./secret.sh [namespace]
 # ./secret.sh --print [namespace] writes the manifest to standard output instead, to be sealed or encrypted.
 set -euo pipefail
 
@@ -10,7 +10,7 @@ if [ "${1:-}" = --print ]; then
 fi
 namespace=${1:-tandem}
 
-# Letters and digits only: they stand in URLs too.
+# Letters and digits only: they stand in URLs too. 48 of them, which is enough for QUIC_SHARED_SECRET.
 random() { od -An -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 
 manifest() {
@@ -24,6 +24,7 @@ type: Opaque
 stringData:
   POSTGRES_PASSWORD: "$(random)"
   REDIS_PASSWORD: "$(random)"
+  QUIC_SHARED_SECRET: "$(random)"
 YAML
 }
 
@@ -32,6 +33,6 @@ if [ -n "$print" ]; then
 elif kubectl --namespace "$namespace" get secret tandem-secrets >/dev/null 2>&1; then
     echo "tandem-secrets is there already; nothing was changed"
 else
-    # create, not apply: that would keep the passwords in an annotation.
+    # create, not apply: that would keep the values in an annotation.
     manifest | kubectl create -f -
 fi

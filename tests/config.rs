@@ -6,6 +6,7 @@ use secrecy::ExposeSecret;
 use tandem::config::cli::{CliError, Command, parse};
 use tandem::config::{Config, Environment, settings};
 use tandem::domain::Limits;
+use tandem::transport::quic::ServerId;
 use tandem::transport::tls::CertSource;
 
 fn config(environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
@@ -64,6 +65,10 @@ fn a_wrong_value_is_one_line_that_names_the_variable() {
         ("PORT", "http"),
         ("QUIC_PORT", "-1"),
         ("PUBLIC_HOST", "https://example.org"),
+        ("QUIC_SERVER_ID", "pod-7"),
+        ("QUIC_SERVER_ID", "0x112233445566778899"),
+        ("AWS_LBC_QUIC_SERVER_ID", "0x1122334455667788"),
+        ("QUIC_SHARED_SECRET", "hush"),
         ("TRUSTED_PROXIES", "10.0.0.0/99"),
         ("REDIS_URL", "http://example.org"),
         ("REDIS_PORT", "tcp://10.0.0.1:6379"),
@@ -96,6 +101,11 @@ fn settings_that_need_or_contradict_each_other_are_both_named() {
         (&[("PORT", "4433")][..], "PORT", "QUIC_PORT"),
         (&[("TLS_CERT_PATH", "a")], "TLS_CERT_PATH", "TLS_KEY_PATH"),
         (&[("TLS_KEY_PATH", "a")], "TLS_KEY_PATH", "TLS_CERT_PATH"),
+        (
+            &[("QUIC_SERVER_ID", "0x01"), ("AWS_LBC_QUIC_SERVER_ID", "LWV1oW+gjqQ=")],
+            "QUIC_SERVER_ID",
+            "AWS_LBC_QUIC_SERVER_ID",
+        ),
         (&[("TURN_URLS", "turn:a")], "TURN_URLS", "TURN_SECRET"),
         (&[("TURN_SECRET", "a")], "TURN_SECRET", "TURN_URLS"),
         (&[("REDIS_PASSWORD", "a")], "REDIS_PASSWORD", "REDIS_HOST"),
@@ -110,6 +120,17 @@ fn settings_that_need_or_contradict_each_other_are_both_named() {
         let error = config(environment, &[]).expect_err(one);
         assert!(error.contains(one) && error.contains(other) && !error.contains('\n'), "{environment:?} says: {error}");
     }
+}
+
+#[test]
+fn a_server_id_comes_from_the_operator_or_from_aws() {
+    let id = |environment: &[(&str, &str)]| config(environment, &[]).unwrap().quic_identity.server_id;
+    let wanted = ServerId::parse("0x2d6575a16fa08ea4").ok();
+    assert_eq!(id(&[("QUIC_SERVER_ID", "0x2d6575a16fa08ea4")]), wanted);
+    assert_eq!(id(&[("AWS_LBC_QUIC_SERVER_ID", "LWV1oW+gjqQ=")]), wanted);
+    assert_eq!(id(&[]), None);
+    let error = config(&[("QUIC_SHARED_SECRET", "hush")], &[]).unwrap_err();
+    assert!(error.contains("32 bytes") && !error.contains("hush"), "{error}");
 }
 
 #[test]
@@ -147,6 +168,7 @@ fn the_report_shows_every_setting_and_no_secret() {
         ("DATABASE_URL", "postgres://tan:hush2@db/tandem?password=hush3"),
         ("TURN_URLS", "turn:turn.example"),
         ("TURN_SECRET", "url://like/hush4"),
+        ("QUIC_SHARED_SECRET", "hush5, and more of it, thirty-two bytes"),
         ("PORT", "4002"),
     ];
     let config = config(&environment, &["check-config", "--log-level", "debug"]).unwrap();

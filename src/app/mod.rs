@@ -316,7 +316,14 @@ async fn bind_secure(
     certificates: Arc<dyn ResolvesServerCert>,
 ) -> Result<Secure, StartError> {
     const DRAWS: u32 = 20;
-    let options = QuicOptions { max_connections: connections(config.limits.sessions), ..QuicOptions::default() };
+    let options = QuicOptions {
+        max_connections: connections(config.limits.sessions),
+        identity: config.quic_identity.clone(),
+        ..QuicOptions::default()
+    };
+    if config.redis.is_some() && options.identity.secret.is_none() {
+        tracing::info!("no QUIC_SHARED_SECRET: clients whose packets reach another node notice it by silence alone");
+    }
     let mut draws = if port == 0 { DRAWS } else { 1 };
     loop {
         let quic = QuicListener::bind(SocketAddr::new(config.host, port), Arc::clone(&certificates), options.clone())?;

@@ -23,6 +23,7 @@ use crate::http::ice::{self, IceServers, Turn};
 use crate::telemetry::{LogFormat, parse_filter};
 use crate::transport::origin::OriginPolicy;
 use crate::transport::proxies::TrustedProxies;
+use crate::transport::quic::{Identity, ServerId, SharedSecret};
 use crate::transport::tls::CertSource;
 
 /// Everything that was configured.
@@ -34,6 +35,8 @@ pub struct Config {
     pub port: u16,
     /// `QUIC_PORT`; `None`: off.
     pub quic_port: Option<u16>,
+    /// `QUIC_SHARED_SECRET`, `QUIC_SERVER_ID`
+    pub quic_identity: Identity,
     /// `PUBLIC_HOST`
     pub public_host: Option<String>,
     /// `TRUSTED_PROXIES`
@@ -156,6 +159,7 @@ impl Config {
             host,
             port,
             quic_port,
+            quic_identity: quic_identity(raw)?,
             certificate: certificate(raw, host, public_host.as_deref(), machine.as_deref())?,
             public_host,
             trusted_proxies: raw.parsed("TRUSTED_PROXIES", TrustedProxies::parse)?.unwrap_or_default(),
@@ -223,6 +227,16 @@ fn media_hosts(text: &str) -> Result<Vec<HostPattern>, String> {
             HostPattern::parse(item).ok_or_else(|| format!("{item:?} is neither example.org nor *.example.org"))
         })
         .collect()
+}
+
+fn quic_identity(raw: &Raw) -> Result<Identity, ConfigError> {
+    let (own, aws) = ("QUIC_SERVER_ID", "AWS_LBC_QUIC_SERVER_ID");
+    let (server_id, injected) = (raw.parsed(own, ServerId::parse)?, raw.parsed(aws, ServerId::from_base64)?);
+    if server_id.is_some() && injected.is_some() {
+        let why = "a node has one server id; leave it to the controller, or don't let it inject one";
+        return Err(ConfigError::Contradiction { name: own, other: aws, why });
+    }
+    Ok(Identity { server_id: server_id.or(injected), secret: raw.parsed("QUIC_SHARED_SECRET", SharedSecret::parse)? })
 }
 
 fn certificate(

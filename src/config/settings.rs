@@ -59,6 +59,25 @@ const TABLE: &[Row] = &[
     ),
     (
         LISTENERS,
+        "QUIC_SHARED_SECRET",
+        "",
+        "32 bytes or more, the same on all nodes behind one address and after a restart: QUIC clients that reach a process which \
+         doesn't know them are told at once; unset: they notice by silence",
+    ),
+    (
+        LISTENERS,
+        "QUIC_SERVER_ID",
+        "",
+        "id of this node in its QUIC connection ids, for load balancers that route by it (QUIC-LB): 0x and 2-16 hex digits, or an IPv4 address",
+    ),
+    (
+        LISTENERS,
+        "AWS_LBC_QUIC_SERVER_ID",
+        "",
+        "instead of QUIC_SERVER_ID: what the AWS Load Balancer Controller injects",
+    ),
+    (
+        LISTENERS,
         "TRUSTED_PROXIES",
         "",
         "whose X-Forwarded-For, -Proto and -Host are believed on PORT: how many proxies, or a list of their networks",
@@ -123,7 +142,8 @@ const TABLE: &[Row] = &[
 ];
 
 /// Values that must not be shown. Of the two URLs only the password is hidden.
-const SECRETS: &[&str] = &["REDIS_URL", "REDIS_PASSWORD", "DATABASE_URL", "POSTGRES_PASSWORD", "TURN_SECRET"];
+const SECRETS: &[&str] =
+    &["QUIC_SHARED_SECRET", "REDIS_URL", "REDIS_PASSWORD", "DATABASE_URL", "POSTGRES_PASSWORD", "TURN_SECRET"];
 
 /// The whole table, the limits included.
 pub fn all() -> Vec<Setting> {

@@ -144,3 +144,21 @@ async fn a_second_server_on_the_same_directory_does_not_start_and_says_why() {
     let words = String::from_utf8_lossy(&second.stderr);
     assert!(words.contains("data") && words.lines().count() == 1, "{words}");
 }
+
+/// Without the secret the successor is silent to packets of connections that it doesn't know.
+#[tokio::test]
+async fn with_a_shared_secret_the_successor_of_a_killed_server_tells_quic_clients_at_once() {
+    let secret = [("QUIC_SHARED_SECRET", "thirty-two bytes that both processes have"), ("QUIC_SERVER_ID", "0x0102")];
+    let mut server = TestProcess::start(&secret).await;
+    let mut tls = crate::support::server::tls(server.certificate());
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut client = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+    client.set_default_client_config(quinn::ClientConfig::new(std::sync::Arc::new(crypto)));
+    let connection = client.connect(server.place().secure, "localhost").unwrap().await.unwrap();
+    server.kill().await;
+    server.start_again().await;
+    connection.send_datagram(bytes::Bytes::from_static(b"still there?")).unwrap();
+    let end = crate::support::server::soon("the connection's end", connection.closed()).await;
+    assert_eq!(end, quinn::ConnectionError::Reset, "not TimedOut");
+}

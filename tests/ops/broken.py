@@ -35,6 +35,11 @@ def probe(r, kind, **change):
     tandem(r)[kind]["httpGet"].update(change)
 
 
+def annotations(thing, **change):
+    for name, value in change.items():
+        thing["metadata"]["annotations"]["service.beta.kubernetes.io/aws-load-balancer-quic-enabled-" + name] = value
+
+
 def spec(r, kind, name):
     return r.get(kind, name)["spec"]
 
@@ -115,6 +120,11 @@ BREAKS = {
         (lambda r: spec(r, "ServiceMonitor", "tandem")["endpoints"][0].update(port="metrics"), "finds no Service"),
         (lambda r: spec(r, "Certificate", "tandem").update(secretName="tls"), "nobody mounts"),
         (lambda r: policy(r, "tandem-redis-peers")["ingress"].pop(1), "port sentinel (ingress)"),
+    ],
+    "base + aws-quic": [
+        (lambda r: r.get("Namespace", "tandem")["metadata"]["labels"].pop("elbv2.k8s.aws/quic-server-id-inject"), "0 namespaces with ids"),
+        (lambda r: annotations(r.get("Deployment", "tandem")["spec"]["template"], containers="app"), "no container app"),
+        (lambda r: annotations(r.get("Service", "tandem"), ports="4433"), "offers UDP on"),
     ],
     "base + ingress-wss": [
         (lambda r: spec(r, "Ingress", "tandem")["rules"][0]["http"]["paths"][3].update(pathType="Prefix"), "shows /metrics"),

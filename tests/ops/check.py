@@ -33,9 +33,10 @@ SETS = [
     ["redis-cluster"],
     ["postgres-ha"],
     ["monitoring"],
+    ["aws-quic"],
     ["own-secret"],
     ["two-services", "ingress-wss", "cert-manager", "monitoring", "own-secret", "redis-cluster", "postgres-ha"],
-    ["ingress-wss", "redis-sentinel", "postgres-ha"],
+    ["ingress-wss", "redis-sentinel", "postgres-ha", "aws-quic"],
 ]
 REPLICAS = {"overlays/dev": 1, "overlays/staging": 2, "overlays/prod": 5, "base": 3}
 

@@ -79,10 +79,27 @@ def ports(r):
             yield f"{title(service)}: externalTrafficPolicy is not Local"
         if service["spec"].get("sessionAffinity") != "None":
             yield f"{title(service)}: sessionAffinity is on"
+    yield from quic_listener(r, public)
     if wanted[0][1] < 1024:
         sysctls = {one["name"]: one["value"] for one in spec["securityContext"].get("sysctls", [])}
         if int(sysctls.get("net.ipv4.ip_unprivileged_port_start", 1024)) > wanted[0][1]:
             yield f"nobody but root may listen on {wanted[0][1]}"
+
+
+def quic_listener(r, public):
+    """AWS: the annotations of Service, pods and Namespace make sense only together, and only by names that are there."""
+    at = "service.beta.kubernetes.io/aws-load-balancer-quic-enabled-"
+    template = r.get("Deployment", "tandem")["spec"]["template"]
+    named = template["metadata"].get("annotations", {}).get(at + "containers")
+    injected = [thing for thing in r.all("Namespace") if thing["metadata"].get("labels", {}).get("elbv2.k8s.aws/quic-server-id-inject")]
+    quic = [port for service in public for port in service["metadata"].get("annotations", {}).get(at + "ports", "").split(",") if port]
+    if len({bool(named), bool(injected), bool(quic)}) > 1:
+        yield f"AWS's QUIC listener: containers {named}, ports {quic}, {len(injected)} namespaces with ids"
+    if named and named not in [one["name"] for one in template["spec"]["containers"]]:
+        yield f"AWS's QUIC listener: no container {named} to get a server id"
+    offered = [str(port["port"]) for service in public for port in service["spec"]["ports"] if port["protocol"] == "UDP"]
+    if quic and quic != offered:
+        yield f"AWS's QUIC listener: QUIC on {quic}, and the Service offers UDP on {offered}"
 
 
 def policies(r):

@@ -5,7 +5,7 @@ import re
 WORKLOADS = ("Deployment", "StatefulSet", "Job")
 # Secrets that something else makes: name → keys; with the kind that must be there for it, or None for the operator's word.
 OUTSIDE = {
-    "tandem-secrets": ({"POSTGRES_PASSWORD", "REDIS_PASSWORD"}, None),
+    "tandem-secrets": ({"POSTGRES_PASSWORD", "REDIS_PASSWORD", "QUIC_SHARED_SECRET"}, None),
     "tandem-tls": ({"tls.crt", "tls.key"}, None),
     "tandem-ingress-tls": ({"tls.crt", "tls.key"}, None),
     "tandem-postgres-app": ({"uri"}, "Cluster"),
@@ -77,7 +77,7 @@ class Rendered:
         found = dict(self.settings())
         for one in container(self.tandem(), "tandem").get("env", []):
             source = one.get("valueFrom", {})
-            made_up = "postgresql://tandem:secret@tandem-postgres-rw:5432/tandem" if one["name"].endswith("_URL") else "secret1"
+            made_up = "postgresql://tandem:secret@tandem-postgres-rw:5432/tandem" if one["name"].endswith("_URL") else "secret" * 6
             value = one.get("value", "tandem-0" if "fieldRef" in source else made_up)
             found[one["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], value)
         return found

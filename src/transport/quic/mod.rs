@@ -5,6 +5,7 @@
 
 mod config;
 mod handshake;
+mod identity;
 mod socket;
 
 use std::future::Future;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use handshake::{Handshake, HandshakeError};
+pub use identity::{Identity, ServerId, SharedSecret};
 
 use handshake::Screen;
 
@@ -45,6 +47,8 @@ pub struct QuicOptions {
     /// Generic segmentation offload. Off: ticks and events of many clients gain nothing by it, a connection that has once
     /// sent ten packets at a time keeps their place (7 KiB) for its life, and some network drivers break it.
     pub segmentation_offload: bool,
+    /// This node among others behind the same address.
+    pub identity: Identity,
 }
 
 impl Default for QuicOptions {
@@ -58,6 +62,7 @@ impl Default for QuicOptions {
             retry_above: 256,
             max_connections: 120_000,
             segmentation_offload: false,
+            identity: Identity::default(),
         }
     }
 }
@@ -103,12 +108,13 @@ impl QuicListener {
         certificates: Arc<dyn ResolvesServerCert>,
         options: QuicOptions,
     ) -> Result<Self, BindError> {
-        let server = config::server(address, certificates, &options)?;
+        let mut server = config::server(address, certificates, &options)?;
+        let endpoint = options.identity.endpoint(&mut server)?;
         let failed = |doing| move |source| BindError::Socket { address, doing, source };
         let socket = socket::open(address, options.socket_buffer_bytes)?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime)
-            .map_err(failed("starting the endpoint"))?;
+        let endpoint =
+            quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(failed("starting the endpoint"))?;
         let address = endpoint.local_addr().map_err(failed("reading the bound address"))?;
         Ok(Self { endpoint, address, options })
     }
