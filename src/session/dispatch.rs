@@ -57,15 +57,16 @@ impl Dispatch {
         };
         let request = message.kind();
         MESSAGES_IN.increment(request, 1);
-        let own = self.span_of(request, reference, &message);
+        let own = self.span_of(request, reference, &message, session);
         let span = if own.is_disabled() { session } else { &own };
         within(span, self.request(message, request, reference, life, session)).await
     }
 
-    /// Where the request's lines and its trace belong. With nobody who looks at `debug` it is the session's own.
-    fn span_of(&self, request: &'static str, reference: Option<u64>, message: &ClientMessage) -> Span {
+    /// Where the request's lines and its trace belong; disabled when nobody looks at `debug`. Its parent is for the lines; what
+    /// a trace should know it says itself.
+    fn span_of(&self, request: &'static str, reference: Option<u64>, message: &ClientMessage, session: &Span) -> Span {
         let span = tracing::debug_span!(
-            parent: None,
+            parent: session,
             "request",
             otel.name = request,
             request,

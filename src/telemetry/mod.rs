@@ -1,15 +1,18 @@
-//! What the operator sees: log lines and metrics.
+//! What the operator sees: log lines, metrics, traces.
 
 mod catalogue;
 mod hot;
+mod json;
 mod logging;
+mod otlp;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
 pub use hot::{HotCounter, HotCounters, HotHistogram};
-pub use logging::{LogFormat, LoggingError, init_logging, parse_filter};
+pub use logging::{LogFormat, Logging, LoggingError, init_logging, parse_filter};
+pub use otlp::{Otlp, OtlpError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;
