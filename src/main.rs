@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn serve(config: Config) -> anyhow::Result<()> {
-    init_logging(&config.log_level, config.log_format)?;
+    let logging = init_logging(&config.log_level, config.log_format, config.node.as_str(), config.otlp.as_ref())?;
     for name in &config.unknown {
         tracing::warn!(name, "not a setting of tandem");
     }
@@ -63,7 +63,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        () = running => Ok(()),
+        () = running => Ok(tokio::task::spawn_blocking(|| logging.finish()).await?),
         () = impatient => anyhow::bail!("stopped at once, at the second signal"),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::drain::Progress;
 use super::storage::Storage;
 use crate::clock::Clock;
 use crate::domain::{Head, ResumeToken, RoomId, ShortId, UserId};
@@ -12,7 +13,7 @@ use crate::http::{Backend, Status, Unavailable};
 use crate::hub::Hub;
 use crate::repository::{EventRow, RepositoryError};
 use crate::room::Room;
-use crate::session::SessionCounts;
+use crate::session::{Services, SessionCounts};
 
 /// What HTTP asks.
 pub(super) struct Rooms {
@@ -21,17 +22,19 @@ pub(super) struct Rooms {
     clock: Clock,
     counts: SessionCounts,
     short_link: Duration,
+    progress: Progress,
 }
 
 impl Rooms {
     pub(super) fn new(
         hub: Hub,
         storage: Arc<Storage>,
-        clock: Clock,
-        counts: SessionCounts,
+        services: &Services,
         short_link: Duration,
+        progress: Progress,
     ) -> Self {
-        Self { hub, storage, clock, counts, short_link }
+        let (clock, counts) = (services.clock.clone(), services.counts.clone());
+        Self { hub, storage, clock, counts, short_link, progress }
     }
 
     /// A live room, wherever its members are.
@@ -104,6 +107,7 @@ impl Backend for Rooms {
         let hub = self.hub.status();
         let mut details = self.storage.describe();
         details.insert("degradedRooms".into(), hub.degraded_rooms.into());
+        details.insert("drain".into(), self.progress.describe());
         Status {
             draining: self.hub.is_draining(),
             sessions: self.counts.by_transport(),

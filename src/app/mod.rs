@@ -3,12 +3,15 @@
 //! [`App::build`] opens everything that can fail (database, ports, certificates) and answers with one typed error;
 //! [`App::run`] serves until told to stop, then lets every session go in order:
 //!
+//! `PORT` answers requests until the end; the steps are those of [`drain::Phase`].
+//!
 //! 1. nobody is admitted or joins; every member hears `RECONNECT`;
 //! 2. sessions end with GOING_AWAY; their memberships stay for whoever comes back;
 //! 3. what was accepted is committed;
 //! 4. the database is closed.
 
 mod backend;
+mod drain;
 mod storage;
 
 use std::future::Future;
@@ -40,6 +43,7 @@ use crate::transport::tls::{self, CertStore};
 use crate::transport::websocket::{Door, WebSocketTransport};
 use crate::transport::{Accept, Refused, quic, webtransport};
 use backend::Rooms;
+use drain::{Phase, Progress};
 use storage::Storage;
 
 /// What sessions get to read RECONNECT before they are closed.
@@ -173,9 +177,9 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { parts, plain, secure, hub, storage, certificates, services, admission, metrics } = self;
         let reception = Reception { services: services.clone(), admission: admission.clone() };
+        let progress = Progress::new(admission.clone());
         let short_link = Duration::from_secs(parts.config.limits.short_link_hours * 3600);
-        let rooms =
-            Rooms::new(hub.clone(), Arc::clone(&storage), parts.clock.clone(), services.counts.clone(), short_link);
+        let rooms = Rooms::new(hub.clone(), Arc::clone(&storage), &services, short_link, progress.clone());
         let router = http::router(Http {
             node: parts.config.node.clone(),
             clock: parts.clock.clone(),
@@ -202,7 +206,7 @@ impl App {
 
         stop.await;
 
-        tracing::info!(sessions = admission.held(), "stopping: sessions are told to reconnect");
+        progress.enter(Phase::Leaving);
         parts.draining.cancel();
         admission.close();
         hub.drain(RETURN_SPREAD);
@@ -211,12 +215,14 @@ impl App {
         }
         services.stop.cancel();
         parts.sessions.close();
-        if tokio::time::timeout(DRAIN, parts.sessions.wait()).await.is_err() {
+        if tokio::time::timeout(DRAIN, progress.report_until(parts.sessions.wait())).await.is_err() {
             tracing::warn!(left = parts.sessions.len(), "some connections did not end in time");
         }
+        progress.enter(Phase::Committing);
         if tokio::time::timeout(SETTLE, hub.settled()).await.is_err() {
             tracing::warn!("some commands could not be committed in time");
         }
+        progress.enter(Phase::Closing);
         storage.close_log().await;
         parts.stop.cancel();
         parts.tasks.close();
@@ -267,11 +273,11 @@ impl Parts {
         reception: Reception,
         certificates: &Arc<CertStore>,
     ) {
-        let edge = Edge {
+        let edge = |tracker: &TaskTracker, stop: &CancellationToken| Edge {
             router: router.clone(),
             timeouts: Timeouts::default(),
-            tracker: self.sessions.clone(),
-            stop: self.draining.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
         };
         let limits = &self.config.limits;
         let total = connections(limits.sessions);
@@ -280,11 +286,17 @@ impl Parts {
         // All clients behind a proxy have its address here; their own counts where sessions are admitted.
         let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
         let plain_caps = if behind_proxies { Caps::new(total, None) } else { caps.clone() };
-        self.sessions.spawn(edge.clone().serve_plain(plain, plain_caps));
+        // Probes and whoever asks how far a stop has come are answered until its end; sessions have their own tracker.
+        self.tasks.spawn(edge(&self.tasks, &self.stop).serve_plain(plain, plain_caps));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
         match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
-            Ok(tls) => drop(self.sessions.spawn(edge.serve_tls(tcp, caps, Arc::new(tls), port))),
+            Ok(tls) => drop(self.sessions.spawn(edge(&self.sessions, &self.draining).serve_tls(
+                tcp,
+                caps,
+                Arc::new(tls),
+                port,
+            ))),
             Err(error) => tracing::error!(%error, "HTTPS is off"),
         }
         let server = webtransport::Server {
@@ -368,6 +380,7 @@ async fn gauges(hub: Hub) {
         let status = hub.status();
         metrics::gauge!(names::ROOMS).set(status.rooms as f64);
         metrics::gauge!(names::MEMBERS, "state" => "live").set(status.attached as f64);
+        metrics::gauge!(names::SESSION_QUEUE_BYTES).set(status.waiting_bytes as f64);
         metrics::gauge!(names::MEMBERS, "state" => "grace").set((status.members - status.attached) as f64);
     }
 }

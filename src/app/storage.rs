@@ -104,7 +104,7 @@ impl Storage {
                 let hub = hub.clone();
                 Box::pin(async move {
                     if let Err(refusal) = hub.adopt(&room, &alive).await {
-                        tracing::warn!(%room, %refusal, "an orphan room waits for the next sweep");
+                        tracing::warn!(roomId = %room, %refusal, "an orphan room waits for the next sweep");
                     }
                 }) as _
             }

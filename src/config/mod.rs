@@ -20,7 +20,7 @@ pub use raw::{Environment, Raw, Source};
 use crate::domain::{HostPattern, Limits, NodeId, UrlPolicy};
 use crate::http::ShareUrl;
 use crate::http::ice::{self, IceServers, Turn};
-use crate::telemetry::{LogFormat, parse_filter};
+use crate::telemetry::{LogFormat, Otlp, parse_filter};
 use crate::transport::origin::OriginPolicy;
 use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::{Identity, ServerId, SharedSecret};
@@ -65,6 +65,8 @@ pub struct Config {
     pub log_level: String,
     /// `LOG_FORMAT`; `None`: as the terminal decides.
     pub log_format: Option<LogFormat>,
+    /// `OTLP_ENDPOINT`, `OTLP_SAMPLE_PERCENT`; `None`: nothing is traced.
+    pub otlp: Option<Otlp>,
     /// Every limit.
     pub limits: Limits,
     /// `TANDEM_*` names in the environment that are no setting.
@@ -185,6 +187,7 @@ impl Config {
                 "json" => Ok(LogFormat::Json),
                 _ => Err("neither pretty nor json".to_owned()),
             })?,
+            otlp: otlp(raw)?,
             limits: limits(raw)?,
             unknown: environment.unknown(),
             report: String::new(),
@@ -283,6 +286,14 @@ fn ice_servers(raw: &Raw) -> Result<IceServers, ConfigError> {
         (None, None) => None,
     };
     Ok(IceServers { open, turn })
+}
+
+fn otlp(raw: &Raw) -> Result<Option<Otlp>, ConfigError> {
+    let percent = raw.required("OTLP_SAMPLE_PERCENT", |text| match number(text, "a whole number")? {
+        percent @ 0..=100 => Ok(percent),
+        _ => Err("not within 0-100".to_owned()),
+    })?;
+    Ok(raw.parsed("OTLP_ENDPOINT", Otlp::parse)?.map(|otlp| otlp.sampled(percent)))
 }
 
 fn limits(raw: &Raw) -> Result<Limits, ConfigError> {

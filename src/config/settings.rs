@@ -139,6 +139,13 @@ const TABLE: &[Row] = &[
         "error, warn, info, debug, trace (the last two of this server, not its libraries), or a list such as info,tandem::hub=debug",
     ),
     (OPERATION, "LOG_FORMAT", "", "pretty or json; unset: pretty on a terminal, else json"),
+    (
+        OPERATION,
+        "OTLP_ENDPOINT",
+        "",
+        "OpenTelemetry collector that gets traces, such as http://collector:4318 (OTLP, protobuf over HTTP); unset: nothing is traced",
+    ),
+    (OPERATION, "OTLP_SAMPLE_PERCENT", "100", "share of the requests that are traced (0-100)"),
 ];
 
 /// Values that must not be shown. Of the two URLs only the password is hidden.

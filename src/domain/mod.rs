@@ -91,6 +91,48 @@ impl TransportKind {
     }
 }
 
+/// Why a client is on WebSocket and not on WebTransport, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// Its browser has no WebTransport.
+    Unsupported,
+    /// The server offered none.
+    NotOffered,
+    /// It did not open.
+    Failed,
+    /// It had not opened yet when WebSocket had.
+    Slow,
+    /// WebSocket won the last race, so it got the head start.
+    Remembered,
+    /// The page asked for WebSocket.
+    Chosen,
+    /// Any other word.
+    Other,
+}
+
+impl Fallback {
+    const ALL: [Self; 7] =
+        [Self::Unsupported, Self::NotOffered, Self::Failed, Self::Slow, Self::Remembered, Self::Chosen, Self::Other];
+
+    /// The word on the wire and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsupported => "unsupported",
+            Self::NotOffered => "not_offered",
+            Self::Failed => "failed",
+            Self::Slow => "slow",
+            Self::Remembered => "remembered",
+            Self::Chosen => "chosen",
+            Self::Other => "other",
+        }
+    }
+
+    /// A word that is not in the list counts as [`Fallback::Other`]: newer clients may know more of them.
+    pub fn named(word: &str) -> Self {
+        Self::ALL.into_iter().find(|known| known.as_str() == word).unwrap_or(Self::Other)
+    }
+}
+
 /// One member's report of where its player stands: kept for the latest only, never committed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

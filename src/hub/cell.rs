@@ -108,6 +108,8 @@ pub(super) struct Joining {
 pub(super) struct Queued {
     pub(super) command: Command,
     pub(super) resolve: Resolve,
+    /// The request's span, for whoever traces: the request lasts until its commit.
+    pub(super) cause: tracing::Span,
 }
 
 /// Who hears what became of a command.

@@ -8,6 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{Instrument, Span, field};
+
 use super::Hub;
 use super::cell::{Cell, JoinDone, Queued, Resolve, State};
 use super::outlet::Refusal;
@@ -47,7 +49,7 @@ pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
                 return;
             }
             Work::Read => hub.reload(&cell).await.map_err(drop),
-            Work::Commit(batch) => match settle(&hub, &cell, &batch).await {
+            Work::Commit(batch) => match settle_traced(&hub, &cell, &batch).await {
                 Ok(decided) => {
                     finish(&hub, &cell, batch, decided);
                     Ok(())
@@ -96,8 +98,28 @@ fn next_work(cell: &Cell) -> Work {
     Work::Done
 }
 
+/// One span a batch, linked to the requests in it.
+async fn settle_traced(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Decided>, LogError> {
+    let span = tracing::debug_span!(
+        parent: None,
+        "commit",
+        roomId = %cell.id(),
+        commands = batch.len(),
+        events = field::Empty,
+        epoch = field::Empty,
+        seq = field::Empty,
+        attempts = field::Empty,
+    );
+    if !span.is_disabled() {
+        for queued in batch {
+            span.follows_from(&queued.cause);
+        }
+    }
+    settle(hub, cell, batch, &span).instrument(span.clone()).await
+}
+
 /// Decides and commits until the batch is in; what it came to, command by command.
-async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Decided>, LogError> {
+async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> Result<Vec<Decided>, LogError> {
     for attempt in 1..=ATTEMPTS {
         let plan = plan(hub, cell, batch);
         let Some(commit) = plan.commit else {
@@ -111,6 +133,7 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Dec
         match outcome {
             Outcome::Committed => {
                 COMMITS.increment(1);
+                trace(span, attempt, &plan.events);
                 COMMIT_EVENTS.increment(plan.events.len() as u64);
                 absorb(hub, cell, plan.expected, &plan.events);
                 return Ok(plan.decided);
@@ -127,6 +150,13 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Dec
         }
     }
     Err(LogError(format!("{ATTEMPTS} conflicts in a row")))
+}
+
+fn trace(span: &Span, attempts: u32, events: &[(Head, Event)]) {
+    if let (false, Some((head, _))) = (span.is_disabled(), events.last()) {
+        span.record("events", events.len()).record("attempts", attempts);
+        span.record("epoch", head.epoch).record("seq", head.seq);
+    }
 }
 
 fn plan(hub: &Hub, cell: &Cell, batch: &[Queued]) -> Plan {
@@ -183,7 +213,8 @@ fn absorb_into(
 /// Everybody hears what became of its command, in order, after the events.
 fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
     let mut state = cell.lock();
-    for (Queued { command, resolve }, result) in batch.into_iter().zip(decided) {
+    for (Queued { command, resolve, cause }, result) in batch.into_iter().zip(decided) {
+        cause.record("outcome", if result.is_ok() { "ok" } else { "refused" });
         let mut result = result.map_err(Refusal::Room);
         if let (Command::Join(join), Ok(_)) = (&command, &result)
             && state.joining.remove(&join.session.id).is_some()
@@ -206,14 +237,17 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
 /// The log is away: members' commands are refused, the hub's own wait at the front. The JOINs are handed back: they may
 /// be in all the same.
 fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Vec<(SessionRef, JoinDone)> {
-    tracing::warn!(room = %cell.id(), %error, "a commit failed");
+    tracing::warn!(roomId = %cell.id(), %error, "a commit failed");
     let mut joins = Vec::new();
     let mut state = cell.lock();
     state.unsure = true;
     state.set_degraded(true, hub.now());
     for queued in batch.into_iter().rev() {
         match (queued.command, queued.resolve) {
-            (command, Resolve::Insist) => state.queue.push_front(Queued { command, resolve: Resolve::Insist }),
+            (command, Resolve::Insist) => {
+                let cause = Span::none();
+                state.queue.push_front(Queued { command, resolve: Resolve::Insist, cause });
+            }
             (Command::Join(join), Resolve::Join(done)) => joins.push((join.session, done)),
             (_, other) => state.answer(&other, Err(Refusal::Unavailable)),
         }

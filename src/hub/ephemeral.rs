@@ -13,10 +13,15 @@ use super::relay::Relay;
 use super::{Hub, Membership};
 use crate::domain::{Dialect, MediaTime, RoomId, RoomTime, SessionRef, Tick, UserId};
 use crate::room::{Command, Connection, Member, Reject};
-use crate::telemetry::{HotCounter, names};
+use crate::telemetry::{HotCounter, HotHistogram, names};
 
 static TICKS_RELAYED: HotCounter = HotCounter::new(names::TICKS_RELAYED, &[]);
 static DELIVERIES: HotCounter = HotCounter::new(names::DELIVERIES, &[("class", "tick")]);
+
+static CLIENT_RTT: HotHistogram = HotHistogram::new(names::CLIENT_RTT);
+static CLIENT_DRIFT: HotHistogram = HotHistogram::new(names::CLIENT_DRIFT);
+static CLIENT_CLOCK_ERROR: HotHistogram = HotHistogram::new(names::CLIENT_CLOCK_ERROR);
+static CLIENTS_BUFFERING: HotCounter = HotCounter::new(names::CLIENTS_BUFFERING, &[]);
 
 /// Reports older than this are of no use to anybody.
 const STALE: Duration = Duration::from_secs(10);
@@ -110,6 +115,7 @@ impl Hub {
             return;
         }
         sender.status_at = Some(now);
+        measure(&status);
         let user = sender.user.clone();
         fan_out_status(&state, &user, status, now);
         let elsewhere = state.elsewhere.v3;
@@ -164,7 +170,7 @@ impl Hub {
     /// An ephemeral message of another node.
     pub(super) fn receive_ephemeral(&self, room: &RoomId, message: &[u8]) {
         let Some(relay) = Relay::decode(message) else {
-            tracing::debug!(%room, bytes = message.len(), "a relay that this version can't read");
+            tracing::debug!(roomId = %room, bytes = message.len(), "a relay that this version can't read");
             return;
         };
         if let Relay::Probe { user, session } = relay {
@@ -201,6 +207,23 @@ impl Hub {
     /// The member for whom another node speaks: live, on exactly this session, and not one of ours.
     fn sender_elsewhere<'a>(&self, state: &'a State, user: &UserId, session: &SessionRef) -> Option<&'a Member> {
         state.room.member(user).filter(|member| member.is_on(session) && session.node != *self.node())
+    }
+}
+
+/// Into the node's numbers: one observation a report, on the sender's node only, at the rate at which reports are
+/// relayed. What a member claims beyond the largest bucket counts as that bucket: it can shift a share, not the sum.
+fn measure(status: &MemberStatus) {
+    const MOST: f64 = 10.0;
+    let record = |histogram: &HotHistogram, millis: Option<f64>| {
+        if let Some(millis) = millis {
+            histogram.record((millis.abs() / 1000.0).min(MOST));
+        }
+    };
+    record(&CLIENT_RTT, status.rtt_ms);
+    record(&CLIENT_DRIFT, status.drift_ms);
+    record(&CLIENT_CLOCK_ERROR, status.clock_error_ms);
+    if status.buffering {
+        CLIENTS_BUFFERING.increment(1);
     }
 }
 

@@ -8,6 +8,7 @@ use super::cell::Cell;
 use super::{Hub, committer, record};
 use crate::domain::{Head, RoomId};
 use crate::log::{Entry, Followed};
+use crate::telemetry::names;
 
 pub(super) async fn run(hub: Hub) {
     loop {
@@ -20,10 +21,14 @@ pub(super) async fn run(hub: Hub) {
                 }
             }
             Followed::Ephemeral { room, message } => hub.receive_ephemeral(&room, &message),
-            Followed::Gap(Some(room)) => reload(&hub, &room).await,
+            Followed::Gap(Some(room)) => {
+                count_gaps("restored", 1);
+                reload(&hub, &room).await;
+            }
             Followed::Gap(None) => {
                 // In order, so that a simulation repeats itself.
                 let rooms: BTreeSet<_> = hub.0.rooms.lock().keys().cloned().collect();
+                count_gaps("lost", rooms.len());
                 for room in rooms {
                     reload(&hub, &room).await;
                 }
@@ -47,12 +52,20 @@ async fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
             let expected = if begins_epoch { known } else { expected };
             committer::absorb(hub, cell, expected, &events);
         }
-        Ok(_) => reload(hub, cell.id()).await,
+        Ok(_) => {
+            count_gaps("sequence", 1);
+            reload(hub, cell.id()).await;
+        }
         Err(error) => {
-            tracing::error!(room = %cell.id(), %error, "a commit of another node can't be read");
+            tracing::error!(roomId = %cell.id(), %error, "a commit of another node can't be read");
+            count_gaps("sequence", 1);
             reload(hub, cell.id()).await;
         }
     }
+}
+
+fn count_gaps(cause: &'static str, rooms: usize) {
+    metrics::counter!(names::BUS_GAPS, "cause" => cause).increment(rooms as u64);
 }
 
 async fn reload(hub: &Hub, room: &RoomId) {
@@ -61,7 +74,7 @@ async fn reload(hub: &Hub, room: &RoomId) {
         // The log reports gaps when it is back: nothing needs to be committed for members to hear that.
         Ok(()) => cell.lock().set_degraded(false, hub.now()),
         // It reports another one when it is back.
-        Err(error) => tracing::warn!(%room, %error, "a gap can't be closed yet"),
+        Err(error) => tracing::warn!(roomId = %room, %error, "a gap can't be closed yet"),
     }
     hub.retire(&cell);
 }

@@ -174,7 +174,7 @@ impl Hub {
             match hub.open(&room).await {
                 Ok(cell) => hub.retire(&cell),
                 Err(refusal) => {
-                    tracing::warn!(%room, %refusal, "a room that another node asks about can't be opened");
+                    tracing::warn!(roomId = %room, %refusal, "a room that another node asks about can't be opened");
                 }
             }
         });

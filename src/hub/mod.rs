@@ -123,6 +123,8 @@ pub struct HubStatus {
     pub attached: usize,
     /// Rooms whose last commit failed.
     pub degraded_rooms: usize,
+    /// Bytes that wait in their outboxes.
+    pub waiting_bytes: usize,
 }
 
 impl Hub {
@@ -170,7 +172,7 @@ impl Hub {
                 }
                 Ok(_) => {}
                 // One broken room must not keep the others from coming back.
-                Err(error) => tracing::error!(room = %snapshot.room, %error, "a stored room can't be read; left out"),
+                Err(error) => tracing::error!(roomId = %snapshot.room, %error, "a stored room can't be read; left out"),
             }
         }
         recovered
@@ -267,6 +269,7 @@ impl Hub {
             status.members += state.room.members().len();
             status.attached += state.attached.len();
             status.degraded_rooms += usize::from(state.degraded);
+            status.waiting_bytes += state.attached.iter().map(|member| member.outlet.waiting_bytes()).sum::<usize>();
         }
         status
     }
@@ -349,7 +352,7 @@ impl Hub {
         let room = match snapshot {
             Some(snapshot) if snapshot.head < known => return Ok(()),
             Some(snapshot) => record::room(&snapshot).map_err(|error| {
-                tracing::error!(room = %snapshot.room, %error, "a stored room can't be read");
+                tracing::error!(roomId = %snapshot.room, %error, "a stored room can't be read");
                 Refusal::Internal
             })?,
             None if known != asked_at => return Ok(()),
@@ -378,7 +381,10 @@ impl Hub {
             }
             return;
         }
-        state.queue.push_back(Queued { command, resolve });
+        // Looked up only for somebody who looks.
+        let traced = tracing::span_enabled!(tracing::Level::DEBUG);
+        let cause = if traced { tracing::Span::current() } else { tracing::Span::none() };
+        state.queue.push_back(Queued { command, resolve, cause });
         if !std::mem::replace(&mut state.committing, true) {
             drop(state);
             self.0.parts.tracker.spawn(committer::run(self.clone(), Arc::clone(cell)));

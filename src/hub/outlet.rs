@@ -36,6 +36,10 @@ pub trait Outlet: Send + Sync + 'static {
     fn probe(&self);
     /// The latest round trip.
     fn rtt(&self) -> Option<Duration>;
+    /// Bytes that wait for the peer.
+    fn waiting_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// ROOM_STATE's personal part.

@@ -147,7 +147,7 @@ impl Watch {
         };
         metrics::gauge!(names::CLUSTER_ROOMS).set(sweep.rooms as f64);
         for room in sweep.orphans {
-            tracing::info!(%room, "no node follows this room: it is looked after here now");
+            tracing::info!(roomId = %room, "no node follows this room: it is looked after here now");
             metrics::counter!(names::ROOMS_ADOPTED).increment(1);
             (self.on_orphan)(room, self.roster.roster().alive).await;
         }

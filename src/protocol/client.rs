@@ -1,8 +1,8 @@
 //! What a client can say, in the words of the domain.
 
 use crate::domain::{
-    ChatText, Dialect, ErrorCode, Head, Limits, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken, RoomId,
-    RoomTime, UrlPolicy, UserId, Username,
+    ChatText, Dialect, ErrorCode, Fallback, Head, Limits, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken,
+    RoomId, RoomTime, UrlPolicy, UserId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
 use crate::room::Control;
@@ -69,6 +69,8 @@ pub struct JoinMessage {
     pub token: Option<ResumeToken>,
     /// The last event seen, when both `epoch` and `lastSeq` are given.
     pub last_seen: Option<Head>,
+    /// Why not WebTransport, when the client says so.
+    pub fallback: Option<Fallback>,
 }
 
 /// What a member asks of its room.

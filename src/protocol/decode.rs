@@ -7,8 +7,8 @@ use super::client::{Ask, BadRequest, ClientMessage, JoinMessage, Request, Rules}
 use super::fields::{Field, Fields};
 use super::{MAX_INTEGER, PROTOCOL};
 use crate::domain::{
-    ChatText, Dialect, ErrorCode, Head, Invalid, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken, RoomId,
-    Username,
+    ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken,
+    RoomId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
 use crate::room::Control;
@@ -119,6 +119,7 @@ fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
         dialect,
         token: f.resume_token.filled_text()?.map(|text| ResumeToken::presented(&text)),
         last_seen,
+        fallback: f.fallback.filled_text()?.map(|word| Fallback::named(&word)),
     }))
 }
 

@@ -57,6 +57,7 @@ fields! {
     resume_token = "resumeToken";
     epoch = "epoch";
     last_seq = "lastSeq";
+    fallback = "fallback";
     timestamp = "timestamp";
     enabled = "enabled";
     target_user_id = "targetUserId";

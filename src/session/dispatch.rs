@@ -1,13 +1,16 @@
 //! From a decoded message to the hub: who the session is, and what it may ask.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::{Span, field};
+
 use super::counts::Counted;
 use super::outbox::Outbox;
 use super::{Life, Services};
-use crate::domain::{CloseCode, Invalid, SessionRef, Slot, Tick};
+use crate::domain::{CloseCode, ErrorCode, Fallback, Invalid, RoomId, SessionRef, Slot, Tick, TransportKind, UserId};
 use crate::hub::outlet::{JoinRequest, Outlet, Refusal, Reply};
 use crate::hub::{Departure, Membership};
 use crate::protocol::{self, Ask, BadRequest, ClientMessage, Compact, JoinMessage, Request};
@@ -23,6 +26,8 @@ pub(super) struct Dispatch {
     counted: Counted,
     address: IpAddr,
     membership: Option<Membership>,
+    /// Why it is not on WebTransport: counted once.
+    fallback: Option<Fallback>,
 }
 
 impl Dispatch {
@@ -33,7 +38,7 @@ impl Dispatch {
         counted: Counted,
         address: IpAddr,
     ) -> Self {
-        Self { services: services.clone(), session, outbox, counted, address, membership: None }
+        Self { services: services.clone(), session, outbox, counted, address, membership: None, fallback: None }
     }
 
     /// What must be given back when the session ends.
@@ -41,8 +46,8 @@ impl Dispatch {
         self.membership
     }
 
-    /// Deals with one JSON message. `Some`: the session ends in order.
-    pub(super) async fn message(&mut self, text: &[u8], life: &Life) -> Option<CloseCode> {
+    /// Deals with one JSON message, in `session`, the session's span. `Some`: the session ends in order.
+    pub(super) async fn message(&mut self, text: &[u8], life: &Life, session: &Span) -> Option<CloseCode> {
         let Request { reference, message } = match protocol::decode(text, &self.services.rules) {
             Ok(request) => request,
             Err(bad) => {
@@ -52,15 +57,53 @@ impl Dispatch {
         };
         let request = message.kind();
         MESSAGES_IN.increment(request, 1);
+        let own = self.span_of(request, reference, &message, session);
+        let span = if own.is_disabled() { session } else { &own };
+        within(span, self.request(message, request, reference, life, session)).await
+    }
+
+    /// Where the request's lines and its trace belong; disabled when nobody looks at `debug`. Its parent is for the lines; what
+    /// a trace should know it says itself.
+    fn span_of(&self, request: &'static str, reference: Option<u64>, message: &ClientMessage, session: &Span) -> Span {
+        let span = tracing::debug_span!(
+            parent: session,
+            "request",
+            otel.name = request,
+            request,
+            sessionId = %self.session,
+            correlationId = %Correlation { session: &self.session, reference },
+            transport = self.counted.transport.as_str(),
+            roomId = field::Empty,
+            userId = field::Empty,
+            outcome = field::Empty,
+        );
+        match (message, &self.membership) {
+            _ if span.is_disabled() => {}
+            (ClientMessage::Join(join), _) => tell_place(&span, &join.room, &join.user),
+            (_, Some(membership)) => tell_place(&span, membership.room(), &membership.actor().user),
+            (_, None) => {}
+        }
+        span
+    }
+
+    async fn request(
+        &mut self,
+        message: ClientMessage,
+        request: &'static str,
+        reference: Option<u64>,
+        life: &Life,
+        session: &Span,
+    ) -> Option<CloseCode> {
         match message {
             ClientMessage::Ping { echo } => {
                 self.outbox.push(protocol::encode_pong(echo.as_ref(), self.services.clock.now()))
             }
             ClientMessage::Join(join) => {
+                self.count_fallback(join.fallback);
+                let with_token = join.token.is_some();
                 // In a box of its own: it is as large as the rest of a session, and soon over.
-                let result = Box::pin(self.join(join)).await;
-                let outcome = result.as_ref().err().map_or("ok", |refusal| protocol::refusal_code(refusal).0.as_str());
-                metrics::counter!(names::JOINS, "result" => outcome).increment(1);
+                let result = Box::pin(self.join(join, session)).await;
+                self.count_join(with_token, &result);
                 match result {
                     Ok(()) => life.note_join(),
                     Err(refusal) => self.refuse(reference, request, &refusal),
@@ -83,7 +126,7 @@ impl Dispatch {
 
     /// Enters a room. A JOIN for another room first leaves the one before; one as somebody else in the same room is the
     /// room's to decide: it takes the one before out when it lets the other in, and a refusal changes nothing.
-    async fn join(&mut self, join: JoinMessage) -> Result<(), Refusal> {
+    async fn join(&mut self, join: JoinMessage, session: &Span) -> Result<(), Refusal> {
         if let Some(before) = self.membership.take_if(|membership| *membership.room() != join.room) {
             self.services.hub.depart(before, Departure::Left);
         }
@@ -101,8 +144,34 @@ impl Dispatch {
         };
         self.counted.speaks(join.dialect);
         let outlet: Arc<dyn Outlet> = self.outbox.clone();
-        self.membership = Some(self.services.hub.join(request, outlet).await?);
+        let membership = self.services.hub.join(request, outlet).await?;
+        tell_place(session, membership.room(), &membership.actor().user);
+        self.membership = Some(membership);
         Ok(())
+    }
+
+    fn count_join(&self, with_token: bool, result: &Result<(), Refusal>) {
+        let code = result.as_ref().err().map(|refusal| protocol::refusal_code(refusal).0);
+        let word = code.map_or("ok", ErrorCode::as_str);
+        metrics::counter!(names::JOINS, "result" => word).increment(1);
+        tracing::debug!(result = word, "JOIN");
+        let outcome = match (code, with_token) {
+            (None, true) if self.outbox.has_resumed() => "resumed",
+            (None, false) if self.outbox.has_resumed() => "replaced",
+            (None, true) => "too_late",
+            (Some(ErrorCode::TokenInvalid), _) => "token_invalid",
+            (Some(_), true) => "refused",
+            (_, false) => return,
+        };
+        metrics::counter!(names::RESUMES, "outcome" => outcome).increment(1);
+    }
+
+    fn count_fallback(&mut self, fallback: Option<Fallback>) {
+        let fell_back = fallback.filter(|_| self.counted.transport == TransportKind::WebSocket);
+        if let (None, Some(reason)) = (self.fallback, fell_back) {
+            self.fallback = Some(reason);
+            metrics::counter!(names::FALLBACKS, "reason" => reason.as_str()).increment(1);
+        }
     }
 
     async fn member(
@@ -197,6 +266,7 @@ impl Dispatch {
     }
 
     fn refuse(&self, reference: Option<u64>, request: &'static str, refusal: &Refusal) {
+        Span::current().record("outcome", protocol::refusal_code(refusal).0.as_str());
         self.outbox.reply(Reply::Refused { reference, request, refusal });
     }
 
@@ -204,4 +274,31 @@ impl Dispatch {
         metrics::counter!(names::MESSAGES_REFUSED, "code" => bad.code.as_str()).increment(1);
         self.outbox.push(protocol::encode_error(bad.code, &bad.message, bad.reference, bad.request, None));
     }
+}
+
+/// As `Instrument` does it, but without a copy of the span, which would cost more than all the rest.
+async fn within<T>(span: &Span, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await
+}
+
+/// What finds a request again, here and at the client: the session's id, which ROOM_STATE told it, and the `ref` that it
+/// gave, if it gave one.
+struct Correlation<'a> {
+    session: &'a SessionRef,
+    reference: Option<u64>,
+}
+
+impl fmt::Display for Correlation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reference {
+            Some(reference) => write!(f, "{}#{reference}", self.session),
+            None => write!(f, "{}", self.session),
+        }
+    }
+}
+
+fn tell_place(span: &Span, room: &RoomId, user: &UserId) {
+    span.record("roomId", field::display(room));
+    span.record("userId", field::display(user));
 }

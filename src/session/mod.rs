@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Limits, TransportKind};
@@ -101,11 +102,20 @@ async fn serve<I: Inbound, O: Outbound>(
     let counted = services.counts.open(kind);
     let outbox = Arc::new(Outbox::new(services, outbound.express()));
     let life = Life::new(kind);
-    let mut dispatch = Dispatch::new(services, session.clone(), Arc::clone(&outbox), counted, peer);
-    tracing::debug!(%session, transport = kind.as_str(), "session begins");
+    // For the lines logged within; entered for JSON messages only, never for ticks.
+    let span = tracing::info_span!(
+        "session",
+        sessionId = %session,
+        correlationId = %session,
+        transport = kind.as_str(),
+        roomId = tracing::field::Empty,
+        userId = tracing::field::Empty,
+    );
+    let mut dispatch = Dispatch::new(services, session, Arc::clone(&outbox), counted, peer);
+    span.in_scope(|| tracing::debug!(address = %peer, "session begins"));
 
     let end = {
-        let reader = pin!(read(&mut inbound, &mut dispatch, &outbox, &life, services));
+        let reader = pin!(read(&mut inbound, &mut dispatch, &outbox, &life, services, &span));
         let writer = pin!(write(&mut outbound, &outbox, &life, limits));
         let watchdog = pin!(watch(&life, &outbox, limits));
         let stop = pin!(announce_stop(services, &outbox));
@@ -118,7 +128,7 @@ async fn serve<I: Inbound, O: Outbound>(
     }
     let code = end.code.map_or("LOST", CloseCode::as_str);
     metrics::counter!(names::SESSIONS_ENDED, "transport" => kind.as_str(), "code" => code).increment(1);
-    tracing::debug!(%session, code, reason = %end.reason, "session ended");
+    span.in_scope(|| tracing::debug!(code, reason = %end.reason, "session ended"));
     let _ = timeout(CLOSING, outbound.close(end.code.unwrap_or(CloseCode::Normal), &end.reason)).await;
 }
 
@@ -139,6 +149,7 @@ async fn read<I: Inbound>(
     outbox: &Outbox,
     life: &Life,
     services: &Services,
+    span: &Span,
 ) -> End {
     let mut rate = Rate::new(&services.rules.limits, services.rates);
     loop {
@@ -161,7 +172,7 @@ async fn read<I: Inbound>(
         }
         match frame {
             Frame::Message(text) => {
-                if let Some(end) = dispatch.message(&text, life).await {
+                if let Some(end) = dispatch.message(&text, life, span).await {
                     return outbox.end_in_order(end, end.meaning()).await;
                 }
             }

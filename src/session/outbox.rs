@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub(super) struct Outbox {
     alarm: Notify,
     express: Option<Arc<dyn Express>>,
     rtt_micros: AtomicU64,
+    /// Whether the last ROOM_STATE of a JOIN gave a membership back.
+    resumed: AtomicBool,
     rules: Arc<Rules>,
     clock: Clock,
 }
@@ -85,6 +87,7 @@ impl Outbox {
             alarm: Notify::new(),
             express,
             rtt_micros: AtomicU64::new(0),
+            resumed: AtomicBool::new(false),
             rules: Arc::clone(&services.rules),
             clock: services.clock.clone(),
         }
@@ -157,6 +160,10 @@ impl Outbox {
         Taken { probe: std::mem::take(&mut queue.probe), end: queue.end.clone() }
     }
 
+    pub(super) fn has_resumed(&self) -> bool {
+        self.resumed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn probed_at(&self) -> Option<Instant> {
         self.queue.lock().probed_at
     }
@@ -175,6 +182,7 @@ impl Outbox {
 
 impl Outlet for Outbox {
     fn state(&self, room: &Room, welcome: &Welcome<'_>) {
+        self.resumed.store(welcome.resumed, Ordering::Relaxed);
         self.push(protocol::encode_state(room, welcome, &self.rules.limits));
     }
 
@@ -242,6 +250,11 @@ impl Outlet for Outbox {
         }
         self.filled.notify_one();
         self.alarm.notify_one();
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        let queue = self.queue.lock();
+        queue.bytes + queue.ticks.iter().map(|(_, tick)| tick.len()).sum::<usize>()
     }
 
     fn rtt(&self) -> Option<Duration> {

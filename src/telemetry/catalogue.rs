@@ -53,6 +53,8 @@ catalogue! {
     SESSIONS_TOTAL = "tandem_sessions_total", Counter, Count, ["transport"], "Sessions that were opened.";
     SESSIONS_ENDED = "tandem_sessions_ended_total", Counter, Count, ["transport", "code"], "Sessions that ended, by closing code.";
     JOINS = "tandem_joins_total", Counter, Count, ["result"], "JOINs, by result: ok, or the error code.";
+    FALLBACKS = "tandem_fallbacks_total", Counter, Count, ["reason"], "Sessions on WebSocket whose client says why not WebTransport: unsupported, not_offered, failed, slow, remembered, chosen, other.";
+    RESUMES = "tandem_resumes_total", Counter, Count, ["outcome"], "JOINs that wanted a membership back: resumed, replaced (a v2 client, without a token), too_late (the membership was over, it joined anew), token_invalid, refused.";
     MESSAGES_IN = "tandem_messages_in_total", Counter, Count, ["type"], "Messages that clients sent, by type.";
     MESSAGES_REFUSED = "tandem_messages_refused_total", Counter, Count, ["code"], "Messages that were answered with ERROR, by code.";
     COMMITS = "tandem_commits_total", Counter, Count, [], "Commits that the log took.";
@@ -62,9 +64,14 @@ catalogue! {
     DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, tick.";
     TICKS_RELAYED = "tandem_ticks_relayed_total", Counter, Count, [], "Position reports handed on to members.";
     TICKS_COALESCED = "tandem_ticks_coalesced_total", Counter, Count, [], "Position reports that replaced one which still waited.";
+    SESSION_QUEUE_BYTES = "tandem_session_queue_bytes", Gauge, Bytes, [], "Bytes that wait in the members' outboxes, looked at every 5 s.";
     OUTBOX_OVERFLOWS = "tandem_outbox_overflows_total", Counter, Count, [], "Sessions ended because they did not read.";
     RATE_PAUSES = "tandem_rate_pauses_total", Counter, Count, ["class"], "Times that a session's reads paused for its rate, by class: message, compact.";
     PIN_THROTTLES = "tandem_pin_throttles_total", Counter, Count, [], "JOINs refused unread, because of too many wrong PINs.";
+    CLIENT_RTT = "tandem_client_rtt_seconds", Histogram, Seconds, [], "Round trips that members report.";
+    CLIENT_DRIFT = "tandem_client_drift_seconds", Histogram, Seconds, [], "How far members report their players to be from the room, either way.";
+    CLIENT_CLOCK_ERROR = "tandem_client_clock_error_seconds", Histogram, Seconds, [], "Error that members estimate of their room time, either way.";
+    CLIENTS_BUFFERING = "tandem_client_buffering_reports_total", Counter, Count, [], "Reports of members whose players wait for data.";
     ROOMS = "tandem_rooms", Gauge, Count, [], "Live rooms on this node.";
     MEMBERS = "tandem_members", Gauge, Count, ["state"], "Members of those rooms, by state: live, grace.";
     HANDSHAKE_FAILURES = "tandem_handshake_failures_total", Counter, Count, ["transport", "reason"], "Connections that never became a session.";
@@ -76,30 +83,37 @@ catalogue! {
     DATAGRAMS_DROPPED = "tandem_datagrams_dropped_total", Counter, Count, ["direction", "reason"], "Datagrams not passed on.";
     CERTIFICATE_RELOADS = "tandem_certificate_reloads_total", Counter, Count, ["result"], "Certificates taken into use while running (ok), or found unusable (failed).";
     APPEND_SECONDS = "tandem_repository_append_seconds", Histogram, Seconds, [], "Time of one batch into the database.";
+    APPEND_COMMITS = "tandem_repository_append_commits", Histogram, Count, [], "Commits in one batch into the database.";
     APPEND_FAILURES = "tandem_repository_append_failures_total", Counter, Count, [], "Batches that the database refused or did not answer.";
     EVENTS_PRUNED = "tandem_events_pruned_total", Counter, Count, [], "Audit events deleted for their age.";
     BUS_ALIVE = "tandem_bus_alive", Gauge, Count, [], "1 while this node hears the other nodes through Redis.";
     BUS_CONNECTS = "tandem_bus_connects_total", Counter, Count, [], "Times that the bus came up; each but the first after a break.";
     BUS_OVERFLOWS = "tandem_bus_overflows_total", Counter, Count, [], "Times that so much waited from the bus that every room was loaded again.";
-    EPHEMERAL_DROPPED = "tandem_ephemeral_dropped_total", Counter, Count, [], "Ephemeral messages for other nodes that could not be sent.";
+    BUS_LAG = "tandem_bus_lag_seconds", Histogram, Seconds, [], "Time from sending a probe through Redis to hearing it on the bus.";
+    BUS_WAITING = "tandem_bus_waiting", Gauge, Count, [], "Reports from the bus that the rooms have not taken in yet, looked at with every probe.";
+    BUS_GAPS = "tandem_bus_gaps_total", Counter, Count, ["cause"], "Rooms read again because something was missed: sequence (commits are missing), restored (another node wrote the room back), lost (the bus broke, overflowed, or Redis lost data).";
+    EPHEMERAL_DROPPED = "tandem_ephemeral_dropped_total", Counter, Count, ["direction"], "Ephemeral messages between nodes that were lost: out (could not be sent), in (too much waited).";
     REDIS_DATA_LOSSES = "tandem_redis_data_losses_total", Counter, Count, [], "Times that Redis had lost its data.";
     ROOMS_RESTORED = "tandem_rooms_restored_total", Counter, Count, [], "Rooms written back to Redis from this node's replica.";
     COMMITS_REMEMBERED = "tandem_commits_remembered_total", Counter, Count, [], "Commits that Redis lost before the database had them, put into the outbox again.";
     OUTBOX_WAITING = "tandem_outbox_waiting", Gauge, Count, [], "Commits in Redis that the database doesn't have yet (on the node that drains).";
-    OUTBOX_AGE = "tandem_outbox_age", Gauge, Seconds, [], "Age of the oldest of them.";
+    OUTBOX_AGE = "tandem_outbox_age_seconds", Gauge, Seconds, [], "Age of the oldest of them.";
     OUTBOX_UNREADABLE = "tandem_outbox_unreadable_total", Counter, Count, [], "Outbox entries that this version can't read.";
-    CLOCK_OFFSET = "tandem_clock_offset", Gauge, Milliseconds, [], "How far Redis' clock is ahead of this machine's.";
+    CLOCK_OFFSET = "tandem_clock_offset_seconds", Gauge, Seconds, [], "How far Redis' clock is ahead of this machine's.";
     NODES = "tandem_nodes", Gauge, Count, [], "Nodes of the cluster whose lease runs.";
     CLUSTER_ROOMS = "tandem_cluster_rooms", Gauge, Count, [], "Live rooms in Redis (on the node that sweeps).";
     ROOMS_ADOPTED = "tandem_rooms_adopted_total", Counter, Count, [], "Rooms that no node followed, taken over by this one.";
+    DRAIN_STATE = "tandem_drain_state", Gauge, Count, ["state"], "1 for the state of this node: serving, leaving (sessions end), committing (what was accepted), closing.";
+    DRAIN_SESSIONS = "tandem_drain_sessions", Gauge, Count, [], "Sessions that a planned stop still waits for.";
     HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
 }
 
 /// The catalogue as a table for the documentation.
 pub fn markdown() -> String {
-    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
-    for Metric { name, kind, labels, help, .. } in CATALOGUE {
-        let _ = writeln!(text, "| `{name}` | {kind:?} | {} | {help} |", labels.join(", "));
+    let mut text = String::from("| metric | kind | unit | labels | meaning |\n|---|---|---|---|---|\n");
+    for Metric { name, kind, unit, labels, help } in CATALOGUE {
+        let unit = if *unit == Unit::Count { "" } else { unit.as_str() };
+        let _ = writeln!(text, "| `{name}` | {kind:?} | {unit} | {} | {help} |", labels.join(", "));
     }
     text
 }
@@ -151,7 +165,9 @@ mod tests {
             assert!(seen.insert(metric.name), "{} twice", metric.name);
             assert!(metric.name.starts_with("tandem_"), "{}", metric.name);
             assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
-            assert_eq!(metric.kind == Kind::Histogram, metric.name.ends_with("_seconds"), "{}", metric.name);
+            assert_eq!(metric.unit == Unit::Seconds, metric.name.ends_with("_seconds"), "{}", metric.name);
+            assert_eq!(metric.unit == Unit::Bytes, metric.name.ends_with("_bytes"), "{}", metric.name);
+            assert!(matches!(metric.unit, Unit::Seconds | Unit::Bytes | Unit::Count), "{}: a base unit", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
         }
     }

@@ -2,8 +2,18 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::FilterFn;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use super::json::Flat;
+use super::otlp::{self, Otlp, OtlpError};
 
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +33,9 @@ pub enum LoggingError {
     /// It has started before.
     #[error("logging has started already")]
     Twice,
+    /// Traces can't be sent.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
 }
 
 /// Reads `LOG_LEVEL`: a level, or a list such as `info,tandem::hub=debug`. A bare `debug` or `trace` means this server;
@@ -42,16 +55,65 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::try_new(directives.join(",")).map_err(|error| LoggingError::Filter(error.to_string()))
 }
 
-/// Sends log lines to standard error. `None`: pretty on a terminal, else JSON.
-pub fn init_logging(level: &str, format: Option<LogFormat>) -> Result<(), LoggingError> {
-    let terminal = std::io::stderr().is_terminal();
-    let format = format.unwrap_or(if terminal { LogFormat::Pretty } else { LogFormat::Json });
-    let lines = tracing_subscriber::fmt().with_env_filter(parse_filter(level)?).with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Pretty => lines.with_ansi(terminal).finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+/// What must be ended in order at the end of the process.
+#[must_use = "the last traces are sent by `finish`"]
+#[derive(Debug)]
+pub struct Logging {
+    traces: Option<SdkTracerProvider>,
+}
+
+impl Logging {
+    /// Sends the last traces; bounded. It waits, so not on the async threads.
+    pub fn finish(self) {
+        if let Some(traces) = &self.traces {
+            otlp::finish(traces);
+        }
+    }
+}
+
+/// Sends log lines to standard error, and traces to where `otlp` says. Format `None`: pretty on a terminal, else JSON.
+/// Without `otlp` there is one filter for all, whose answers are kept at each place that logs: what is off costs a load.
+pub fn init_logging(
+    level: &str,
+    format: Option<LogFormat>,
+    node: &str,
+    otlp: Option<&Otlp>,
+) -> Result<Logging, LoggingError> {
+    let format = format.unwrap_or(if std::io::stderr().is_terminal() { LogFormat::Pretty } else { LogFormat::Json });
+    let filter = parse_filter(level)?;
+    let traces = otlp.map(|otlp| otlp::start(otlp, node)).transpose()?;
+    let started = match &traces {
+        None => tracing_subscriber::registry().with(filter).with(lines(format, node)).try_init(),
+        Some(traces) => {
+            let spans = tracing_opentelemetry::layer()
+                .with_tracer(otlp::tracer(traces))
+                .with_location(false)
+                .with_threads(false)
+                .with_tracked_inactivity(false)
+                .with_filter(FilterFn::new(is_traced).with_max_level_hint(LevelFilter::DEBUG));
+            tracing_subscriber::registry().with(lines(format, node).with_filter(filter)).with(spans).try_init()
+        }
     };
-    started.map_err(|_| LoggingError::Twice)
+    started.map_err(|_| LoggingError::Twice)?;
+    Ok(Logging { traces })
+}
+
+/// Spans at `debug` are requests and commits; the ones at `info` are there for the log lines within them.
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && *metadata.level() == Level::DEBUG && metadata.target().starts_with("tandem")
+}
+
+fn lines<S>(format: LogFormat, node: &str) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Pretty => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => {
+            layer.fmt_fields(JsonFields::new()).event_format(Flat { node: node.to_owned() }).with_ansi(false).boxed()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
-//! What the operator sees: log lines and metrics.
+//! What the operator sees: log lines, metrics, traces.
 
 mod catalogue;
 mod hot;
+mod json;
 mod logging;
+mod otlp;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
 pub use hot::{HotCounter, HotCounters, HotHistogram};
-pub use logging::{LogFormat, LoggingError, init_logging, parse_filter};
+pub use logging::{LogFormat, Logging, LoggingError, init_logging, parse_filter};
+pub use otlp::{Otlp, OtlpError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;
@@ -21,6 +24,13 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// Buckets of durations, s: from a group commit on a fast disk to a stalled one.
 const SECONDS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Buckets of what members report of their players, s: a frame, what an ear hears, what an eye sees, lost.
+const DRIFT_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// Buckets of a number of things.
+const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 
 /// Reads what was recorded.
 #[derive(Clone)]
@@ -45,10 +55,18 @@ impl Metrics {
 
     /// A recorder that is not the process's, for tests (`metrics::with_local_recorder`).
     pub fn recorder() -> Result<(PrometheusRecorder, Self), MetricsError> {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
-            .map_err(|error| MetricsError::Build(error.to_string()))?
-            .build_recorder();
+        let buckets = [
+            (Matcher::Suffix("_seconds".to_owned()), SECONDS),
+            (Matcher::Full(names::CLIENT_DRIFT.to_owned()), DRIFT_SECONDS),
+            (Matcher::Full(names::APPEND_COMMITS.to_owned()), COUNTS),
+        ];
+        let mut builder = PrometheusBuilder::new();
+        for (matcher, bounds) in buckets {
+            builder = builder
+                .set_buckets_for_metric(matcher, bounds)
+                .map_err(|error| MetricsError::Build(error.to_string()))?;
+        }
+        let recorder = builder.build_recorder();
         let handle = Self(recorder.handle());
         Ok((recorder, handle))
     }

@@ -32,14 +32,15 @@ def routes():
 
 
 def drain_seconds():
-    """The longest planned stop: the farewell, then every bounded wait of the composition root."""
+    """The longest planned stop: the farewell, every bounded wait of the composition root, the last traces."""
     source = "".join(path.read_text() for path in sorted((ROOT / "src").glob("app*/**/*.rs")) + sorted((ROOT / "src").glob("app.rs")))
     farewell = int(re.search(r"FAREWELL: Duration = Duration::from_millis\((\d+)\)", source)[1])
     waits = 0
     for name in ("DRAIN", "SETTLE"):
         seconds = int(re.search(rf"const {name}: Duration = Duration::from_secs\((\d+)\)", source)[1])
         waits += seconds * len(re.findall(rf"timeout\({name},", source))
-    return farewell / 1000 + waits
+    flush = int(re.search(r"FLUSH: Duration = Duration::from_millis\((\d+)\)", read("src/telemetry/otlp.rs"))[1])
+    return (farewell + flush) / 1000 + waits
 
 
 def version():

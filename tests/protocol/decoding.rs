@@ -1,6 +1,6 @@
 //! What decoding refuses, and what it lets pass.
 
-use tandem::domain::{Dialect, ErrorCode, Head, HostPattern, Limits, MediaTime, RoomTime, UrlPolicy};
+use tandem::domain::{Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, MediaTime, RoomTime, UrlPolicy};
 use tandem::hub::outlet::Signal;
 use tandem::protocol::{Ask, ClientMessage, Compact, JoinMessage, Rules, decode, decode_compact};
 
@@ -71,6 +71,17 @@ fn what_was_seen_last_counts_only_with_its_epoch() {
     assert_eq!(seen(r#","epoch":5,"lastSeq":7"#), Some(Head { epoch: 5, seq: 7 }));
     assert_eq!(seen(r#","lastSeq":7"#), None);
     assert_eq!(seen(r#","epoch":5,"lastSeq":null"#), None);
+}
+
+#[test]
+fn why_a_client_fell_back_is_one_of_a_few_words_or_other() {
+    let fallback =
+        |word: &str| join(&format!(r#"{{"type":"JOIN","roomId":"r","userId":"u","fallback":{word}}}"#)).fallback;
+    assert_eq!(fallback("\"slow\""), Some(Fallback::Slow));
+    assert_eq!(fallback("\"not_offered\""), Some(Fallback::NotOffered));
+    assert_eq!(fallback("\"a word of tomorrow\""), Some(Fallback::Other));
+    assert_eq!((fallback("null"), fallback("\"\"")), (None, None));
+    refused_with(ErrorCode::BadMessage, &[r#"{"type":"JOIN","roomId":"r","userId":"u","fallback":1}"#]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
  * backoff until it is told to stop. It knows nothing of rooms; what a session says is the room's business.
  *
  * @typedef {import('./transports.js').Transport} Transport
+ * @typedef {'unsupported'|'not_offered'|'failed'|'slow'|'remembered'|'chosen'} Fallback
  *
  * @typedef {object} ConnectionHandlers
  * @property {() => void} onOpen                     a fresh session: say JOIN
@@ -49,6 +50,8 @@ export class Connection {
   #heardAt = 0;
   #checkedAt = 0;
   #cancelRace = () => {};
+  /** @type {Fallback|null} */
+  #fallback = null;
   /** @type {any} */
   #retryTimer = null;
   /** @type {any} */
@@ -79,6 +82,11 @@ export class Connection {
   /** The kind of the transport that is open. */
   get kind() {
     return this.#transport?.kind ?? null;
+  }
+
+  /** Why it is WebSocket and not WebTransport; null when it isn't. */
+  get fallback() {
+    return this.#fallback;
   }
 
   start() {
@@ -156,10 +164,12 @@ export class Connection {
     try {
       const endpoints = await this.#lookUp();
       if (attempt !== this.#attempt) return;
-      const race = openFastest(this.#openers(endpoints), this.#env);
+      const order = this.#order(endpoints);
+      const race = openFastest(this.#openers(order, endpoints), this.#env);
       this.#cancelRace = race.cancel;
       const transport = await race.winner;
       if (attempt !== this.#attempt) return transport.close(1000, 'not wanted any more');
+      this.#fallback = transport.kind === 'websocket' ? this.#reason(endpoints, order, race.failed) : null;
       this.#adopt(transport, endpoints);
     } catch {
       if (attempt === this.#attempt) this.#retry('soon');
@@ -184,12 +194,35 @@ export class Connection {
 
   /**
    * @param {any} endpoints the answer of /api/transports
-   * @returns {(() => Transport)[]}
+   * @returns {('webtransport'|'websocket')[]} in the order in which they get their start
    */
-  #openers(endpoints) {
+  #order(endpoints) {
     const usable = this.#usable(endpoints);
     if (this.#preference === 'auto' && this.#store.winner(this.#env.wallNow()) === 'websocket') usable.reverse();
-    return usable.map((kind) => () => {
+    return usable;
+  }
+
+  /**
+   * @param {any} endpoints
+   * @param {('webtransport'|'websocket')[]} order
+   * @param {Set<number>} failed places in `order`
+   * @returns {Fallback}
+   */
+  #reason(endpoints, order, failed) {
+    if (this.#preference === 'websocket') return 'chosen';
+    if (!this.#env.WebTransport) return 'unsupported';
+    if (!endpoints.webtransport) return 'not_offered';
+    if (order[0] === 'websocket') return 'remembered';
+    return failed.has(order.indexOf('webtransport')) ? 'failed' : 'slow';
+  }
+
+  /**
+   * @param {('webtransport'|'websocket')[]} order
+   * @param {any} endpoints
+   * @returns {(() => Transport)[]}
+   */
+  #openers(order, endpoints) {
+    return order.map((kind) => () => {
       const open = kind === 'webtransport' ? openWebTransport : openWebSocket;
       /** @type {Transport} */
       const transport = open(endpoints[kind], this.#env, {

@@ -10,7 +10,8 @@ const GIVE_UP_MS = 10_000;
 /**
  * @param {(() => Transport)[]} openers in order of preference
  * @param {import('./env.js').Env} env
- * @returns {{winner: Promise<Transport>, cancel: () => void}}
+ * @returns {{winner: Promise<Transport>, failed: Set<number>, cancel: () => void}} `failed`: the places in `openers` of those
+ *   that failed before there was a winner
  */
 export function openFastest(openers, env) {
   /** @type {Set<Transport>} */
@@ -18,7 +19,8 @@ export function openFastest(openers, env) {
   /** @type {any[]} */
   const timers = [];
   let started = 0;
-  let failed = 0;
+  /** @type {Set<number>} */
+  const failed = new Set();
   let over = false;
   let cancel = () => {};
 
@@ -35,15 +37,17 @@ export function openFastest(openers, env) {
         finish();
         reject(error);
       };
-      const onFailure = (/** @type {unknown} */ error) => {
-        failed += 1;
-        if (failed === openers.length) fail(error);
-        else if (failed === started) startNext();
+      const onFailure = (/** @type {number} */ place, /** @type {unknown} */ error) => {
+        if (over) return; // A loser that was told to close is no failure.
+        failed.add(place);
+        if (failed.size === openers.length) fail(error);
+        else if (failed.size === started) startNext();
       };
 
       const startNext = () => {
         if (over || started === openers.length) return;
-        const open = openers[started];
+        const place = started;
+        const open = openers[place];
         started += 1;
         if (started < openers.length) timers.push(env.setTimeout(startNextAfter(started), HEAD_START_MS));
         /** @type {Transport} */
@@ -51,7 +55,7 @@ export function openFastest(openers, env) {
         try {
           transport = open();
         } catch (error) {
-          onFailure(error); // A constructor may refuse: a URL, an option, a policy of the page.
+          onFailure(place, error); // A constructor may refuse: a URL, an option, a policy of the page.
           return;
         }
         opening.add(transport);
@@ -64,7 +68,7 @@ export function openFastest(openers, env) {
           },
           (error) => {
             opening.delete(transport);
-            onFailure(error);
+            onFailure(place, error);
           },
         );
       };
@@ -79,5 +83,5 @@ export function openFastest(openers, env) {
       startNext();
     })
   );
-  return { winner, cancel: () => cancel() };
+  return { winner, failed, cancel: () => cancel() };
 }

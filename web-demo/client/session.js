@@ -215,6 +215,7 @@ export class Session {
 
   #join() {
     const { userId, resumeToken, epoch, lastSeq } = this.#membership;
+    const fallback = this.#connection.fallback;
     this.#joinRef = this.#nextRef++;
     this.#connection.send({
       type: 'JOIN',
@@ -224,6 +225,7 @@ export class Session {
       ...(this.#username !== undefined && { username: this.#username }),
       ...(this.#pin !== null && { pin: this.#pin }),
       ...(resumeToken !== null && { resumeToken, epoch, lastSeq }),
+      ...(fallback !== null && { fallback }),
       ref: this.#joinRef,
     });
   }

@@ -92,6 +92,29 @@ test('a remembered winner that fails is not the end', async () => {
   assert.equal(second.room.transport, 'webtransport');
 });
 
+test('a JOIN over WebSocket says why it is not WebTransport', async () => {
+  const fallback = async ({ env, server, room }) => {
+    await env.advance(1500);
+    await room.ready;
+    return server.receivedOf('JOIN').at(-1).fallback;
+  };
+  assert.equal(await fallback(open({ webtransport: 'fails' })), 'failed');
+  assert.equal(await fallback(open({}, { transport: 'websocket' })), 'chosen');
+  assert.equal(await fallback(open()), undefined, 'on WebTransport there is nothing to say');
+
+  const storage = new FakeStorage();
+  assert.equal(await fallback(open({ webtransport: 'hangs' }, { storage })), 'slow');
+  assert.equal(await fallback(open({}, { storage, env: later(1) })), 'remembered');
+
+  const noServer = open();
+  noServer.server.endpoints.webtransport = null;
+  assert.equal(await fallback(noServer), 'not_offered');
+  const noBrowser = open();
+  await noBrowser.room.ready;
+  noBrowser.env.WebTransport = undefined;
+  assert.equal(await fallback({ ...noBrowser, ...openRoom({ ...noBrowser, transport: 'auto' }) }), 'unsupported');
+});
+
 test('a forced transport is the only one tried', async () => {
   const forced = open({ webtransport: 'fails' }, { transport: 'webtransport' });
   await forced.env.advance(3000);

@@ -8,7 +8,10 @@ use crate::clock::Clock;
 use crate::domain::RoomId;
 use crate::log::{Commit, LogError, Outcome};
 use crate::repository::{Repository, RepositoryError};
-use crate::telemetry::names;
+use crate::telemetry::{HotHistogram, names};
+
+static APPEND_SECONDS: HotHistogram = HotHistogram::new(names::APPEND_SECONDS);
+static APPEND_COMMITS: HotHistogram = HotHistogram::new(names::APPEND_COMMITS);
 
 /// Bounds of one append: commits, and their bytes.
 const BATCH: usize = 1024;
@@ -78,7 +81,8 @@ impl Committer {
         }
         let began = Clock::instant();
         let stored = repository.append(&batch.commits).await;
-        metrics::histogram!(names::APPEND_SECONDS).record(began.elapsed().as_secs_f64());
+        APPEND_SECONDS.record(began.elapsed().as_secs_f64());
+        APPEND_COMMITS.record(batch.commits.len() as f64);
         if stored.is_err() {
             metrics::counter!(names::APPEND_FAILURES).increment(1);
             self.suspects.clone_from(&batch.commits);

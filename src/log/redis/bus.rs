@@ -28,7 +28,9 @@ use super::{Lives, publish_command};
 use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
 use crate::log::{Followed, LogError};
-use crate::telemetry::names;
+use crate::telemetry::{HotHistogram, names};
+
+static BUS_LAG: HotHistogram = HotHistogram::new(names::BUS_LAG);
 
 /// Channels of one SUBSCRIBE.
 const CHUNK: usize = 500;
@@ -86,6 +88,8 @@ struct Ear {
     leaving: AtomicUsize,
     /// The last probe heard on each connection.
     probes: Mutex<HashMap<Partition, u64>>,
+    /// The last probe sent, and when.
+    sent: Mutex<Option<(u64, Instant)>>,
 }
 
 struct Shard {
@@ -319,6 +323,8 @@ impl Bus {
     /// Says whether all of them were sent. A change of a server's era means that it has lost its data.
     async fn send_probes(&self, session: &mut Session, nonce: u64) -> bool {
         let publish = publish_command(session.kind == Kind::Cluster);
+        metrics::gauge!(names::BUS_WAITING).set(self.parts.inbox.waiting() as f64);
+        *session.ear.sent.lock() = Some((nonce, Clock::instant()));
         let probes = session.shards.iter().filter_map(|shard| shard.partitions.first()).map(|partition| {
             let mut call = self.probe.prepare_invoke();
             call.key(partition.era()).arg(format!("{}-{}", self.parts.node, rand::random::<u32>()));
@@ -365,6 +371,9 @@ impl Bus {
             let nonce = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
             if let Some(partition) = Partition::all().find(known) {
                 ear.probes.lock().insert(partition, nonce);
+                if let Some((_, sent)) = (*ear.sent.lock()).filter(|(last, _)| *last == nonce) {
+                    BUS_LAG.record(sent.elapsed().as_secs_f64());
+                }
             }
             return;
         }

@@ -223,6 +223,7 @@ impl Drainer {
                 }
             };
             metrics::histogram!(names::APPEND_SECONDS).record(started.elapsed().as_secs_f64());
+            metrics::histogram!(names::APPEND_COMMITS).record(batch.commits.len() as f64);
             match stored {
                 Ok(()) => break,
                 Err(error) => {

@@ -6,6 +6,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::log::Followed;
+use crate::telemetry::{HotCounter, names};
+
+static DROPPED: HotCounter = HotCounter::new(names::EPHEMERAL_DROPPED, &[("direction", "in")]);
 
 /// Reports that may wait. Beyond it the hub is told to load everything again: cheaper than an endless queue.
 const QUEUE: usize = 4096;
@@ -22,9 +25,9 @@ impl Inbox {
     pub(super) fn push(&self, report: Followed) {
         let mut reports = self.reports.lock();
         match report {
-            Followed::Ephemeral { .. } if reports.len() >= EPHEMERAL => return,
+            Followed::Ephemeral { .. } if reports.len() >= EPHEMERAL => return DROPPED.increment(1),
             _ if reports.len() >= QUEUE => {
-                metrics::counter!(crate::telemetry::names::BUS_OVERFLOWS).increment(1);
+                metrics::counter!(names::BUS_OVERFLOWS).increment(1);
                 lose_all(&mut reports);
             }
             report => reports.push_back(report),
@@ -37,6 +40,11 @@ impl Inbox {
     pub(super) fn gap(&self) {
         lose_all(&mut self.reports.lock());
         self.arrived.notify_one();
+    }
+
+    /// How much has not been taken in yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.reports.lock().len()
     }
 
     pub(super) async fn next(&self) -> Followed {

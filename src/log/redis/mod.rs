@@ -308,7 +308,7 @@ impl RedisLog {
         let answer = Answer::of(self.link.script(&call).await?)?;
         match answer.what.as_str() {
             "raised" => {
-                tracing::warn!(room = %given.room, "written back to Redis, which had lost it");
+                tracing::warn!(roomId = %given.room, "written back to Redis, which had lost it");
                 metrics::counter!(names::ROOMS_RESTORED).increment(1);
                 Ok(Restored::Raised)
             }
@@ -337,7 +337,7 @@ impl RedisLog {
             }
             for pipeline in pipelines.values() {
                 if let Err(error) = self.link.once(&Request::Pipeline(pipeline)).await {
-                    metrics::counter!(names::EPHEMERAL_DROPPED).increment(pipeline.len() as u64);
+                    metrics::counter!(names::EPHEMERAL_DROPPED, "direction" => "out").increment(pipeline.len() as u64);
                     tracing::debug!(%error, "ephemeral messages are lost");
                 }
             }
@@ -396,7 +396,7 @@ impl Log for RedisLog {
         let channel = to.map_or_else(|| partition.channel(room), |node| partition.node_channel(node));
         let message = record::ephemeral(&self.node, room, to.is_some(), &message);
         if self.publisher.try_send(Publication { partition, channel, message }).is_err() {
-            metrics::counter!(names::EPHEMERAL_DROPPED).increment(1);
+            metrics::counter!(names::EPHEMERAL_DROPPED, "direction" => "out").increment(1);
         }
     }
 }

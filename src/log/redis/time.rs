@@ -50,7 +50,7 @@ impl RedisLog {
         loop {
             match self.time_offset(&clock).await {
                 Ok((offset, error)) => {
-                    metrics::gauge!(crate::telemetry::names::CLOCK_OFFSET).set(offset as f64 / 1000.0);
+                    metrics::gauge!(crate::telemetry::names::CLOCK_OFFSET).set(offset as f64 / 1e6);
                     // Within the error there is nothing to know.
                     let wrong = (clock.offset_micros() - offset).unsigned_abs();
                     if !std::mem::replace(&mut set, true) {
