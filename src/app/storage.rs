@@ -69,7 +69,7 @@ impl Storage {
                 snapshots,
             ));
         };
-        let options = RedisOptions::new(redis.url.clone());
+        let options = RedisOptions { ca: redis.ca.clone(), ..RedisOptions::new(redis.url.clone()) };
         let node = incarnation(&config.node);
         let redis = RedisLog::connect(options, node.clone(), &log_tasks, end.clone()).await?;
         // Before anything is decided here: room time is Redis' time.

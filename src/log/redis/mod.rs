@@ -80,7 +80,7 @@ const PUBLISH_BATCH: usize = 256;
 pub struct RedisOptions {
     /// `redis://`, `rediss://`, or `redis-sentinel://…` (see `docs/OPERATIONS.md`). That it is a cluster shows itself.
     pub url: SecretString,
-    /// A CA certificate (PEM) to trust instead of the machine's.
+    /// CA certificates (PEM) to trust instead of the machine's.
     pub ca: Option<PathBuf>,
     /// How long an answer may take.
     pub patience: Duration,
@@ -164,13 +164,8 @@ impl RedisLog {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, LogError> {
-        let root = match &options.ca {
-            Some(path) => {
-                let read = tokio::fs::read(path).await;
-                Some(read.map_err(|error| LogError(format!("can't read {}: {error}", path.display())))?)
-            }
-            None => None,
-        };
+        let root = options.ca.as_deref().map(server::authorities).transpose();
+        let root = root.map_err(|error| LogError(format!("REDIS_CA_PATH={error}")))?;
         let server = Server::parse(options.url.expose_secret(), root, options.patience);
         let server = server.map_err(|error| LogError(format!("REDIS_URL: {error}")))?;
         let link = Link::new(server.clone(), options.deadline);
