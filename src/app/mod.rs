@@ -136,7 +136,7 @@ impl App {
             node: storage.node.clone(),
             clock: parts.clock.clone(),
             limits: Arc::clone(&limits),
-            rates: parts.config.rate_limits,
+            quotas: storage.quotas.clone(),
             log: Arc::clone(&storage.log),
             tracker: parts.tasks.clone(),
             stop: parts.stop.clone(),

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::domain::{NodeId, RoomId};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
-use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
+use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions, RedisQuotas, Roster};
 use crate::log::{Log, Snapshot};
 use crate::node::{NodeWatch, WatchOptions};
 use crate::repository::Repository;
@@ -29,6 +29,8 @@ pub(super) struct Storage {
     sequencer: Sequencer,
     /// The Redis log's own tasks end last: who stops before may still have to say something.
     tasks: TaskTracker,
+    /// What clients may use up; `None`: `RATE_LIMITS=off`.
+    pub(super) quotas: Option<Arc<dyn Quotas>>,
     end: CancellationToken,
     /// This process among the nodes.
     pub(super) node: NodeId,
@@ -38,7 +40,7 @@ pub(super) struct Storage {
 
 enum Sequencer {
     Memory(MemoryLog),
-    Redis { log: Arc<RedisLog>, watch: Option<NodeWatch> },
+    Redis { log: Arc<RedisLog>, quotas: Option<Arc<RedisQuotas>>, watch: Option<NodeWatch> },
 }
 
 impl Storage {
@@ -61,13 +63,13 @@ impl Storage {
         let (log_tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let Some(redis) = &config.redis else {
             let snapshots = repository.live_rooms().await?;
+        let allowances = config.rate_limits.then(|| Allowances::from(&config.limits));
             let memory = MemoryLog::new(Some(Arc::clone(&repository)), snapshots.clone(), tasks);
             let node = config.node.clone();
             let log = memory.attach(node.clone());
-            return Ok((
-                Self { repository, log, sequencer: Sequencer::Memory(memory), tasks: log_tasks, end, node, database },
-                snapshots,
-            ));
+            let quotas = allowances.map(|allowances| Arc::new(MemoryQuotas::new(allowances)) as Arc<dyn Quotas>);
+            let sequencer = Sequencer::Memory(memory);
+            return Ok((Self { repository, log, quotas, sequencer, tasks: log_tasks, end, node, database }, snapshots));
         };
         let options = RedisOptions { ca: redis.ca.clone(), ..RedisOptions::new(redis.url.clone()) };
         let node = incarnation(&config.node);
@@ -85,8 +87,15 @@ impl Storage {
             tracing::warn!(rooms = restored, "rooms that Redis did not have came back from the database");
         }
         let log: Arc<dyn Log> = Arc::<RedisLog>::clone(&redis);
-        let sequencer = Sequencer::Redis { log: redis, watch: None };
-        Ok((Self { repository, log, sequencer, tasks: log_tasks, end, node, database }, Vec::new()))
+        let sequencer = Sequencer::Redis { log: redis, quotas: shared, watch: None };
+        Ok((Self { repository, log, quotas, sequencer, tasks: log_tasks, end, node, database }, Vec::new()))
+        let shared = match allowances {
+            Some(allowances) => {
+                Some(Arc::new(RedisQuotas::share(Arc::clone(&redis), allowances, &log_tasks, end.clone()).await?))
+            }
+            None => None,
+        };
+        let quotas = shared.clone().map(|shared| shared as Arc<dyn Quotas>);
     }
 
     /// In a cluster: takes this node's lease and watches the others'.
@@ -130,9 +139,7 @@ impl Storage {
             Sequencer::Memory(_) => {
                 details.insert("log".into(), "memory".into());
             }
-            Sequencer::Redis { log, watch } => {
-                let roster = watch.as_ref().map(NodeWatch::roster).unwrap_or_default();
-                let names = |nodes: &[NodeId]| -> Vec<String> { nodes.iter().map(ToString::to_string).collect() };
+            Sequencer::Redis { log, quotas, watch } => {
                 details.insert("log".into(), "redis".into());
                 details.insert("busAlive".into(), log.bus_alive().into());
                 details.insert("unaudited".into(), log.unaudited().into());

@@ -93,6 +93,7 @@ catalogue! {
     CLUSTER_ROOMS = "tandem_cluster_rooms", Gauge, Count, [], "Live rooms in Redis (on the node that sweeps).";
     ROOMS_ADOPTED = "tandem_rooms_adopted_total", Counter, Count, [], "Rooms that no node followed, taken over by this one.";
     HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
+    QUOTAS_ALONE = "tandem_quotas_alone_total", Counter, Count, [], "JOINs and PINs that this node counted alone, because Redis did not answer in time.";
 }
 
 /// The catalogue as a table for the documentation.

@@ -15,6 +15,9 @@
 //! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed |
 //! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
 //! | `tandem:{pNN}:audited` | the last outbox entry that the database has | [`Lives::outbox`] |
+//! | `tandem:{pNN}:joins:<address>`, `…:pins:<address and room>` | what of a rate is used up | two windows of it |
+//! | `tandem:{pNN}:address:<address>`, `…:user:<user>` | sorted set of joined sessions by the moment at which they lapse | [`Lives::place`], renewed |
+//! | `tandem:{nodes}:salt` | what the addresses and users in those names are hashed with | [`Lives::place`], renewed |
 //! | `tandem:{nodes}:leases` | sorted set of nodes by the end of their lease, ms | a minute after the last one |
 //! | `tandem:{nodes}:drainer`, `…:sweeper` | which node does it | seconds |
 //! | `tandem:{pNN}:bus:<id>` | channel of a room | |
@@ -34,6 +37,7 @@ mod inbox;
 mod keys;
 mod link;
 mod recent;
+mod quotas;
 mod record;
 mod roster;
 mod server;
@@ -49,6 +53,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use redis::{Script, Value};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +65,7 @@ use self::keys::Partition;
 use self::link::{Link, Request};
 use self::recent::Recent;
 use self::server::Server;
+use self::roster::Seen;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::domain::{Head, NodeId, RoomId};
 use crate::telemetry::names;
@@ -88,6 +94,8 @@ pub struct RedisOptions {
     pub deadline: Duration,
     /// How often the bus is probed.
     pub probe_every: Duration,
+    /// How long quotas wait for an answer before this node counts alone.
+    pub quota_patience: Duration,
     /// How long things live.
     pub lives: Lives,
     /// Commits that a partition's outbox holds while the database is away; beyond it the oldest are lost to the audit.
@@ -105,6 +113,8 @@ pub struct Lives {
     pub outbox: Duration,
 }
 
+    /// The place of a session that no node renews.
+    pub place: Duration,
 impl RedisOptions {
     /// What production uses.
     pub fn new(url: SecretString) -> Self {
@@ -115,7 +125,8 @@ impl RedisOptions {
             patience: Duration::from_millis(1500),
             deadline: Duration::from_secs(4),
             probe_every: Duration::from_secs(1),
-            lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24) },
+            lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24), place: hours(1) },
+            quota_patience: Duration::from_millis(250),
             outbox_entries: 16_384,
         }
     }
@@ -130,6 +141,10 @@ pub struct RedisLog {
     recent: Recent,
     publisher: mpsc::Sender<Publication>,
     options: RedisOptions,
+    /// The other nodes, as the last beat found them.
+    seen: Mutex<Option<Seen>>,
+    /// What the next beat tells them.
+    report: Mutex<String>,
     scripts: Scripts,
     /// Commits are named by this process's random number and a count.
     incarnation: String,
@@ -188,6 +203,8 @@ impl RedisLog {
             recent: Recent::default(),
             publisher,
             scripts: Scripts {
+            seen: Mutex::default(),
+            report: Mutex::default(),
                 commit: Script::new(include_str!("commit.lua")),
                 restore: Script::new(include_str!("restore.lua")),
             },

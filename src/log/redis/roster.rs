@@ -9,6 +9,7 @@ use super::{RedisLog, millis, unreadable};
 use crate::domain::{NodeId, RoomId};
 use crate::log::LogError;
 
+use crate::clock::Clock;
 /// Channels of one question.
 const CHUNK: usize = 200;
 
@@ -33,7 +34,14 @@ pub struct Sweep {
 impl RedisLog {
     /// Renews this node's lease and looks at the others'. A lease that ran out is shown for `remember`.
     pub async fn beat(&self, lease: Duration, remember: Duration) -> Result<Roster, LogError> {
-        self.roster_as(self.node.as_str(), lease, remember).await
+        let roster = self.roster_as(self.node.as_str(), lease, remember).await?;
+        *self.seen.lock() = Some(Seen { at: Clock::instant(), lease, alive: roster.alive.clone() });
+        Ok(roster)
+    }
+
+    /// What this node says of itself from the next beat on: JSON.
+    pub fn say(&self, report: String) {
+        *self.report.lock() = report;
     }
 
     /// Looks only.
@@ -57,6 +65,15 @@ impl RedisLog {
         let nodes = |names: Vec<String>| names.iter().filter_map(|name| NodeId::parse(name).ok()).collect();
         Ok(Roster { alive: nodes(alive), gone: nodes(gone) })
     }
+/// What the last beat found.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) at: Instant,
+    /// How long a lease runs.
+    pub(super) lease: Duration,
+    pub(super) alive: Vec<NodeId>,
+}
+
 
     /// Whether this node sweeps for the next while.
     pub async fn may_sweep(&self, lease: Duration) -> Result<bool, LogError> {
