@@ -229,6 +229,7 @@ fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &Cancellat
     NodeWatch::start(
         Arc::clone(log),
         options,
+        Box::new(|| "{}".to_owned()),
         move |node| _ = for_gone.expire_node(node),
         move |room, alive| {
             let hub = for_orphans.clone();

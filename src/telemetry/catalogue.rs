@@ -79,6 +79,7 @@ catalogue! {
     APPEND_FAILURES = "tandem_repository_append_failures_total", Counter, Count, [], "Batches that the database refused or did not answer.";
     EVENTS_PRUNED = "tandem_events_pruned_total", Counter, Count, [], "Audit events deleted for their age.";
     BUS_ALIVE = "tandem_bus_alive", Gauge, Count, [], "1 while this node hears the other nodes through Redis.";
+    BUS_LAG = "tandem_bus_lag", Gauge, Seconds, [], "Time from saying something through Redis to hearing it, at the last probe.";
     BUS_CONNECTS = "tandem_bus_connects_total", Counter, Count, [], "Times that the bus came up; each but the first after a break.";
     BUS_OVERFLOWS = "tandem_bus_overflows_total", Counter, Count, [], "Times that so much waited from the bus that every room was loaded again.";
     EPHEMERAL_DROPPED = "tandem_ephemeral_dropped_total", Counter, Count, [], "Ephemeral messages for other nodes that could not be sent.";
@@ -92,8 +93,8 @@ catalogue! {
     NODES = "tandem_nodes", Gauge, Count, [], "Nodes of the cluster whose lease runs.";
     CLUSTER_ROOMS = "tandem_cluster_rooms", Gauge, Count, [], "Live rooms in Redis (on the node that sweeps).";
     ROOMS_ADOPTED = "tandem_rooms_adopted_total", Counter, Count, [], "Rooms that no node followed, taken over by this one.";
-    HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
     QUOTAS_ALONE = "tandem_quotas_alone_total", Counter, Count, [], "JOINs and PINs that this node counted alone, because Redis did not answer in time.";
+    HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
 }
 
 /// The catalogue as a table for the documentation.

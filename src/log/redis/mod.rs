@@ -19,6 +19,7 @@
 //! | `tandem:{pNN}:address:<address>`, `…:user:<user>` | sorted set of joined sessions by the moment at which they lapse | [`Lives::place`], renewed |
 //! | `tandem:{nodes}:salt` | what the addresses and users in those names are hashed with | [`Lives::place`], renewed |
 //! | `tandem:{nodes}:leases` | sorted set of nodes by the end of their lease, ms | a minute after the last one |
+//! | `tandem:{nodes}:reports` | hash: what each node says of itself, and the drainer (`@`) of the whole, JSON | as the leases |
 //! | `tandem:{nodes}:drainer`, `…:sweeper` | which node does it | seconds |
 //! | `tandem:{pNN}:bus:<id>` | channel of a room | |
 //! | `tandem:{pNN}:node:<node>` | channel of a node, in each partition so that it keeps its place among the room's messages | |
@@ -36,8 +37,8 @@ mod drain;
 mod inbox;
 mod keys;
 mod link;
-mod recent;
 mod quotas;
+mod recent;
 mod record;
 mod roster;
 mod server;
@@ -52,8 +53,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use redis::{Script, Value};
 use parking_lot::Mutex;
+use redis::{Script, Value};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -64,15 +65,16 @@ use self::inbox::Inbox;
 use self::keys::Partition;
 use self::link::{Link, Request};
 use self::recent::Recent;
-use self::server::Server;
 use self::roster::Seen;
+use self::server::Server;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::domain::{Head, NodeId, RoomId};
 use crate::telemetry::names;
 
 pub use drain::{DrainOptions, Drainer};
 pub use keys::PARTITIONS;
-pub use roster::{Roster, Sweep};
+pub use quotas::RedisQuotas;
+pub use roster::{Census, Roster, Sweep};
 
 /// Ephemeral messages that may wait to be sent; more are dropped.
 const PUBLISH_QUEUE: usize = 4096;
@@ -92,10 +94,10 @@ pub struct RedisOptions {
     pub patience: Duration,
     /// How long a caller may wait, all attempts together.
     pub deadline: Duration,
-    /// How often the bus is probed.
-    pub probe_every: Duration,
     /// How long quotas wait for an answer before this node counts alone.
     pub quota_patience: Duration,
+    /// How often the bus is probed.
+    pub probe_every: Duration,
     /// How long things live.
     pub lives: Lives,
     /// Commits that a partition's outbox holds while the database is away; beyond it the oldest are lost to the audit.
@@ -111,10 +113,10 @@ pub struct Lives {
     pub end: Duration,
     /// An outbox to which nothing comes.
     pub outbox: Duration,
-}
-
     /// The place of a session that no node renews.
     pub place: Duration,
+}
+
 impl RedisOptions {
     /// What production uses.
     pub fn new(url: SecretString) -> Self {
@@ -124,9 +126,9 @@ impl RedisOptions {
             ca: None,
             patience: Duration::from_millis(1500),
             deadline: Duration::from_secs(4),
+            quota_patience: Duration::from_millis(250),
             probe_every: Duration::from_secs(1),
             lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24), place: hours(1) },
-            quota_patience: Duration::from_millis(250),
             outbox_entries: 16_384,
         }
     }
@@ -139,12 +141,12 @@ pub struct RedisLog {
     bus: Arc<Bus>,
     inbox: Arc<Inbox>,
     recent: Recent,
-    publisher: mpsc::Sender<Publication>,
-    options: RedisOptions,
     /// The other nodes, as the last beat found them.
     seen: Mutex<Option<Seen>>,
     /// What the next beat tells them.
     report: Mutex<String>,
+    publisher: mpsc::Sender<Publication>,
+    options: RedisOptions,
     scripts: Scripts,
     /// Commits are named by this process's random number and a count.
     incarnation: String,
@@ -201,10 +203,10 @@ impl RedisLog {
             bus,
             inbox,
             recent: Recent::default(),
-            publisher,
-            scripts: Scripts {
             seen: Mutex::default(),
             report: Mutex::default(),
+            publisher,
+            scripts: Scripts {
                 commit: Script::new(include_str!("commit.lua")),
                 restore: Script::new(include_str!("restore.lua")),
             },
@@ -235,6 +237,11 @@ impl RedisLog {
     /// Waits until it does.
     pub async fn bus_up(&self) {
         self.bus.wait_alive().await;
+    }
+
+    /// From saying something on the bus to hearing it, at the last probe.
+    pub fn bus_lag(&self) -> Duration {
+        self.bus.lag()
     }
 
     /// Whether commands are answered.
