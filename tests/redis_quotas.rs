@@ -198,7 +198,6 @@ async fn full(node: &Node, user: &str) -> bool {
     matches!(node.quotas.enter(&visitor(user, "192.0.2.1")).await, Err(Exceeded::UserSessions))
 }
 
-
 async fn until(mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !condition().await {

@@ -84,7 +84,8 @@ impl NodeWatch {
     ) -> Self {
         let roster = Self::default();
         let (on_gone, on_orphan) = (Box::new(on_gone), Box::new(on_orphan));
-        let mut watch = Watch { log, options, roster: roster.clone(), report, on_gone, on_orphan, missed: HashMap::new() };
+        let mut watch =
+            Watch { log, options, roster: roster.clone(), report, on_gone, on_orphan, missed: HashMap::new() };
         tracker.spawn(async move {
             stop.run_until_cancelled(watch.run()).await;
             if let Err(error) = watch.log.sign_off(options.farewell).await {

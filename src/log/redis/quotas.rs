@@ -108,7 +108,10 @@ enum Entered {
     Yes,
     No(Exceeded),
     /// The set of that key; its oldest places.
-    Full { exceeded: Exceeded, gone: Vec<String> },
+    Full {
+        exceeded: Exceeded,
+        gone: Vec<String>,
+    },
 }
 
 impl RedisQuotas {
