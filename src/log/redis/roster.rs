@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::keys::{self, Partition};
+use super::link::Request;
 use super::{RedisLog, millis, unreadable};
 use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
@@ -113,7 +114,11 @@ impl RedisLog {
     /// Tells all nodes what this one has counted.
     pub(super) async fn tell(&self, census: &Census) -> Result<(), LogError> {
         let text = serde_json::to_string(census).unwrap_or_default();
-        self.link.command(redis::cmd("HSET").arg(keys::REPORTS).arg(CENSUS).arg(text)).await.map(drop)
+        let mut tell = redis::pipe();
+        tell.hset(keys::REPORTS, CENSUS, text).ignore();
+        // Beats renew it; without one it has a life all the same.
+        tell.cmd("PEXPIRE").arg(keys::REPORTS).arg(millis(self.options.lives.place)).arg("NX").ignore();
+        self.link.ask(&Request::Pipeline(&tell)).await.map(drop)
     }
 
     /// Whether this node sweeps for the next while.
