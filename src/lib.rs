@@ -20,6 +20,7 @@ pub mod hub;
 pub mod log;
 pub mod node;
 pub mod protocol;
+pub mod quota;
 pub mod repository;
 pub mod room;
 pub mod session;

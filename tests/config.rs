@@ -145,6 +145,22 @@ fn redis_without_postgresql_is_refused_with_the_reason() {
 }
 
 #[test]
+fn redis_authorities_go_with_a_url_that_encrypts() {
+    let with = |url: &'static str| {
+        let environment = [("REDIS_URL", url), ("DATABASE_URL", "postgres://db"), ("REDIS_CA_PATH", "/etc/ca.pem")];
+        config(&environment, &[]).map(|config| config.redis.unwrap().ca)
+    };
+    for url in ["rediss://cache", "valkeys://cache", "redis-sentinel://a/b?tls=true"] {
+        assert_eq!(with(url).unwrap().unwrap().to_str(), Some("/etc/ca.pem"), "{url}");
+    }
+    for url in ["redis://cache", "redis-sentinel://a/b"] {
+        let error = with(url).unwrap_err();
+        assert!(error.contains("REDIS_CA_PATH") && error.contains("rediss://") && !error.contains('\n'), "{error}");
+    }
+    assert!(config(&[("REDIS_CA_PATH", "/etc/ca.pem")], &[]).unwrap_err().contains("REDIS_CA_PATH"));
+}
+
+#[test]
 fn parts_of_a_url_are_put_together_with_the_password_encoded() {
     let environment = [
         ("REDIS_HOST", "::1"),

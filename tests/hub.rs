@@ -18,6 +18,7 @@ use tandem::hub::{Departure, Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::log::memory::faults::{Fate, What};
 use tandem::protocol;
+use tandem::quota::{MemoryQuotas, Quotas};
 use tandem::room::{Command, Reject};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -122,8 +123,8 @@ impl House {
         Hub::start(HubParts {
             node: node.clone(),
             clock: clock.clone(),
+            quotas: rates.then(|| Arc::new(MemoryQuotas::new((&limits).into())) as Arc<dyn Quotas>),
             limits: Arc::new(limits),
-            rates,
             log: log.attach(node),
             tracker: tracker.clone(),
             stop: CancellationToken::new(),
@@ -142,6 +143,7 @@ impl House {
             session: session.clone(),
             transport: TransportKind::Memory,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            place: None,
         }
     }
 

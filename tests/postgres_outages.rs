@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "support/commits.rs"]
 mod commits;
 #[path = "support/postgres.rs"]
@@ -13,10 +15,12 @@ mod proxy;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use authority::Authority;
 use commits::{EPOCH, after, created, ended, head, room, time};
 use futures_util::future::join_all;
 use postgres_server::{Database, Server};
 use proxy::{Proxy, Trap};
+use secrecy::ExposeSecret;
 use tandem::config::Postgres;
 use tandem::domain::{Head, RoomId};
 use tandem::log::Commit;
@@ -31,6 +35,32 @@ const SOON: Limits = Limits { connect: Duration::from_millis(500), answer: Durat
 const EVERYTHING: &str = "SELECT rooms::text FROM rooms UNION ALL SELECT users::text FROM users \
                           UNION ALL SELECT room_fields::text FROM room_fields \
                           UNION ALL SELECT room_events::text FROM room_events ORDER BY 1";
+
+#[tokio::test]
+async fn over_tls_with_a_private_authority_named_in_the_url() {
+    let (ours, another) = (Authority::new(), Authority::new());
+    let server = Server::start();
+    server.encrypt(&ours.certificate(), &ours.key()).await;
+    let open = async |root: &Authority| {
+        let url = server.settings().url.expose_secret().to_owned();
+        let url = format!("{url}?sslmode=verify-full&sslrootcert={}", root.root().display());
+        PostgresRepository::open(&url.into(), 2).await
+    };
+    // The server takes its certificate into use a moment after it was told to.
+    let repository = tokio::time::timeout(DEADLINE, async {
+        loop {
+            match open(&ours).await {
+                Ok(repository) => return repository,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    });
+    let repository = repository.await.expect("a connection");
+    repository.append(&[created(&room("friday"), Head::default(), EPOCH)]).await.unwrap();
+    assert_eq!(repository.live_rooms().await.unwrap().len(), 1);
+    let error = open(&another).await.unwrap_err();
+    assert!(matches!(error, RepositoryError::Open { .. }), "{error:?}");
+}
 
 #[tokio::test]
 async fn a_database_that_cannot_be_opened_is_named_soon_and_without_its_password() {

@@ -175,7 +175,7 @@ impl Node {
             node,
             clock: clock.clone(),
             limits: Arc::new(Limits::default()),
-            rates: false,
+            quotas: None,
             log: Arc::clone(&log) as Arc<dyn Log>,
             tracker: tracker.clone(),
             stop: stop.clone(),
@@ -197,6 +197,7 @@ impl Node {
             session: self.hub.new_session(),
             transport: TransportKind::Memory,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            place: None,
         };
         let membership = self.hub.join(request, Arc::clone(&ear) as Arc<dyn Outlet>).await.unwrap();
         (ear, membership)
@@ -228,6 +229,7 @@ fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &Cancellat
     NodeWatch::start(
         Arc::clone(log),
         options,
+        Box::new(|| "{}".to_owned()),
         move |node| _ = for_gone.expire_node(node),
         move |room, alive| {
             let hub = for_orphans.clone();

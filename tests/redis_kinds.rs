@@ -2,14 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "support/commits.rs"]
 mod commits;
 #[path = "support/redis.rs"]
 mod redis_server;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authority::{Authority, text};
 use bytes::Bytes;
 use commits::{EPOCH, after, created, ended, head, room};
 use redis_server::{RedisServer, options};
@@ -37,27 +41,35 @@ async fn with_a_password() {
 
 #[tokio::test]
 async fn over_tls_with_a_private_authority() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let root = authority.self_signed(&authority_key).unwrap();
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let leaf = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-    let file = |name: &str, text: String| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let (ca, cert) = (file("ca.pem", root.pem()), file("cert.pem", leaf.pem()));
-    let key = file("key.pem", key.serialize_pem());
-    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    let server = RedisServer::start_tls(&path(&cert), &path(&key), &path(&ca)).await;
+    let (ours, another) = (Authority::new(), Authority::new());
+    let server = RedisServer::start_tls(text(&ours.certificate()), text(&ours.key()), text(&ours.root())).await;
     let url = format!("rediss://127.0.0.1:{}", server.port());
-    use_it(&RedisOptions { ca: Some(ca), ..options(&url) }).await;
+    let with = |ca: PathBuf| RedisOptions { ca: Some(ca), ..options(&url) };
+    use_it(&with(ours.root())).await;
+    // A bundle: any of them will do.
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    let bundle = ours.write("bundle.pem", &format!("{}\n{}", read(another.root()), read(ours.root())));
+    assert!(connect("a", with(bundle)).await.is_ok());
     assert!(connect("a", options(&url)).await.is_err(), "the machine's authorities don't know this one");
+    assert!(connect("a", with(another.root())).await.is_err(), "somebody else's authority");
+}
+
+#[tokio::test]
+async fn authorities_that_can_t_be_read_are_one_line_that_names_the_setting_and_the_file() {
+    let files = Authority::new();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (path, why) in [
+        (PathBuf::from("/nowhere/ca.pem"), "No such file"),
+        (files.write("empty.pem", ""), "no certificate in it"),
+        (files.key(), "no certificate in it"),
+        (files.write("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA"), "not PEM"),
+        (files.write("broken.pem", broken), "can't be used"),
+    ] {
+        let options = RedisOptions { ca: Some(path.clone()), ..options("rediss://127.0.0.1:1") };
+        let error = connect("a", options).await.err().unwrap().to_string();
+        let named = error.contains(&format!("REDIS_CA_PATH={}: ", path.display()));
+        assert!(named && error.contains(why) && !error.contains('\n'), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tandem::domain::{CloseCode, Limits, NodeId, RoomTime, UrlPolicy};
 use tandem::hub::{Hub, HubParts};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::Rules;
+use tandem::quota::MemoryQuotas;
 use tandem::session::transport::Frame;
 use tandem::session::{self, Full, Services, SessionCounts};
 use tandem::transport::memory::{Delivered, MemoryClient, pair};
@@ -35,7 +36,7 @@ impl House {
             node: node.clone(),
             clock: clock.clone(),
             limits: Arc::new(limits.clone()),
-            rates: true,
+            quotas: Some(Arc::new(MemoryQuotas::new((&limits).into()))),
             log: log.attach(node),
             tracker: tracker.clone(),
             stop: CancellationToken::new(),

@@ -140,7 +140,7 @@ impl App {
             node: storage.node.clone(),
             clock: parts.clock.clone(),
             limits: Arc::clone(&limits),
-            rates: parts.config.rate_limits,
+            quotas: storage.quotas.clone(),
             log: Arc::clone(&storage.log),
             tracker: parts.tasks.clone(),
             stop: parts.stop.clone(),
@@ -149,14 +149,15 @@ impl App {
         if recovered > 0 {
             tracing::info!(rooms = recovered, "rooms are back; their members have the grace time to return");
         }
-        storage.watch(&hub, &parts.tasks, &parts.stop);
+        let counts = SessionCounts::default();
+        storage.watch(&hub, &counts, &parts.clock, &parts.tasks, &parts.stop);
         let services = Services {
             hub: hub.clone(),
             rules: Arc::new(Rules { limits: (*limits).clone(), urls: parts.config.media.clone() }),
             clock: parts.clock.clone(),
             rates: parts.config.rate_limits,
             stop: CancellationToken::new(),
-            counts: SessionCounts::default(),
+            counts,
         };
         let admission = parts.caps();
         let storage = Arc::new(storage);

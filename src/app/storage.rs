@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,12 +13,14 @@ use crate::config::Config;
 use crate::domain::{NodeId, RoomId};
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
-use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
+use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions, RedisQuotas, Roster};
 use crate::log::{Log, Snapshot};
-use crate::node::{NodeWatch, WatchOptions};
+use crate::node::{NodeWatch, Report, WatchOptions};
+use crate::quota::{Allowances, MemoryQuotas, Quotas};
 use crate::repository::Repository;
 use crate::repository::postgres::PostgresRepository;
 use crate::repository::sqlite::SqliteRepository;
+use crate::session::SessionCounts;
 
 /// How often a node's clock is compared with Redis'.
 const TIME_EVERY: Duration = Duration::from_secs(10);
@@ -26,6 +29,8 @@ const TIME_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Storage {
     pub(super) repository: Arc<dyn Repository>,
     pub(super) log: Arc<dyn Log>,
+    /// What clients may use up; `None`: `RATE_LIMITS=off`.
+    pub(super) quotas: Option<Arc<dyn Quotas>>,
     sequencer: Sequencer,
     /// The Redis log's own tasks end last: who stops before may still have to say something.
     tasks: TaskTracker,
@@ -38,7 +43,7 @@ pub(super) struct Storage {
 
 enum Sequencer {
     Memory(MemoryLog),
-    Redis { log: Arc<RedisLog>, watch: Option<NodeWatch> },
+    Redis { log: Arc<RedisLog>, quotas: Option<Arc<RedisQuotas>>, watch: Option<NodeWatch> },
 }
 
 impl Storage {
@@ -58,18 +63,18 @@ impl Storage {
                 (Arc::new(sqlite), format!("sqlite {}", config.data_dir.display()))
             }
         };
+        let allowances = config.rate_limits.then(|| Allowances::from(&config.limits));
         let (log_tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let Some(redis) = &config.redis else {
             let snapshots = repository.live_rooms().await?;
             let memory = MemoryLog::new(Some(Arc::clone(&repository)), snapshots.clone(), tasks);
             let node = config.node.clone();
             let log = memory.attach(node.clone());
-            return Ok((
-                Self { repository, log, sequencer: Sequencer::Memory(memory), tasks: log_tasks, end, node, database },
-                snapshots,
-            ));
+            let quotas = allowances.map(|allowances| Arc::new(MemoryQuotas::new(allowances)) as Arc<dyn Quotas>);
+            let sequencer = Sequencer::Memory(memory);
+            return Ok((Self { repository, log, quotas, sequencer, tasks: log_tasks, end, node, database }, snapshots));
         };
-        let options = RedisOptions::new(redis.url.clone());
+        let options = RedisOptions { ca: redis.ca.clone(), ..RedisOptions::new(redis.url.clone()) };
         let node = incarnation(&config.node);
         let redis = RedisLog::connect(options, node.clone(), &log_tasks, end.clone()).await?;
         // Before anything is decided here: room time is Redis' time.
@@ -84,14 +89,28 @@ impl Storage {
         if restored > 0 {
             tracing::warn!(rooms = restored, "rooms that Redis did not have came back from the database");
         }
+        let shared = match allowances {
+            Some(allowances) => {
+                Some(Arc::new(RedisQuotas::share(Arc::clone(&redis), allowances, &log_tasks, end.clone()).await?))
+            }
+            None => None,
+        };
+        let quotas = shared.clone().map(|shared| shared as Arc<dyn Quotas>);
         let log: Arc<dyn Log> = Arc::<RedisLog>::clone(&redis);
-        let sequencer = Sequencer::Redis { log: redis, watch: None };
-        Ok((Self { repository, log, sequencer, tasks: log_tasks, end, node, database }, Vec::new()))
+        let sequencer = Sequencer::Redis { log: redis, quotas: shared, watch: None };
+        Ok((Self { repository, log, quotas, sequencer, tasks: log_tasks, end, node, database }, Vec::new()))
     }
 
     /// In a cluster: takes this node's lease and watches the others'.
-    pub(super) fn watch(&mut self, hub: &Hub, tasks: &TaskTracker, stop: &CancellationToken) {
-        let Sequencer::Redis { log, watch } = &mut self.sequencer else { return };
+    pub(super) fn watch(
+        &mut self,
+        hub: &Hub,
+        counts: &SessionCounts,
+        clock: &Clock,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        let Sequencer::Redis { log, watch, .. } = &mut self.sequencer else { return };
         let on_gone = {
             let hub = hub.clone();
             move |node: &NodeId| {
@@ -110,7 +129,8 @@ impl Storage {
             }
         };
         let options = WatchOptions { farewell: hub.grace(), ..WatchOptions::default() };
-        *watch = Some(NodeWatch::start(Arc::clone(log), options, on_gone, on_orphan, tasks, stop.clone()));
+        let report = report(log, hub, counts, clock);
+        *watch = Some(NodeWatch::start(Arc::clone(log), options, report, on_gone, on_orphan, tasks, stop.clone()));
     }
 
     /// Whether the log commits and is heard.
@@ -123,21 +143,22 @@ impl Storage {
     }
 
     /// What `/status` shows of it.
-    pub(super) fn describe(&self) -> serde_json::Map<String, serde_json::Value> {
-        let mut details = serde_json::Map::new();
+    pub(super) fn describe(&self) -> Map<String, Value> {
+        let mut details = Map::new();
         details.insert("database".into(), self.database.clone().into());
         match &self.sequencer {
             Sequencer::Memory(_) => {
                 details.insert("log".into(), "memory".into());
             }
-            Sequencer::Redis { log, watch } => {
-                let roster = watch.as_ref().map(NodeWatch::roster).unwrap_or_default();
-                let names = |nodes: &[NodeId]| -> Vec<String> { nodes.iter().map(ToString::to_string).collect() };
+            Sequencer::Redis { log, quotas, watch } => {
                 details.insert("log".into(), "redis".into());
-                details.insert("busAlive".into(), log.bus_alive().into());
-                details.insert("unaudited".into(), log.unaudited().into());
-                details.insert("nodes".into(), names(&roster.alive).into());
-                details.insert("nodesGone".into(), names(&roster.gone).into());
+                let roster = watch.as_ref().map(NodeWatch::roster).unwrap_or_default();
+                let mut cluster = cluster(&roster);
+                cluster.insert("busAlive".into(), log.bus_alive().into());
+                cluster.insert("unaudited".into(), log.unaudited().into());
+                let shared = quotas.as_ref().map(|quotas| quotas.is_shared());
+                cluster.insert("quotasShared".into(), shared.into());
+                details.insert("cluster".into(), cluster.into());
             }
         }
         details
@@ -157,6 +178,48 @@ impl Storage {
         self.tasks.wait().await;
         self.repository.close().await;
     }
+}
+
+/// What this node says of itself to the others, for their `/status`.
+fn report(log: &Arc<RedisLog>, hub: &Hub, counts: &SessionCounts, clock: &Clock) -> Report {
+    let (log, hub, counts, clock) = (Arc::clone(log), hub.clone(), counts.clone(), clock.clone());
+    Box::new(move || {
+        let status = hub.status();
+        let report = json!({
+            "rooms": status.rooms,
+            "members": status.members,
+            "degradedRooms": status.degraded_rooms,
+            "sessions": counts.by_transport().values().sum::<u64>(),
+            "draining": hub.is_draining(),
+            "busLagMs": log.bus_lag().as_secs_f64() * 1000.0,
+            "clockOffsetMs": clock.offset_micros() as f64 / 1000.0,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        report.to_string()
+    })
+}
+
+/// The cluster as this node last saw it.
+fn cluster(roster: &Roster) -> Map<String, Value> {
+    let node = |node: &NodeId, state: &str| {
+        let said = roster.reports.get(node).and_then(|text| serde_json::from_str(text).ok());
+        let mut fields: Map<String, Value> = said.unwrap_or_default();
+        fields.insert("node".into(), node.as_str().into());
+        fields.insert("state".into(), state.into());
+        Value::Object(fields)
+    };
+    let alive = roster.alive.iter().map(|alive| node(alive, "alive"));
+    let nodes: Vec<Value> = alive.chain(roster.gone.iter().map(|gone| node(gone, "gone"))).collect();
+    let mut cluster = Map::new();
+    cluster.insert("nodes".into(), nodes.into());
+    if let Some(census) = &roster.census {
+        cluster.insert("rooms".into(), census.rooms.into());
+        let outbox = json!({"waiting": census.waiting, "ageMs": census.age_ms, "entries": census.entries});
+        cluster.insert("outbox".into(), outbox);
+        cluster.insert("drainer".into(), census.drainer.as_str().into());
+        cluster.insert("measuredMsAgo".into(), census.at.into());
+    }
+    cluster
 }
 
 /// A process that crashed and is back under its old name must not be taken for the one whose sessions are gone.

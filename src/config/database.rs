@@ -1,6 +1,8 @@
 //! Redis and PostgreSQL: a URL, or v2's separate settings.
 
-use secrecy::SecretString;
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::{ConfigError, Raw, number};
@@ -10,6 +12,8 @@ use super::{ConfigError, Raw, number};
 pub struct Redis {
     /// `redis://` or `rediss://`.
     pub url: SecretString,
+    /// Whose certificates are trusted instead of the machine's: PEM.
+    pub ca: Option<PathBuf>,
 }
 
 /// A database shared by several nodes.
@@ -22,14 +26,32 @@ pub struct Postgres {
 }
 
 pub(super) fn redis(raw: &Raw) -> Result<Option<Redis>, ConfigError> {
+    let url = redis_url(raw)?;
+    let ca = raw.text("REDIS_CA_PATH").map(PathBuf::from);
+    if ca.is_some() && !url.as_ref().is_some_and(encrypted) {
+        let why = "without TLS there are no certificates to check; a URL that begins with rediss:// or valkeys://, or \
+                   one of Sentinels with tls=true";
+        return Err(ConfigError::Needs { name: "REDIS_CA_PATH", other: "REDIS_URL", why });
+    }
+    Ok(url.map(|url| Redis { url, ca }))
+}
+
+fn encrypted(url: &SecretString) -> bool {
+    Url::parse(url.expose_secret()).is_ok_and(|url| match url.scheme() {
+        "redis-sentinel" => url.query_pairs().any(|(name, value)| name == "tls" && value == "true"),
+        scheme => matches!(scheme, "rediss" | "valkeys"),
+    })
+}
+
+fn redis_url(raw: &Raw) -> Result<Option<SecretString>, ConfigError> {
     let parts = ["REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB"];
     if let Some(url) = given(raw, "REDIS_URL", &["redis", "rediss", "redis-sentinel", "valkey", "valkeys"], &parts)? {
-        return Ok(Some(Redis { url }));
+        return Ok(Some(url));
     }
     let database = raw.parsed("REDIS_DB", |text| number::<u16>(text, "the number of a database"))?.unwrap_or(0);
     let user = raw.text("REDIS_PASSWORD").map(|_| "");
     let place = Place { scheme: "redis", host: "REDIS_HOST", port: "REDIS_PORT", password: "REDIS_PASSWORD" };
-    Ok(place.url(raw, 6379, user, &database.to_string())?.map(|url| Redis { url }))
+    place.url(raw, 6379, user, &database.to_string())
 }
 
 pub(super) fn postgres(raw: &Raw) -> Result<Option<Postgres>, ConfigError> {

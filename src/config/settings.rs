@@ -96,6 +96,12 @@ const TABLE: &[Row] = &[
     (STORAGE, "REDIS_PORT", "", "instead of REDIS_URL: port (6379)"),
     (STORAGE, "REDIS_PASSWORD", "", "instead of REDIS_URL: password"),
     (STORAGE, "REDIS_DB", "", "instead of REDIS_URL: database (0)"),
+    (
+        STORAGE,
+        "REDIS_CA_PATH",
+        "",
+        "PEM certificates of the authorities that rediss:// trusts; unset: the machine's. PostgreSQL's: sslrootcert in DATABASE_URL",
+    ),
     (STORAGE, "DATABASE_URL", "", "PostgreSQL; unset: SQLite in DATA_DIR"),
     (STORAGE, "POSTGRES_HOST", "", "instead of DATABASE_URL: host"),
     (STORAGE, "POSTGRES_PORT", "", "instead of DATABASE_URL: port (5432)"),

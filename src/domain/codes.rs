@@ -51,6 +51,7 @@ codes! {
         UserBanned = "USER_BANNED", "banned from the room";
         RoomFull = "ROOM_FULL", "no place for another member";
         RoomLimit = "ROOM_LIMIT", "no place for another room";
+        SessionLimit = "SESSION_LIMIT", "as many sessions as one user may have; leave another room first";
         TargetGone = "TARGET_GONE", "the member addressed is not here";
         NoGate = "NO_GATE", "no ready gate is open, or another one";
         RateLimited = "RATE_LIMITED", "too fast; `retryAfterMs`";

@@ -56,7 +56,7 @@ macro_rules! limits {
     };
 }
 
-use ErrorCode::{OutOfRange, Overloaded, PinThrottled, RateLimited, RoomFull, RoomLimit, TooBig};
+use ErrorCode::{OutOfRange, Overloaded, PinThrottled, RateLimited, RoomFull, RoomLimit, SessionLimit, TooBig};
 
 limits! {
     username_chars, "MAX_USERNAME_CHARS" = 64, 1..=256, Some(OutOfRange), "characters of a username";
@@ -70,12 +70,13 @@ limits! {
     room_bans, "MAX_ROOM_BANS" = 500, 1..=10_000, Some(OutOfRange), "bans of a room";
     rooms, "MAX_ROOMS" = 50_000, 1..=10_000_000, Some(RoomLimit), "live rooms of a node";
     sessions, "MAX_SESSIONS" = 100_000, 1..=10_000_000, Some(Overloaded), "sessions of a node";
-    address_sessions, "MAX_SESSIONS_PER_ADDRESS" = 200, 1..=10_000_000, Some(Overloaded), "sessions of one client address (lifted by RATE_LIMITS=off)";
-    joins_per_minute, "MAX_JOINS_PER_MINUTE" = 240, 1..=1_000_000, Some(RateLimited), "JOINs a minute from one client address";
+    address_sessions, "MAX_SESSIONS_PER_ADDRESS" = 200, 1..=10_000_000, Some(Overloaded), "sessions of one client address: on each node, and of those that joined on all of them (lifted by RATE_LIMITS=off)";
+    user_sessions, "MAX_SESSIONS_PER_USER" = 50, 1..=1_000_000, Some(SessionLimit), "joined sessions of one userId at one client address, on all nodes (lifted by RATE_LIMITS=off)";
+    joins_per_minute, "MAX_JOINS_PER_MINUTE" = 240, 1..=1_000_000, Some(RateLimited), "JOINs a minute from one client address, on all nodes";
     messages_per_sec, "MAX_MESSAGES_PER_SEC" = 50, 1..=100_000, Some(RateLimited), "JSON messages a second of one session, sustained";
     message_burst, "MAX_MESSAGE_BURST" = 200, 1..=100_000, Some(RateLimited), "JSON messages of one session at once";
     compact_per_sec, "MAX_COMPACT_PER_SEC" = 60, 1..=100_000, Some(RateLimited), "compact messages a second of one session";
-    pin_attempts, "MAX_PIN_ATTEMPTS" = 5, 1..=1000, Some(PinThrottled), "wrong PINs a minute per room and client address";
+    pin_attempts, "MAX_PIN_ATTEMPTS" = 5, 1..=1000, Some(PinThrottled), "wrong PINs a minute per room and client address, on all nodes";
     room_queue, "MAX_ROOM_QUEUE" = 4096, 16..=1_000_000, Some(Overloaded), "commands of a room that wait for their commit";
     outbox_bytes, "MAX_OUTBOX_BYTES" = 1_048_576, 65_536..=67_108_864, None, "bytes that wait for a slow reader before its session ends with SLOW_CONSUMER";
     write_stall_secs, "WRITE_STALL_SECS" = 10, 1..=300, None, "a write that makes no progress for this long ends the session, s";

@@ -9,9 +9,9 @@ use super::cell::{Cell, JoinDone, Joining, Resolve};
 use super::outlet::{JoinRequest, Outlet, Refusal};
 use super::relay::Relay;
 use super::{Hub, Membership};
-use crate::clock::Clock;
-use crate::domain::{Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId, counted_as};
-use crate::room::{Actor, Command, Join, PinProof, Reject};
+use crate::domain::{Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
+use crate::quota::{Exceeded, Place};
+use crate::room::{Actor, Command, Join, PinProof, Reject, Room};
 use crate::telemetry::names;
 
 /// How long a live member that would be replaced has for its sign of life; the session ends itself at 1.5 s.
@@ -24,17 +24,20 @@ impl Hub {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
-        if self.0.parts.rates {
-            let taken = self.0.joins.take(counted_as(request.address), Clock::instant());
-            taken.map_err(|retry_after| Refusal::JoinThrottled { retry_after })?;
-        }
+        let mut request = request;
+        let held = request.place.take();
+        // Neither waits for the other. One turned away drops what it was about to open.
+        let (admitted, mut visit) = tokio::try_join!(self.admit(&request, held), self.visit(&request.room))?;
+        let place = match admitted {
+            Ok(place) => place,
+            Err(full) => self.readmit(&visit.cell, &request).ok_or(full)?,
+        };
         let mut probed = false;
         loop {
-            let visit = Visit { hub: self, cell: self.open(&request.room).await? };
             let cell = &visit.cell;
             let pin = self.prove(cell, &request).await?;
             match self.try_join(cell, &request, pin, &outlet).await {
-                Ok(Some(membership)) => return Ok(membership),
+                Ok(Some(actor)) => return Ok(Membership { cell: Arc::clone(cell), actor, place }),
                 // Retired between our two looks at it, or the PIN changed: once more.
                 Ok(None) | Err(Refusal::Room(Reject::PinStale)) => {}
                 Err(Refusal::Room(Reject::ProbeFirst(session))) if !probed => {
@@ -44,7 +47,39 @@ impl Hub {
                 Err(Refusal::Room(Reject::ProbeFirst(_))) => return Err(Refusal::Room(Reject::UserIdTaken)),
                 Err(refusal) => return Err(refusal),
             }
+            visit = self.visit(&request.room).await?;
         }
+    }
+
+    async fn visit(&self, room: &RoomId) -> Result<Visit<'_>, Refusal> {
+        Ok(Visit { hub: self, cell: self.open(room).await? })
+    }
+
+    /// Counts the JOIN, and finds its session a place: the one that it holds, if it joins as the same user again. Full is
+    /// not the last word: whether the member proves itself is seen when the room is there.
+    async fn admit(
+        &self,
+        request: &JoinRequest,
+        held: Option<Arc<Place>>,
+    ) -> Result<Result<Option<Arc<Place>>, Refusal>, Refusal> {
+        let Some(quotas) = &self.0.parts.quotas else { return Ok(Ok(None)) };
+        let visitor = request.visitor();
+        let taken = match held.filter(|place| *place.visitor() == visitor) {
+            Some(place) => quotas.join(request.address).await.map(|()| place),
+            None => quotas.enter(&visitor).await.map(Arc::new),
+        };
+        match taken {
+            Ok(place) => Ok(Ok(Some(place))),
+            Err(Exceeded::Rate { retry_after }) => Err(Refusal::JoinThrottled { retry_after }),
+            Err(Exceeded::UserSessions) => Ok(Err(Refusal::SessionLimit)),
+            Err(Exceeded::AddressSessions) => Ok(Err(Refusal::AddressFull)),
+        }
+    }
+
+    /// There is no place, but a member with its token only comes back to what it has.
+    fn readmit(&self, cell: &Cell, request: &JoinRequest) -> Option<Option<Arc<Place>>> {
+        let quotas = self.0.parts.quotas.as_ref()?;
+        proves_itself(&cell.lock().room, request).then(|| Some(Arc::new(quotas.readmit(&request.visitor()))))
     }
 
     /// `None`: the cell was retired meanwhile.
@@ -54,7 +89,7 @@ impl Hub {
         request: &JoinRequest,
         pin: PinProof,
         outlet: &Arc<dyn Outlet>,
-    ) -> Result<Option<Membership>, Refusal> {
+    ) -> Result<Option<Actor>, Refusal> {
         let token = ResumeToken::random();
         let join = Join {
             user: request.user.clone(),
@@ -81,8 +116,7 @@ impl Hub {
         self.enqueue(cell, Command::Join(join), Resolve::Join(JoinDone(done)));
         answer.await.map_err(|_| Refusal::Unavailable)??;
         waits.settled = true;
-        let actor = Actor { user: request.user.clone(), session: request.session.clone() };
-        Ok(Some(Membership { cell: Arc::clone(cell), actor }))
+        Ok(Some(Actor { user: request.user.clone(), session: request.session.clone() }))
     }
 
     /// What can be said of the PIN before the room decides. A wrong one counts; a right one doesn't.
@@ -90,27 +124,22 @@ impl Hub {
         let Some(pin) = &request.pin else { return Ok(PinProof::None) };
         let against = {
             let room = &cell.lock().room;
-            let proven = request
-                .token
-                .as_ref()
-                .is_some_and(|token| room.member(&request.user).is_some_and(|member| member.knows(&token.hash())));
             // The token proves more than a PIN.
-            if proven { return Ok(PinProof::None) } else { room.pin.clone() }
+            if proves_itself(room, request) { return Ok(PinProof::None) } else { room.pin.clone() }
         };
         let Some(against) = against else { return Ok(PinProof::Fresh(self.hash_pin(pin.clone()).await?)) };
-        let key = (request.room.clone(), counted_as(request.address));
-        if self.0.parts.rates {
-            // Taken before the work: guesses that come all at once are counted too.
-            let taken = self.0.pin_attempts.take(key.clone(), Clock::instant());
-            taken.map_err(|retry_after| {
-                metrics::counter!(names::PIN_THROTTLES).increment(1);
-                Refusal::PinThrottled { retry_after }
-            })?;
+        let quotas = self.0.parts.quotas.as_ref();
+        if let Some(quotas) = quotas
+            && let Err(exceeded) = quotas.guess(&request.room, request.address).await
+        {
+            metrics::counter!(names::PIN_THROTTLES).increment(1);
+            let retry_after = exceeded.retry_after();
+            return Err(Refusal::PinThrottled { retry_after });
         }
         let (pin, hash) = (pin.clone(), against.clone());
         let fits = self.on_hasher(move || pin.matches(&hash)).await?;
-        if fits && self.0.parts.rates {
-            self.0.pin_attempts.refund(&key);
+        if let Some(quotas) = quotas.filter(|_| fits) {
+            quotas.guessed_right(&request.room, request.address).await;
         }
         Ok(PinProof::Checked { against, fits })
     }
@@ -179,6 +208,12 @@ impl Hub {
             }
         });
     }
+}
+
+/// Whether it presents the token of the member that it wants to be.
+fn proves_itself(room: &Room, request: &JoinRequest) -> bool {
+    let Some(token) = &request.token else { return false };
+    room.member(&request.user).is_some_and(|member| member.knows(&token.hash()))
 }
 
 /// Somebody looks at a cell: empty ones go when the last one has looked, however that ends.

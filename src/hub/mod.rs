@@ -26,7 +26,6 @@ mod join;
 pub mod outlet;
 mod record;
 pub mod relay;
-mod throttle;
 mod timers;
 
 use std::collections::HashMap;
@@ -43,10 +42,10 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::domain::{Head, Limits, NodeId, RoomId, RoomTime, SessionRef, UserId};
 use crate::log::{Log, LogError, Snapshot};
+use crate::quota::{Place, Quotas};
 use crate::room::{Actor, Command, Room};
 use cell::{Cell, Queued, Resolve};
 pub use outlet::{JoinRequest, Outlet, Refusal};
-use throttle::Throttle;
 use timers::Timers;
 
 /// What the hub is made of.
@@ -58,8 +57,8 @@ pub struct HubParts {
     pub clock: Clock,
     /// Limits.
     pub limits: Arc<Limits>,
-    /// Whether per-address and per-room rates hold (`RATE_LIMITS`).
-    pub rates: bool,
+    /// What clients may use up; `None`: whatever they like (`RATE_LIMITS=off`).
+    pub quotas: Option<Arc<dyn Quotas>>,
     /// The sequencer.
     pub log: Arc<dyn Log>,
     /// Where its tasks run.
@@ -76,8 +75,6 @@ struct Inner {
     parts: HubParts,
     rooms: Mutex<HashMap<RoomId, Arc<Cell>>>,
     timers: Timers,
-    pin_attempts: Throttle<(RoomId, std::net::IpAddr)>,
-    joins: Throttle<std::net::IpAddr>,
     /// argon2 runs this many at a time: a flood of PINs must not take every core.
     hashers: Semaphore,
     draining: AtomicBool,
@@ -89,6 +86,8 @@ struct Inner {
 pub struct Membership {
     cell: Arc<Cell>,
     actor: Actor,
+    /// Given back with the last copy.
+    place: Option<Arc<Place>>,
 }
 
 impl Membership {
@@ -100,6 +99,11 @@ impl Membership {
     /// As whom, over which session.
     pub fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// The session's place among those of its user and address, where these are counted.
+    pub fn place(&self) -> Option<&Arc<Place>> {
+        self.place.as_ref()
     }
 }
 
@@ -130,11 +134,8 @@ pub struct HubStatus {
 impl Hub {
     /// Starts the hub's tasks (timers, follower) on `parts.tracker`.
     pub fn start(parts: HubParts) -> Self {
-        let limits = Arc::clone(&parts.limits);
         let hub = Self(Arc::new(Inner {
             timers: Timers::default(),
-            pin_attempts: Throttle::new(limits.pin_attempts, Duration::from_secs(60)),
-            joins: Throttle::new(limits.joins_per_minute, Duration::from_secs(60)),
             hashers: Semaphore::new(2),
             rooms: Mutex::default(),
             draining: AtomicBool::new(false),
@@ -200,7 +201,7 @@ impl Hub {
 
     /// The session's part in the room ends.
     pub fn depart(&self, membership: Membership, how: Departure) {
-        let Membership { cell, actor } = membership;
+        let Membership { cell, actor, place: _ } = membership;
         cell.lock().detach(&actor.session);
         let command = match how {
             Departure::Left => Command::Leave { by: actor },

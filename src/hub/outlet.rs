@@ -6,6 +6,7 @@
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     CloseCode, CompactBytes, Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef, Tick, TransportKind, UserId,
 };
+use crate::quota::{Place, Visitor};
 use crate::room::{Event, Reject, Room};
 
 /// A session's receiving end.
@@ -213,6 +215,12 @@ pub enum Refusal {
         /// How long.
         retry_after: Duration,
     },
+    /// The user has as many sessions as one may.
+    #[error("as many sessions as one user may have; leave another room first")]
+    SessionLimit,
+    /// Its address has.
+    #[error("as many sessions as one address may have; try again later")]
+    AddressFull,
     /// No place for another room on this node.
     #[error("this server has no place for another room")]
     RoomLimit,
@@ -253,4 +261,13 @@ pub struct JoinRequest {
     pub transport: TransportKind,
     /// Where the client is (throttling only; never stored).
     pub address: IpAddr,
+    /// The place that the session holds from a JOIN before.
+    pub place: Option<Arc<Place>>,
+}
+
+impl JoinRequest {
+    /// Who asks, as quotas see it.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(self.user.clone(), self.address)
+    }
 }

@@ -51,12 +51,16 @@ impl Default for WatchOptions {
 #[derive(Clone, Default)]
 pub struct NodeWatch(Arc<Mutex<Roster>>);
 
+/// What this node says of itself.
+pub type Report = Box<dyn Fn() -> String + Send + Sync>;
+
 type OnOrphan = Box<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Watch {
     log: Arc<RedisLog>,
     options: WatchOptions,
     roster: NodeWatch,
+    report: Report,
     on_gone: Box<dyn Fn(&NodeId) + Send + Sync>,
     on_orphan: OnOrphan,
     /// Nodes whose lease is missed: since when, and when to act on it.
@@ -66,11 +70,13 @@ struct Watch {
 impl NodeWatch {
     /// Takes the lease, and watches until `stop`; then the lease is given up, for a planned stop is no death.
     ///
+    /// * `report`: asked before each beat, shown by [`NodeWatch::roster`] on every node.
     /// * `on_gone`: that node is gone ([`crate::hub::Hub::expire_node`]). Called more than once.
     /// * `on_orphan`: no node follows this room; these nodes live ([`crate::hub::Hub::adopt`]).
     pub fn start(
         log: Arc<RedisLog>,
         options: WatchOptions,
+        report: Report,
         on_gone: impl Fn(&NodeId) + Send + Sync + 'static,
         on_orphan: impl Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
         tracker: &TaskTracker,
@@ -78,7 +84,8 @@ impl NodeWatch {
     ) -> Self {
         let roster = Self::default();
         let (on_gone, on_orphan) = (Box::new(on_gone), Box::new(on_orphan));
-        let mut watch = Watch { log, options, roster: roster.clone(), on_gone, on_orphan, missed: HashMap::new() };
+        let mut watch =
+            Watch { log, options, roster: roster.clone(), report, on_gone, on_orphan, missed: HashMap::new() };
         tracker.spawn(async move {
             stop.run_until_cancelled(watch.run()).await;
             if let Err(error) = watch.log.sign_off(options.farewell).await {
@@ -101,6 +108,7 @@ impl Watch {
         let mut swept = Clock::instant();
         loop {
             beats.tick().await;
+            self.log.say((self.report)());
             match self.log.beat(self.options.lease, self.options.remember).await {
                 Ok(roster) => self.look(roster),
                 Err(error) => {

@@ -209,10 +209,14 @@ pub fn encode_pong(echo: Option<&Echo>, now: RoomTime) -> Bytes {
 pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
     /// A full queue empties within a few commits.
     const A_MOMENT: Duration = Duration::from_secs(1);
+    /// Sessions of others have to end first.
+    const A_WHILE: Duration = Duration::from_secs(5);
     match refusal {
         Refusal::Room(reject) => (reject.code(), None),
         Refusal::PinThrottled { retry_after } => (ErrorCode::PinThrottled, Some(*retry_after)),
         Refusal::JoinThrottled { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),
+        Refusal::SessionLimit => (ErrorCode::SessionLimit, None),
+        Refusal::AddressFull => (ErrorCode::Overloaded, Some(A_WHILE)),
         Refusal::RoomLimit => (ErrorCode::RoomLimit, None),
         Refusal::Overloaded => (ErrorCode::Overloaded, Some(A_MOMENT)),
         Refusal::Unavailable | Refusal::Draining => (ErrorCode::Unavailable, None),

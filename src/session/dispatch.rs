@@ -127,6 +127,7 @@ impl Dispatch {
     /// Enters a room. A JOIN for another room first leaves the one before; one as somebody else in the same room is the
     /// room's to decide: it takes the one before out when it lets the other in, and a refusal changes nothing.
     async fn join(&mut self, join: JoinMessage, session: &Span) -> Result<(), Refusal> {
+        let place = self.membership.as_ref().and_then(Membership::place).cloned();
         if let Some(before) = self.membership.take_if(|membership| *membership.room() != join.room) {
             self.services.hub.depart(before, Departure::Left);
         }
@@ -141,6 +142,7 @@ impl Dispatch {
             session: self.session.clone(),
             transport: self.counted.transport,
             address: self.address,
+            place,
         };
         self.counted.speaks(join.dialect);
         let outlet: Arc<dyn Outlet> = self.outbox.clone();

@@ -89,7 +89,7 @@ catalogue! {
     BUS_ALIVE = "tandem_bus_alive", Gauge, Count, [], "1 while this node hears the other nodes through Redis.";
     BUS_CONNECTS = "tandem_bus_connects_total", Counter, Count, [], "Times that the bus came up; each but the first after a break.";
     BUS_OVERFLOWS = "tandem_bus_overflows_total", Counter, Count, [], "Times that so much waited from the bus that every room was loaded again.";
-    BUS_LAG = "tandem_bus_lag_seconds", Histogram, Seconds, [], "Time from sending a probe through Redis to hearing it on the bus.";
+    BUS_LAG = "tandem_bus_lag_seconds", Histogram, Seconds, [], "Time from sending a probe through Redis to hearing it on the bus; while it is not heard, the time so far.";
     BUS_WAITING = "tandem_bus_waiting", Gauge, Count, [], "Reports from the bus that the rooms have not taken in yet, looked at with every probe.";
     BUS_GAPS = "tandem_bus_gaps_total", Counter, Count, ["cause"], "Rooms read again because something was missed: sequence (commits are missing), restored (another node wrote the room back), lost (the bus broke, overflowed, or Redis lost data).";
     EPHEMERAL_DROPPED = "tandem_ephemeral_dropped_total", Counter, Count, ["direction"], "Ephemeral messages between nodes that were lost: out (could not be sent), in (too much waited).";
@@ -105,6 +105,7 @@ catalogue! {
     ROOMS_ADOPTED = "tandem_rooms_adopted_total", Counter, Count, [], "Rooms that no node followed, taken over by this one.";
     DRAIN_STATE = "tandem_drain_state", Gauge, Count, ["state"], "1 for the state of this node: serving, leaving (sessions end), committing (what was accepted), closing.";
     DRAIN_SESSIONS = "tandem_drain_sessions", Gauge, Count, [], "Sessions that a planned stop still waits for.";
+    QUOTAS_ALONE = "tandem_quotas_alone_total", Counter, Count, [], "JOINs and PINs that this node counted alone, because Redis did not answer in time.";
     HTTP_REQUESTS = "tandem_http_requests_total", Counter, Count, ["status"], "HTTP requests, by class of their status.";
 }
 

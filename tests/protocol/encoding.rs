@@ -114,6 +114,8 @@ fn a_refusal_has_its_code_and_the_time_to_wait() {
         (Refusal::Room(Reject::NotHost), ErrorCode::NotHost, None),
         (Refusal::PinThrottled { retry_after: wait }, ErrorCode::PinThrottled, Some(wait)),
         (Refusal::JoinThrottled { retry_after: wait }, ErrorCode::RateLimited, Some(wait)),
+        (Refusal::SessionLimit, ErrorCode::SessionLimit, None),
+        (Refusal::AddressFull, ErrorCode::Overloaded, Some(Duration::from_secs(5))),
         (Refusal::RoomLimit, ErrorCode::RoomLimit, None),
         (Refusal::Overloaded, ErrorCode::Overloaded, Some(Duration::from_secs(1))),
         (Refusal::Unavailable, ErrorCode::Unavailable, None),

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -138,6 +138,24 @@ impl Server {
 
     fn url(&self, address: SocketAddr, database: &str) -> String {
         format!("postgres://{USER}@{address}/{database}")
+    }
+
+    /// From now on it speaks TLS too, with this certificate.
+    pub(crate) async fn encrypt(&self, certificate: &Path, key: &Path) {
+        let data = self.dir.join("data");
+        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = data.join(name);
+            std::fs::copy(from, &to).unwrap();
+            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                let owner = format!("{}:", unprivileged());
+                assert!(Command::new("chown").arg(owner).arg(&to).status().unwrap().success());
+            }
+        }
+        let mut shell = PgConnection::connect(&self.url(self.address, "postgres")).await.unwrap();
+        for sql in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+            sqlx::raw_sql(sql).execute(&mut shell).await.unwrap();
+        }
     }
 
     /// Its files survive it.

@@ -101,7 +101,7 @@ impl RedisServer {
         assert!(self.child.is_none(), "it runs");
         // setpriv: killed by the kernel when this process dies, even by SIGKILL.
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "redis-server"])
+            .args(["--pdeathsig", "KILL", &program()])
             .args(self.arguments())
             .stdin(Stdio::null())
             .stdout(std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap())
@@ -114,7 +114,7 @@ impl RedisServer {
             let exited = self.child.as_mut().unwrap().try_wait().unwrap();
             if let Some(status) = exited {
                 let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
-                panic!("redis-server ended with {status} (missing? apt-get install redis-server):\n{log}");
+                panic!("{} ended with {status} (missing? apt-get install redis-server):\n{log}", program());
             }
             assert!(Clock::instant() < deadline, "redis-server does not answer");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -193,13 +193,15 @@ pub(crate) fn options(url: &str) -> RedisOptions {
     RedisOptions {
         patience: Duration::from_millis(1000),
         probe_every: Duration::from_millis(100),
+        // A machine that stalls is no outage; the tests of outages are less patient.
+        quota_patience: Duration::from_secs(5),
         ..RedisOptions::new(SecretString::from(url.to_owned()))
     }
 }
 
 /// Lives so short that a test sees their end.
 pub(crate) fn short_lives(life: Duration) -> Lives {
-    Lives { room: life, end: life, outbox: life }
+    Lives { room: life, end: life, outbox: life, place: life }
 }
 
 /// Asks the server itself, behind the log's back.
@@ -228,6 +230,12 @@ impl Shell {
         keys.sort();
         keys
     }
+}
+
+/// Another server of the same protocol may be tried: CONTRIBUTING.md.
+#[expect(clippy::disallowed_methods, reason = "no setting of the server's")]
+fn program() -> String {
+    std::env::var("TANDEM_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
 fn free_port() -> u16 {

@@ -56,6 +56,8 @@ pub(super) struct Bus {
     /// How often the bus was connected.
     sessions: AtomicU64,
     cluster: AtomicBool,
+    /// µs from saying something to hearing it.
+    lag: AtomicU64,
     probe: Script,
 }
 
@@ -86,10 +88,8 @@ struct Ear {
     told: Notify,
     /// Confirmations of UNSUBSCRIBE that are expected. One more means that a slot has moved to another server.
     leaving: AtomicUsize,
-    /// The last probe heard on each connection.
-    probes: Mutex<HashMap<Partition, u64>>,
-    /// The last probe sent, and when.
-    sent: Mutex<Option<(u64, Instant)>>,
+    /// The last probe heard on each connection, and when.
+    probes: Mutex<HashMap<Partition, (u64, Instant)>>,
 }
 
 struct Shard {
@@ -115,6 +115,7 @@ impl Bus {
             alive: watch::Sender::new(false),
             sessions: AtomicU64::new(0),
             cluster: AtomicBool::new(false),
+            lag: AtomicU64::new(0),
             probe: Script::new(include_str!("probe.lua")),
         })
     }
@@ -130,6 +131,15 @@ impl Bus {
 
     pub(super) fn sessions(&self) -> u64 {
         self.sessions.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lag(&self) -> Duration {
+        Duration::from_micros(self.lag.load(Ordering::Relaxed))
+    }
+
+    fn note_lag(&self, lag: Duration) {
+        self.lag.store(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        BUS_LAG.record(lag.as_secs_f64());
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -227,8 +237,10 @@ impl Bus {
                 },
                 () = self.asked.notified() => self.follow_wishes(&mut session).await?,
                 _ = probes.tick() => {
-                    if outstanding.is_some_and(|(nonce, _)| session.heard(nonce)) {
-                        outstanding = None;
+                    if let Some((nonce, sent)) = outstanding {
+                        let heard = session.heard(nonce);
+                        self.note_lag(heard.unwrap_or_else(Clock::instant) - sent);
+                        outstanding = outstanding.filter(|_| heard.is_none());
                     }
                     match outstanding {
                         Some((_, sent)) if sent.elapsed() > DEAF => return Err(Broken::Deaf),
@@ -236,8 +248,9 @@ impl Bus {
                         None => {
                             nonce += 1;
                             // When the probe can't be sent, commands fail too; the bus is not to blame.
+                            let sent = Clock::instant();
                             if self.send_probes(&mut session, nonce).await {
-                                outstanding = Some((nonce, Clock::instant()));
+                                outstanding = Some((nonce, sent));
                             }
                         }
                     }
@@ -324,7 +337,6 @@ impl Bus {
     async fn send_probes(&self, session: &mut Session, nonce: u64) -> bool {
         let publish = publish_command(session.kind == Kind::Cluster);
         metrics::gauge!(names::BUS_WAITING).set(self.parts.inbox.waiting() as f64);
-        *session.ear.sent.lock() = Some((nonce, Clock::instant()));
         let probes = session.shards.iter().filter_map(|shard| shard.partitions.first()).map(|partition| {
             let mut call = self.probe.prepare_invoke();
             call.key(partition.era()).arg(format!("{}-{}", self.parts.node, rand::random::<u32>()));
@@ -370,10 +382,7 @@ impl Bus {
             let known = |partition: &Partition| channel == partition.probe_channel(&self.parts.node).as_bytes();
             let nonce = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
             if let Some(partition) = Partition::all().find(known) {
-                ear.probes.lock().insert(partition, nonce);
-                if let Some((_, sent)) = (*ear.sent.lock()).filter(|(last, _)| *last == nonce) {
-                    BUS_LAG.record(sent.elapsed().as_secs_f64());
-                }
+                ear.probes.lock().insert(partition, (nonce, Clock::instant()));
             }
             return;
         }
@@ -419,10 +428,12 @@ impl Ear {
 }
 
 impl Session {
-    fn heard(&self, nonce: u64) -> bool {
+    /// When the last connection heard it; `None`: not all have.
+    fn heard(&self, nonce: u64) -> Option<Instant> {
         let probes = self.ear.probes.lock();
-        let first = |shard: &Shard| shard.partitions.first().copied();
-        self.shards.iter().filter_map(first).all(|partition| probes.get(&partition).is_some_and(|at| *at >= nonce))
+        let first = self.shards.iter().filter_map(|shard| shard.partitions.first());
+        let heard = first.map(|partition| probes.get(partition).filter(|(at, _)| *at >= nonce).map(|(_, when)| *when));
+        heard.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     async fn subscribe(&mut self, place: usize, channels: &[String]) -> Result<(), Broken> {

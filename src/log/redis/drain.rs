@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keys::{self, Partition};
 use super::recent::StreamId;
+use super::roster::Census;
 use super::{RedisLog, millis, record, unreadable};
 use crate::clock::Clock;
 use crate::domain::RoomId;
@@ -275,21 +276,29 @@ impl Drainer {
         self.housekept = Some(Clock::instant());
         let Ok(now) = self.log.redis_millis().await else { return };
         let before = StreamId::at_millis(now.saturating_sub(millis(self.options.retain)));
-        let mut waiting = 0;
-        let (mut oldest, mut fullest) = (0, 0_u64);
+        let mut census =
+            Census { drainer: self.log.node.clone(), rooms: 0, waiting: 0, age_ms: 0, entries: 0, at: now };
+        let mut fullest = 0;
         for partition in Partition::all() {
             let mut call = self.scripts.trim.prepare_invoke();
-            call.key(partition.outbox()).key(partition.audited()).arg(GROUP).arg(before.to_string());
+            call.key(partition.outbox()).key(partition.audited()).key(partition.rooms());
+            call.arg(GROUP).arg(before.to_string());
             let Ok(answer) = self.log.link.script(&call).await else { return };
-            let Ok((wait, since, entries)) = redis::from_redis_value::<(u64, u64, u64)>(answer) else { continue };
-            waiting += wait;
+            type Counts = (u64, u64, u64, u64);
+            let Ok((waiting, since, entries, rooms)) = redis::from_redis_value::<Counts>(answer) else { continue };
+            census.waiting += waiting;
+            census.entries += entries;
+            census.rooms += rooms;
             if since > 0 {
-                oldest = oldest.max(now.saturating_sub(since));
+                census.age_ms = census.age_ms.max(now.saturating_sub(since));
                 fullest = fullest.max(entries);
             }
         }
-        metrics::gauge!(names::OUTBOX_WAITING).set(waiting as f64);
-        metrics::gauge!(names::OUTBOX_AGE).set(oldest as f64 / 1000.0);
+        metrics::gauge!(names::OUTBOX_WAITING).set(census.waiting as f64);
+        metrics::gauge!(names::OUTBOX_AGE).set(census.age_ms as f64 / 1000.0);
+        if let Err(error) = self.log.tell(&census).await {
+            tracing::debug!(%error, "the other nodes don't hear what was counted");
+        }
         if fullest as f64 > ALARM * f64::from(self.log.options.outbox_entries) {
             tracing::error!(fullest, "an outbox is nearly full: soon the oldest commits will be lost to the audit");
         }

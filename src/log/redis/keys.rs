@@ -11,9 +11,14 @@ pub(super) struct Partition(u16);
 
 impl Partition {
     pub(super) fn of(room: &RoomId) -> Self {
+        Self::of_name(room.as_str())
+    }
+
+    /// Of whatever has a name.
+    pub(super) fn of_name(name: &str) -> Self {
         // FNV-1a: the same on every build and machine, which std's hashers don't promise.
         let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        let hash = room.as_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, fold);
+        let hash = name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, fold);
         Self((hash % u64::from(PARTITIONS)) as u16)
     }
 
@@ -25,7 +30,7 @@ impl Partition {
         usize::from(self.0)
     }
 
-    fn key(self, what: &str) -> String {
+    pub(super) fn key(self, what: &str) -> String {
         format!("tandem:{{p{:02}}}:{what}", self.0)
     }
 
@@ -68,6 +73,11 @@ pub(super) const DRAINER: &str = "tandem:{nodes}:drainer";
 pub(super) const SWEEPER: &str = "tandem:{nodes}:sweeper";
 /// Every node's lease: a sorted set, by the moment at which it ends.
 pub(super) const LEASES: &str = "tandem:{nodes}:leases";
+
+/// What is said of the cluster and its nodes.
+pub(super) const REPORTS: &str = "tandem:{nodes}:reports";
+/// What addresses and user ids are hashed with.
+pub(super) const SALT: &str = "tandem:{nodes}:salt";
 
 /// The slot of a key in a Redis Cluster: CRC16 (XMODEM) of its hash tag.
 pub(super) fn slot(key: &str) -> u16 {

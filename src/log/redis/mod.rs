@@ -15,7 +15,11 @@
 //! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed |
 //! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
 //! | `tandem:{pNN}:audited` | the last outbox entry that the database has | [`Lives::outbox`] |
+//! | `tandem:{pNN}:joins:<address>`, `…:pins:<address and room>` | what of a rate is used up | two windows of it |
+//! | `tandem:{pNN}:address:<address>`, `…:user:<user>` | sorted set of joined sessions by the moment at which they lapse | [`Lives::place`], renewed |
+//! | `tandem:{nodes}:salt` | what the addresses and users in those names are hashed with | [`Lives::place`], renewed |
 //! | `tandem:{nodes}:leases` | sorted set of nodes by the end of their lease, ms | a minute after the last one |
+//! | `tandem:{nodes}:reports` | hash: what each node says of itself, and the drainer (`@`) of the whole, JSON | as the leases |
 //! | `tandem:{nodes}:drainer`, `…:sweeper` | which node does it | seconds |
 //! | `tandem:{pNN}:bus:<id>` | channel of a room | |
 //! | `tandem:{pNN}:node:<node>` | channel of a node, in each partition so that it keeps its place among the room's messages | |
@@ -33,6 +37,7 @@ mod drain;
 mod inbox;
 mod keys;
 mod link;
+mod quotas;
 mod recent;
 mod record;
 mod roster;
@@ -48,6 +53,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use redis::{Script, Value};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
@@ -59,6 +65,7 @@ use self::inbox::Inbox;
 use self::keys::Partition;
 use self::link::{Link, Request};
 use self::recent::Recent;
+use self::roster::Seen;
 use self::server::Server;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::domain::{Head, NodeId, RoomId};
@@ -66,7 +73,8 @@ use crate::telemetry::names;
 
 pub use drain::{DrainOptions, Drainer};
 pub use keys::PARTITIONS;
-pub use roster::{Roster, Sweep};
+pub use quotas::RedisQuotas;
+pub use roster::{Census, Roster, Sweep};
 
 /// Ephemeral messages that may wait to be sent; more are dropped.
 const PUBLISH_QUEUE: usize = 4096;
@@ -80,12 +88,14 @@ const PUBLISH_BATCH: usize = 256;
 pub struct RedisOptions {
     /// `redis://`, `rediss://`, or `redis-sentinel://…` (see `docs/OPERATIONS.md`). That it is a cluster shows itself.
     pub url: SecretString,
-    /// A CA certificate (PEM) to trust instead of the machine's.
+    /// CA certificates (PEM) to trust instead of the machine's.
     pub ca: Option<PathBuf>,
     /// How long an answer may take.
     pub patience: Duration,
     /// How long a caller may wait, all attempts together.
     pub deadline: Duration,
+    /// How long quotas wait for an answer before this node counts alone.
+    pub quota_patience: Duration,
     /// How often the bus is probed.
     pub probe_every: Duration,
     /// How long things live.
@@ -103,6 +113,8 @@ pub struct Lives {
     pub end: Duration,
     /// An outbox to which nothing comes.
     pub outbox: Duration,
+    /// The place of a session that no node renews.
+    pub place: Duration,
 }
 
 impl RedisOptions {
@@ -114,8 +126,9 @@ impl RedisOptions {
             ca: None,
             patience: Duration::from_millis(1500),
             deadline: Duration::from_secs(4),
+            quota_patience: Duration::from_millis(250),
             probe_every: Duration::from_secs(1),
-            lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24) },
+            lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24), place: hours(1) },
             outbox_entries: 16_384,
         }
     }
@@ -128,6 +141,10 @@ pub struct RedisLog {
     bus: Arc<Bus>,
     inbox: Arc<Inbox>,
     recent: Recent,
+    /// The other nodes, as the last beat found them.
+    seen: Mutex<Option<Seen>>,
+    /// What the next beat tells them.
+    report: Mutex<String>,
     publisher: mpsc::Sender<Publication>,
     options: RedisOptions,
     scripts: Scripts,
@@ -164,13 +181,8 @@ impl RedisLog {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, LogError> {
-        let root = match &options.ca {
-            Some(path) => {
-                let read = tokio::fs::read(path).await;
-                Some(read.map_err(|error| LogError(format!("can't read {}: {error}", path.display())))?)
-            }
-            None => None,
-        };
+        let root = options.ca.as_deref().map(server::authorities).transpose();
+        let root = root.map_err(|error| LogError(format!("REDIS_CA_PATH={error}")))?;
         let server = Server::parse(options.url.expose_secret(), root, options.patience);
         let server = server.map_err(|error| LogError(format!("REDIS_URL: {error}")))?;
         let link = Link::new(server.clone(), options.deadline);
@@ -191,6 +203,8 @@ impl RedisLog {
             bus,
             inbox,
             recent: Recent::default(),
+            seen: Mutex::default(),
+            report: Mutex::default(),
             publisher,
             scripts: Scripts {
                 commit: Script::new(include_str!("commit.lua")),
@@ -223,6 +237,11 @@ impl RedisLog {
     /// Waits until it does.
     pub async fn bus_up(&self) {
         self.bus.wait_alive().await;
+    }
+
+    /// From saying something on the bus to hearing it, at the last probe.
+    pub fn bus_lag(&self) -> Duration {
+        self.bus.lag()
     }
 
     /// Whether commands are answered.

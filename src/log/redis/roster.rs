@@ -1,16 +1,23 @@
 //! What nodes know of each other through Redis: leases, and rooms that nobody follows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::{Script, Value};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::keys::{self, Partition};
+use super::link::Request;
 use super::{RedisLog, millis, unreadable};
+use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
 use crate::log::LogError;
 
 /// Channels of one question.
 const CHUNK: usize = 200;
+/// The census among the reports; no node is called so.
+const CENSUS: &str = "@";
 
 /// The nodes of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +26,28 @@ pub struct Roster {
     pub alive: Vec<NodeId>,
     /// Their leases ran out.
     pub gone: Vec<NodeId>,
+    /// What they said of themselves with their last beats: JSON.
+    pub reports: BTreeMap<NodeId, String>,
+    /// All of it, as the drainer counted.
+    pub census: Option<Census>,
+}
+
+/// What only one node counts, for all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Census {
+    /// Who counted.
+    pub drainer: NodeId,
+    /// Live rooms in Redis.
+    pub rooms: u64,
+    /// Commits that the database doesn't have yet.
+    pub waiting: u64,
+    /// Age of the oldest of them, ms.
+    pub age_ms: u64,
+    /// Commits in the outboxes, those that the database has included.
+    pub entries: u64,
+    /// When, ms by Redis' clock; in a [`Roster`]: how long ago.
+    pub at: u64,
 }
 
 /// Rooms that no node follows.
@@ -30,10 +59,26 @@ pub struct Sweep {
     pub orphans: Vec<RoomId>,
 }
 
+/// What the last beat found.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) at: Instant,
+    /// How long a lease runs.
+    pub(super) lease: Duration,
+    pub(super) alive: Vec<NodeId>,
+}
+
 impl RedisLog {
     /// Renews this node's lease and looks at the others'. A lease that ran out is shown for `remember`.
     pub async fn beat(&self, lease: Duration, remember: Duration) -> Result<Roster, LogError> {
-        self.roster_as(self.node.as_str(), lease, remember).await
+        let roster = self.roster_as(self.node.as_str(), lease, remember).await?;
+        *self.seen.lock() = Some(Seen { at: Clock::instant(), lease, alive: roster.alive.clone() });
+        Ok(roster)
+    }
+
+    /// What this node says of itself from the next beat on: JSON.
+    pub fn say(&self, report: String) {
+        *self.report.lock() = report;
     }
 
     /// Looks only.
@@ -51,11 +96,29 @@ impl RedisLog {
     async fn roster_as(&self, node: &str, lease: Duration, remember: Duration) -> Result<Roster, LogError> {
         let script = Script::new(include_str!("beat.lua"));
         let mut call = script.prepare_invoke();
-        call.key(keys::LEASES).arg(node).arg(millis(lease)).arg(millis(remember));
-        let (alive, gone): (Vec<String>, Vec<String>) =
+        call.key(keys::LEASES).key(keys::REPORTS).arg(node).arg(millis(lease)).arg(millis(remember));
+        call.arg(self.report.lock().as_str());
+        type Answer = (Vec<String>, Vec<String>, BTreeMap<String, String>, u64);
+        let (alive, gone, mut said, now): Answer =
             redis::from_redis_value(self.link.script(&call).await?).map_err(unreadable)?;
         let nodes = |names: Vec<String>| names.iter().filter_map(|name| NodeId::parse(name).ok()).collect();
-        Ok(Roster { alive: nodes(alive), gone: nodes(gone) })
+        let census = said.remove(CENSUS).and_then(|text| serde_json::from_str::<Census>(&text).ok());
+        Ok(Roster {
+            alive: nodes(alive),
+            gone: nodes(gone),
+            reports: said.into_iter().filter_map(|(name, text)| Some((NodeId::parse(&name).ok()?, text))).collect(),
+            census: census.map(|census| Census { at: now.saturating_sub(census.at), ..census }),
+        })
+    }
+
+    /// Tells all nodes what this one has counted.
+    pub(super) async fn tell(&self, census: &Census) -> Result<(), LogError> {
+        let text = serde_json::to_string(census).unwrap_or_default();
+        let mut tell = redis::pipe();
+        tell.hset(keys::REPORTS, CENSUS, text).ignore();
+        // Beats renew it; without one it has a life all the same.
+        tell.cmd("PEXPIRE").arg(keys::REPORTS).arg(millis(self.options.lives.place)).arg("NX").ignore();
+        self.link.ask(&Request::Pipeline(&tell)).await.map(drop)
     }
 
     /// Whether this node sweeps for the next while.

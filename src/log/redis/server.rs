@@ -1,5 +1,6 @@
 //! Where Redis is: one server, the master that Sentinels name, or a cluster. Found out anew at each connection.
 
+use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -10,6 +11,9 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
     ProtocolVersion, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use url::Url;
 
 use super::keys::{Partition, slot};
@@ -79,7 +83,7 @@ impl ConnectionLike for Conn {
 impl Server {
     /// `redis://`, `rediss://` (also `valkey`, `valkeys`), or
     /// `redis-sentinel://[user:password@]sentinel:port/service[/db]?sentinel=host:port&sentinel_password=…&tls=true`.
-    /// `root`: a CA certificate (PEM) to trust instead of the machine's.
+    /// `root`: CA certificates (PEM) to trust instead of the machine's.
     pub(super) fn parse(url: &str, root: Option<Vec<u8>>, patience: Duration) -> RedisResult<Self> {
         let tcp = TcpSettings::default().set_nodelay(true);
         if !url.starts_with("redis-sentinel://") {
@@ -218,6 +222,18 @@ impl Server {
         }
         Err(RedisError::from((ErrorKind::Client, "it is a replica, not the master")))
     }
+}
+
+/// The certificates of a PEM file, as they are in it. Says what is wrong with the file, which it names.
+pub(super) fn authorities(path: &Path) -> Result<Vec<u8>, String> {
+    let wrong = |why: String| format!("{}: {why}", path.display());
+    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| wrong(format!("not PEM: {error}")))?;
+        roots.add(certificate).map_err(|error| wrong(format!("a certificate in it can't be used: {error}")))?;
+    }
+    if roots.is_empty() { Err(wrong("no certificate in it".to_owned())) } else { Ok(text) }
 }
 
 fn with_protocol(info: ConnectionInfo, protocol: ProtocolVersion) -> ConnectionInfo {

@@ -1,8 +1,9 @@
 -- Entries that the audit is through with, and that are older than others were promised, go.
--- KEYS  1 outbox  2 audited   ARGV  1 group  2 entries before this one may go  (an id)
--- Answers: entries that wait for the audit, the time of the oldest of them (ms; 0: none), entries in all.
+-- KEYS  1 outbox  2 audited  3 rooms (index)   ARGV  1 group  2 entries before this one may go  (an id)
+-- Answers: entries that wait for the audit, the time of the oldest of them (ms; 0: none), entries in all, live rooms.
+local rooms = redis.call('ZCARD', KEYS[3])
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  return {0, 0, 0}
+  return {0, 0, 0, rooms}
 end
 local function earlier(a, b)
   local a_ms, a_n = string.match(a, '^(%d+)%-(%d+)$')
@@ -38,4 +39,4 @@ if first then
     end
   end
 end
-return {waiting, oldest, redis.call('XLEN', KEYS[1])}
+return {waiting, oldest, redis.call('XLEN', KEYS[1]), rooms}

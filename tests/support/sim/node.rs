@@ -35,7 +35,7 @@ impl Node {
             node: name.clone(),
             clock: clock.clone(),
             limits: Arc::new(limits.clone()),
-            rates: false,
+            quotas: None,
             log: log.attach(name.clone()),
             tracker: tracker.clone(),
             stop: stop.clone(),

@@ -1,0 +1,133 @@
+//! The counts of one process.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+
+use super::throttle::Throttle;
+use super::{Allowances, Exceeded, Place, Quotas, Visitor};
+use crate::clock::Clock;
+use crate::domain::{RoomId, counted_as};
+
+/// Quotas that nobody else shares; also what a node of a cluster goes by when the others can't be asked.
+pub struct MemoryQuotas {
+    allowances: Allowances,
+    pins: Throttle<(RoomId, IpAddr)>,
+    joins: Throttle<IpAddr>,
+    places: Arc<Mutex<Places>>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    users: HashMap<Visitor, u64>,
+    addresses: HashMap<IpAddr, u64>,
+}
+
+impl MemoryQuotas {
+    /// Nothing is used up yet.
+    pub fn new(allowances: Allowances) -> Self {
+        Self {
+            pins: Throttle::new(allowances.pin_attempts, allowances.window),
+            joins: Throttle::new(allowances.joins, allowances.window),
+            places: Arc::default(),
+            allowances,
+        }
+    }
+
+    /// As [`Quotas::join`].
+    pub fn count_join(&self, address: IpAddr) -> Result<(), Exceeded> {
+        let taken = self.joins.take(counted_as(address), Clock::instant());
+        taken.map_err(|retry_after| Exceeded::Rate { retry_after })
+    }
+
+    /// As [`Quotas::guess`].
+    pub fn count_guess(&self, room: &RoomId, address: IpAddr) -> Result<(), Exceeded> {
+        let taken = self.pins.take((room.clone(), counted_as(address)), Clock::instant());
+        taken.map_err(|retry_after| Exceeded::Rate { retry_after })
+    }
+
+    /// As [`Quotas::guessed_right`].
+    pub fn refund_guess(&self, room: &RoomId, address: IpAddr) {
+        self.pins.refund(&(room.clone(), counted_as(address)));
+    }
+
+    /// A place, if there is one.
+    pub fn place(&self, visitor: &Visitor) -> Result<Place, Exceeded> {
+        let mut places = self.places.lock();
+        let held = |count: Option<&u64>| count.copied().unwrap_or_default();
+        if held(places.users.get(visitor)) >= self.allowances.user_sessions {
+            return Err(Exceeded::UserSessions);
+        }
+        if held(places.addresses.get(&visitor.address)) >= self.allowances.address_sessions {
+            return Err(Exceeded::AddressSessions);
+        }
+        Ok(self.seat(&mut places, visitor))
+    }
+
+    fn seat(&self, places: &mut Places, visitor: &Visitor) -> Place {
+        *places.users.entry(visitor.clone()).or_default() += 1;
+        *places.addresses.entry(visitor.address).or_default() += 1;
+        let (shared, whose) = (Arc::clone(&self.places), visitor.clone());
+        Place::new(visitor.clone(), move || {
+            let mut places = shared.lock();
+            leave(&mut places.users, &whose);
+            leave(&mut places.addresses, &whose.address);
+        })
+    }
+}
+
+/// Nothing is kept of those who left.
+fn leave<K: Hash + Eq>(counts: &mut HashMap<K, u64>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Quotas for MemoryQuotas {
+    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<Place, Exceeded>> {
+        Box::pin(ready(self.count_join(visitor.address).and_then(|()| self.place(visitor))))
+    }
+
+    fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>> {
+        Box::pin(ready(self.count_join(address)))
+    }
+
+    fn readmit(&self, visitor: &Visitor) -> Place {
+        self.seat(&mut self.places.lock(), visitor)
+    }
+
+    fn guess<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, Result<(), Exceeded>> {
+        Box::pin(ready(self.count_guess(room, address)))
+    }
+
+    fn guessed_right<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, ()> {
+        self.refund_guess(room, address);
+        Box::pin(ready(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::UserId;
+
+    #[test]
+    fn nothing_is_kept_of_those_who_left() {
+        let allowances =
+            Allowances { pin_attempts: 1, joins: 1, user_sessions: 1, address_sessions: 1, window: Duration::MAX };
+        let quotas = MemoryQuotas::new(allowances);
+        let ann = Visitor::new(UserId::parse("ann").unwrap(), "192.0.2.1".parse().unwrap());
+        drop((quotas.place(&ann).unwrap(), quotas.readmit(&ann)));
+        let places = quotas.places.lock();
+        assert!(places.users.is_empty() && places.addresses.is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! What clients may use up: JOINs and wrong PINs by the minute, sessions at a time.
+//!
+//! ```text
+//! hub ── enter(visitor) / guess(room, address) ──► quotas ── Place | Exceeded
+//!     ◄── the place lives as long as the session, and gives itself back ──┘
+//! ```
+//!
+//! Guarantees that every implementation gives, held by one contract suite:
+//! 1. The numbers hold over all who share the quotas: [`MemoryQuotas`] over this process, the Redis log's over all nodes.
+//! 2. There is an answer within a bounded time. When those who share can't be asked, this process's own counts decide:
+//!    never an open door, never an endless wait.
+//! 3. A place comes back when it is dropped, and when the process that held it has died.
+//! 4. Who comes back to a membership with its token is never turned away ([`Quotas::readmit`]), but is counted.
+//!
+//! **Who a user is.** User ids are the clients' own choice and unique within a room only, so one alone names nobody: two
+//! strangers in two rooms may bear the same, and whoever reads yours could use up your places. A user, here, is an id at
+//! an address (as [`counted_as`] counts addresses).
+
+mod memory;
+mod throttle;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::domain::{Limits, RoomId, UserId, counted_as};
+pub use memory::MemoryQuotas;
+
+/// The numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowances {
+    /// Wrong PINs of an address for a room, a window.
+    pub pin_attempts: u64,
+    /// JOINs of an address, a window.
+    pub joins: u64,
+    /// Joined sessions of a user at a time.
+    pub user_sessions: u64,
+    /// Joined sessions of an address at a time.
+    pub address_sessions: u64,
+    /// What the rates are counted in. One that is used up makes the next twice as long, up to 64 times.
+    pub window: Duration,
+}
+
+impl From<&Limits> for Allowances {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            pin_attempts: limits.pin_attempts,
+            joins: limits.joins_per_minute,
+            user_sessions: limits.user_sessions,
+            address_sessions: limits.address_sessions,
+            window: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Who asks for a place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Visitor {
+    user: UserId,
+    address: IpAddr,
+}
+
+impl Visitor {
+    /// This user id, from there.
+    pub fn new(user: UserId, address: IpAddr) -> Self {
+        Self { user, address: counted_as(address) }
+    }
+
+    /// The id.
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The address, as it is counted.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+/// Which number is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exceeded {
+    /// JOINs, or PINs, in this window.
+    Rate {
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// The user has as many sessions as one may.
+    UserSessions,
+    /// Its address has.
+    AddressSessions,
+}
+
+impl Exceeded {
+    /// How long to wait; nothing is known of when a session ends.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Rate { retry_after } => *retry_after,
+            Self::UserSessions | Self::AddressSessions => Duration::ZERO,
+        }
+    }
+}
+
+/// Asked before the hub works for a client.
+pub trait Quotas: Send + Sync + 'static {
+    /// A JOIN of a session that has no place yet: counts it, and takes a place.
+    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<Place, Exceeded>>;
+
+    /// A JOIN of a session that keeps its place: only counts.
+    fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>>;
+
+    /// A place for a member that comes back with its token.
+    fn readmit(&self, visitor: &Visitor) -> Place;
+
+    /// A PIN is about to be compared. Taken before the work: guesses that come all at once are counted too.
+    fn guess<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, Result<(), Exceeded>>;
+
+    /// It was right, and is not counted after all.
+    fn guessed_right<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, ()>;
+}
+
+/// A session's place; given back when dropped.
+pub struct Place {
+    visitor: Visitor,
+    give_back: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl Place {
+    /// A place that is given back so.
+    pub fn new(visitor: Visitor, give_back: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self { visitor, give_back: Some(Box::new(give_back)) }
+    }
+
+    /// Whose it is.
+    pub fn visitor(&self) -> &Visitor {
+        &self.visitor
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.give_back.take() {
+            give_back();
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("user", &self.visitor.user).finish_non_exhaustive()
+    }
+}

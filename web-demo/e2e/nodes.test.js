@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { Browser, roomName } from './support/browser.js';
+import { Balancer, Stores } from './support/cluster.js';
+import { Server } from './support/server.js';
+import { allInStep } from './support/tab.js';
+
+const browser = new Browser();
+
+/** What a browser writes to its console by itself when a server is gone. */
+const GONE = [/ERR_CONNECTION|ERR_QUIC|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/, /WebSocket connection to .* failed/, /Failed to establish a connection to/];
+
+const chatSays = (text) => document.querySelector('#chat-list').innerText.includes(text);
+
+async function say(tab, text) {
+  await tab.choose('chat');
+  await tab.page.fill('#chat-input', text);
+  await tab.page.press('#chat-input', 'Enter');
+}
+
+async function membersOf(node) {
+  const status = await (await fetch(`${node.origin}/status`)).json();
+  return { sessions: status.localConnections, members: status.members };
+}
+
+for (const transport of ['websocket', 'webtransport']) {
+  describe(`two tabs on two nodes, over ${transport}`, () => {
+    test('are in step and chat, and when one node is killed its tab goes on at the other', async (t) => {
+      const stores = await Stores.for(t);
+      const [one, two] = await Promise.all(['one', 'two'].map((name) => Server.for(t, { ...stores.env, NODE_ID: name })));
+      const balancer = await Balancer.for(t, [one, two]);
+      const room = roomName('nodes');
+      const ann = await browser.join(t, { server: balancer, room, name: 'Ann', transport, allowed: GONE });
+      balancer.preferred = two;
+      const bob = await browser.join(t, { server: balancer, room, name: 'Bob', transport, allowed: GONE });
+      const both = [ann, bob];
+      assert.deepEqual(await membersOf(one), { sessions: 1, members: 2 }, 'Ann is here');
+      assert.deepEqual(await membersOf(two), { sessions: 1, members: 2 }, 'Bob is there');
+
+      await Promise.all(both.map((tab) => tab.film()));
+      await ann.click('#play');
+      await allInStep(both);
+      await say(ann, 'from the first node');
+      await say(bob, 'from the second node');
+      for (const tab of both) {
+        for (const text of ['from the first node', 'from the second node']) await tab.until('both lines', chatSays, text);
+      }
+
+      const before = await Promise.all(both.map((tab) => tab.room()));
+      await Promise.all(both.map((tab) => tab.listen()));
+      await two.stop('SIGKILL');
+      await bob.until('knowing that the line is down', () => window.tandem.room.state === 'reconnecting', null, { within: 40_000 });
+      for (const tab of both) {
+        await tab.until('everybody being back', () => {
+          const { room: now } = window.tandem;
+          return now.state === 'joined' && now.members.length === 2 && now.members.every(({ connected }) => connected);
+        }, null, { within: 60_000 });
+      }
+      assert.equal((await membersOf(one)).sessions, 2, 'both are here now');
+      await allInStep(both);
+      for (const [index, tab] of both.entries()) {
+        const now = await tab.room();
+        assert.equal(now.slot, before[index].slot, 'the same seat');
+        assert.equal(now.host, before[index].host, 'the same host');
+        assert.deepEqual(await tab.heard('USER_LEFT'), [], 'nobody left');
+      }
+      await say(bob, 'still here');
+      for (const tab of both) await tab.until('the line after', chatSays, 'still here');
+      await ann.click('#play');
+      await allInStep(both, { playing: false });
+    });
+  });
+}
