@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "support/one_way_proxy.rs"]
+#[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/redis.rs"]
 mod redis_server;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use proxy::{Proxy, Way};
+use proxy::Proxy;
 use redis_server::{RedisServer, options};
 use tandem::clock::Clock;
 use tandem::domain::{
@@ -102,7 +102,7 @@ async fn when_redis_restarts_empty_rooms_converge_and_nobody_is_disconnected() {
 #[tokio::test]
 async fn members_of_a_node_that_died_enter_their_grace_time() {
     let server = RedisServer::start().await;
-    let proxy = Proxy::to(server.port()).await;
+    let proxy = Proxy::to(server.address()).await;
     let a = Node::start("a", &server).await;
     let b = Node::at("b", options(&format!("redis://{}", proxy.address()))).await;
     let (_ann, _) = a.join("friday", "ann").await;
@@ -110,7 +110,6 @@ async fn members_of_a_node_that_died_enter_their_grace_time() {
     let (_cat, _) = b.join("sunday", "cat").await;
     until(async || a.watch.roster().alive.len() == 2).await;
     // As a pulled cable does it: no good-bye.
-    proxy.set(Way::Shut);
     proxy.cut();
     let live = |name: &str| a.room("friday").member(&user(name)).unwrap().is_live();
     until(async || !live("bob")).await;

@@ -4,7 +4,7 @@
 
 #[path = "support/commits.rs"]
 mod commits;
-#[path = "support/one_way_proxy.rs"]
+#[path = "support/proxy.rs"]
 mod proxy;
 #[path = "support/redis.rs"]
 mod redis_server;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use commits::{EPOCH, after, created, ended, head, room};
 use futures_util::StreamExt;
-use proxy::{Proxy, Way};
+use proxy::Proxy;
 use redis_server::{RedisServer, options, short_lives};
 use tandem::clock::Clock;
 use tandem::domain::{Head, NodeId, RoomId, RoomTime};
@@ -53,18 +53,18 @@ async fn a_commit_costs_one_round_trip() {
 #[tokio::test]
 async fn a_commit_whose_answer_was_lost_took_effect_once_and_is_reported_so() {
     let server = RedisServer::start().await;
-    let proxy = Proxy::to(server.port()).await;
+    let proxy = Proxy::to(server.address()).await;
     let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
     let other = Node::at("b", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
-    proxy.set(Way::Mute);
+    proxy.mute();
     let trouble = async {
         until(async || other.load(&friday).await.unwrap().unwrap().head == head(EPOCH, 2)).await;
         // Others go on meanwhile: the room's head is no longer the lost commit's.
         committed(&other, after(&friday, head(EPOCH, 2))).await;
-        proxy.set(Way::Open);
-        proxy.cut();
+        proxy.heal();
+        proxy.hang_up();
     };
     let (outcome, ()) = tokio::join!(node.commit(after(&friday, head(EPOCH, 1))), trouble);
     assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
@@ -137,9 +137,9 @@ async fn a_subscriber_that_is_cut_off_comes_back_and_counts_everything_as_missed
 #[tokio::test]
 async fn a_bus_that_hears_nothing_though_its_connection_lives_is_found_out_by_the_probe() {
     let server = RedisServer::start().await;
-    let proxy = Proxy::to(server.port()).await;
+    let proxy = Proxy::to(server.address()).await;
     let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
-    proxy.set(Way::Deaf);
+    proxy.deafen();
     assert!(matches!(within(node.follow()).await, Followed::Gap(None)));
 }
 
