@@ -134,6 +134,57 @@ async fn a_subscriber_that_is_cut_off_comes_back_and_counts_everything_as_missed
     assert_eq!(hear_head(&node).await, head(EPOCH, 3));
 }
 
+/// Found by the chaos run: among near ones it never won, and its members waited for half a minute.
+#[tokio::test]
+async fn a_node_that_is_far_from_redis_gets_its_turn_among_near_ones() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let far = Node::at("far", options(&format!("redis://{}", proxy.address()))).await;
+    let near = Node::at("near", server.options()).await;
+    let friday = room("friday");
+    committed(&near, created(&friday, Head::default(), EPOCH)).await;
+    proxy.delay(Duration::from_millis(30));
+    let done = CancellationToken::new();
+    let always = async {
+        let mut known = head(EPOCH, 1);
+        while !done.is_cancelled() {
+            match near.commit(after(&friday, known)).await.unwrap() {
+                Outcome::Committed => known.seq += 1,
+                Outcome::Conflict(latest) => known = latest.unwrap().head,
+            }
+        }
+    };
+    let sometimes = async {
+        let mut known = head(EPOCH, 1);
+        for _ in 0..5 {
+            let mut conflicts = 0;
+            while let Outcome::Conflict(latest) = far.commit(after(&friday, known)).await.unwrap() {
+                known = latest.unwrap().head;
+                conflicts += 1;
+                assert!(conflicts < 10, "it does not get its turn");
+            }
+            known.seq += 1;
+        }
+        done.cancel();
+    };
+    within(async { tokio::join!(always, sometimes) }).await;
+}
+
+/// Whoever has the turn and dies holds the others up for a moment only.
+#[tokio::test]
+async fn a_turn_that_is_not_taken_passes() {
+    let server = RedisServer::start().await;
+    let node = Node::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    let end = Clock::start().now().as_millis() + 300;
+    server.shell().await.ask::<()>(&format!("EVAL return(redis.call('HSET',KEYS[1],'@turn','dead'..string.char(32)..ARGV[1])) 1 tandem:{{p50}}:room:friday {end}")).await;
+    committed(&node, after(&friday, head(EPOCH, 1))).await;
+    assert!(Clock::start().now().as_millis() >= end, "it waited for the other");
+    let turn: Option<String> = server.shell().await.ask("HGET tandem:{p50}:room:friday @turn").await;
+    assert_eq!(turn, None);
+}
+
 #[tokio::test]
 async fn a_bus_that_hears_nothing_though_its_connection_lives_is_found_out_by_the_probe() {
     let server = RedisServer::start().await;

@@ -9,7 +9,8 @@ use tandem::domain::Head;
 
 use super::diary::{Diary, Seen, What};
 
-/// The audit may lag: a drainer that died is followed by another after its lease of ten seconds.
+/// The audit may lag: a drainer that died is followed by another after its lease of ten seconds, and what Redis lost comes
+/// again after what came since.
 const LAG: Duration = Duration::from_secs(60);
 
 /// What it comes to.
@@ -57,12 +58,12 @@ async fn read(database: &str, heads: &BTreeMap<String, Head>) -> Events {
     let mut shell = PgConnection::connect(database).await.unwrap();
     let waiting = async {
         loop {
-            let sql = "SELECT room_id, epoch, max(seq) FROM room_events GROUP BY room_id, epoch";
+            let sql = "SELECT room_id, epoch, count(*) FROM room_events GROUP BY room_id, epoch";
             let rows = sqlx::query(sql).fetch_all(&mut shell).await.unwrap();
             let has = |(room, head): (&String, &Head)| {
                 rows.iter().any(|row| {
-                    let (epoch, seq): (i64, i64) = (row.get(1), row.get(2));
-                    row.get::<&str, _>(0) == room && epoch as u64 == head.epoch && seq as u64 >= head.seq
+                    let (epoch, events): (i64, i64) = (row.get(1), row.get(2));
+                    row.get::<&str, _>(0) == room && epoch as u64 == head.epoch && events as u64 >= head.seq
                 })
             };
             if heads.iter().all(has) {

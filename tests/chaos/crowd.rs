@@ -171,7 +171,9 @@ impl Crowd {
     }
 
     async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        if tokio::time::timeout(PATIENCE, until_so(is_so)).await.is_err() {
+        let dismissed = || self.diaries.iter().any(|diary| diary.lock().dismissed);
+        let waiting = tokio::time::timeout(PATIENCE, until_so(|| is_so() || dismissed()));
+        if waiting.await.is_err() || dismissed() {
             panic!("waited in vain for {what}:\n{}", self.describe());
         }
     }
@@ -183,7 +185,7 @@ impl Crowd {
             let diary = diary.lock();
             let _ = writeln!(
                 text,
-                "{} ({:?}): node {:?}, at {:?}, {} acknowledged, {} open, {} losses, degraded {}",
+                "{} ({:?}): node {:?}, at {:?}, {} acknowledged, {} open, {} losses, degraded {}, ends {:?}",
                 diary.user,
                 diary.carrier,
                 diary.node,
@@ -192,6 +194,7 @@ impl Crowd {
                 diary.open(),
                 diary.losses,
                 diary.degraded,
+                diary.ends,
             );
         }
         text

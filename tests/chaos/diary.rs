@@ -21,6 +21,10 @@ pub(crate) struct Diary {
     pub(crate) asked: BTreeMap<u64, Asked>,
     /// How often it lost its connection.
     pub(crate) losses: usize,
+    /// How its connections ended, as far as the server said.
+    pub(crate) ends: Vec<(u32, String)>,
+    /// The server ended it with a code after which a client doesn't come back.
+    pub(crate) dismissed: bool,
     /// Of those, the ones that the server had announced (`RECONNECT`).
     pub(crate) announced: usize,
     /// It had to join without its token.
@@ -101,6 +105,8 @@ impl Diary {
             seen: Vec::new(),
             asked: BTreeMap::new(),
             losses: 0,
+            ends: Vec::new(),
+            dismissed: false,
             announced: 0,
             memberships_lost: 0,
             may_command: false,

@@ -110,7 +110,7 @@ impl Member {
         }
         if session.joined {
             diary.node = None;
-            diary.losses += usize::from(!matches!(end, End::Over));
+            diary.losses += usize::from(diary.dismissed || !matches!(end, End::Over));
             diary.announced += usize::from(session.planned.is_some());
             if !matches!(end, End::Over) {
                 diary.struck(Clock::instant());
@@ -153,7 +153,7 @@ impl Member {
                             }
                         }
                         Incoming::Compact(_) => {}
-                        Incoming::Closed(_) => return End::Soon,
+                        Incoming::Closed(end) => return self.ended(end),
                     }
                     if session.refused {
                         return End::Soon;
@@ -198,6 +198,16 @@ impl Member {
                 }
             }
         }
+    }
+
+    /// By its closing code, as `retryAfterClose` of `errors.js` reads it.
+    fn ended(&self, end: Option<(u32, String)>) -> End {
+        const NEVER: [u32; 6] = [1000, 4000, 4001, 4005, 4006, 4007];
+        let Some(end) = end else { return End::Soon };
+        let mut diary = self.diary.lock();
+        diary.dismissed = NEVER.contains(&end.0);
+        diary.ends.push(end);
+        if diary.dismissed { End::Over } else { End::Soon }
     }
 
     async fn join(&mut self, client: &mut Client) -> bool {

@@ -30,6 +30,7 @@ pub(crate) async fn node_and_redis(size: Size) -> Report {
             scene.crowd.stretch().await;
             let (node, proxy) = ((round + number) % NODES, &proxies[(round + number) % NODES]);
             fault(proxy);
+            println!("fault {number} at {:?}", tandem::clock::Clock::start().now());
             // Who hangs up takes new connections: nobody need notice.
             if number < 3 {
                 scene

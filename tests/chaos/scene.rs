@@ -16,13 +16,13 @@ pub(crate) const NODES: usize = 3;
 
 /// Three nodes and everybody on them.
 pub(crate) struct Scene {
-    pub(crate) nodes: Vec<TestProcess>,
+    pub(crate) nodes: Nodes,
     pub(crate) crowd: Crowd,
     database: String,
 }
 
 /// The real binary, three times, started at the same instant.
-pub(crate) async fn start_nodes(redis: &[String], databases: &[String]) -> Vec<TestProcess> {
+pub(crate) async fn start_nodes(redis: &[String], databases: &[String]) -> Nodes {
     let start = |number: usize| {
         let name = format!("node-{}", number + 1);
         let (redis, database) = (redis[number % redis.len()].clone(), databases[number % databases.len()].clone());
@@ -37,7 +37,7 @@ pub(crate) async fn start_nodes(redis: &[String], databases: &[String]) -> Vec<T
             TestProcess::start(&settings).await
         }
     };
-    join_all((0..NODES).map(start)).await
+    Nodes(join_all((0..NODES).map(start)).await)
 }
 
 impl Scene {
@@ -46,13 +46,13 @@ impl Scene {
         Self::with(nodes, database, size).await
     }
 
-    pub(crate) async fn with(nodes: Vec<TestProcess>, database: &str, size: Size) -> Self {
+    pub(crate) async fn with(nodes: Nodes, database: &str, size: Size) -> Self {
         let doors: Vec<Place> = nodes.iter().map(|node| node.place()).collect();
         Self::through(nodes, &doors, database, size).await
     }
 
     /// Members take these doors.
-    pub(crate) async fn through(nodes: Vec<TestProcess>, doors: &[Place], database: &str, size: Size) -> Self {
+    pub(crate) async fn through(nodes: Nodes, doors: &[Place], database: &str, size: Size) -> Self {
         let crowd = Crowd::gather(doors, size, rand::random::<u32>().into()).await;
         Self { nodes, crowd, database: database.to_owned() }
     }
@@ -60,7 +60,6 @@ impl Scene {
     /// Everything calms down, and is compared.
     pub(crate) async fn close(self, fault: &'static str) -> Report {
         let Self { nodes, crowd, database } = self;
-        let logs = Logs(nodes);
         let views = crowd.fall_silent().await;
         let members = crowd.diaries.len();
         let diaries = crowd.disperse().await;
@@ -76,17 +75,30 @@ impl Scene {
             waits: diaries.iter().flat_map(|diary| diary.waits.iter().copied()).collect(),
         };
         println!("{}\n{}{:?}", Row::HEAD, row.line(), findings.kinds);
-        let report = Report { row, findings, diaries, views };
+        let report = Report { row, findings, diaries, views, _nodes: nodes };
         report.is_whole();
-        drop(logs);
         report
     }
 }
 
-/// Kept when a test fails.
-pub(crate) struct Logs(pub(crate) Vec<TestProcess>);
+/// Their logs are kept when a test fails.
+pub(crate) struct Nodes(Vec<TestProcess>);
 
-impl Drop for Logs {
+impl std::ops::Deref for Nodes {
+    type Target = Vec<TestProcess>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Nodes {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl Drop for Nodes {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
@@ -111,6 +123,8 @@ pub(crate) struct Report {
     pub(crate) diaries: Vec<Diary>,
     /// Each member's last view of its room.
     pub(crate) views: BTreeMap<String, Vec<Value>>,
+    /// For their logs, should somebody find something wrong.
+    _nodes: Nodes,
 }
 
 impl Report {

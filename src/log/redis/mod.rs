@@ -10,7 +10,7 @@
 //!
 //! | key | what | life |
 //! |---|---|---|
-//! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
+//! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@turn` (whose commit is waited for), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
 //! | `tandem:{pNN}:rooms` | sorted set of live rooms by the second of their last commit | [`Lives::room`] |
 //! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed |
 //! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
@@ -23,6 +23,9 @@
 //!
 //! **An answer that was lost.** Each commit has an id of its own, and the room remembers the last one of each node. A request
 //! that is sent again finds out that it took effect. When that can't be found out in time the caller gets an error.
+//!
+//! **A node that is far from Redis** would lose every race against near ones: after some conflicts in a row it is given the
+//! room's next turn, and the others' commits wait for its (`turns.rs`).
 //!
 //! **Redis loses data.** Nodes hear of it (the bus breaks, or the era changes) as a gap in every room, and write back what
 //! they know ([`crate::log::Log::restore`]). What was committed and had not reached the database is remembered by the node
@@ -38,6 +41,7 @@ mod record;
 mod roster;
 mod server;
 mod time;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,6 +64,7 @@ use self::keys::Partition;
 use self::link::{Link, Request};
 use self::recent::Recent;
 use self::server::Server;
+use self::turns::Turns;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::domain::{Head, NodeId, RoomId};
 use crate::telemetry::names;
@@ -128,6 +133,7 @@ pub struct RedisLog {
     bus: Arc<Bus>,
     inbox: Arc<Inbox>,
     recent: Recent,
+    turns: Turns,
     publisher: mpsc::Sender<Publication>,
     options: RedisOptions,
     scripts: Scripts,
@@ -191,6 +197,7 @@ impl RedisLog {
             bus,
             inbox,
             recent: Recent::default(),
+            turns: Turns::default(),
             publisher,
             scripts: Scripts {
                 commit: Script::new(include_str!("commit.lua")),
@@ -261,6 +268,7 @@ impl RedisLog {
         call.arg(record::commit_message(&self.node, &commit)).arg(&events[..]).arg(&state[..]);
         call.arg(commit.room.as_str()).arg(millis(lives.room)).arg(millis(lives.end)).arg(millis(lives.outbox));
         call.arg(self.options.outbox_entries);
+        call.arg(u8::from(self.turns.is_due(&commit.room))).arg(millis(turns::TURN));
         let gone: Vec<_> = commit.patch.fields.iter().filter(|(_, value)| value.is_none()).collect();
         call.arg(gone.len());
         for (field, _) in gone {
@@ -271,7 +279,8 @@ impl RedisLog {
                 call.arg(stored_field(field)).arg(&value[..]);
             }
         }
-        let answer = Answer::of(self.link.script(&call).await?)?;
+        let answer = self.in_turn(&call).await?;
+        self.turns.note(&commit.room, answer.what == "conflict");
         match answer.what.as_str() {
             "ok" | "again" => {
                 let (entry, era) = (answer.text(0)?, answer.text(1)?);
