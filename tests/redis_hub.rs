@@ -119,6 +119,45 @@ async fn members_of_a_node_that_died_enter_their_grace_time() {
         .await;
 }
 
+/// Found by the chaos run: with the code of a takeover a client does not come back.
+#[tokio::test]
+async fn members_of_a_node_that_was_cut_off_too_long_are_told_to_come_back() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let a = Node::start("a", &server).await;
+    let b = Node::at("b", options(&format!("redis://{}", proxy.address()))).await;
+    let (ann_hears, _ann) = a.join("friday", "ann").await;
+    let (bob_hears, _bob) = b.join("friday", "bob").await;
+    proxy.cut();
+    until(async || !a.room("friday").member(&user("bob")).unwrap().is_live()).await;
+    proxy.heal();
+    until(async || bob_hears.closed.lock().is_some()).await;
+    assert_eq!(*bob_hears.closed.lock(), Some(CloseCode::Idle));
+    assert_eq!(*ann_hears.closed.lock(), None);
+}
+
+/// A whole lease of Redis' silence says nothing of the nodes.
+#[tokio::test]
+async fn when_redis_was_away_for_longer_than_the_leases_no_node_is_called_gone() {
+    let mut server = RedisServer::start_with(&["--appendonly", "yes"]).await;
+    let (a, b) = (Node::start("a", &server).await, Node::start("b", &server).await);
+    let (ann_hears, ann) = a.join("friday", "ann").await;
+    let (bob_hears, _bob) = b.join("friday", "bob").await;
+    until(async || a.watch.roster().alive.len() == 2 && b.watch.roster().alive.len() == 2).await;
+    server.kill().await;
+    let away = Clock::instant() + Duration::from_secs(1);
+    until(async || Clock::instant() > away && !a.log.bus_alive() && !b.log.bus_alive()).await;
+    server.up().await;
+    until(async || {
+        a.chat(&ann, "again");
+        tokio::time::timeout(Duration::from_millis(200), until(async || bob_hears.has("chat again"))).await.is_ok()
+    })
+    .await;
+    until(async || a.watch.roster().alive.len() == 2 && b.watch.roster().alive.len() == 2).await;
+    assert!(ann_hears.closed.lock().is_none() && bob_hears.closed.lock().is_none());
+    assert!(!ann_hears.has("member_disconnected") && !bob_hears.has("member_disconnected"));
+}
+
 #[tokio::test]
 async fn when_all_nodes_died_and_redis_is_empty_rooms_come_back_from_the_database() {
     let dir = tempfile::tempdir().unwrap();

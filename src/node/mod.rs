@@ -2,7 +2,8 @@
 //!
 //! A node renews its lease several times in its life; one that runs out means that the process is gone, or cut off. Every
 //! other node sees it, after a pause of its own so that they don't all commit at once, and again as long as the lease is
-//! missed: a replica may have lagged behind. One node at a time sweeps rooms that no node follows.
+//! missed: a replica may have lagged behind. Who was blind itself (Redis was away) doesn't judge the others before a whole
+//! lease has passed: theirs ran out for the same reason. One node at a time sweeps rooms that no node follows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,6 +62,8 @@ struct Watch {
     on_orphan: OnOrphan,
     /// Nodes whose lease is missed: since when, and when to act on it.
     missed: HashMap<NodeId, Instant>,
+    /// Since when the leases are seen without interruption.
+    sighted: Option<Instant>,
 }
 
 impl NodeWatch {
@@ -78,7 +81,8 @@ impl NodeWatch {
     ) -> Self {
         let roster = Self::default();
         let (on_gone, on_orphan) = (Box::new(on_gone), Box::new(on_orphan));
-        let mut watch = Watch { log, options, roster: roster.clone(), on_gone, on_orphan, missed: HashMap::new() };
+        let mut watch =
+            Watch { log, options, roster: roster.clone(), on_gone, on_orphan, missed: HashMap::new(), sighted: None };
         tracker.spawn(async move {
             stop.run_until_cancelled(watch.run()).await;
             if let Err(error) = watch.log.sign_off(options.farewell).await {
@@ -106,6 +110,7 @@ impl Watch {
                 Err(error) => {
                     // Nothing is known of anybody: nobody is called gone.
                     self.missed.clear();
+                    self.sighted = None;
                     tracing::warn!(%error, "this node's lease could not be renewed");
                 }
             }
@@ -119,11 +124,12 @@ impl Watch {
     fn look(&mut self, roster: Roster) {
         metrics::gauge!(names::NODES).set(roster.alive.len() as f64);
         let now = Clock::instant();
+        let fair = *self.sighted.get_or_insert(now) + self.options.lease;
         self.missed.retain(|node, _| roster.gone.contains(node));
         for node in &roster.gone {
             let due = *self.missed.entry(node.clone()).or_insert_with(|| {
                 tracing::warn!(%node, "a node is gone: its members enter their grace time");
-                now + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5))
+                now.max(fair) + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5))
             });
             if now >= due {
                 (self.on_gone)(node);

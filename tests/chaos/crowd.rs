@@ -44,7 +44,7 @@ impl Size {
 
     /// For the table.
     pub(crate) fn long() -> Self {
-        Self { rooms: 6, members: 6, pace: Duration::from_millis(150), stretch: 40, rounds: 3 }
+        Self { rooms: 6, members: 6, pace: Duration::from_millis(250), stretch: 20, rounds: 2 }
     }
 }
 
