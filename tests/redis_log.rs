@@ -170,6 +170,29 @@ async fn a_node_that_is_far_from_redis_gets_its_turn_among_near_ones() {
     within(async { tokio::join!(always, sometimes) }).await;
 }
 
+/// Redis lost everything a moment after one node's commit, of which the other has not heard yet.
+#[tokio::test]
+async fn what_a_node_acknowledged_is_not_overwritten_by_one_that_knew_less_and_was_first_to_write_back() {
+    let server = RedisServer::start().await;
+    let muster = Duration::from_secs(2);
+    let at = async |name: &str| Node::at(name, RedisOptions { muster, ..server.options() }).await;
+    let (knows, behind) = (at("knows").await, at("behind").await);
+    let friday = room("friday");
+    committed(&knows, created(&friday, Head::default(), EPOCH)).await;
+    let less = knows.load(&friday).await.unwrap().unwrap();
+    committed(&knows, after(&friday, head(EPOCH, 1))).await;
+    let more = knows.load(&friday).await.unwrap().unwrap();
+    server.shell().await.ask::<()>("FLUSHALL").await;
+    assert_eq!(behind.restore(less.clone()).await.unwrap(), Some(less));
+    let (outcome, written) = tokio::join!(behind.commit(after(&friday, head(EPOCH, 1))), knows.restore(more.clone()));
+    assert_eq!(written.unwrap(), Some(more.clone()));
+    let Outcome::Conflict(Some(latest)) = outcome.unwrap() else { panic!("another event at the same place") };
+    assert_eq!(latest, more);
+    committed(&behind, after(&friday, head(EPOCH, 2))).await;
+    let hold: Option<String> = server.shell().await.ask("HGET tandem:{p50}:room:friday @hold").await;
+    assert_eq!(hold, None);
+}
+
 /// Whoever has the turn and dies holds the others up for a moment only.
 #[tokio::test]
 async fn a_turn_that_is_not_taken_passes() {

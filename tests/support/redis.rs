@@ -243,6 +243,7 @@ pub(crate) fn options(url: &str) -> RedisOptions {
     RedisOptions {
         patience: Duration::from_millis(1000),
         probe_every: Duration::from_millis(100),
+        muster: Duration::from_millis(300),
         ..RedisOptions::new(SecretString::from(url.to_owned()))
     }
 }

@@ -7,8 +7,8 @@
 --       20 fields to delete: their number, and then they; then fields and values
 local room, outbox, rooms, era = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local expected, next_head, node, id = ARGV[1], ARGV[2], ARGV[6], ARGV[7]
-local found = redis.call('HMGET', room, '@head', '@end', '@last', '@turn')
-local head, over, last, turn = found[1], found[2], found[3], found[4]
+local found = redis.call('HMGET', room, '@head', '@end', '@last', '@turn', '@hold')
+local head, over, last, turn, hold = found[1], found[2], found[3], found[4], found[5]
 
 -- '@last' holds each node's last commit, latest node first: who lost an answer asks again with the same id.
 local others, count = '', 0
@@ -25,13 +25,17 @@ if last then
   end
 end
 
+-- '@hold': it was lost and written back a moment ago, and another node may know more of it.
 -- '@turn': a node that lost several times in a row, as one far from Redis does among near ones, is waited for.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if hold and now < tonumber(hold) then
+  return {'wait', tonumber(hold) - now}
+end
 if turn then
   local whose, ends = string.match(turn, '^(%S+) (%d+)$')
   if whose ~= node and now < tonumber(ends) then
-    return {'wait'}
+    return {'wait', 20}
   end
 end
 
@@ -65,8 +69,8 @@ if head and (ended or over or ARGV[5] == '1' or epoch ~= ARGV[3]) then
   redis.call('DEL', room)
 end
 redis.call('HSET', room, '@head', next_head, '@last', node .. ' ' .. id .. ' ' .. entry .. '\n' .. others)
-if turn then
-  redis.call('HDEL', room, '@turn')
+if turn or hold then
+  redis.call('HDEL', room, '@turn', '@hold')
 end
 if ended then
   redis.call('HSET', room, '@end', '1')

@@ -10,7 +10,7 @@
 //!
 //! | key | what | life |
 //! |---|---|---|
-//! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@turn` (whose commit is waited for), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
+//! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@turn` (whose commit is waited for), `@hold` (until when commits wait, after it was written back), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
 //! | `tandem:{pNN}:rooms` | sorted set of live rooms by the second of their last commit | [`Lives::room`] |
 //! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed |
 //! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
@@ -28,7 +28,9 @@
 //! room's next turn, and the others' commits wait for its (`turns.rs`).
 //!
 //! **Redis loses data.** Nodes hear of it (the bus breaks, or the era changes) as a gap in every room, and write back what
-//! they know ([`crate::log::Log::restore`]). What was committed and had not reached the database is remembered by the node
+//! they know ([`crate::log::Log::restore`]). Whoever is first may know less than another, and what would be committed on that
+//! is what the other has acknowledged already: so commits to a room that was written back wait for the others' turn to write,
+//! [`RedisOptions::muster`], about the time in which a node finds out and connects again. What was committed and had not reached the database is remembered by the node
 //! that committed it, and goes into the outbox again.
 
 mod bus;
@@ -93,6 +95,8 @@ pub struct RedisOptions {
     pub deadline: Duration,
     /// How often the bus is probed.
     pub probe_every: Duration,
+    /// How long commits to a room that was written back wait for what other nodes may know of it.
+    pub muster: Duration,
     /// How long things live.
     pub lives: Lives,
     /// Commits that a partition's outbox holds while the database is away; beyond it the oldest are lost to the audit.
@@ -120,6 +124,7 @@ impl RedisOptions {
             patience: Duration::from_millis(1500),
             deadline: Duration::from_secs(4),
             probe_every: Duration::from_secs(1),
+            muster: Duration::from_secs(2),
             lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24) },
             outbox_entries: 16_384,
         }
@@ -310,7 +315,7 @@ impl RedisLog {
         call.key(partition.room(&given.room)).key(partition.rooms());
         call.arg(given.head.epoch).arg(given.head.seq).arg(given.room.as_str()).arg(millis(self.options.lives.room));
         call.arg(publish_command(self.bus.is_cluster())).arg(partition.channel(&given.room));
-        call.arg(record::reload(&self.node, &given.room));
+        call.arg(record::reload(&self.node, &given.room)).arg(millis(self.options.muster));
         for (field, value) in &given.fields {
             call.arg(stored_field(field)).arg(&value[..]);
         }

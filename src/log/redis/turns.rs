@@ -1,4 +1,4 @@
-//! Fairness between nodes that are not equally far from Redis.
+//! Commits that wait: for a node that loses every race, and for what others may know of a room that was lost.
 //!
 //! A commit is a race for the room's next place, and a node whose round trip is longer than the pause between the others'
 //! commits loses every one of them. So a node that has lost [`PATIENT`] times in a row claims the next turn, with the very
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rand::RngExt;
 use redis::ScriptInvocation;
 
-use super::{Answer, RedisLog};
+use super::{Answer, RedisLog, unreadable};
 use crate::clock::Clock;
 use crate::domain::RoomId;
 use crate::log::LogError;
@@ -21,8 +21,6 @@ use crate::log::LogError;
 const PATIENT: u32 = 3;
 /// How long the others wait for its commit: longer than its round trip, shorter than a caller's patience.
 pub(super) const TURN: Duration = Duration::from_millis(1000);
-/// How long they look away at the most, ms.
-const LOOK_AGAIN: u64 = 20;
 
 /// Conflicts in a row, of the rooms that have some.
 #[derive(Debug, Default)]
@@ -45,7 +43,7 @@ impl Turns {
 }
 
 impl RedisLog {
-    /// Asks again while it is another node's turn.
+    /// Asks again while the room has to wait, which the answer says how long to do.
     pub(super) async fn in_turn(&self, call: &ScriptInvocation<'_>) -> Result<Answer, LogError> {
         let since = Clock::instant();
         loop {
@@ -56,7 +54,8 @@ impl RedisLog {
             if since.elapsed() > self.options.deadline {
                 return Err(LogError(format!("others had their turns for {:?}", self.options.deadline)));
             }
-            let pause = rand::rng().random_range(1..=LOOK_AGAIN);
+            let longest: u64 = redis::from_redis_value(answer.value(0)?).map_err(unreadable)?;
+            let pause = rand::rng().random_range(longest / 2..=longest).max(1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
