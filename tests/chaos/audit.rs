@@ -30,31 +30,37 @@ pub(crate) struct Findings {
 }
 
 /// A row of `room_events`.
-struct Fact {
-    kind: String,
-    user: Option<String>,
-    data: Value,
+#[derive(Debug, PartialEq)]
+pub(crate) struct Fact {
+    pub(crate) kind: String,
+    pub(crate) user: Option<String>,
+    pub(crate) data: Value,
 }
 
-type Events = BTreeMap<(String, Head), Fact>;
+/// By room and place.
+pub(crate) type Events = BTreeMap<(String, Head), Fact>;
 
 /// Waits until the database has everything up to the rooms' heads, and compares.
 pub(crate) async fn audit(database: &str, heads: &BTreeMap<String, Head>, diaries: &[Diary]) -> Findings {
-    let events = read(database, heads).await;
+    compare(&read(database, heads).await, heads, diaries)
+}
+
+fn compare(events: &Events, heads: &BTreeMap<String, Head>, diaries: &[Diary]) -> Findings {
     let mut findings = Findings::default();
     for row in events.values() {
         *findings.kinds.entry(row.kind.clone()).or_default() += 1;
     }
-    findings.check_rows(&events, heads);
+    findings.check_rows(events, heads);
     for diary in diaries {
-        findings.check_commands(&events, diary);
-        findings.check_view(&events, diary);
+        findings.check_commands(events, diary);
+        findings.check_view(events, diary);
     }
     findings.check_agreement(diaries);
     findings
 }
 
-async fn read(database: &str, heads: &BTreeMap<String, Head>) -> Events {
+/// All rows, when they go up to these heads.
+pub(crate) async fn read(database: &str, heads: &BTreeMap<String, Head>) -> Events {
     let mut shell = PgConnection::connect(database).await.unwrap();
     let waiting = async {
         loop {
@@ -245,4 +251,84 @@ fn tells_of(message: &Value, row: &Fact) -> bool {
     };
     let by = text("userId").filter(|user| *user != "server");
     same_kind && by.is_none_or(|user| row.user.as_deref() == Some(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::diary::Asked;
+    use super::*;
+    use crate::support::client::Carrier;
+
+    fn at(seq: u64) -> Head {
+        Head { epoch: 1000, seq }
+    }
+
+    fn chat(chars: usize) -> Fact {
+        Fact { kind: "chat".to_owned(), user: Some("ann".to_owned()), data: json!({ "chars": chars }) }
+    }
+
+    fn seen(seq: u64, chars: usize) -> Seen {
+        let json = json!({"type": "CHAT", "userId": "ann", "text": "x".repeat(chars), "epoch": 1000, "seq": seq});
+        Seen::Event { head: at(seq), json }
+    }
+
+    /// Three chats, each acknowledged, and seen by who said them.
+    fn story() -> (Events, Diary) {
+        let events = (1..=3).map(|n| (("friday".to_owned(), at(n as u64)), chat(n))).collect();
+        let mut diary = Diary::new("ann", "friday", Carrier::WebSocket);
+        diary.seen.push(Seen::State { head: at(1), fresh: true, seen: None });
+        for n in [2, 3] {
+            let answer = Some(Ok(at(n as u64)));
+            diary.asked.insert(n as u64, Asked { what: What::Chat(n), answer, lost: false });
+            diary.seen.push(seen(n as u64, n));
+            diary.seen.push(Seen::Answer { reference: n as u64 });
+        }
+        (events, diary)
+    }
+
+    /// Lost, duplicated, reordered, after a change of the story.
+    fn after(change: impl FnOnce(&mut Events, &mut Diary)) -> (usize, usize, usize) {
+        let (mut events, mut diary) = story();
+        change(&mut events, &mut diary);
+        let heads = BTreeMap::from([("friday".to_owned(), at(3))]);
+        let findings = compare(&events, &heads, &[diary]);
+        (findings.lost, findings.duplicated, findings.reordered)
+    }
+
+    #[test]
+    fn the_auditor_finds_what_is_missing_what_is_twice_and_what_is_in_another_order() {
+        assert_eq!(after(|_, _| {}), (0, 0, 0));
+        let place = |seq: u64| ("friday".to_owned(), at(seq));
+        let missing = after(|events, _| drop(events.remove(&place(2))));
+        assert_eq!(missing, (3, 0, 0), "the hole, the command, what was seen");
+        let (_, twice, _) = after(|events, _| drop(events.insert(place(1), chat(3))));
+        assert_eq!(twice, 1);
+        let (_, _, swapped) = after(|events, _| {
+            events.insert(place(2), chat(3));
+            events.insert(place(3), chat(2));
+        });
+        assert_eq!(swapped, 4, "two commands elsewhere than said, two events that were not these");
+        assert_eq!(after(|_, diary| diary.seen.push(seen(3, 3))), (0, 1, 0), "seen again");
+        let (_, _, hole) = after(|_, diary| drop(diary.seen.remove(1)));
+        assert!(hole > 0, "a hole before a member's eyes");
+        let (_, _, early) = after(|_, diary| diary.seen.swap(1, 2));
+        assert_eq!(early, 1, "an ACK before its event");
+        let refused = |diary: &mut Diary| diary.asked.get_mut(&2).unwrap().answer = Some(Err("NOT_HOST".to_owned()));
+        assert_eq!(after(|_, diary| refused(diary)), (0, 1, 0), "refused, and there all the same");
+    }
+
+    #[test]
+    fn the_auditor_finds_two_members_who_saw_different_things() {
+        let (events, ann) = story();
+        let (_, mut bob) = story();
+        bob.user = "bob".to_owned();
+        bob.asked.clear();
+        if let Seen::Event { json, .. } = &mut bob.seen[1] {
+            json["username"] = json!("Ann");
+        }
+        let heads = BTreeMap::from([("friday".to_owned(), at(3))]);
+        assert_eq!(compare(&events, &heads, &[ann, bob]).reordered, 1);
+    }
 }

@@ -25,6 +25,7 @@ mod member;
 mod network;
 mod nodes;
 mod scene;
+mod shipper;
 mod stores;
 mod table;
 
@@ -54,5 +55,6 @@ scenarios! {
     a_failover_of_redis_cluster_loses_nothing_and_disconnects_nobody: stores::cluster_failover;
     a_node_with_a_bad_network_to_redis_loses_nothing_and_disconnects_nobody: network::node_and_redis;
     a_bad_network_to_the_database_delays_the_audit_and_nothing_else: network::nodes_and_postgres;
+    others_read_every_event_with_a_consumer_group_of_their_own: shipper::others_read_every_event;
     members_with_a_bad_network_resume_and_miss_nothing: network::members_and_nodes;
 }

@@ -6,8 +6,17 @@ use super::crowd::Size;
 use super::scene::{NODES, Report, Scene};
 use super::stores::{Url, database, redis};
 
-/// No fault: members of all nodes command as chance has it, and come and go.
+/// No fault: members of all nodes command as chance has it, and come and go. Several seeds, each on a cluster of its own.
 pub(crate) async fn random_schedule(size: Size) -> Report {
+    let mut report = one_schedule(size).await;
+    for _ in 0..size.rounds {
+        let another = one_schedule(size).await;
+        report.row.add(&another.row);
+    }
+    report
+}
+
+async fn one_schedule(size: Size) -> Report {
     let (redis, database) = (redis().await, database().await);
     let scene = Scene::open(&redis.url(), &database.url(), size).await;
     let places: BTreeSet<_> = scene.crowd.diaries.iter().map(|diary| diary.lock().node).collect();

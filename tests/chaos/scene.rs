@@ -53,7 +53,7 @@ impl Scene {
 
     /// Members take these doors.
     pub(crate) async fn through(nodes: Nodes, doors: &[Place], database: &str, size: Size) -> Self {
-        let crowd = Crowd::gather(doors, size, rand::random::<u32>().into()).await;
+        let crowd = Crowd::gather(doors, size, seed()).await;
         Self { nodes, crowd, database: database.to_owned() }
     }
 
@@ -63,8 +63,7 @@ impl Scene {
         let views = crowd.fall_silent().await;
         let members = crowd.diaries.len();
         let diaries = crowd.disperse().await;
-        let heads = views.iter().map(|(room, views)| (room.clone(), head_of(&views[0]))).collect();
-        let findings = audit(&database, &heads, &diaries).await;
+        let findings = audit(&database, &heads_of(&views), &diaries).await;
         let row = Row {
             fault,
             members,
@@ -79,6 +78,12 @@ impl Scene {
         report.is_whole();
         report
     }
+}
+
+/// Of the members' choices: another one each time, or `CHAOS_SEED`.
+fn seed() -> u64 {
+    let given = std::env::vars().find(|(name, _)| name == "CHAOS_SEED");
+    given.map_or_else(|| rand::random::<u32>().into(), |(_, seed)| seed.parse().expect("CHAOS_SEED is a number"))
 }
 
 /// Their logs are kept when a test fails.
@@ -112,8 +117,10 @@ impl Drop for Nodes {
     }
 }
 
-fn head_of(view: &Value) -> Head {
-    Head { epoch: view["epoch"].as_u64().unwrap(), seq: view["seq"].as_u64().unwrap() }
+/// Where the rooms ended.
+fn heads_of(views: &BTreeMap<String, Vec<Value>>) -> BTreeMap<String, Head> {
+    let head = |view: &Value| Head { epoch: view["epoch"].as_u64().unwrap(), seq: view["seq"].as_u64().unwrap() };
+    views.iter().map(|(room, views)| (room.clone(), head(&views[0]))).collect()
 }
 
 /// What a scenario came to.
@@ -143,6 +150,10 @@ impl Report {
         assert_eq!(self.findings.kinds.get("room_ended"), None, "no room ends");
         let lost: usize = self.diaries.iter().map(|diary| diary.memberships_lost).sum();
         assert_eq!(lost, 0, "every token is good");
+    }
+
+    pub(crate) fn heads(&self) -> BTreeMap<String, Head> {
+        heads_of(&self.views)
     }
 
     /// An outage of a store ends no session.
@@ -184,6 +195,15 @@ impl Row {
     pub(crate) const HEAD: &str = "\
         | fault | members | events acknowledged | lost | duplicated | reordered | time to resume p50 | p99 |\n\
         |---|--:|--:|--:|--:|--:|--:|--:|";
+
+    /// The same fault once more.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.waits.extend(&other.waits);
+    }
 
     pub(crate) fn line(&self) -> String {
         let mut waits = self.waits.clone();
