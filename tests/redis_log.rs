@@ -280,6 +280,20 @@ async fn a_flushed_redis_is_noticed_and_unaudited_commits_go_into_the_outbox_aga
     assert_eq!((node.unaudited(), other.unaudited()), (1, 2));
 }
 
+/// Found by the chaos run: a node that put its commits again named the era as it had after the loss before, and neither it
+/// nor anybody else noticed the next one.
+#[tokio::test]
+async fn a_redis_that_is_flushed_again_and_again_gets_the_unaudited_commits_each_time() {
+    let server = RedisServer::start().await;
+    // Nobody probes: the node itself is the first to find each loss.
+    let node = Node::at("a", RedisOptions { probe_every: Duration::from_secs(3600), ..server.options() }).await;
+    committed(&node, created(&room("friday"), Head::default(), EPOCH)).await;
+    for _ in 0..3 {
+        server.shell().await.ask::<()>("FLUSHALL").await;
+        until(async || server.shell().await.ask::<u64>("XLEN tandem:{p50}:outbox").await == 1).await;
+    }
+}
+
 #[tokio::test]
 async fn every_key_has_a_life_and_nothing_is_left_when_rooms_have_ended() {
     let server = RedisServer::start().await;

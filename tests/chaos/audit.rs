@@ -59,7 +59,7 @@ fn compare(events: &Events, heads: &BTreeMap<String, Head>, diaries: &[Diary]) -
     findings
 }
 
-/// All rows, when they go up to these heads.
+/// All rows up to these heads, when they are there. What comes after is the end of the scenario: everybody goes.
 pub(crate) async fn read(database: &str, heads: &BTreeMap<String, Head>) -> Events {
     let mut shell = PgConnection::connect(database).await.unwrap();
     let waiting = async {
@@ -89,7 +89,8 @@ pub(crate) async fn read(database: &str, heads: &BTreeMap<String, Head>) -> Even
         let data = serde_json::from_str(row.get(5)).unwrap();
         ((row.get(0), head), Fact { kind: row.get(3), user: row.get(4), data })
     };
-    rows.iter().map(event).collect()
+    let asked_for = |((room, head), _): &((String, Head), Fact)| heads.get(room).is_none_or(|last| head <= last);
+    rows.iter().map(event).filter(asked_for).collect()
 }
 
 impl Findings {

@@ -26,26 +26,24 @@ pub(crate) async fn node_and_redis(size: Size) -> Report {
     let nodes = start_nodes(&doors, &[database.url()]).await;
     let scene = Scene::with(nodes, &database.url(), size).await;
     let faults: [fn(&Proxy); 5] = [Proxy::cut, Proxy::stall, Proxy::mute, Proxy::hang_up, Proxy::forget];
-    for round in 0..size.rounds {
-        for (number, fault) in faults.iter().enumerate() {
-            scene.crowd.stretch().await;
-            let (node, proxy) = ((round + number) % NODES, &proxies[(round + number) % NODES]);
-            fault(proxy);
-            // Who hangs up takes new connections: nobody need notice.
-            if number < 3 {
-                scene
-                    .crowd
-                    .until_each("members there to be told", |diary| diary.node != Some(node) || diary.degraded)
-                    .await;
-            }
-            proxy.heal();
-            scene.crowd.struck(|diary| diary.node == Some(node));
+    for (number, fault) in faults.iter().enumerate() {
+        scene.crowd.stretch().await;
+        let (node, proxy) = (number % NODES, &proxies[number % NODES]);
+        fault(proxy);
+        // Who hangs up takes new connections: nobody need notice.
+        if number < 3 {
+            scene
+                .crowd
+                .until_each("members there to be told", |diary| diary.node != Some(node) || diary.degraded)
+                .await;
         }
-        scene.crowd.stretch().await;
-        proxies[0].delay(Duration::from_millis(60));
-        scene.crowd.stretch().await;
-        proxies[0].heal();
+        proxy.heal();
+        scene.crowd.struck(|diary| diary.node == Some(node));
     }
+    scene.crowd.stretch().await;
+    proxies[0].delay(Duration::from_millis(60));
+    scene.crowd.stretch().await;
+    proxies[0].heal();
     scene.crowd.stretch().await;
     scene.close("a node's network to Redis: cut, stalled, half-dead, reset, forgotten, slow").await
 }
@@ -58,17 +56,15 @@ pub(crate) async fn nodes_and_postgres(size: Size) -> Report {
     let nodes = start_nodes(&[redis.url()], &[door]).await;
     let scene = Scene::with(nodes, &database.url(), size).await;
     let faults: [fn(&Proxy); 5] = [Proxy::cut, Proxy::stall, Proxy::mute, Proxy::hang_up, Proxy::forget];
-    for _ in 0..size.rounds {
-        for fault in faults {
-            scene.crowd.stretch().await;
-            fault(&proxy);
-            scene.crowd.stretch().await;
-            proxy.heal();
-        }
-        proxy.delay(Duration::from_millis(60));
+    for fault in faults {
+        scene.crowd.stretch().await;
+        fault(&proxy);
         scene.crowd.stretch().await;
         proxy.heal();
     }
+    proxy.delay(Duration::from_millis(60));
+    scene.crowd.stretch().await;
+    proxy.heal();
     let report = scene.close("the nodes' network to PostgreSQL: the same").await;
     report.nobody_was_disconnected().nobody_was_told_degraded()
 }
@@ -81,28 +77,26 @@ pub(crate) async fn members_and_nodes(size: Size) -> Report {
     let doors: Vec<Place> = nodes.iter().zip(&proxies).map(|(node, proxy)| node.through(proxy.address())).collect();
     let scene = Scene::through(nodes, &doors, &database.url(), size).await;
     let faults: [fn(&Proxy); 4] = [Proxy::hang_up, Proxy::cut, Proxy::stall, Proxy::forget];
-    for round in 0..size.rounds {
-        for (number, fault) in faults.iter().enumerate() {
-            scene.crowd.stretch().await;
-            let (node, proxy) = ((round + number) % NODES, &proxies[(round + number) % NODES]);
-            let theirs = |diary: &super::diary::Diary| {
-                diary.node == Some(node) && diary.carrier == crate::support::client::Carrier::WebSocket
-            };
-            scene.crowd.struck(theirs);
-            fault(proxy);
-            scene
-                .crowd
-                .until_each("members there to have gone elsewhere, or back", |diary| {
-                    !theirs(diary) || diary.waits_since.is_none()
-                })
-                .await;
-            proxy.heal();
-        }
-        for proxy in &proxies {
-            proxy.delay(Duration::from_millis(60));
-        }
+    for (number, fault) in faults.iter().enumerate() {
         scene.crowd.stretch().await;
-        proxies.iter().for_each(Proxy::heal);
+        let (node, proxy) = (number % NODES, &proxies[number % NODES]);
+        let theirs = |diary: &super::diary::Diary| {
+            diary.node == Some(node) && diary.carrier == crate::support::client::Carrier::WebSocket
+        };
+        scene.crowd.struck(theirs);
+        fault(proxy);
+        scene
+            .crowd
+            .until_each("members there to have gone elsewhere, or back", |diary| {
+                !theirs(diary) || diary.waits_since.is_none()
+            })
+            .await;
+        proxy.heal();
     }
+    for proxy in &proxies {
+        proxy.delay(Duration::from_millis(60));
+    }
+    scene.crowd.stretch().await;
+    proxies.iter().for_each(Proxy::heal);
     scene.close("members' networks: reset, cut, stalled, forgotten, slow").await
 }
