@@ -104,7 +104,7 @@ pub(crate) async fn redis_emptied(size: Size) -> Report {
         scene.crowd.struck(|_| true);
     }
     scene.crowd.stretch().await;
-    scene.close("Redis is emptied (FLUSHALL) under load, three times").await.nobody_was_disconnected()
+    scene.close("Redis is emptied (FLUSHALL) under load, again and again").await.nobody_was_disconnected()
 }
 
 pub(crate) async fn postgres_restarted(size: Size) -> Report {
