@@ -52,7 +52,7 @@ impl Default for WatchOptions {
 #[derive(Clone, Default)]
 pub struct NodeWatch(Arc<Mutex<Roster>>);
 
-type OnOrphan = Box<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
+type OnOrphan = Arc<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Watch {
     log: Arc<RedisLog>,
@@ -80,7 +80,7 @@ impl NodeWatch {
         stop: CancellationToken,
     ) -> Self {
         let roster = Self::default();
-        let (on_gone, on_orphan) = (Box::new(on_gone), Box::new(on_orphan));
+        let (on_gone, on_orphan) = (Box::new(on_gone), Arc::new(on_orphan));
         let mut watch =
             Watch { log, options, roster: roster.clone(), on_gone, on_orphan, missed: HashMap::new(), sighted: None };
         tracker.spawn(async move {
@@ -103,20 +103,34 @@ impl Watch {
         let mut beats = tokio::time::interval(self.options.lease / 4);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Clock::instant();
+        // Beside the beats: it asks for every partition, and far from Redis that takes longer than a lease.
+        let mut sweep: Option<BoxFuture<'static, ()>> = None;
         loop {
-            beats.tick().await;
-            match self.log.beat(self.options.lease, self.options.remember).await {
-                Ok(roster) => self.look(roster),
-                Err(error) => {
-                    // Nothing is known of anybody: nobody is called gone.
-                    self.missed.clear();
-                    self.sighted = None;
-                    tracing::warn!(%error, "this node's lease could not be renewed");
+            let sweeping = async {
+                match &mut sweep {
+                    Some(sweep) => sweep.await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                _ = beats.tick() => self.beat().await,
+                () = sweeping => sweep = None,
             }
-            if swept.elapsed() > self.options.sweep_every {
+            if sweep.is_none() && swept.elapsed() > self.options.sweep_every {
                 swept = Clock::instant();
-                self.sweep().await;
+                sweep = Some(Box::pin(self.sweep()));
+            }
+        }
+    }
+
+    async fn beat(&mut self) {
+        match self.log.beat(self.options.lease, self.options.remember).await {
+            Ok(roster) => self.look(roster),
+            Err(error) => {
+                // Nothing is known of anybody: nobody is called gone.
+                self.missed.clear();
+                self.sighted = None;
+                tracing::warn!(%error, "this node's lease could not be renewed");
             }
         }
     }
@@ -141,21 +155,25 @@ impl Watch {
     }
 
     /// Rooms without a follower are those whose nodes are all gone, or restarted under another name.
-    async fn sweep(&self) {
-        match self.log.may_sweep(self.options.sweep_every * 2).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return tracing::debug!(%error, "no sweep"),
-        }
-        let sweep = match self.log.sweep(self.options.quiet).await {
-            Ok(sweep) => sweep,
-            Err(error) => return tracing::warn!(%error, "rooms could not be swept"),
-        };
-        metrics::gauge!(names::CLUSTER_ROOMS).set(sweep.rooms as f64);
-        for room in sweep.orphans {
-            tracing::info!(%room, "no node follows this room: it is looked after here now");
-            metrics::counter!(names::ROOMS_ADOPTED).increment(1);
-            (self.on_orphan)(room, self.roster.roster().alive).await;
+    fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (log, options) = (Arc::clone(&self.log), self.options);
+        let (roster, on_orphan) = (self.roster.clone(), Arc::clone(&self.on_orphan));
+        async move {
+            match log.may_sweep(options.sweep_every * 2).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return tracing::debug!(%error, "no sweep"),
+            }
+            let sweep = match log.sweep(options.quiet).await {
+                Ok(sweep) => sweep,
+                Err(error) => return tracing::warn!(%error, "rooms could not be swept"),
+            };
+            metrics::gauge!(names::CLUSTER_ROOMS).set(sweep.rooms as f64);
+            for room in sweep.orphans {
+                tracing::info!(%room, "no node follows this room: it is looked after here now");
+                metrics::counter!(names::ROOMS_ADOPTED).increment(1);
+                on_orphan(room, roster.roster().alive).await;
+            }
         }
     }
 }
