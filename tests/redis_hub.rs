@@ -115,8 +115,8 @@ async fn members_of_a_node_that_died_enter_their_grace_time() {
     until(async || !live("bob")).await;
     assert!(live("ann"));
     // Nobody alive follows this one: the sweeper finds it, and its members get their grace time too.
-    until(async || a.hub.inspect(&room("sunday")).is_some_and(|room| !room.member(&user("cat")).unwrap().is_live()))
-        .await;
+    let away = |room: &Room| room.member(&user("cat")).is_some_and(|cat| !cat.is_live());
+    until(async || a.hub.inspect(&room("sunday")).is_some_and(|room| away(&room))).await;
 }
 
 /// Found by the chaos run: with the code of a takeover a client does not come back.
