@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tandem::clock::Clock;
 use tandem::domain::{
-    ChatText, CloseCode, Dialect, Limits, NodeId, Pin, RoomId, RoomTime, SessionRef, TransportKind, UserId,
+    ChatText, CloseCode, Dialect, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime, SessionRef, TransportKind, UserId,
 };
 use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Refusal, Reply, TickReport, Welcome};
 use tandem::hub::{Departure, Hub, HubParts, Membership};
@@ -344,6 +344,27 @@ async fn a_join_that_was_committed_without_anybody_knowing_leaves_no_ghost() {
     until("bob not to be live", || !house.members().contains(&("bob".to_owned(), true))).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(!house.members().contains(&("bob".to_owned(), true)), "{:?}", house.members());
+}
+
+/// Found by the chaos run: the client had long come back by another connection, which its own old JOIN then ended for good.
+#[tokio::test(start_paused = true)]
+async fn a_join_that_was_given_up_takes_nothing_over_when_the_log_is_back() {
+    let house = House::new();
+    let (ann, ear) = house.join("ann").await;
+    let token = ear.heard.lock()[0]["resumeToken"].as_str().unwrap().to_owned();
+    house.fail(&[What::Commit]);
+    house.chat(&ann, 1);
+    until("the log to be away", || ear.heard().contains(&"UNAVAILABLE".to_owned())).await;
+    let mut request = house.request("ann", &house.hub.new_session());
+    request.token = Some(ResumeToken::presented(&token));
+    // It waits in the queue, for the next attempt.
+    let joining = house.hub.join(request, Arc::new(Ear::default()));
+    assert!(tokio::time::timeout(Duration::from_millis(1), joining).await.is_err());
+    house.log.faults().calm();
+    house.chat(&ann, 2);
+    until("the log to be back", || ear.heard().contains(&"CHAT".to_owned())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((*ear.closed.lock(), house.members()), (None, vec![("ann".to_owned(), true)]));
 }
 
 #[tokio::test(start_paused = true)]

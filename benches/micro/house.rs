@@ -131,6 +131,7 @@ impl House {
             session: self.hub.new_session(),
             transport: TransportKind::Memory,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            place: None,
         };
         self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
     }
@@ -153,7 +154,7 @@ fn start_hub(node: &str, log: &MemoryLog, clock: &Clock, tracker: &TaskTracker) 
         node: node.clone(),
         clock: clock.clone(),
         limits: Arc::new(limits()),
-        rates: false,
+        quotas: None,
         log: log.attach(node),
         tracker: tracker.clone(),
         stop: CancellationToken::new(),

@@ -15,7 +15,7 @@ use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welco
 use crate::domain::{
     CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TokenHash, UserId,
 };
-use crate::room::{Command, Connection, Event, LeaveReason, Room};
+use crate::room::{Command, Connection, Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
 
 static DELIVERIES: HotCounter = HotCounter::new(names::DELIVERIES, &[("class", "event")]);
@@ -350,7 +350,11 @@ impl State {
             .partition(|member| self.room.member(&member.user).is_some_and(|known| known.is_on(&member.session)));
         self.attached = stay;
         for member in gone {
-            member.outlet.close(CloseCode::Superseded, "this membership is no longer on this session");
+            // Who is live elsewhere is there of its own will. Anybody else was taken for lost while this node was cut off,
+            // and must not stay away.
+            let elsewhere = self.room.member(&member.user).is_some_and(Member::is_live);
+            let code = if elsewhere { CloseCode::Superseded } else { CloseCode::Idle };
+            member.outlet.close(code, "this membership is no longer on this session");
         }
         for member in &self.attached {
             self.send_state(&member.session, node, now);

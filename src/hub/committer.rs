@@ -17,7 +17,7 @@ use super::record;
 use crate::clock::Clock;
 use crate::domain::{Head, RoomTime, SessionRef, UserId};
 use crate::log::{Commit, LogError, Outcome};
-use crate::room::{Command, Event, Reject, Room};
+use crate::room::{Command, Event, Room};
 use crate::telemetry::{HotCounter, HotHistogram, names};
 
 static COMMITS: HotCounter = HotCounter::new(names::COMMITS, &[]);
@@ -31,7 +31,7 @@ const BATCH: usize = 256;
 const ATTEMPTS: u32 = 200;
 
 /// What one command of the batch came to.
-type Decided = Result<Head, Reject>;
+type Decided = Result<Head, Refusal>;
 
 struct Plan {
     expected: Head,
@@ -161,16 +161,31 @@ fn trace(span: &Span, attempts: u32, events: &[(Head, Event)]) {
 
 fn plan(hub: &Hub, cell: &Cell, batch: &[Queued]) -> Plan {
     let now = hub.now();
-    let before = cell.lock().room.clone();
+    let (before, given_up) = {
+        let state = cell.lock();
+        (state.room.clone(), batch.iter().map(|queued| is_given_up(&state, queued)).collect::<Vec<_>>())
+    };
     let mut room = before.clone();
     let mut events = Vec::new();
-    let decided = batch.iter().map(|queued| decide(hub, &mut room, now, &queued.command, &mut events)).collect();
+    let decided = batch.iter().zip(given_up).map(|(queued, given_up)| match given_up {
+        true => Err(Refusal::Unavailable),
+        false => decide(hub, &mut room, now, &queued.command, &mut events),
+    });
+    let decided = decided.collect();
     let commit = (!events.is_empty()).then(|| record::commit(&before, &room, &events, now));
     Plan { expected: before.head(), decided, events, commit }
 }
 
+/// A JOIN that nobody waits for any more: its client has gone on to another connection, from which it would take the
+/// membership away again.
+fn is_given_up(state: &State, queued: &Queued) -> bool {
+    let Command::Join(join) = &queued.command else { return false };
+    !state.joining.get(&join.session.id).is_some_and(|joining| joining.token.hash() == join.new_token)
+}
+
 fn decide(hub: &Hub, room: &mut Room, now: RoomTime, command: &Command, events: &mut Vec<(Head, Event)>) -> Decided {
-    for event in room.decide(now, command, &hub.0.parts.limits)? {
+    let decided = room.decide(now, command, &hub.0.parts.limits).map_err(Refusal::Room)?;
+    for event in decided {
         room.apply(&event);
         events.push((room.head(), event));
     }
@@ -213,9 +228,8 @@ fn absorb_into(
 /// Everybody hears what became of its command, in order, after the events.
 fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
     let mut state = cell.lock();
-    for (Queued { command, resolve, cause }, result) in batch.into_iter().zip(decided) {
+    for (Queued { command, resolve, cause }, mut result) in batch.into_iter().zip(decided) {
         cause.record("outcome", if result.is_ok() { "ok" } else { "refused" });
-        let mut result = result.map_err(Refusal::Room);
         if let (Command::Join(join), Ok(_)) = (&command, &result)
             && state.joining.remove(&join.session.id).is_some()
         {

@@ -2,7 +2,8 @@
 //!
 //! A node renews its lease several times in its life; one that runs out means that the process is gone, or cut off. Every
 //! other node sees it, after a pause of its own so that they don't all commit at once, and again as long as the lease is
-//! missed: a replica may have lagged behind. One node at a time sweeps rooms that no node follows.
+//! missed: a replica may have lagged behind. Who was blind itself (Redis was away) doesn't judge the others before a whole
+//! lease has passed: theirs ran out for the same reason. One node at a time sweeps rooms that no node follows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ pub struct NodeWatch(Arc<Mutex<Roster>>);
 /// What this node says of itself.
 pub type Report = Box<dyn Fn() -> String + Send + Sync>;
 
-type OnOrphan = Box<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
+type OnOrphan = Arc<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct Watch {
     log: Arc<RedisLog>,
@@ -65,6 +66,8 @@ struct Watch {
     on_orphan: OnOrphan,
     /// Nodes whose lease is missed: since when, and when to act on it.
     missed: HashMap<NodeId, Instant>,
+    /// Since when the leases are seen without interruption.
+    sighted: Option<Instant>,
 }
 
 impl NodeWatch {
@@ -83,9 +86,17 @@ impl NodeWatch {
         stop: CancellationToken,
     ) -> Self {
         let roster = Self::default();
-        let (on_gone, on_orphan) = (Box::new(on_gone), Box::new(on_orphan));
-        let mut watch =
-            Watch { log, options, roster: roster.clone(), report, on_gone, on_orphan, missed: HashMap::new() };
+        let (on_gone, on_orphan) = (Box::new(on_gone), Arc::new(on_orphan));
+        let mut watch = Watch {
+            log,
+            options,
+            roster: roster.clone(),
+            report,
+            on_gone,
+            on_orphan,
+            missed: HashMap::new(),
+            sighted: None,
+        };
         tracker.spawn(async move {
             stop.run_until_cancelled(watch.run()).await;
             if let Err(error) = watch.log.sign_off(options.farewell).await {
@@ -106,20 +117,35 @@ impl Watch {
         let mut beats = tokio::time::interval(self.options.lease / 4);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Clock::instant();
+        // Beside the beats: it asks for every partition, and far from Redis that takes longer than a lease.
+        let mut sweep: Option<BoxFuture<'static, ()>> = None;
         loop {
-            beats.tick().await;
-            self.log.say((self.report)());
-            match self.log.beat(self.options.lease, self.options.remember).await {
-                Ok(roster) => self.look(roster),
-                Err(error) => {
-                    // Nothing is known of anybody: nobody is called gone.
-                    self.missed.clear();
-                    tracing::warn!(%error, "this node's lease could not be renewed");
+            let sweeping = async {
+                match &mut sweep {
+                    Some(sweep) => sweep.await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                _ = beats.tick() => self.beat().await,
+                () = sweeping => sweep = None,
             }
-            if swept.elapsed() > self.options.sweep_every {
+            if sweep.is_none() && swept.elapsed() > self.options.sweep_every {
                 swept = Clock::instant();
-                self.sweep().await;
+                sweep = Some(Box::pin(self.sweep()));
+            }
+        }
+    }
+
+    async fn beat(&mut self) {
+        self.log.say((self.report)());
+        match self.log.beat(self.options.lease, self.options.remember).await {
+            Ok(roster) => self.look(roster),
+            Err(error) => {
+                // Nothing is known of anybody: nobody is called gone.
+                self.missed.clear();
+                self.sighted = None;
+                tracing::warn!(%error, "this node's lease could not be renewed");
             }
         }
     }
@@ -127,11 +153,12 @@ impl Watch {
     fn look(&mut self, roster: Roster) {
         metrics::gauge!(names::NODES).set(roster.alive.len() as f64);
         let now = Clock::instant();
+        let fair = *self.sighted.get_or_insert(now) + self.options.lease;
         self.missed.retain(|node, _| roster.gone.contains(node));
         for node in &roster.gone {
             let due = *self.missed.entry(node.clone()).or_insert_with(|| {
                 tracing::warn!(%node, "a node is gone: its members enter their grace time");
-                now + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5))
+                now.max(fair) + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5))
             });
             if now >= due {
                 (self.on_gone)(node);
@@ -143,21 +170,25 @@ impl Watch {
     }
 
     /// Rooms without a follower are those whose nodes are all gone, or restarted under another name.
-    async fn sweep(&self) {
-        match self.log.may_sweep(self.options.sweep_every * 2).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return tracing::debug!(%error, "no sweep"),
-        }
-        let sweep = match self.log.sweep(self.options.quiet).await {
-            Ok(sweep) => sweep,
-            Err(error) => return tracing::warn!(%error, "rooms could not be swept"),
-        };
-        metrics::gauge!(names::CLUSTER_ROOMS).set(sweep.rooms as f64);
-        for room in sweep.orphans {
-            tracing::info!(roomId = %room, "no node follows this room: it is looked after here now");
-            metrics::counter!(names::ROOMS_ADOPTED).increment(1);
-            (self.on_orphan)(room, self.roster.roster().alive).await;
+    fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (log, options) = (Arc::clone(&self.log), self.options);
+        let (roster, on_orphan) = (self.roster.clone(), Arc::clone(&self.on_orphan));
+        async move {
+            match log.may_sweep(options.sweep_every * 2).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return tracing::debug!(%error, "no sweep"),
+            }
+            let sweep = match log.sweep(options.quiet).await {
+                Ok(sweep) => sweep,
+                Err(error) => return tracing::warn!(%error, "rooms could not be swept"),
+            };
+            metrics::gauge!(names::CLUSTER_ROOMS).set(sweep.rooms as f64);
+            for room in sweep.orphans {
+                tracing::info!(roomId = %room, "no node follows this room: it is looked after here now");
+                metrics::counter!(names::ROOMS_ADOPTED).increment(1);
+                on_orphan(room, roster.roster().alive).await;
+            }
         }
     }
 }

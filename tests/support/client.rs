@@ -113,7 +113,7 @@ impl Client {
             }
             Carrier::Quinn => {
                 let client = web_transport_quinn::ClientBuilder::new()
-                    .with_server_certificate_hashes(hashes(place).await)
+                    .with_server_certificate_hashes(hashes(place).await?)
                     .map_err(|error| error.to_string())?;
                 let url: url::Url = format!("https://127.0.0.1:{}/wt", place.secure.port()).parse().unwrap();
                 let session = client.connect(url).await.map_err(|error| error.to_string())?;
@@ -155,7 +155,7 @@ impl Client {
                 let digest = |hash: Vec<u8>| wtransport::tls::Sha256Digest::new(hash.try_into().unwrap());
                 let config = wtransport::ClientConfig::builder()
                     .with_bind_address(([127, 0, 0, 1], 0).into())
-                    .with_server_certificate_hashes(hashes(place).await.into_iter().map(digest))
+                    .with_server_certificate_hashes(hashes(place).await?.into_iter().map(digest))
                     .build();
                 let endpoint = wtransport::Endpoint::client(config).map_err(|error| error.to_string())?;
                 let url = format!("https://127.0.0.1:{}/wt", place.secure.port());
@@ -246,10 +246,15 @@ impl Client {
     }
 
     pub(crate) async fn send_compact(&mut self, bytes: &[u8]) {
+        assert!(self.try_send_compact(bytes).await, "the connection is gone");
+    }
+
+    /// `false`: the connection is gone.
+    pub(crate) async fn try_send_compact(&mut self, bytes: &[u8]) -> bool {
         match &mut self.line {
-            Line::WebSocket(sink) => sink.send(Message::binary(bytes.to_vec())).await.unwrap(),
-            Line::Quinn(line) => line.0.send_datagram(Bytes::copy_from_slice(bytes)).unwrap(),
-            Line::Wtransport(connection, _) => connection.send_datagram(bytes).unwrap(),
+            Line::WebSocket(sink) => sink.send(Message::binary(bytes.to_vec())).await.is_ok(),
+            Line::Quinn(line) => line.0.send_datagram(Bytes::copy_from_slice(bytes)).is_ok(),
+            Line::Wtransport(connection, _) => connection.send_datagram(bytes).is_ok(),
         }
     }
 
@@ -309,13 +314,7 @@ impl Client {
 
     /// A tick of a v3 member at room time `at` ms.
     pub(crate) async fn tick(&mut self, seq: u32, position: f64, at: f64, playing: bool) {
-        // Slot and host flag are lies: the server's own must replace them.
-        let mut bytes = vec![3, u8::from(playing) | 2, 0x7f, 0xff];
-        bytes.extend(seq.to_be_bytes());
-        bytes.extend(position.to_be_bytes());
-        bytes.extend(at.to_be_bytes());
-        bytes.extend(1f32.to_be_bytes());
-        self.send_compact(&bytes).await;
+        self.send_compact(&Tick::write(seq, position, at, playing)).await;
     }
 
     /// Ends in order.
@@ -350,6 +349,11 @@ impl Client {
             self.follow(message);
         }
         incoming
+    }
+
+    /// The next thing, as it is: for who keeps books of its own. Dropping the future loses nothing.
+    pub(crate) async fn hear(&mut self) -> Incoming {
+        self.inbox.recv().await.unwrap_or(Incoming::Closed(None))
     }
 
     /// Nothing has arrived that was not read.
@@ -483,13 +487,13 @@ impl Client {
     }
 }
 
-async fn hashes(place: &Place) -> Vec<Vec<u8>> {
+async fn hashes(place: &Place) -> Result<Vec<Vec<u8>>, String> {
     use base64::Engine;
-    let transports = place.get_json("/api/transports", &[]).await;
-    let hashes = transports["webtransport"]["serverCertificateHashes"].as_array().unwrap();
+    let transports = place.try_get_json("/api/transports").await?;
+    let hashes = transports["webtransport"]["serverCertificateHashes"].as_array().ok_or("no hashes")?;
     let decode =
         |hash: &Value| base64::engine::general_purpose::STANDARD.decode(hash["value"].as_str().unwrap()).unwrap();
-    hashes.iter().map(decode).collect()
+    Ok(hashes.iter().map(decode).collect())
 }
 
 /// A tick as it arrives: slot, host flag, playing, seq, position, at.
@@ -504,6 +508,16 @@ pub(crate) struct Tick {
 }
 
 impl Tick {
+    /// What a client sends. Slot and host flag are lies: the server's own must replace them.
+    pub(crate) fn write(seq: u32, position: f64, at: f64, playing: bool) -> Vec<u8> {
+        let mut bytes = vec![3, u8::from(playing) | 2, 0x7f, 0xff];
+        bytes.extend(seq.to_be_bytes());
+        bytes.extend(position.to_be_bytes());
+        bytes.extend(at.to_be_bytes());
+        bytes.extend(1f32.to_be_bytes());
+        bytes
+    }
+
     pub(crate) fn read(bytes: &[u8]) -> Self {
         assert_eq!((bytes.len(), bytes[0]), (28, 3), "a tick");
         Self {

@@ -1,4 +1,4 @@
-//! A TCP proxy under the test's thumb: what goes through it can be delayed, stalled and cut.
+//! A TCP proxy under the test's thumb: what goes through it can be delayed, stalled, silenced and cut.
 
 #![allow(dead_code, reason = "no test file uses all of it")]
 
@@ -26,6 +26,8 @@ struct State {
     delay: Mutex<Duration>,
     /// How often all connections were forgotten.
     forgotten: watch::Sender<u32>,
+    /// How often all connections were closed.
+    hung_up: watch::Sender<u32>,
     trap: Mutex<Option<(Vec<u8>, Trap)>>,
     /// Whether a trap has closed.
     trapped: watch::Sender<bool>,
@@ -38,6 +40,10 @@ enum Mode {
     Open,
     /// Connections stay, new ones are made, and nothing gets through, in either direction.
     Stalled,
+    /// Requests pass, answers vanish.
+    Mute,
+    /// Everything passes but what Redis pushes to subscribers.
+    Deaf,
     /// Connections are closed, and new ones at once.
     Cut,
 }
@@ -61,6 +67,7 @@ impl Proxy {
             mode: watch::Sender::new(Mode::Open),
             delay: Mutex::default(),
             forgotten: watch::Sender::new(0),
+            hung_up: watch::Sender::new(0),
             trap: Mutex::default(),
             trapped: watch::Sender::new(false),
             released: watch::Sender::new(false),
@@ -79,6 +86,21 @@ impl Proxy {
 
     pub(crate) fn stall(&self) {
         self.state.mode.send_replace(Mode::Stalled);
+    }
+
+    /// Answers vanish, requests don't.
+    pub(crate) fn mute(&self) {
+        self.state.mode.send_replace(Mode::Mute);
+    }
+
+    /// What Redis pushes to subscribers vanishes, and nothing else does.
+    pub(crate) fn deafen(&self) {
+        self.state.mode.send_replace(Mode::Deaf);
+    }
+
+    /// The connections there are end. New ones work.
+    pub(crate) fn hang_up(&self) {
+        self.state.hung_up.send_modify(|count| *count += 1);
     }
 
     /// Nothing gets through any more on the connections there are, and nobody is told, as when a router lost its table.
@@ -147,10 +169,13 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, as
     let mut buffer = vec![0; 16 * 1024];
     let known = *state.forgotten.borrow();
     let mut mode = state.mode.subscribe();
+    let mut hung_up = state.hung_up.subscribe();
+    let answered = *hung_up.borrow_and_update();
     loop {
         let count = tokio::select! {
             count = from.read(&mut buffer) => count?,
             _ = mode.wait_for(|mode| *mode == Mode::Cut) => return Ok(()),
+            _ = hung_up.wait_for(|count| *count != answered) => return Ok(()),
         };
         if count == 0 {
             return Ok(());
@@ -174,8 +199,11 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, as
         let delay = *state.delay.lock();
         tokio::time::sleep(delay).await;
         let now = *mode.wait_for(|mode| *mode != Mode::Stalled).await.expect("the proxy is there");
-        if now == Mode::Cut {
-            return Ok(());
+        match now {
+            Mode::Cut => return Ok(()),
+            Mode::Mute if !asking => continue,
+            Mode::Deaf if !asking && is_pushed(data) => continue,
+            _ => {}
         }
         if *state.forgotten.borrow() != known {
             let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
@@ -183,6 +211,11 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, as
         }
         to.write_all(data).await?;
     }
+}
+
+/// A message of Redis to a subscriber: pushed (RESP3), to a plain channel or a sharded one.
+fn is_pushed(data: &[u8]) -> bool {
+    data.starts_with(b">3\r\n$7\r\nmessage\r\n") || data.starts_with(b">3\r\n$8\r\nsmessage\r\n")
 }
 
 impl State {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -60,16 +61,37 @@ impl RedisServer {
 
     /// Three masters that know each other and have all slots.
     pub(crate) async fn start_cluster() -> Vec<Self> {
+        Self::start_cluster_of(3).await
+    }
+
+    /// Three masters, then a replica of each.
+    pub(crate) async fn start_cluster_with_replicas() -> Vec<Self> {
+        let servers = Self::start_cluster_of(6).await;
+        for (replica, master) in [(3, 0), (4, 1), (5, 2)] {
+            let id: String = servers[master].shell().await.ask("CLUSTER MYID").await;
+            servers[replica].shell().await.ask::<()>(&format!("CLUSTER REPLICATE {id}")).await;
+        }
+        for replica in &servers[3..] {
+            replica.follows().await;
+        }
+        servers
+    }
+
+    /// Of so many servers the first three have the slots.
+    async fn start_cluster_of(count: usize) -> Vec<Self> {
         let mut servers = Vec::new();
         // Its default, the port plus 10,000, may be none.
-        let gossip: Vec<String> = (0..3).map(|_| free_port().to_string()).collect();
+        let gossip: Vec<String> = (0..count).map(|_| free_port().to_string()).collect();
         for port in &gossip {
             let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", port];
             servers.push(Self::start_with(&flags).await);
         }
-        for (n, (first, last)) in [(0, 5460), (5461, 10_922), (10_923, 16_383)].into_iter().enumerate() {
-            let mut shell = servers[n].shell().await;
-            shell.ask::<()>(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+        let slots = [(0, 5460), (5461, 10_922), (10_923, 16_383)];
+        for (n, server) in servers.iter().enumerate() {
+            let mut shell = server.shell().await;
+            if let Some((first, last)) = slots.get(n) {
+                shell.ask::<()>(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+            }
             shell.ask::<()>(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1)).await;
             if n > 0 {
                 shell.ask::<()>(&format!("CLUSTER MEET 127.0.0.1 {} {}", servers[0].port, gossip[0])).await;
@@ -80,7 +102,7 @@ impl RedisServer {
             let mut shell = server.shell().await;
             loop {
                 let info: String = shell.ask("CLUSTER INFO").await;
-                if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
+                if info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}\r")) {
                     break;
                 }
                 assert!(Clock::instant() < deadline, "{info}");
@@ -147,6 +169,29 @@ impl RedisServer {
         asked && stream.read_exact(&mut answer).await.is_ok() && matches!(&answer, b"+PONG" | b"-NOAU")
     }
 
+    /// Until this replica has all that its master has.
+    pub(crate) async fn follows(&self) {
+        self.says("INFO replication", |info| info.contains("master_link_status:up")).await;
+    }
+
+    /// Until this Sentinel knows whom it may promote.
+    pub(crate) async fn knows_a_replica(&self) {
+        self.says("INFO sentinel", |info| info.contains("slaves=1")).await;
+    }
+
+    async fn says(&self, question: &str, is_it: impl Fn(&str) -> bool) {
+        let deadline = Clock::instant() + STARTUP;
+        let mut shell = self.shell().await;
+        loop {
+            let answer: String = shell.ask(question).await;
+            if is_it(&answer) {
+                return;
+            }
+            assert!(Clock::instant() < deadline, "{question}: {answer}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Kills it as a power cut does.
     pub(crate) async fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -172,6 +217,11 @@ impl RedisServer {
         self.port
     }
 
+    /// Where it is reached, for a proxy.
+    pub(crate) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -195,6 +245,7 @@ pub(crate) fn options(url: &str) -> RedisOptions {
         probe_every: Duration::from_millis(100),
         // A machine that stalls is no outage; the tests of outages are less patient.
         quota_patience: Duration::from_secs(5),
+        muster: Duration::from_millis(300),
         ..RedisOptions::new(SecretString::from(url.to_owned()))
     }
 }
@@ -238,6 +289,12 @@ fn program() -> String {
     std::env::var("TANDEM_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
+/// Below those that the system gives to clients: another process's connection can't take it before the server does.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = rand::random_range(10_000..32_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -99,21 +99,18 @@ impl Place {
         &self.certificate
     }
 
-    /// GET over plain HTTP.
     pub(crate) fn place(&self) -> Place {
         self.clone()
     }
 
+    /// The same server, its plain port by another door.
+    pub(crate) fn through(&self, door: SocketAddr) -> Place {
+        Place { plain: door, ..self.clone() }
+    }
+
     /// GET over plain HTTP.
     pub(crate) async fn get(&self, path: &str, headers: &[(&'static str, &str)]) -> reqwest::Response {
-        // A connection of its own, closed afterwards.
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(&self.certificate))
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(0)
-            .build()
-            .unwrap();
-        let mut request = client.get(self.http(path));
+        let mut request = self.asker().get(self.http(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -122,6 +119,22 @@ impl Place {
 
     pub(crate) async fn get_json(&self, path: &str, headers: &[(&'static str, &str)]) -> Value {
         soon("a body", self.get(path, headers).await.json()).await.unwrap()
+    }
+
+    /// The same of a server that may be gone.
+    pub(crate) async fn try_get_json(&self, path: &str) -> Result<Value, String> {
+        let answer = self.asker().get(self.http(path)).send().await.map_err(|error| error.to_string())?;
+        answer.json().await.map_err(|error| error.to_string())
+    }
+
+    /// A connection of its own, closed afterwards.
+    fn asker(&self) -> reqwest::Client {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(&self.certificate))
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(0)
+            .build()
+            .unwrap()
     }
 
     /// A room's whole history, as a member may read it.

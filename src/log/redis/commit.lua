@@ -3,11 +3,12 @@
 -- ARGV  1 expected head  2 next head  3 next epoch  4 ended (0/1)  5 clear (0/1)  6 node  7 the commit's id
 --       8 publish command  9 channel  10 message  11 events  12 state  13 room id
 --       14 life of a live room  15 of an ended one's head  16 of the outbox (ms)  17 entries the outbox may hold
---       18 fields to delete: their number, and then they; then fields and values
+--       18 whether this node may claim the next turn (0/1)  19 how long others wait for it (ms)
+--       20 fields to delete: their number, and then they; then fields and values
 local room, outbox, rooms, era = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local expected, next_head, node, id = ARGV[1], ARGV[2], ARGV[6], ARGV[7]
-local found = redis.call('HMGET', room, '@head', '@end', '@last')
-local head, over, last = found[1], found[2], found[3]
+local found = redis.call('HMGET', room, '@head', '@end', '@last', '@turn', '@hold')
+local head, over, last, turn, hold = found[1], found[2], found[3], found[4], found[5]
 
 -- '@last' holds each node's last commit, latest node first: who lost an answer asks again with the same id.
 local others, count = '', 0
@@ -24,6 +25,20 @@ if last then
   end
 end
 
+-- '@hold': it was lost and written back a moment ago, and another node may know more of it.
+-- '@turn': a node that lost several times in a row, as one far from Redis does among near ones, is waited for.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if hold and now < tonumber(hold) then
+  return {'wait', tonumber(hold) - now}
+end
+if turn then
+  local whose, ends = string.match(turn, '^(%S+) (%d+)$')
+  if whose ~= node and now < tonumber(ends) then
+    return {'wait', 20}
+  end
+end
+
 local epoch = head and string.match(head, '^%d+')
 if not head then
   if expected ~= '0.0' then
@@ -37,6 +52,9 @@ elseif over then
     return {'early', head}
   end
 elseif expected ~= head then
+  if ARGV[18] == '1' then
+    redis.call('HSET', room, '@turn', node .. ' ' .. string.format('%.0f', now + ARGV[19]))
+  end
   return {'conflict', redis.call('HGETALL', room)}
 end
 
@@ -51,20 +69,23 @@ if head and (ended or over or ARGV[5] == '1' or epoch ~= ARGV[3]) then
   redis.call('DEL', room)
 end
 redis.call('HSET', room, '@head', next_head, '@last', node .. ' ' .. id .. ' ' .. entry .. '\n' .. others)
+if turn or hold then
+  redis.call('HDEL', room, '@turn', '@hold')
+end
 if ended then
   redis.call('HSET', room, '@end', '1')
   redis.call('PEXPIRE', room, ARGV[15])
   redis.call('ZREM', rooms, ARGV[13])
 else
-  local fields = 19 + tonumber(ARGV[18])
-  for i = 19, fields - 1 do
+  local fields = 21 + tonumber(ARGV[20])
+  for i = 21, fields - 1 do
     redis.call('HDEL', room, ARGV[i])
   end
   for i = fields, #ARGV, 2 do
     redis.call('HSET', room, ARGV[i], ARGV[i + 1])
   end
   redis.call('PEXPIRE', room, ARGV[14])
-  redis.call('ZADD', rooms, redis.call('TIME')[1], ARGV[13])
+  redis.call('ZADD', rooms, time[1], ARGV[13])
   redis.call('PEXPIRE', rooms, ARGV[14])
 end
 redis.call(ARGV[8], ARGV[9], ARGV[10])

@@ -10,7 +10,7 @@
 //!
 //! | key | what | life |
 //! |---|---|---|
-//! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
+//! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@turn` (whose commit is waited for), `@hold` (until when commits wait, after it was written back), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
 //! | `tandem:{pNN}:rooms` | sorted set of live rooms by the second of their last commit | [`Lives::room`] |
 //! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed |
 //! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
@@ -28,8 +28,13 @@
 //! **An answer that was lost.** Each commit has an id of its own, and the room remembers the last one of each node. A request
 //! that is sent again finds out that it took effect. When that can't be found out in time the caller gets an error.
 //!
+//! **A node that is far from Redis** would lose every race against near ones: after some conflicts in a row it is given the
+//! room's next turn, and the others' commits wait for its (`turns.rs`).
+//!
 //! **Redis loses data.** Nodes hear of it (the bus breaks, or the era changes) as a gap in every room, and write back what
-//! they know ([`crate::log::Log::restore`]). What was committed and had not reached the database is remembered by the node
+//! they know ([`crate::log::Log::restore`]). Whoever is first may know less than another, and what would be committed on that
+//! is what the other has acknowledged already: so commits to a room that was written back wait for the others' turn to write,
+//! [`RedisOptions::muster`], about the time in which a node finds out and connects again. What was committed and had not reached the database is remembered by the node
 //! that committed it, and goes into the outbox again.
 
 mod bus;
@@ -43,6 +48,7 @@ mod record;
 mod roster;
 mod server;
 mod time;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -67,6 +73,7 @@ use self::link::{Link, Request};
 use self::recent::Recent;
 use self::roster::Seen;
 use self::server::Server;
+use self::turns::Turns;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::domain::{Head, NodeId, RoomId};
 use crate::telemetry::names;
@@ -98,6 +105,8 @@ pub struct RedisOptions {
     pub quota_patience: Duration,
     /// How often the bus is probed.
     pub probe_every: Duration,
+    /// How long commits to a room that was written back wait for what other nodes may know of it.
+    pub muster: Duration,
     /// How long things live.
     pub lives: Lives,
     /// Commits that a partition's outbox holds while the database is away; beyond it the oldest are lost to the audit.
@@ -128,6 +137,7 @@ impl RedisOptions {
             deadline: Duration::from_secs(4),
             quota_patience: Duration::from_millis(250),
             probe_every: Duration::from_secs(1),
+            muster: Duration::from_secs(2),
             lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24), place: hours(1) },
             outbox_entries: 16_384,
         }
@@ -145,6 +155,7 @@ pub struct RedisLog {
     seen: Mutex<Option<Seen>>,
     /// What the next beat tells them.
     report: Mutex<String>,
+    turns: Turns,
     publisher: mpsc::Sender<Publication>,
     options: RedisOptions,
     scripts: Scripts,
@@ -205,6 +216,7 @@ impl RedisLog {
             recent: Recent::default(),
             seen: Mutex::default(),
             report: Mutex::default(),
+            turns: Turns::default(),
             publisher,
             scripts: Scripts {
                 commit: Script::new(include_str!("commit.lua")),
@@ -280,6 +292,7 @@ impl RedisLog {
         call.arg(record::commit_message(&self.node, &commit)).arg(&events[..]).arg(&state[..]);
         call.arg(commit.room.as_str()).arg(millis(lives.room)).arg(millis(lives.end)).arg(millis(lives.outbox));
         call.arg(self.options.outbox_entries);
+        call.arg(u8::from(self.turns.is_due(&commit.room))).arg(millis(turns::TURN));
         let gone: Vec<_> = commit.patch.fields.iter().filter(|(_, value)| value.is_none()).collect();
         call.arg(gone.len());
         for (field, _) in gone {
@@ -290,7 +303,8 @@ impl RedisLog {
                 call.arg(stored_field(field)).arg(&value[..]);
             }
         }
-        let answer = Answer::of(self.link.script(&call).await?)?;
+        let answer = self.in_turn(&call).await?;
+        self.turns.note(&commit.room, answer.what == "conflict");
         match answer.what.as_str() {
             "ok" | "again" => {
                 let (entry, era) = (answer.text(0)?, answer.text(1)?);
@@ -320,7 +334,7 @@ impl RedisLog {
         call.key(partition.room(&given.room)).key(partition.rooms());
         call.arg(given.head.epoch).arg(given.head.seq).arg(given.room.as_str()).arg(millis(self.options.lives.room));
         call.arg(publish_command(self.bus.is_cluster())).arg(partition.channel(&given.room));
-        call.arg(record::reload(&self.node, &given.room));
+        call.arg(record::reload(&self.node, &given.room)).arg(millis(self.options.muster));
         for (field, value) in &given.fields {
             call.arg(stored_field(field)).arg(&value[..]);
         }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -250,7 +251,8 @@ impl RedisLog {
         call.key(partition.outbox()).key(partition.era());
         call.arg(kept.room.as_str()).arg(record::head_text(kept.head)).arg(&kept.events[..]).arg(&kept.state[..]);
         call.arg(millis(self.options.lives.outbox)).arg(self.options.outbox_entries);
-        call.arg(format!("{}-again", self.incarnation));
+        // Each loss begins an era of its own: under a name that was there before, the second one would not be noticed.
+        call.arg(format!("{}-{}-again", self.incarnation, self.commits.fetch_add(1, Ordering::Relaxed)));
         let answer = Answer::of(self.link.script(&call).await?)?;
         let entry = answer.text(0)?;
         let entry = StreamId::parse(&entry).ok_or_else(|| LogError(format!("{entry} is no stream entry")))?;

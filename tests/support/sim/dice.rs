@@ -1,5 +1,7 @@
 //! Chance that is the same every time: SplitMix64.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::time::Duration;
 
 #[derive(Debug, Clone)]

@@ -1,0 +1,338 @@
+//! The auditor: compares what every member asked and saw with what PostgreSQL holds, by SQL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, Row};
+use tandem::domain::Head;
+
+use super::diary::{Diary, Seen, What};
+
+/// The audit may lag: a drainer that died is followed by another after its lease of ten seconds, and what Redis lost comes
+/// again after what came since.
+const LAG: Duration = Duration::from_secs(60);
+
+/// What it comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) acknowledged: usize,
+    /// Acknowledged, or seen by somebody, or before something that was, and not in the database.
+    pub(crate) lost: usize,
+    /// In the database, or before a member's eyes, more than once.
+    pub(crate) duplicated: usize,
+    /// Seen in another order than the database's, or with a hole.
+    pub(crate) reordered: usize,
+    /// Each of them, for whoever has to find out why.
+    pub(crate) notes: Vec<String>,
+    /// Kinds of events, and how many.
+    pub(crate) kinds: BTreeMap<String, usize>,
+}
+
+/// A row of `room_events`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Fact {
+    pub(crate) kind: String,
+    pub(crate) user: Option<String>,
+    pub(crate) data: Value,
+}
+
+/// By room and place.
+pub(crate) type Events = BTreeMap<(String, Head), Fact>;
+
+/// Waits until the database has everything up to the rooms' heads, and compares.
+pub(crate) async fn audit(database: &str, heads: &BTreeMap<String, Head>, diaries: &[Diary]) -> Findings {
+    compare(&read(database, heads).await, heads, diaries)
+}
+
+fn compare(events: &Events, heads: &BTreeMap<String, Head>, diaries: &[Diary]) -> Findings {
+    let mut findings = Findings::default();
+    for row in events.values() {
+        *findings.kinds.entry(row.kind.clone()).or_default() += 1;
+    }
+    findings.check_rows(events, heads);
+    for diary in diaries {
+        findings.check_commands(events, diary);
+        findings.check_view(events, heads, diary);
+    }
+    findings.check_agreement(diaries);
+    findings
+}
+
+/// All rows up to these heads, when they are there. What comes after is the end of the scenario: everybody goes.
+pub(crate) async fn read(database: &str, heads: &BTreeMap<String, Head>) -> Events {
+    let mut shell = PgConnection::connect(database).await.unwrap();
+    let waiting = async {
+        loop {
+            let sql = "SELECT room_id, epoch, count(*) FROM room_events GROUP BY room_id, epoch";
+            let rows = sqlx::query(sql).fetch_all(&mut shell).await.unwrap();
+            let has = |(room, head): (&String, &Head)| {
+                rows.iter().any(|row| {
+                    let (epoch, events): (i64, i64) = (row.get(1), row.get(2));
+                    row.get::<&str, _>(0) == room && epoch as u64 == head.epoch && events as u64 >= head.seq
+                })
+            };
+            if heads.iter().all(has) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let whole = tokio::time::timeout(LAG, waiting).await.is_ok();
+    if !whole {
+        println!("the audit has not caught up within {LAG:?}");
+    }
+    let sql = "SELECT room_id, epoch, seq, kind, user_id, data FROM room_events ORDER BY room_id, epoch, seq";
+    let rows = sqlx::query(sql).fetch_all(&mut shell).await.unwrap();
+    let event = |row: &sqlx::postgres::PgRow| {
+        let head = Head { epoch: row.get::<i64, _>(1) as u64, seq: row.get::<i64, _>(2) as u64 };
+        let data = serde_json::from_str(row.get(5)).unwrap();
+        ((row.get(0), head), Fact { kind: row.get(3), user: row.get(4), data })
+    };
+    let asked_for = |((room, head), _): &((String, Head), Fact)| heads.get(room).is_none_or(|last| head <= last);
+    rows.iter().map(event).filter(asked_for).collect()
+}
+
+impl Findings {
+    fn lost(&mut self, note: String) {
+        self.lost += 1;
+        self.notes.push(format!("lost: {note}"));
+    }
+
+    fn duplicated(&mut self, note: String) {
+        self.duplicated += 1;
+        self.notes.push(format!("duplicated: {note}"));
+    }
+
+    fn reordered(&mut self, note: String) {
+        self.reordered += 1;
+        self.notes.push(format!("reordered: {note}"));
+    }
+
+    /// Each room's rows go from 1 to its head, in one epoch.
+    fn check_rows(&mut self, events: &Events, heads: &BTreeMap<String, Head>) {
+        for (room, head) in heads {
+            for seq in 1..=head.seq {
+                if !events.contains_key(&(room.clone(), Head { epoch: head.epoch, seq })) {
+                    self.lost(format!("{room} has no row {seq}, its head is {head:?}"));
+                }
+            }
+            let others: BTreeSet<u64> = events.keys().filter(|(of, _)| of == room).map(|(_, at)| at.epoch).collect();
+            if others.len() > 1 {
+                self.lost(format!("{room} had the epochs {others:?}"));
+            }
+        }
+    }
+
+    /// An acknowledged command is one row, where the ACK said; any other one row at the most.
+    fn check_commands(&mut self, events: &Events, diary: &Diary) {
+        let user = &diary.user;
+        let mut mine: Vec<(&Head, &Fact)> = Vec::new();
+        for ((room, head), row) in events {
+            if *room == diary.room && row.user.as_ref() == Some(user) {
+                mine.push((head, row));
+            }
+        }
+        for (reference, asked) in &diary.asked {
+            let is_it = |row: &Fact| row.kind == asked.what.kind() && asked.what.is(&row.data);
+            let places: Vec<Head> = mine.iter().filter(|(_, row)| is_it(row)).map(|(head, _)| **head).collect();
+            let note = || format!("{user}'s {reference} {:?} ({:?}) stands at {places:?}", asked.what, asked.answer);
+            if places.len() > 1 {
+                self.duplicated(note());
+            }
+            match &asked.answer {
+                Some(Ok(head)) => {
+                    self.acknowledged += 1;
+                    if places.is_empty() {
+                        self.lost(note());
+                    } else if !places.contains(head) {
+                        self.reordered(note());
+                    }
+                }
+                // Nothing was promised.
+                None => {}
+                Some(Err(code)) if code == "UNAVAILABLE" => {}
+                Some(Err(_)) if places.is_empty() => {}
+                Some(Err(_)) => self.duplicated(note()),
+            }
+        }
+    }
+
+    /// A member's events are the database's, in order, each once; what it didn't see it was given as a whole.
+    fn check_view(&mut self, events: &Events, heads: &BTreeMap<String, Head>, diary: &Diary) {
+        let Diary { user, room, .. } = diary;
+        let last = heads.get(room).copied().unwrap_or_default();
+        let mut at: Option<Head> = None;
+        // What a member that comes back has missed of the chat is sent again.
+        let mut missed_since = None;
+        for seen in &diary.seen {
+            match seen {
+                Seen::State { head, fresh, seen } => {
+                    if at.is_some_and(|before| *head < before) {
+                        self.reordered(format!("{user} went back from {at:?} to {head:?}"));
+                    }
+                    if !events.contains_key(&(room.clone(), *head)) {
+                        self.lost(format!("{user} was shown {room} at {head:?}"));
+                    }
+                    missed_since = seen.filter(|_| *fresh);
+                    at = Some(*head);
+                }
+                // The others go.
+                Seen::Event { head, .. } if *head > last => return,
+                Seen::Event { head, json } => {
+                    let kind = json["type"].as_str().unwrap_or_default();
+                    match events.get(&(room.clone(), *head)) {
+                        None => self.lost(format!("{user} saw {json}")),
+                        Some(row) if !tells_of(json, row) => {
+                            self.reordered(format!(
+                                "{user} saw {json}, where the database has {} {}",
+                                row.kind, row.data
+                            ));
+                        }
+                        Some(_) => {}
+                    }
+                    let before = at.unwrap_or_default();
+                    if *head <= before {
+                        let caught_up = kind == "CHAT" && missed_since.is_some_and(|since| *head > since);
+                        if !caught_up {
+                            self.duplicated(format!("{user} saw {json} again, at {before:?}"));
+                        }
+                        missed_since = missed_since.map(|_| *head);
+                        continue;
+                    }
+                    if *head != (Head { epoch: before.epoch, seq: before.seq + 1 }) {
+                        self.reordered(format!("{user} saw {json} at {before:?}"));
+                    }
+                    missed_since = None;
+                    at = Some(*head);
+                }
+                Seen::Answer { reference } => {
+                    let asked = diary.asked.get(reference);
+                    let acked = asked.and_then(|asked| asked.answer.as_ref()?.as_ref().ok());
+                    if acked.is_some_and(|head| at.is_none_or(|at| at < *head)) {
+                        self.reordered(format!("{user} heard of {acked:?} before the event, at {at:?}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Two members who saw an event saw the same.
+    fn check_agreement(&mut self, diaries: &[Diary]) {
+        let mut first: BTreeMap<(&str, Head), (&str, Value)> = BTreeMap::new();
+        for diary in diaries {
+            for seen in &diary.seen {
+                let Seen::Event { head, json } = seen else { continue };
+                let mut json = json.clone();
+                json["timestamp"] = Value::Null;
+                let (other, same) =
+                    first.entry((&diary.room, *head)).or_insert_with(|| (&diary.user, json.clone())).clone();
+                if same != json {
+                    self.reordered(format!("{other} saw {same}, and {} saw {json}", diary.user));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the message is about this row's event.
+fn tells_of(message: &Value, row: &Fact) -> bool {
+    let text = |name: &str| message[name].as_str();
+    let same_kind = match text("type").unwrap_or_default() {
+        "CHAT" => row.kind == "chat" && What::Chat(text("text").map_or(0, |text| text.chars().count())).is(&row.data),
+        "CUSTOM" => row.kind == "custom" && What::Custom(message["payload"].to_string().len()).is(&row.data),
+        "SEEK_PAUSE" => row.kind == "seek",
+        "PLAY_PAUSE" => row.kind == "play" || row.kind == "pause",
+        "USER_JOINED" => row.kind == "member_joined",
+        "USER_LEFT" => row.kind == "member_left",
+        "HOST_CHANGED" => row.kind == "host_changed",
+        "GUEST_CONTROL" => row.kind == "guest_control",
+        "MEMBER_CONNECTION" if message["connected"] == true => row.kind == "member_resumed",
+        "MEMBER_CONNECTION" => row.kind == "member_disconnected",
+        "PLAYBACK" => row.kind == "correction",
+        "READY_GATE" => row.kind == "gate_progress",
+        _ => true,
+    };
+    let by = text("userId").filter(|user| *user != "server");
+    same_kind && by.is_none_or(|user| row.user.as_deref() == Some(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::diary::Asked;
+    use super::*;
+    use crate::support::client::Carrier;
+
+    fn at(seq: u64) -> Head {
+        Head { epoch: 1000, seq }
+    }
+
+    fn chat(chars: usize) -> Fact {
+        Fact { kind: "chat".to_owned(), user: Some("ann".to_owned()), data: json!({ "chars": chars }) }
+    }
+
+    fn seen(seq: u64, chars: usize) -> Seen {
+        let json = json!({"type": "CHAT", "userId": "ann", "text": "x".repeat(chars), "epoch": 1000, "seq": seq});
+        Seen::Event { head: at(seq), json }
+    }
+
+    /// Three chats, each acknowledged, and seen by who said them.
+    fn story() -> (Events, Diary) {
+        let events = (1..=3).map(|n| (("friday".to_owned(), at(n as u64)), chat(n))).collect();
+        let mut diary = Diary::new("ann", "friday", Carrier::WebSocket);
+        diary.seen.push(Seen::State { head: at(1), fresh: true, seen: None });
+        for n in [2, 3] {
+            let answer = Some(Ok(at(n as u64)));
+            diary.asked.insert(n as u64, Asked { what: What::Chat(n), answer, lost: false });
+            diary.seen.push(seen(n as u64, n));
+            diary.seen.push(Seen::Answer { reference: n as u64 });
+        }
+        (events, diary)
+    }
+
+    /// Lost, duplicated, reordered, after a change of the story.
+    fn after(change: impl FnOnce(&mut Events, &mut Diary)) -> (usize, usize, usize) {
+        let (mut events, mut diary) = story();
+        change(&mut events, &mut diary);
+        let heads = BTreeMap::from([("friday".to_owned(), at(3))]);
+        let findings = compare(&events, &heads, &[diary]);
+        (findings.lost, findings.duplicated, findings.reordered)
+    }
+
+    #[test]
+    fn the_auditor_finds_what_is_missing_what_is_twice_and_what_is_in_another_order() {
+        assert_eq!(after(|_, _| {}), (0, 0, 0));
+        let place = |seq: u64| ("friday".to_owned(), at(seq));
+        let missing = after(|events, _| drop(events.remove(&place(2))));
+        assert_eq!(missing, (3, 0, 0), "the hole, the command, what was seen");
+        let (_, twice, _) = after(|events, _| drop(events.insert(place(1), chat(3))));
+        assert_eq!(twice, 1);
+        let (_, _, swapped) = after(|events, _| {
+            events.insert(place(2), chat(3));
+            events.insert(place(3), chat(2));
+        });
+        assert_eq!(swapped, 4, "two commands elsewhere than said, two events that were not these");
+        assert_eq!(after(|_, diary| diary.seen.push(seen(3, 3))), (0, 1, 0), "seen again");
+        let (_, _, hole) = after(|_, diary| drop(diary.seen.remove(1)));
+        assert!(hole > 0, "a hole before a member's eyes");
+        let (_, _, early) = after(|_, diary| diary.seen.swap(1, 2));
+        assert_eq!(early, 1, "an ACK before its event");
+        let refused = |diary: &mut Diary| diary.asked.get_mut(&2).unwrap().answer = Some(Err("NOT_HOST".to_owned()));
+        assert_eq!(after(|_, diary| refused(diary)), (0, 1, 0), "refused, and there all the same");
+    }
+
+    #[test]
+    fn the_auditor_finds_two_members_who_saw_different_things() {
+        let (events, ann) = story();
+        let (_, mut bob) = story();
+        bob.user = "bob".to_owned();
+        bob.asked.clear();
+        if let Seen::Event { json, .. } = &mut bob.seen[1] {
+            json["username"] = json!("Ann");
+        }
+        let heads = BTreeMap::from([("friday".to_owned(), at(3))]);
+        assert_eq!(compare(&events, &heads, &[ann, bob]).reordered, 1);
+    }
+}

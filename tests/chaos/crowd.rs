@@ -1,0 +1,217 @@
+//! Members of several rooms, spread over all nodes and both transports, and what is waited for when they speak.
+//!
+//! Nothing here sleeps for a while and hopes: the unit of time is a command that was acknowledged.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tandem::clock::Clock;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use super::diary::Diary;
+use super::dice::Dice;
+use super::member::{Member, Memory, Orders};
+use crate::support::client::Carrier;
+use crate::support::server::{Place, soon};
+
+/// Nothing takes so long, on however slow a machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How much of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) rooms: usize,
+    /// Members of each room.
+    pub(crate) members: usize,
+    /// From one command of a member to its next.
+    pub(crate) pace: Duration,
+    /// Acknowledged commands that a member waits for between one part of a scenario and the next.
+    pub(crate) stretch: usize,
+    /// How often a fault is repeated where it can be.
+    pub(crate) rounds: usize,
+}
+
+impl Size {
+    /// For every run of the tests.
+    pub(crate) fn short() -> Self {
+        Self { rooms: 3, members: 4, pace: Duration::from_millis(120), stretch: 6, rounds: 1 }
+    }
+
+    /// For the table.
+    pub(crate) fn long() -> Self {
+        Self { rooms: 6, members: 6, pace: Duration::from_millis(250), stretch: 20, rounds: 2 }
+    }
+}
+
+/// Everybody.
+pub(crate) struct Crowd {
+    pub(crate) diaries: Vec<Arc<Mutex<Diary>>>,
+    pub(crate) size: Size,
+    orders: watch::Sender<Orders>,
+    tasks: TaskTracker,
+}
+
+impl Crowd {
+    /// They come, and each is in its room.
+    pub(crate) async fn gather(doors: &[Place], size: Size, seed: u64) -> Self {
+        println!("seed {seed}");
+        let mut dice = Dice::new(seed);
+        let orders = watch::Sender::new(Orders::default());
+        let tasks = TaskTracker::new();
+        let mut diaries = Vec::new();
+        for room in 0..size.rooms {
+            // Whoever comes first is the host, and lets all command.
+            let name = format!("room-{room}");
+            for place in 0..size.members {
+                let number = room * size.members + place;
+                let carrier = if (room + place) % 2 == 0 { Carrier::WebSocket } else { Carrier::Quinn };
+                let diary = Arc::new(Mutex::new(Diary::new(&format!("user-{room}-{place}"), &name, carrier)));
+                let member = Member {
+                    number,
+                    carrier,
+                    doors: doors.to_vec(),
+                    first: (room + place / 2) % doors.len(),
+                    orders: orders.subscribe(),
+                    diary: Arc::clone(&diary),
+                    dice: dice.split(),
+                    memory: Memory::default(),
+                };
+                tasks.spawn(member.live());
+                diaries.push(diary);
+                if place == 0 {
+                    soon("a host", until_so(|| diaries[number].lock().node.is_some())).await;
+                }
+            }
+        }
+        let crowd = Self { diaries, size, orders, tasks };
+        crowd.until_each("all to be in, and to command", |diary| diary.node.is_some() && diary.may_command).await;
+        crowd
+    }
+
+    /// Everybody speaks, from now on.
+    pub(crate) fn speak(&self) {
+        self.orders.send_modify(|orders| orders.pace = Some(self.size.pace));
+    }
+
+    /// Everybody speaks until each has had a stretch of its commands acknowledged since now.
+    pub(crate) async fn stretch(&self) {
+        self.speak();
+        let goal: Vec<usize> =
+            self.diaries.iter().map(|diary| diary.lock().acknowledged() + self.size.stretch).collect();
+        let reached = |(diary, goal): (&Arc<Mutex<Diary>>, &usize)| diary.lock().acknowledged() >= *goal;
+        self.until("a stretch of acknowledged commands", || self.diaries.iter().zip(&goal).all(reached)).await;
+    }
+
+    /// Whether members hang up now and then, and come back.
+    pub(crate) fn be_restless(&self, restless: bool) {
+        self.orders.send_modify(|orders| orders.restless = restless);
+    }
+
+    /// Something of every member.
+    pub(crate) async fn until_each(&self, what: &str, is_so: impl Fn(&Diary) -> bool) {
+        self.until(what, || self.diaries.iter().all(|diary| is_so(&diary.lock()))).await;
+    }
+
+    /// From now on these wait for a command that is acknowledged.
+    pub(crate) fn struck(&self, which: impl Fn(&Diary) -> bool) {
+        let now = Clock::instant();
+        for diary in &self.diaries {
+            let mut diary = diary.lock();
+            if which(&diary) {
+                diary.waits_since = Some(now);
+            }
+        }
+    }
+
+    /// Nobody speaks any more, and everything asked is answered. Each member's view of its room, by the server.
+    pub(crate) async fn fall_silent(&self) -> BTreeMap<String, Vec<Value>> {
+        self.until_each("whoever was in trouble to be heard again", |diary| diary.waits_since.is_none()).await;
+        self.orders.send_modify(|orders| orders.pace = None);
+        self.until_each("all to be in, and answered", |diary| diary.node.is_some() && diary.open() == 0).await;
+        // Gates and grace times may still be running: rooms have converged when two looks show the same.
+        let mut before = self.look().await;
+        loop {
+            let now = self.look().await;
+            let same = now.values().all(|views| views.iter().all(|view| essence(view) == essence(&views[0])));
+            if same && now.iter().all(|(room, views)| essence(&before[room][0]) == essence(&views[0])) {
+                return now;
+            }
+            before = now;
+        }
+    }
+
+    async fn look(&self) -> BTreeMap<String, Vec<Value>> {
+        self.orders.send_modify(|orders| orders.sync += 1);
+        let number = self.orders.borrow().sync;
+        let has = |diary: &Diary| diary.synced.as_ref().is_some_and(|(at, _)| *at == number) && diary.node.is_some();
+        self.until_each("everybody's view", has).await;
+        let mut rooms: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for diary in &self.diaries {
+            let diary = diary.lock();
+            let view = diary.synced.as_ref().map(|(_, view)| view.clone()).unwrap_or_default();
+            rooms.entry(diary.room.clone()).or_default().push(view);
+        }
+        rooms
+    }
+
+    /// Everybody goes, and leaves a diary.
+    pub(crate) async fn disperse(self) -> Vec<Diary> {
+        self.orders.send_modify(|orders| orders.over = true);
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.diaries
+            .into_iter()
+            .map(|diary| Arc::into_inner(diary).expect("nobody writes any more").into_inner())
+            .collect()
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let dismissed = || self.diaries.iter().any(|diary| diary.lock().dismissed);
+        let waiting = tokio::time::timeout(PATIENCE, until_so(|| is_so() || dismissed()));
+        if waiting.await.is_err() || dismissed() {
+            panic!("waited in vain for {what}:\n{}", self.describe());
+        }
+    }
+
+    /// Who still waits, for a message.
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for diary in &self.diaries {
+            let diary = diary.lock();
+            let _ = writeln!(
+                text,
+                "{} ({:?}): node {:?}, at {:?}, {} acknowledged, {} open, {} losses, degraded {}, ends {:?}",
+                diary.user,
+                diary.carrier,
+                diary.node,
+                diary.head(),
+                diary.acknowledged(),
+                diary.open(),
+                diary.losses,
+                diary.degraded,
+                diary.ends,
+            );
+        }
+        text
+    }
+}
+
+async fn until_so(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What every member must see alike.
+fn essence(view: &Value) -> Value {
+    let mut view = view.clone();
+    for own in ["userId", "slot", "sessionId", "nodeId", "resumed", "resumeToken", "roomTime", "currentTime"] {
+        view[own] = Value::Null;
+    }
+    view
+}

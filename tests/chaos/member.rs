@@ -1,0 +1,350 @@
+//! A member as the JavaScript client is one (`web-demo/client/connection.js`, `session.js`): it comes back with its token,
+//! after a backoff with the same figures, or at the moment that the server told it; it asks for the whole state when it
+//! misses something; it calls a line dead that has been silent for twelve seconds. What it sees goes into its diary.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tandem::clock::Clock;
+use tandem::domain::Head;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::diary::{Asked, Diary, Seen, What};
+use super::dice::Dice;
+use crate::support::client::{Carrier, Client, Incoming, Tick};
+use crate::support::server::Place;
+
+const PING_EVERY: Duration = Duration::from_secs(5);
+const MOST_SILENCE: Duration = Duration::from_secs(12);
+const JOIN_WITHIN: Duration = Duration::from_secs(10);
+const OPEN_WITHIN: Duration = Duration::from_secs(8);
+const BACKOFF_FIRST: Duration = Duration::from_millis(300);
+const BACKOFF_CAP: Duration = Duration::from_secs(10);
+const TICK_EVERY: Duration = Duration::from_millis(500);
+
+/// What all members do at the moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Orders {
+    /// From one command to the next, on average; `None`: they are silent.
+    pub(crate) pace: Option<Duration>,
+    /// Now and then they hang up, and come back.
+    pub(crate) restless: bool,
+    /// Asks for the whole state when this grows.
+    pub(crate) sync: u64,
+    /// Everybody goes, without a word.
+    pub(crate) over: bool,
+}
+
+/// Somebody with a place in a room.
+pub(crate) struct Member {
+    pub(crate) number: usize,
+    pub(crate) carrier: Carrier,
+    /// By which doors the nodes are reached.
+    pub(crate) doors: Vec<Place>,
+    /// The node for the first connection; afterwards it is chance, as a load balancer is.
+    pub(crate) first: usize,
+    pub(crate) orders: watch::Receiver<Orders>,
+    pub(crate) diary: Arc<Mutex<Diary>>,
+    pub(crate) dice: Dice,
+    pub(crate) memory: Memory,
+}
+
+/// What outlives a connection.
+#[derive(Default)]
+pub(crate) struct Memory {
+    token: Option<String>,
+    head: Option<Head>,
+    references: u64,
+    said: usize,
+    moved: usize,
+    ticks: u32,
+    failures: u32,
+    /// The server's clock, as ROOM_STATE told it, and when.
+    room_time: Option<(f64, Instant)>,
+}
+
+/// How a connection ended.
+enum End {
+    Over,
+    Soon,
+    At(Instant),
+}
+
+impl Member {
+    pub(crate) async fn live(mut self) {
+        let mut next = Some(self.first);
+        while !self.orders.borrow().over {
+            let node = next.take().unwrap_or_else(|| self.dice.below(self.doors.len()));
+            let door = self.doors[node].clone();
+            let end = match timeout(OPEN_WITHIN, Client::connect(self.carrier, &door)).await {
+                Ok(Ok(client)) => self.session(client, node).await,
+                _ => End::Soon,
+            };
+            let until = match end {
+                End::Over => return,
+                End::At(moment) => moment,
+                End::Soon => {
+                    let ceiling = BACKOFF_FIRST.saturating_mul(1 << self.memory.failures.min(10)).min(BACKOFF_CAP);
+                    self.memory.failures += 1;
+                    Clock::instant() + ceiling.mul_f64(0.5 + self.dice.below(500) as f64 / 1000.0)
+                }
+            };
+            let mut orders = self.orders.clone();
+            tokio::select! {
+                () = sleep_until(until) => {}
+                _ = orders.wait_for(|orders| orders.over) => return,
+            }
+        }
+    }
+
+    /// One connection, from JOIN to its end.
+    async fn session(&mut self, mut client: Client, node: usize) -> End {
+        let mut session = Session { joined: false, node, planned: None, refused: false };
+        let end = self.converse(&mut client, &mut session).await;
+        let mut diary = self.diary.lock();
+        for asked in diary.asked.values_mut().filter(|asked| asked.answer.is_none()) {
+            asked.lost = true;
+        }
+        if session.joined {
+            diary.node = None;
+            diary.losses += usize::from(diary.dismissed || !matches!(end, End::Over));
+            diary.announced += usize::from(session.planned.is_some());
+            if !matches!(end, End::Over) {
+                diary.struck(Clock::instant());
+            }
+        }
+        match (end, session.planned) {
+            (End::Soon, Some(moment)) => End::At(moment),
+            (end, _) => end,
+        }
+    }
+
+    async fn converse(&mut self, client: &mut Client, session: &mut Session) -> End {
+        if !self.join(client).await {
+            return End::Soon;
+        }
+        let began = Clock::instant();
+        let (mut heard, mut orders) = (began, self.orders.clone());
+        let mut synced = orders.borrow().sync;
+        let mut pings = interval(PING_EVERY);
+        let mut ticks = interval(TICK_EVERY);
+        for every in [&mut pings, &mut ticks] {
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut speak_at = began;
+        loop {
+            let pace = orders.borrow().pace.filter(|_| session.joined);
+            let silent = heard + MOST_SILENCE;
+            let join_by = if session.joined { silent } else { began + JOIN_WITHIN };
+            let planned = session.planned.unwrap_or(silent);
+            tokio::select! {
+                incoming = client.hear() => {
+                    heard = Clock::instant();
+                    let joined = session.joined;
+                    match incoming {
+                        Incoming::Message(message) => {
+                            if let Some(reply) = self.take(message, session)
+                                && !client.send(reply).await
+                            {
+                                return End::Soon;
+                            }
+                        }
+                        Incoming::Compact(_) => {}
+                        Incoming::Closed(end) => return self.ended(end),
+                    }
+                    if session.refused {
+                        return End::Soon;
+                    }
+                    if session.joined && !joined {
+                        // Who has come back says so at once.
+                        speak_at = heard;
+                    }
+                }
+                () = sleep_until(speak_at), if pace.is_some() => {
+                    let pace = pace.unwrap_or_default();
+                    speak_at = Clock::instant() + pace.mul_f64(0.5 + self.dice.below(1000) as f64 / 1000.0);
+                    let restless = orders.borrow().restless;
+                    if restless && self.dice.below(25) == 0 {
+                        return End::Soon;
+                    }
+                    let command = self.command();
+                    if !client.send(command).await {
+                        return End::Soon;
+                    }
+                }
+                _ = ticks.tick(), if pace.is_some() => {
+                    let tick = self.tick();
+                    if !client.try_send_compact(&tick).await {
+                        return End::Soon;
+                    }
+                }
+                _ = pings.tick() => if !client.send(json!({"type": "PING", "timestamp": 1})).await {
+                    return End::Soon;
+                },
+                () = sleep_until(silent.min(join_by).min(planned)) => return End::Soon,
+                changed = orders.changed() => {
+                    if changed.is_err() || orders.borrow().over {
+                        return End::Over;
+                    }
+                    let asked = orders.borrow().sync;
+                    if std::mem::replace(&mut synced, asked) != asked
+                        && !client.send(json!({"type": "REQUEST_SYNC"})).await
+                    {
+                        return End::Soon;
+                    }
+                }
+            }
+        }
+    }
+
+    /// By its closing code, as `retryAfterClose` of `errors.js` reads it.
+    fn ended(&self, end: Option<(u32, String)>) -> End {
+        const NEVER: [u32; 6] = [1000, 4000, 4001, 4005, 4006, 4007];
+        let Some(end) = end else { return End::Soon };
+        let mut diary = self.diary.lock();
+        diary.dismissed = NEVER.contains(&end.0);
+        diary.ends.push(end);
+        if diary.dismissed { End::Over } else { End::Soon }
+    }
+
+    async fn join(&mut self, client: &mut Client) -> bool {
+        let (room, user) = {
+            let diary = self.diary.lock();
+            (diary.room.clone(), diary.user.clone())
+        };
+        let mut join = json!({"type": "JOIN", "protocol": 3, "roomId": room, "userId": user});
+        if let (Some(token), Some(head)) = (&self.memory.token, self.memory.head) {
+            join["resumeToken"] = json!(token);
+            join["epoch"] = json!(head.epoch);
+            join["lastSeq"] = json!(head.seq);
+        }
+        client.send(join).await
+    }
+
+    /// Writes down what came; what has to be said to it.
+    fn take(&mut self, message: Value, session: &mut Session) -> Option<Value> {
+        let now = Clock::instant();
+        let head = message["epoch"].as_u64().zip(message["seq"].as_u64()).map(|(epoch, seq)| Head { epoch, seq });
+        let diary = Arc::clone(&self.diary);
+        let mut diary = diary.lock();
+        match message["type"].as_str().unwrap_or_default() {
+            "ROOM_STATE" => {
+                let head = head?;
+                let fresh = !std::mem::replace(&mut session.joined, true);
+                diary.seen.push(Seen::State { head, fresh, seen: self.memory.head });
+                diary.node = Some(session.node);
+                self.memory.failures = 0;
+                self.memory.head = Some(head);
+                self.memory.room_time = message["roomTime"].as_f64().map(|time| (time, now));
+                if let Some(token) = message["resumeToken"].as_str() {
+                    self.memory.token = Some(token.to_owned());
+                }
+                diary.may_command = message["guestControlEnabled"] == true;
+                let hosts = message["hostUserId"] == *diary.user;
+                diary.synced = Some((self.orders.borrow().sync, message));
+                let closed = hosts && !diary.may_command;
+                closed.then(|| json!({"type": "TOGGLE_GUEST_CONTROL", "enabled": true}))
+            }
+            "ACK" => {
+                diary.answered(message["ref"].as_u64()?, Ok(head?), now);
+                None
+            }
+            "ERROR" => self.refused(&message, &mut diary, session, now),
+            "DEGRADED" => {
+                diary.degraded = message["degraded"] == true;
+                diary.times_degraded += usize::from(diary.degraded);
+                None
+            }
+            "RECONNECT" => {
+                let after = Duration::from_millis(message["afterMs"].as_u64().unwrap_or_default());
+                session.planned = Some(now + after);
+                None
+            }
+            _ => {
+                let head = head?;
+                if message["type"] == "GUEST_CONTROL" {
+                    diary.may_command = message["enabled"] == true;
+                }
+                diary.seen.push(Seen::Event { head, json: message });
+                let known = self.memory.head.unwrap_or_default();
+                if head.epoch == known.epoch && head.seq <= known.seq {
+                    return None;
+                }
+                self.memory.head = Some(head);
+                let gap = head.epoch != known.epoch || head.seq != known.seq + 1;
+                gap.then(|| json!({"type": "REQUEST_SYNC"}))
+            }
+        }
+    }
+
+    fn refused(&mut self, message: &Value, diary: &mut Diary, session: &mut Session, now: Instant) -> Option<Value> {
+        let code = message["code"].as_str().unwrap_or_default().to_owned();
+        if let Some(reference) = message["ref"].as_u64() {
+            diary.answered(reference, Err(code), now);
+            return None;
+        }
+        if session.joined {
+            return None;
+        }
+        if code == "TOKEN_INVALID" && self.memory.token.take().is_some() {
+            diary.memberships_lost += 1;
+        }
+        session.refused = true;
+        None
+    }
+
+    /// The next command, and a note of it.
+    fn command(&mut self) -> Value {
+        let memory = &mut self.memory;
+        memory.references += 1;
+        let mut position = || {
+            memory.moved += 1;
+            // Nobody else's seconds.
+            (self.number * 5000 + memory.moved) as f64 + 0.5
+        };
+        let what = match self.dice.below(10) {
+            0 => What::Seek(position()),
+            1 => What::Pause(position()),
+            2 | 3 => {
+                memory.said += 1;
+                What::Custom(memory.said + 2)
+            }
+            _ => {
+                memory.said += 1;
+                What::Chat(memory.said)
+            }
+        };
+        let mut message = match &what {
+            What::Seek(position) => {
+                json!({"type": "SEEK", "currentTime": position, "isPlaying": self.dice.below(5) == 0})
+            }
+            What::Pause(position) => json!({"type": "PLAY_PAUSE", "control": "pause", "currentTime": position}),
+            // The payload is a text in quotation marks.
+            What::Custom(bytes) => {
+                json!({"type": "CUSTOM", "namespace": "org.example.chaos", "payload": "x".repeat(bytes - 2)})
+            }
+            What::Chat(chars) => json!({"type": "CHAT", "text": "x".repeat(*chars)}),
+        };
+        message["ref"] = json!(self.memory.references);
+        let asked = Asked { what, answer: None, lost: false };
+        self.diary.lock().asked.insert(self.memory.references, asked);
+        message
+    }
+
+    fn tick(&mut self) -> Vec<u8> {
+        self.memory.ticks += 1;
+        let now = self.memory.room_time.map(|(time, at)| time + at.elapsed().as_secs_f64() * 1000.0);
+        Tick::write(self.memory.ticks, 1.0, now.unwrap_or_default(), false)
+    }
+}
+
+struct Session {
+    joined: bool,
+    node: usize,
+    /// When the server wants it back.
+    planned: Option<Instant>,
+    refused: bool,
+}

@@ -1,0 +1,230 @@
+//! Real nodes, a crowd on them, and what is known when it is over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use tandem::domain::Head;
+
+use super::audit::{Findings, audit};
+use super::crowd::{Crowd, Size};
+use super::diary::Diary;
+use crate::support::server::{Place, TestProcess};
+
+pub(crate) const NODES: usize = 3;
+
+/// Three nodes and everybody on them.
+pub(crate) struct Scene {
+    pub(crate) nodes: Nodes,
+    pub(crate) crowd: Crowd,
+    database: String,
+}
+
+/// The real binary, three times, started at the same instant.
+pub(crate) async fn start_nodes(redis: &[String], databases: &[String]) -> Nodes {
+    let start = |number: usize| {
+        let name = format!("node-{}", number + 1);
+        let (redis, database) = (redis[number % redis.len()].clone(), databases[number % databases.len()].clone());
+        async move {
+            let settings = [
+                ("NODE_ID", &*name),
+                ("REDIS_URL", &redis),
+                ("DATABASE_URL", &database),
+                ("POSTGRES_POOL_SIZE", "4"),
+                ("RATE_LIMITS", "off"),
+            ];
+            TestProcess::start(&settings).await
+        }
+    };
+    Nodes(join_all((0..NODES).map(start)).await)
+}
+
+impl Scene {
+    pub(crate) async fn open(redis: &str, database: &str, size: Size) -> Self {
+        let nodes = start_nodes(&[redis.to_owned()], &[database.to_owned()]).await;
+        Self::with(nodes, database, size).await
+    }
+
+    pub(crate) async fn with(nodes: Nodes, database: &str, size: Size) -> Self {
+        let doors: Vec<Place> = nodes.iter().map(|node| node.place()).collect();
+        Self::through(nodes, &doors, database, size).await
+    }
+
+    /// Members take these doors.
+    pub(crate) async fn through(nodes: Nodes, doors: &[Place], database: &str, size: Size) -> Self {
+        let crowd = Crowd::gather(doors, size, seed()).await;
+        Self { nodes, crowd, database: database.to_owned() }
+    }
+
+    /// Everything calms down, and is compared.
+    pub(crate) async fn close(self, fault: &'static str) -> Report {
+        let Self { nodes, crowd, database } = self;
+        let views = crowd.fall_silent().await;
+        let members = crowd.diaries.len();
+        let diaries = crowd.disperse().await;
+        let findings = audit(&database, &heads_of(&views), &diaries).await;
+        let row = Row {
+            fault,
+            members,
+            acknowledged: findings.acknowledged,
+            lost: findings.lost,
+            duplicated: findings.duplicated,
+            reordered: findings.reordered,
+            waits: diaries.iter().flat_map(|diary| diary.waits.iter().copied()).collect(),
+        };
+        println!("{}\n{}{:?}", Row::HEAD, row.line(), findings.kinds);
+        let report = Report { row, findings, diaries, views, _nodes: nodes };
+        report.is_whole();
+        report
+    }
+}
+
+/// Of the members' choices: another one each time, or `CHAOS_SEED`.
+fn seed() -> u64 {
+    let given = std::env::vars().find(|(name, _)| name == "CHAOS_SEED");
+    given.map_or_else(|| rand::random::<u32>().into(), |(_, seed)| seed.parse().expect("CHAOS_SEED is a number"))
+}
+
+/// Their logs are kept when a test fails.
+pub(crate) struct Nodes(Vec<TestProcess>);
+
+impl std::ops::Deref for Nodes {
+    type Target = Vec<TestProcess>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Nodes {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("tandem-chaos-{}", std::process::id()));
+        let _ = std::fs::create_dir_all(&dir);
+        for (number, node) in self.0.iter().enumerate() {
+            let _ = std::fs::write(dir.join(format!("node-{}.log", number + 1)), node.log());
+        }
+        eprintln!("the nodes' logs are in {}", dir.display());
+    }
+}
+
+/// Where the rooms ended.
+fn heads_of(views: &BTreeMap<String, Vec<Value>>) -> BTreeMap<String, Head> {
+    let head = |view: &Value| Head { epoch: view["epoch"].as_u64().unwrap(), seq: view["seq"].as_u64().unwrap() };
+    views.iter().map(|(room, views)| (room.clone(), head(&views[0]))).collect()
+}
+
+/// What a scenario came to.
+pub(crate) struct Report {
+    pub(crate) row: Row,
+    pub(crate) findings: Findings,
+    pub(crate) diaries: Vec<Diary>,
+    /// Each member's last view of its room.
+    pub(crate) views: BTreeMap<String, Vec<Value>>,
+    /// For their logs, should somebody find something wrong.
+    _nodes: Nodes,
+}
+
+impl Report {
+    /// Nothing acknowledged is lost, twice, or in another place; the rooms and their hosts are who they were.
+    fn is_whole(&self) {
+        let Row { lost, duplicated, reordered, acknowledged, .. } = self.row;
+        let notes = self.findings.notes.iter().take(40).cloned().collect::<Vec<_>>().join("\n");
+        assert_eq!((lost, duplicated, reordered), (0, 0, 0), "\n{notes}");
+        assert!(acknowledged > self.diaries.len(), "{acknowledged} commands are no load");
+        for (room, views) in &self.views {
+            let members = self.diaries.iter().filter(|diary| diary.room == *room).count();
+            assert_eq!(views[0]["users"].as_array().map(Vec::len), Some(members), "{room}: {}", views[0]);
+            assert_eq!(views[0]["hostUserId"], format!("user-{}-0", room.rsplit('-').next().unwrap()), "{room}");
+        }
+        assert_eq!(self.findings.kinds.get("member_left"), None, "nobody is seen to leave");
+        assert_eq!(self.findings.kinds.get("room_ended"), None, "no room ends");
+        let lost: usize = self.diaries.iter().map(|diary| diary.memberships_lost).sum();
+        assert_eq!(lost, 0, "every token is good");
+    }
+
+    pub(crate) fn heads(&self) -> BTreeMap<String, Head> {
+        heads_of(&self.views)
+    }
+
+    /// An outage of a store ends no session.
+    pub(crate) fn nobody_was_disconnected(self) -> Self {
+        for diary in &self.diaries {
+            assert_eq!(diary.losses, 0, "{} lost its connection", diary.user);
+        }
+        self
+    }
+
+    /// Everybody knew of the outage, and of its end.
+    pub(crate) fn everybody_was_told_degraded(self) -> Self {
+        for diary in &self.diaries {
+            assert!(diary.times_degraded > 0, "{} was not told", diary.user);
+            assert!(!diary.degraded, "{} was not told of the end", diary.user);
+        }
+        self
+    }
+
+    /// An outage that members don't notice.
+    pub(crate) fn nobody_was_told_degraded(self) -> Self {
+        assert!(self.diaries.iter().all(|diary| diary.times_degraded == 0));
+        self
+    }
+}
+
+/// A line of the table.
+pub(crate) struct Row {
+    fault: &'static str,
+    members: usize,
+    acknowledged: usize,
+    lost: usize,
+    duplicated: usize,
+    reordered: usize,
+    waits: Vec<Duration>,
+}
+
+impl Row {
+    pub(crate) const HEAD: &str = "\
+        | fault | members | events acknowledged | lost | duplicated | reordered | time to resume p50 | p99 |\n\
+        |---|--:|--:|--:|--:|--:|--:|--:|";
+
+    /// The same fault once more.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.waits.extend(&other.waits);
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let mut waits = self.waits.clone();
+        waits.sort_unstable();
+        let at = |share: f64| match waits.len() {
+            0 => "–".to_owned(),
+            count => {
+                let index = ((count as f64 * share).ceil() as usize).clamp(1, count) - 1;
+                format!("{:.2} s", waits[index].as_secs_f64())
+            }
+        };
+        format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            self.fault,
+            self.members,
+            self.acknowledged,
+            self.lost,
+            self.duplicated,
+            self.reordered,
+            at(0.5),
+            at(0.99)
+        )
+    }
+}
