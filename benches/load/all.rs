@@ -24,6 +24,7 @@ pub(crate) async fn all(matches: &ArgMatches) -> Result<Report> {
     let (launch, times, pairs) = (args::launch(matches), args::times(matches)?, args::count(matches, "pairs")?);
     let (directory, page) = (args::path_of(matches, "report")?, args::path_of(matches, "page")?);
     std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    check(&page)?;
     let mut failures = String::new();
     let mut done = Vec::new();
     let mut take = |name: &str, report: Result<Report>| -> Result<()> {
@@ -45,8 +46,8 @@ pub(crate) async fn all(matches: &ArgMatches) -> Result<Report> {
     take("kinds", scenario::kinds(&launch, times).await)?;
     take("memory", idle::memory(&launch, MEMORY_SESSIONS, MEMBERS).await)?;
     take("idle", idle::idle(&launch, IDLE_SESSIONS, MEMBERS, 5 * times.window).await)?;
-    take("rooms", growth::walk(By::Rooms, &launch, DELIVERIES, times).await)?;
-    take("members", growth::walk(By::Members, &launch, DELIVERIES, times).await)?;
+    take("rooms", growth::walk(By::Rooms, growth::MOST, &launch, DELIVERIES, times).await)?;
+    take("members", growth::walk(By::Members, growth::MOST, &launch, DELIVERIES, times).await)?;
     let stores = args::stores_of(matches).await?;
     take("joins", storm::storms(STORM, &launch, &stores).await)?;
     take("nodes", nodes::nodes(&launch, &stores, pairs, times).await)?;
@@ -54,6 +55,18 @@ pub(crate) async fn all(matches: &ArgMatches) -> Result<Report> {
     let minutes = clock::now().duration_since(started).as_secs_f64() / 60.0;
     println!("{} reports in {minutes:.1} minutes, in {}", done.len(), directory.display());
     Ok(Report { name: "all", json: json!({"reports": done}), tables: Vec::new(), plots: Vec::new() })
+}
+
+/// Every report of a run, in its order.
+const REPORTS: [&str; 8] = ["ratio", "kinds", "memory", "idle", "rooms", "members", "joins", "nodes"];
+
+/// A page without a place for a report must not come out at the end of a long run.
+fn check(page: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(page).with_context(|| format!("reading {}", page.display()))?;
+    for name in REPORTS {
+        ensure!(replace(&text, name, "").is_some(), "{} has no place for {name}", page.display());
+    }
+    Ok(())
 }
 
 /// Figures, plots, and the place of the tables in the page.

@@ -106,6 +106,7 @@ pub(crate) fn command() -> Command {
     let growth = |name: &'static str, about: &'static str| {
         common(Command::new(name).about(about))
             .arg(real("deliveries", "deliveries a second at every step").default_value("15000"))
+            .arg(number("most", "5000", "where to end"))
     };
     let joins = sessions("joins", "join and reconnect storms, embedded and with Redis + PostgreSQL", "5000")
         .args([number("at-once", "48", "rooms that fill at once"), number("times", "3", "storms of each kind")]);

@@ -267,7 +267,7 @@ impl Entrance<'_> {
             tally: Arc::clone(self.tally),
             voice: Arc::clone(voice),
             closes_the_loop: member == self.plan.members - 1,
-            is_elsewhere: member % places != 0,
+            is_elsewhere: !member.is_multiple_of(places),
             last: 0,
             last_seq: 0,
             played: 0,

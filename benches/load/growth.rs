@@ -27,16 +27,21 @@ pub(crate) enum By {
     Members,
 }
 
-/// Room counts and members of each, for a walk.
-fn steps(by: By) -> Vec<(usize, usize)> {
-    match by {
+/// Room counts and members of each, for a walk to `most`.
+fn steps(by: By, most: usize) -> Vec<(usize, usize)> {
+    let steps = match by {
         By::Rooms => [10, 50, 200, 1000, 2000, 5000].map(|rooms| (rooms, 3)).to_vec(),
         By::Members => [2, 5, 10, 25, 50, 100, 200].map(|members| ((400 / members).max(2), members)).to_vec(),
-    }
+    };
+    let within = |&(rooms, members): &(usize, usize)| if by == By::Rooms { rooms <= most } else { members <= most };
+    steps.into_iter().filter(within).collect()
 }
 
+/// Of the longest walk.
+pub(crate) const MOST: usize = 5000;
+
 /// One line of the plot for each transport.
-pub(crate) async fn walk(by: By, launch: &Launch, deliveries: f64, times: Times) -> Result<Report> {
+pub(crate) async fn walk(by: By, most: usize, launch: &Launch, deliveries: f64, times: Times) -> Result<Report> {
     let mut table = Table::new(&[
         "transport",
         "rooms",
@@ -52,7 +57,7 @@ pub(crate) async fn walk(by: By, launch: &Launch, deliveries: f64, times: Times)
     let (mut values, mut series) = (Vec::<Value>::new(), Vec::new());
     for (carrier, kind) in [(Carrier::WebSocket, Kind::Heartbeat), (Carrier::WebTransport, Kind::Tick)] {
         let mut points = Vec::new();
-        for (rooms, members) in steps(by) {
+        for (rooms, members) in steps(by, most) {
             let server = launch.tandem().await?;
             let plan = Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
             let crowd = Crowd::gather(plan, &[server.place]).await?;

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::TryStreamExt;
+use futures_util::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
@@ -114,8 +116,9 @@ pub(crate) async fn measure(crowd: &Crowd, servers: &[&Server], pace: Pace, time
     let senders = async {
         match pace {
             Pace::Closed(window) => {
+                // Polls only the loops that have something to do.
                 let loops = crowd.rooms.iter().map(|room| closed_loop(room, crowd.plan.kind, window));
-                futures_util::future::try_join_all(loops).await.map(drop)
+                FuturesUnordered::from_iter(loops).try_collect().await
             }
             Pace::Rate(hz) => at_rate(crowd, hz, &late).await,
         }

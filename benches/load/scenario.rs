@@ -74,6 +74,13 @@ pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
     );
     let mut table = Table::new(&OUTCOME);
     table.row(report::outcome(&outcome));
+    let mut tables = vec![(caption, table)];
+    if places.len() > 1 {
+        let mut table = Table::new(&["deliveries", "p50 ms", "p99 ms", "p99.9 ms", "max ms"]);
+        let at = |percent| format!("{:.3}", outcome.elsewhere.value_at_percentile(percent) as f64 / 1000.0);
+        table.row(vec![outcome.elsewhere.len().to_string(), at(50.0), at(99.0), at(99.9), at(100.0)]);
+        tables.push(("To members on other nodes than the sender".to_owned(), table));
+    }
     crowd.disperse().await;
     for server in servers {
         server.stop().await?;
@@ -82,7 +89,7 @@ pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
         "kind": kind.name(), "transport": spoken.name(), "rooms": rooms, "members": members, "pace": pace.words(),
         "joinsPerSecond": joins, "outcome": outcome.json(),
     });
-    Ok(Report { name: "run", json, tables: vec![(caption, table)], plots: Vec::new() })
+    Ok(Report { name: "run", json, tables, plots: Vec::new() })
 }
 
 /// `load ratio`.
@@ -156,13 +163,14 @@ pub(crate) async fn figure(name: &str, matches: &ArgMatches) -> Result<Report> {
     let (launch, times) = (args::launch(matches), args::times(matches)?);
     let sessions = || args::count(matches, "sessions");
     let members = || args::count(matches, "members");
+    let most = || args::count(matches, "most");
     let deliveries = || matches.get_one::<f64>("deliveries").copied().unwrap_or(15_000.0).clamp(10.0, 1e6);
     match name {
         "kinds" => kinds(&launch, times).await,
         "memory" => idle::memory(&launch, sessions()?, members()?).await,
         "idle" => idle::idle(&launch, sessions()?, members()?, times.window).await,
-        "rooms" => growth::walk(By::Rooms, &launch, deliveries(), times).await,
-        "members" => growth::walk(By::Members, &launch, deliveries(), times).await,
+        "rooms" => growth::walk(By::Rooms, most()?, &launch, deliveries(), times).await,
+        "members" => growth::walk(By::Members, most()?, &launch, deliveries(), times).await,
         "joins" => {
             let storm = Storm {
                 sessions: sessions()?,
