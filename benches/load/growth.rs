@@ -1,0 +1,143 @@
+//! How the cost of a delivery grows: with the number of rooms, and with the members of a room.
+//!
+//! All steps have about the same deliveries a second, so that what differs is the number of rooms or members. What the
+//! sessions cost while nobody speaks (their heartbeats) is measured before each step and taken off.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::clock;
+use super::crowd::{AT_ONCE, Crowd, Plan};
+use super::link::Carrier;
+use super::plot::{self, Frame, Series};
+use super::report::{Report, Table, thousands};
+use super::run::{Outcome, Pace, Times, measure};
+use super::server::{Launch, Server};
+use super::storm::spoken_by_relay;
+use super::wire::Kind;
+
+/// Before the look at what idle sessions cost.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// A datagram costs about three times what a text costs, and a machine that has nothing left shows queues, not costs.
+const WEB_TRANSPORT: f64 = 3.0;
+
+/// What is varied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Rooms,
+    Members,
+}
+
+/// Room counts and members of each, for a walk to `most`.
+fn steps(by: By, most: usize) -> Vec<(usize, usize)> {
+    let steps = match by {
+        By::Rooms => [10, 50, 200, 1000, 2000, 5000].map(|rooms| (rooms, 3)).to_vec(),
+        By::Members => [2, 5, 10, 25, 50, 100, 200].map(|members| ((400 / members).max(2), members)).to_vec(),
+    };
+    let within = |&(rooms, members): &(usize, usize)| if by == By::Rooms { rooms <= most } else { members <= most };
+    steps.into_iter().filter(within).collect()
+}
+
+/// Of the longest walk.
+pub(crate) const MOST: usize = 5000;
+
+/// The cost of a delivery on one server, µs of its CPU time.
+struct Cost {
+    idle: f64,
+    gross: f64,
+    outcome: Outcome,
+}
+
+impl Cost {
+    /// Without what the sessions cost anyway.
+    fn net(&self) -> f64 {
+        self.gross - self.idle
+    }
+}
+
+/// One step on one server.
+async fn cost(server: Server, plan: Plan, deliveries: f64, times: Times) -> Result<Cost> {
+    let (rooms, members) = (plan.rooms, plan.members);
+    let rate = deliveries / (rooms * plan.kind.receivers(members)) as f64;
+    let crowd = Crowd::gather(plan, &[server.place]).await?;
+    clock::pause(SETTLE).await;
+    let (before, started) = (server.cpu()?, clock::micros());
+    clock::pause(times.window).await;
+    let resting = server.cpu()?.since(before).total() / clock::as_seconds(clock::micros() - started);
+    let outcome = measure(&crowd, &[&server], Pace::Rate(rate), times).await?;
+    crowd.disperse().await;
+    server.stop().await?;
+    ensure!(outcome.deliveries > 0, "{rooms} rooms of {members}: nothing arrives, this machine has no time left");
+    let each = |seconds: f64| 1e6 * seconds / outcome.deliveries as f64;
+    Ok(Cost { idle: each(resting * outcome.seconds), gross: each(outcome.cpu.total()), outcome })
+}
+
+/// Steps of both transports, tandem and the bare relay in turn.
+pub(crate) async fn walk(by: By, most: usize, launch: &Launch, deliveries: f64, times: Times) -> Result<Report> {
+    let mut table = Table::new(&[
+        "transport",
+        "rooms",
+        "members",
+        "deliveries/s",
+        "µs a delivery",
+        "of it idle",
+        "net",
+        "relay, net",
+        "tandem / relay",
+        "p50 ms",
+        "p99 ms",
+    ]);
+    let (mut values, mut series) = (Vec::<Value>::new(), Vec::new());
+    for (carrier, kind) in [(Carrier::WebSocket, Kind::Heartbeat), (Carrier::WebTransport, Kind::Tick)] {
+        let (mut points, mut limits) = (Vec::new(), Vec::new());
+        let deliveries = if carrier == Carrier::WebSocket { deliveries } else { deliveries / WEB_TRANSPORT };
+        for (rooms, members) in steps(by, most) {
+            let plan = |carrier| Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
+            let tandem = cost(launch.tandem().await?, plan(carrier), deliveries, times).await?;
+            let relay = launch.relay(carrier).await?;
+            let relay = cost(relay, plan(spoken_by_relay(carrier)), deliveries, times).await?;
+            let x = if by == By::Rooms { rooms } else { members } as f64;
+            points.push((x, tandem.net()));
+            limits.push((x, relay.net()));
+            table.row(vec![
+                carrier.name().to_owned(),
+                thousands(rooms as f64),
+                members.to_string(),
+                thousands(tandem.outcome.rate()),
+                format!("{:.2}", tandem.gross),
+                format!("{:.2}", tandem.idle),
+                format!("{:.2}", tandem.net()),
+                format!("{:.2}", relay.net()),
+                format!("{:.2}", tandem.net() / relay.net()),
+                format!("{:.3}", tandem.outcome.latency(50.0)),
+                format!("{:.3}", tandem.outcome.latency(99.0)),
+            ]);
+            let json = |cost: &Cost| json!({"grossMicros": cost.gross, "idleMicros": cost.idle, "netMicros": cost.net(), "outcome": cost.outcome.json()});
+            values.push(json!({
+                "transport": carrier.name(), "rooms": rooms, "members": members, "tandem": json(&tandem), "relay": json(&relay),
+            }));
+            eprintln!("{rooms} rooms of {members}, {}: {:.2} of the relay", carrier.name(), tandem.net() / relay.net());
+        }
+        series.push(Series { name: format!("tandem, {}", carrier.name()), points });
+        series.push(Series { name: format!("bare relay, {}", carrier.name()), points: limits });
+    }
+    let (name, title, x) = match by {
+        By::Rooms => ("rooms", "Server CPU time of a delivery, by the number of rooms", "rooms (of 3 members)"),
+        By::Members => ("members", "Server CPU time of a delivery, by the size of a room", "members of a room"),
+    };
+    let frame = Frame { title, x, y: "µs of CPU a delivery, net of idle", logarithmic: false };
+    let caption = format!(
+        "about {} deliveries a second at every step, {} over WebTransport; CPU time of the server",
+        thousands(deliveries),
+        thousands(deliveries / WEB_TRANSPORT)
+    );
+    Ok(Report {
+        name,
+        json: json!({"deliveriesPerSecond": deliveries, "steps": values}),
+        tables: vec![(caption, table)],
+        plots: vec![(name.to_owned(), plot::lines(frame, &series))],
+    })
+}
