@@ -96,6 +96,33 @@ async fn what_a_dead_drainer_had_read_is_stored_by_the_next_one_first() {
 }
 
 #[tokio::test]
+async fn what_was_handed_out_and_never_arrived_is_stored_by_the_same_drainer() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let node = Node::draining("a", &server, &database).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    database.holds(&friday, 1).await;
+    // The drainer has one commit in its hands, and four more wait.
+    database.away.store(true, Ordering::SeqCst);
+    committed(&node, after(&friday, head(EPOCH, 1))).await;
+    let mut shell = server.shell().await;
+    until(async || {
+        let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) =
+            shell.ask("XPENDING tandem:{p50}:outbox audit").await;
+        pending == 1
+    })
+    .await;
+    for seq in 2..6 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    // A call of its own whose answer was lost, as when Redis stands still for longer than a call's patience.
+    let lost: redis::Value = shell.ask("XREADGROUP GROUP audit a COUNT 3 STREAMS tandem:{p50}:outbox >").await;
+    assert_ne!(lost, redis::Value::Nil);
+    database.away.store(false, Ordering::SeqCst);
+    database.holds(&friday, 6).await;
+}
+
+#[tokio::test]
 async fn one_node_drains_and_another_takes_over_when_it_stops_or_dies() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
     let first = Node::draining("a", &server, &database).await;

@@ -214,7 +214,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
 
 /// Every message that a client may send, all fields given, as v3 sends it; then what v2 leaves out or writes otherwise.
 pub(crate) const CLIENT_MESSAGES: &[&str] = &[
-    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"ref":1}"#,
+    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","ref":1}"#,
     r#"{"type":"LEAVE"}"#,
     r#"{"type":"PING","timestamp":1795000000000}"#,
     r#"{"type":"UPDATE_USERNAME","username":"Ann B."}"#,

@@ -65,6 +65,8 @@ pub struct Drainer {
     repository: Arc<dyn Repository>,
     options: DrainOptions,
     scripts: Scripts,
+    /// The last entry of each partition that arrived here since this node leads.
+    arrived: BTreeMap<Partition, StreamId>,
     housekept: Option<Instant>,
     warned: Option<Instant>,
 }
@@ -97,7 +99,7 @@ impl Drainer {
             trim: Script::new(include_str!("trim.lua")),
             lease: Script::new(include_str!("lease.lua")),
         };
-        Self { log, repository, options, scripts, housekept: None, warned: None }
+        Self { log, repository, options, scripts, arrived: BTreeMap::new(), housekept: None, warned: None }
     }
 
     /// Drains until stopped. Stopping gives the lease back; what was read and not finished is another's to claim.
@@ -120,6 +122,7 @@ impl Drainer {
             return;
         }
         tracing::info!("this node drains the outbox");
+        self.arrived.clear();
         if let Err(error) = self.take_over().await {
             return tracing::warn!(%error, "what an earlier drainer left can't be read");
         }
@@ -171,7 +174,7 @@ impl Drainer {
                 let answer = self.log.link.script(&call).await?;
                 let (next, entries): (String, Value) = redis::from_redis_value(answer).map_err(unreadable)?;
                 let mut batch = Batch::default();
-                batch.take(partition, entries)?;
+                self.arrived.extend(batch.take(partition, entries)?.map(|last| (partition, last)));
                 if !batch.entries.is_empty() && self.store(batch).await.is_err() {
                     return Err(LogError("another node drains now".to_owned()));
                 }
@@ -184,23 +187,29 @@ impl Drainer {
         Ok(())
     }
 
-    async fn read(&self) -> Result<Batch, LogError> {
+    async fn read(&mut self) -> Result<Batch, LogError> {
         let all: Vec<Partition> = Partition::all().collect();
         // On one server one call reads them all.
         let at_once = if self.log.link.is_cluster() { 1 } else { all.len() };
-        let answers = all.chunks(at_once).map(|partitions| async move {
-            let mut call = self.scripts.read.prepare_invoke();
-            for partition in partitions {
-                call.key(partition.outbox());
-            }
-            call.arg(GROUP).arg(self.log.node.as_str()).arg(self.options.batch);
-            let answer = self.log.link.script(&call).await?;
-            redis::from_redis_value::<Vec<Value>>(answer).map_err(unreadable)
-        });
-        let answers = try_join_all(answers).await?.into_iter().flatten();
+        let answers = {
+            let this = &*self;
+            try_join_all(all.chunks(at_once).map(|partitions| async move {
+                let mut call = this.scripts.read.prepare_invoke();
+                for partition in partitions {
+                    call.key(partition.outbox());
+                }
+                call.arg(GROUP).arg(this.log.node.as_str()).arg(this.options.batch);
+                for partition in partitions {
+                    call.arg(this.arrived.get(partition).copied().unwrap_or_default().to_string());
+                }
+                let answer = this.log.link.script(&call).await?;
+                redis::from_redis_value::<Vec<Value>>(answer).map_err(unreadable)
+            }))
+            .await?
+        };
         let mut batch = Batch::default();
-        for (partition, entries) in all.into_iter().zip(answers) {
-            batch.take(partition, entries)?;
+        for (partition, entries) in all.into_iter().zip(answers.into_iter().flatten()) {
+            self.arrived.extend(batch.take(partition, entries)?.map(|last| (partition, last)));
         }
         Ok(batch)
     }
@@ -306,11 +315,14 @@ impl Drainer {
 }
 
 impl Batch {
-    /// Takes entries in. One that this version can't read stays pending, for a later version: nothing is thrown away.
-    fn take(&mut self, partition: Partition, entries: Value) -> Result<(), LogError> {
+    /// Takes entries in, and tells the last of them. One that this version can't read stays pending, for a later version:
+    /// nothing is thrown away.
+    fn take(&mut self, partition: Partition, entries: Value) -> Result<Option<StreamId>, LogError> {
         let entries: Vec<(String, Value)> = redis::from_redis_value(entries).map_err(unreadable)?;
+        let mut last = None;
         for (id, fields) in entries {
             let Some(entry) = StreamId::parse(&id) else { continue };
+            last = Some(entry);
             match read_entry(fields) {
                 Ok(commit) => {
                     self.commits.push(commit);
@@ -322,7 +334,7 @@ impl Batch {
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 }
 
