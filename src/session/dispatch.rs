@@ -1,7 +1,9 @@
 //! From a decoded message to the hub: who the session is, and what it may ask.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +61,10 @@ impl Dispatch {
         MESSAGES_IN.increment(request, 1);
         let own = self.span_of(request, reference, &message, session);
         let span = if own.is_disabled() { session } else { &own };
-        within(span, self.request(message, request, reference, life, session)).await
+        // As `Instrument` does it, but without a copy of the span, which would cost more than all the rest, and without a place
+        // for the future as it was handed over beside that of the future as it is polled.
+        let mut work = pin!(self.request(message, request, reference, life, session));
+        poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await
     }
 
     /// Where the request's lines and its trace belong; disabled when nobody looks at `debug`. Its parent is for the lines; what
@@ -276,12 +281,6 @@ impl Dispatch {
         metrics::counter!(names::MESSAGES_REFUSED, "code" => bad.code.as_str()).increment(1);
         self.outbox.push(protocol::encode_error(bad.code, &bad.message, bad.reference, bad.request, None));
     }
-}
-
-/// As `Instrument` does it, but without a copy of the span, which would cost more than all the rest.
-async fn within<T>(span: &Span, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await
 }
 
 /// What finds a request again, here and at the client: the session's id, which ROOM_STATE told it, and the `ref` that it
