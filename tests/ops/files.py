@@ -81,9 +81,12 @@ def dockerfile(text, ignore, exists, cargo):
                     yield f"Dockerfile copies {source}, which isn't there"
                 if source.split("/")[0] not in kept:
                     yield f"Dockerfile copies {source}, which .dockerignore leaves out"
-    # The dependency layer is built on an empty program: what Cargo.toml names must be there already.
-    for kind in re.findall(r"^\[\[(bin|test|bench|example)\]\]|^(build|workspace)\b", cargo, re.M):
-        yield f"Dockerfile: Cargo.toml names a {''.join(kind)}, and the dependency layer has none"
+    # The dependency layer is built on an empty program: what Cargo.toml names must be there already. Of a target with a path
+    # of its own, cargo asks for the file only when it builds that target.
+    for section in re.split(r"^(?=\[)", cargo, flags=re.M):
+        named = re.match(r"\[\[(bin|test|bench|example)\]\]", section) or re.search(r"^(build|workspace)\b", section, re.M)
+        if named and (named[1] in ("bin", "build", "workspace") or not re.search(r"^path\s*=", section, re.M)):
+            yield f"Dockerfile: Cargo.toml names a {named[1]}, and the dependency layer has none"
     words = {line[0]: line for line in last}
     user = words.get("USER", ["", "0"])[1]
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", user):
