@@ -24,6 +24,11 @@ const QUIET: Duration = Duration::from_millis(500);
 /// A film starts at a moment that all members can reach; until then the server drops reports of where it is.
 const SCHEDULED: Duration = Duration::from_millis(700);
 
+/// Rooms that start their film together, and the pause before the next ones: thousands at once would be a storm of
+/// commits, whose lost packets are still repeated when the measurement begins.
+const STARTS: usize = 25;
+const BETWEEN_STARTS: Duration = Duration::from_millis(20);
+
 /// How fast a room's sender is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
@@ -107,8 +112,11 @@ pub(crate) async fn measure(crowd: &Crowd, servers: &[&Server], pace: Pace, time
     let tally = &crowd.tally;
     let late = Arc::new(parking_lot::Mutex::new(histogram()?));
     if crowd.plan.kind != Kind::Play {
-        for room in &crowd.rooms {
-            room.links[0].message(&wire::play(clock::micros(), None, true)).await?;
+        for rooms in crowd.rooms.chunks(STARTS) {
+            for room in rooms {
+                room.links[0].message(&wire::play(clock::micros(), None, true)).await?;
+            }
+            clock::pause(BETWEEN_STARTS).await;
         }
         clock::pause(SCHEDULED).await;
     }
