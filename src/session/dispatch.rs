@@ -1,18 +1,20 @@
 //! From a decoded message to the hub: who the session is, and what it may ask.
 
 use std::fmt;
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tracing::{Span, field};
 
 use super::counts::Counted;
 use super::outbox::Outbox;
 use super::{Life, Services};
-use crate::domain::{CloseCode, ErrorCode, Fallback, Invalid, RoomId, SessionRef, Slot, Tick, TransportKind, UserId};
+use crate::domain::{
+    CloseCode, ErrorCode, Fallback, Invalid, Pin, RoomId, SessionRef, Slot, Tick, TransportKind, UserId,
+};
 use crate::hub::outlet::{JoinRequest, Outlet, Refusal, Reply};
 use crate::hub::{Departure, Membership};
 use crate::protocol::{self, Ask, BadRequest, ClientMessage, Compact, JoinMessage, Request};
@@ -61,10 +63,14 @@ impl Dispatch {
         MESSAGES_IN.increment(request, 1);
         let own = self.span_of(request, reference, &message, session);
         let span = if own.is_disabled() { session } else { &own };
-        // As `Instrument` does it, but without a copy of the span, which would cost more than all the rest, and without a place
-        // for the future as it was handed over beside that of the future as it is polled.
-        let mut work = pin!(self.request(message, request, reference, life, session));
-        poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await
+        match span.in_scope(|| self.request(message, request, reference, life, session)) {
+            Work::Done(end) => end,
+            Work::Waits(mut work) => {
+                // As `Instrument` does it, but without a copy of the span, which would cost more than all the rest.
+                poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await;
+                None
+            }
+        }
     }
 
     /// Where the request's lines and its trace belong; disabled when nobody looks at `debug`. Its parent is for the lines; what
@@ -91,42 +97,64 @@ impl Dispatch {
         span
     }
 
-    async fn request(
-        &mut self,
+    fn request<'a>(
+        &'a mut self,
         message: ClientMessage,
+        request: &'static str,
+        reference: Option<u64>,
+        life: &'a Life,
+        session: &'a Span,
+    ) -> Work<'a> {
+        match message {
+            ClientMessage::Ping { echo } => {
+                self.outbox.push(protocol::encode_pong(echo.as_ref(), self.services.clock.now()));
+            }
+            ClientMessage::Join(join) => {
+                return Work::Waits(Box::pin(self.enter(join, request, reference, life, session)));
+            }
+            ClientMessage::Leave => {
+                if let Some(membership) = self.membership.take() {
+                    self.services.hub.depart(membership, Departure::Left);
+                }
+                return Work::Done(Some(CloseCode::Normal));
+            }
+            member_message => match (self.membership.clone(), member_message) {
+                (Some(membership), ClientMessage::Command(Ask::SetPin(Some(pin)))) => {
+                    return Work::Waits(Box::pin(self.set_pin(membership, pin, request, reference)));
+                }
+                (Some(membership), message) => self.member(&membership, message, request, reference),
+                (None, _) => self.refuse(reference, request, &Refusal::Room(crate::room::Reject::NotMember)),
+            },
+        }
+        Work::Done(None)
+    }
+
+    async fn enter(
+        &mut self,
+        join: JoinMessage,
         request: &'static str,
         reference: Option<u64>,
         life: &Life,
         session: &Span,
-    ) -> Option<CloseCode> {
-        match message {
-            ClientMessage::Ping { echo } => {
-                self.outbox.push(protocol::encode_pong(echo.as_ref(), self.services.clock.now()))
-            }
-            ClientMessage::Join(join) => {
-                self.count_fallback(join.fallback);
-                let with_token = join.token.is_some();
-                // In a box of its own: it is as large as the rest of a session, and soon over.
-                let result = Box::pin(self.join(join, session)).await;
-                self.count_join(with_token, &result);
-                match result {
-                    Ok(()) => life.note_join(),
-                    Err(refusal) => self.refuse(reference, request, &refusal),
-                }
-            }
-            ClientMessage::Leave => {
-                let membership = self.membership.take();
-                if let Some(membership) = membership {
-                    self.services.hub.depart(membership, Departure::Left);
-                }
-                return Some(CloseCode::Normal);
-            }
-            member_message => match self.membership.clone() {
-                Some(membership) => self.member(&membership, member_message, request, reference).await,
-                None => self.refuse(reference, request, &Refusal::Room(crate::room::Reject::NotMember)),
-            },
+    ) {
+        self.count_fallback(join.fallback);
+        let with_token = join.token.is_some();
+        let result = self.join(join, session).await;
+        self.count_join(with_token, &result);
+        match result {
+            Ok(()) => life.note_join(),
+            Err(refusal) => self.refuse(reference, request, &refusal),
         }
-        None
+    }
+
+    async fn set_pin(&self, membership: Membership, pin: Pin, request: &'static str, reference: Option<u64>) {
+        match self.services.hub.hash_pin(pin).await {
+            Ok(pin) => {
+                let command = Command::SetPin { by: membership.actor().clone(), pin: Some(pin) };
+                self.services.hub.submit(&membership, command, request, reference);
+            }
+            Err(refusal) => self.refuse(reference, request, &refusal),
+        }
     }
 
     /// Enters a room. A JOIN for another room first leaves the one before; one as somebody else in the same room is the
@@ -181,22 +209,13 @@ impl Dispatch {
         }
     }
 
-    async fn member(
-        &mut self,
-        membership: &Membership,
-        message: ClientMessage,
-        request: &'static str,
-        reference: Option<u64>,
-    ) {
+    fn member(&self, membership: &Membership, message: ClientMessage, request: &'static str, reference: Option<u64>) {
         let hub = &self.services.hub;
         let done = match message {
-            ClientMessage::Command(ask) => match self.command(membership, ask).await {
-                Ok(command) => {
-                    hub.submit(membership, command, request, reference);
-                    return;
-                }
-                Err(refusal) => Err(refusal),
-            },
+            ClientMessage::Command(ask) => {
+                hub.submit(membership, self.command(membership, ask), request, reference);
+                Ok(())
+            }
             ClientMessage::Heartbeat { position, playing, true_at } => {
                 hub.heartbeat(membership, position, playing, true_at)
             }
@@ -221,22 +240,18 @@ impl Dispatch {
     }
 
     /// The room's command for what a member asks: with its name, and with the lead of a scheduled one.
-    async fn command(&self, membership: &Membership, ask: Ask) -> Result<Command, Refusal> {
+    fn command(&self, membership: &Membership, ask: Ask) -> Command {
         let by = membership.actor().clone();
         let lead = || -> Duration { self.services.hub.lead(membership) };
-        Ok(match ask {
+        match ask {
             Ask::Rename(name) => Command::Rename { by, name },
             Ask::GuestControl(enabled) => Command::SetGuestControl { by, enabled },
             Ask::TransferHost(target) => Command::TransferHost { by, target },
             Ask::Kick(target) => Command::Kick { by, target },
             Ask::Ban(target) => Command::Ban { by, target },
             Ask::Unban(target) => Command::Unban { by, target },
-            Ask::SetPin(None) => Command::SetPin { by, pin: None },
-            Ask::SetPin(Some(pin)) => {
-                // Boxed as a JOIN is: what is rare must not make every session larger.
-                let pin = Some(Box::pin(self.services.hub.hash_pin(pin)).await?);
-                Command::SetPin { by, pin }
-            }
+            // A new PIN is hashed first: `set_pin`.
+            Ask::SetPin(_) => Command::SetPin { by, pin: None },
             Ask::PlayPause { control, position, true_at } => {
                 Command::PlayPause { by, control, position, true_at, lead: lead() }
             }
@@ -247,7 +262,7 @@ impl Dispatch {
             Ask::Ready { gate, target } => Command::Ready { by, gate, target, lead: lead() },
             Ask::Chat(text) => Command::Chat { by, text },
             Ask::Custom { namespace, payload } => Command::Custom { by, namespace, payload },
-        })
+        }
     }
 
     /// Deals with one compact message.
@@ -281,6 +296,13 @@ impl Dispatch {
         metrics::counter!(names::MESSAGES_REFUSED, "code" => bad.code.as_str()).increment(1);
         self.outbox.push(protocol::encode_error(bad.code, &bad.message, bad.reference, bad.request, None));
     }
+}
+
+/// What a message comes to. What has to wait does so in a box of its own: a session is as large as the largest thing that
+/// it may ever do, and these two are rare and soon over.
+enum Work<'a> {
+    Done(Option<CloseCode>),
+    Waits(BoxFuture<'a, ()>),
 }
 
 /// What finds a request again, here and at the client: the session's id, which ROOM_STATE told it, and the `ref` that it

@@ -105,7 +105,10 @@ impl Door {
             let _cap = cap;
             match upgrade.await {
                 Ok(io) => {
-                    let stream = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)).await;
+                    // Boxed: it holds the stream several times, and this task holds it for the session's life.
+                    let stream =
+                        Box::pin(WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)));
+                    let stream = stream.await;
                     serve(WebSocketTransport { peer, shared: Arc::new(Shared::new(stream)) }).await;
                 }
                 Err(error) => tracing::debug!(%peer, %error, "a WebSocket client left during the upgrade"),

@@ -118,7 +118,7 @@ pub(super) async fn drive<A: Accept>(
 /// HTTP/3 on a connection that is still being established: the SETTINGS leave with the server's first flight.
 async fn start(quinn: quinn::Connection, handshake: Handshake) -> Option<Box<Http>> {
     let settings = settings();
-    match handshake.complete(settings.build(adapter::Connection::new(quinn))).await {
+    match handshake.complete(Box::pin(settings.build(adapter::Connection::new(quinn)))).await {
         Ok(Ok(http)) => Some(Box::new(http)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "HTTP/3 could not start");
