@@ -72,10 +72,7 @@ fn check(page: &Path) -> Result<()> {
 /// Figures, plots, and the place of the tables in the page.
 fn write(directory: &Path, page: &Path, report: &Report) -> Result<()> {
     report::write_json(&directory.join(report.name).with_extension("json"), report.json.clone())?;
-    for (name, svg) in &report.plots {
-        let file = directory.join(name).with_extension("svg");
-        std::fs::write(&file, svg).with_context(|| format!("writing {}", file.display()))?;
-    }
+    report::write_plots(directory, report)?;
     let text = std::fs::read_to_string(page).with_context(|| format!("reading {}", page.display()))?;
     let note = format!("*{}; load average {:.1}.*", proc::machine(), proc::load_average());
     let text = replace(&text, report.name, &format!("{}\n{note}\n", report.text()))

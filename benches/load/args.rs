@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::link::Carrier;
+use super::proc;
 use super::run::{Pace, Times};
 use super::server::Launch;
 use super::stores::Stores;
@@ -34,7 +35,7 @@ fn common(command: Command) -> Command {
     command
         .arg(real("secs", "length of a measurement, s").default_value("4"))
         .arg(real("warmup", "load before it, s").default_value("1"))
-        .arg(path("json", "write the figures here"))
+        .arg(path("json", "write the figures here, and the plots beside"))
         .arg(flag("pin", "servers on the last core, this program on the others"))
         .arg(path("server-bin", "another binary of tandem than this build's"))
 }
@@ -152,7 +153,7 @@ fn stores(command: Command) -> Command {
 
 /// How servers are to be started.
 pub(crate) fn launch(matches: &ArgMatches) -> Launch {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = proc::cores();
     let core = (matches.get_flag("pin") && cores > 1).then(|| cores - 1);
     Launch { binary: matches.get_one::<PathBuf>("server-bin").cloned(), core, settings: Vec::new() }
 }

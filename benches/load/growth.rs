@@ -44,6 +44,20 @@ fn steps(by: By, most: usize) -> Vec<(usize, usize)> {
 /// Of the longest walk.
 pub(crate) const MOST: usize = 5000;
 
+const COLUMNS: [&str; 11] = [
+    "transport",
+    "rooms",
+    "members",
+    "deliveries/s",
+    "µs a delivery",
+    "of it idle",
+    "net",
+    "relay, net",
+    "tandem / relay",
+    "p50 ms",
+    "p99 ms",
+];
+
 /// The cost of a delivery on one server, µs of its CPU time.
 struct Cost {
     idle: f64,
@@ -75,30 +89,38 @@ async fn cost(server: Server, plan: Plan, deliveries: f64, times: Times) -> Resu
     Ok(Cost { idle: each(resting * outcome.seconds), gross: each(outcome.cpu.total()), outcome })
 }
 
+/// The row of a step that this machine could not take.
+fn failed(carrier: Carrier, rooms: usize, members: usize, error: &anyhow::Error) -> Vec<String> {
+    eprintln!("{rooms} rooms of {members}, {}: {error:#}", carrier.name());
+    let mut row =
+        vec![carrier.name().to_owned(), thousands(rooms as f64), members.to_string(), format!("failed: {error:#}")];
+    row.resize(COLUMNS.len(), "–".to_owned());
+    row
+}
+
 /// Steps of both transports, tandem and the bare relay in turn.
 pub(crate) async fn walk(by: By, most: usize, launch: &Launch, deliveries: f64, times: Times) -> Result<Report> {
-    let mut table = Table::new(&[
-        "transport",
-        "rooms",
-        "members",
-        "deliveries/s",
-        "µs a delivery",
-        "of it idle",
-        "net",
-        "relay, net",
-        "tandem / relay",
-        "p50 ms",
-        "p99 ms",
-    ]);
+    let mut table = Table::new(&COLUMNS);
     let (mut values, mut series) = (Vec::<Value>::new(), Vec::new());
     for (carrier, kind) in [(Carrier::WebSocket, Kind::Heartbeat), (Carrier::WebTransport, Kind::Tick)] {
         let (mut points, mut limits) = (Vec::new(), Vec::new());
         let deliveries = if carrier == Carrier::WebSocket { deliveries } else { deliveries / WEB_TRANSPORT };
         for (rooms, members) in steps(by, most) {
             let plan = |carrier| Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
-            let tandem = cost(launch.tandem().await?, plan(carrier), deliveries, times).await?;
-            let relay = launch.relay(carrier).await?;
-            let relay = cost(relay, plan(spoken_by_relay(carrier)), deliveries, times).await?;
+            let step = async {
+                let tandem = cost(launch.tandem().await?, plan(carrier), deliveries, times).await?;
+                let relay = launch.relay(carrier).await?;
+                Ok((tandem, cost(relay, plan(spoken_by_relay(carrier)), deliveries, times).await?))
+            };
+            let (tandem, relay) = match step.await {
+                Ok(both) => both,
+                Err(error) => {
+                    // What the smaller steps found is not worth less for it.
+                    table.row(failed(carrier, rooms, members, &error));
+                    values.push(json!({"transport": carrier.name(), "rooms": rooms, "members": members, "failed": format!("{error:#}")}));
+                    continue;
+                }
+            };
             let x = if by == By::Rooms { rooms } else { members } as f64;
             points.push((x, tandem.net()));
             limits.push((x, relay.net()));

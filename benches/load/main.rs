@@ -32,7 +32,7 @@ mod storm;
 mod wire;
 mod ws;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
@@ -85,7 +85,10 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
         println!("{}\n\n{}", proc::machine(), report.text());
     }
     match matches.get_one::<PathBuf>("json") {
-        Some(file) => report::write_json(file, report.json),
+        Some(file) => {
+            report::write_plots(file.parent().unwrap_or(Path::new("")), &report)?;
+            report::write_json(file, report.json)
+        }
         None => Ok(()),
     }
 }

@@ -90,13 +90,19 @@ fn page_bytes() -> u64 {
     *BYTES.get_or_init(|| getconf("PAGESIZE", 4096))
 }
 
+/// Cores of the machine, whether this process may use them or not.
+pub(crate) fn cores() -> usize {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpuinfo.lines().filter(|line| line.starts_with("processor")).count().max(1)
+}
+
 /// The machine, in a line: the figures are nothing without it.
 pub(crate) fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let model = model.trim_start_matches([' ', '\t', ':']).trim();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = cores();
     let kib: u64 = read("/proc/meminfo").split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     let kernel = read("/proc/sys/kernel/osrelease");
     format!("{cores} cores of {model}, {} GiB, Linux {}", (kib + (1 << 19)) >> 20, kernel.trim())

@@ -130,3 +130,12 @@ pub(crate) fn write_json(file: &Path, mut report: Value) -> Result<()> {
     let text = serde_json::to_string_pretty(&report)? + "\n";
     std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
+
+/// Each into a file of its own.
+pub(crate) fn write_plots(directory: &Path, report: &Report) -> Result<()> {
+    for (name, svg) in &report.plots {
+        let file = directory.join(name).with_extension("svg");
+        std::fs::write(&file, svg).with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}

@@ -17,11 +17,11 @@ use super::run::{Pace, Times, measure};
 use super::server::{Launch, Server};
 use super::storm::{self, Storm};
 use super::wire::Kind;
-use super::{idle, nodes};
+use super::{idle, nodes, proc};
 
 /// Binds this program to all cores but the last, which is the servers'.
 pub(crate) fn leave_the_last_core() -> Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = proc::cores();
     if cores < 2 {
         return Ok(());
     }
