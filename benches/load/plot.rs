@@ -68,7 +68,8 @@ pub(crate) fn lines(frame: Frame<'_>, series: &[Series]) -> String {
         r#"<text text-anchor="middle" transform="translate(20 {middle}) rotate(-90)">{}</text>"#,
         escape(frame.y)
     );
-    let mut legend = LEFT;
+    // From the edge on, and close: four long names are as wide as the sheet.
+    let mut legend = 16.0;
     for (series, colour) in series.iter().zip(COLOURS.iter().cycle()) {
         let places: Vec<(f64, f64)> = series.points.iter().map(|point| (x.place(point.0), y.place(point.1))).collect();
         let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
@@ -82,7 +83,7 @@ pub(crate) fn lines(frame: Frame<'_>, series: &[Series]) -> String {
         }
         let _ = writeln!(svg, r#"<rect fill="{colour}" x="{legend}" y="42" width="14" height="4"/>"#);
         text(&mut svg, "start", legend + 20.0, 48.0, &series.name);
-        legend += 44.0 + 7.0 * series.name.chars().count() as f64;
+        legend += 40.0 + 6.9 * series.name.chars().count() as f64;
     }
     svg + "</svg>\n"
 }
