@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use commits::{EPOCH, after, created, ended, head, room};
 use futures_util::future::BoxFuture;
-use redis_server::{RedisServer, short_lives};
+use redis_server::{RedisServer, Shell, short_lives};
 use tandem::domain::{Head, NodeId, RoomId, RoomTime, ShortId};
 use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
 use tandem::log::{Commit, Log, Outcome, Snapshot};
@@ -88,11 +88,8 @@ async fn what_a_dead_drainer_had_read_is_stored_by_the_next_one_first() {
     let _: redis::Value = shell.ask("XREADGROUP GROUP audit dead COUNT 4 STREAMS tandem:{p50}:outbox >").await;
     node.drain(&database, quick());
     database.holds(&friday, 10).await;
-    let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) = {
-        until(async || node.unaudited() == 0).await;
-        shell.ask("XPENDING tandem:{p50}:outbox audit").await
-    };
-    assert_eq!(pending, 0);
+    until(async || node.unaudited() == 0).await;
+    assert_eq!(pending(&mut shell).await, 0);
 }
 
 #[tokio::test]
@@ -106,12 +103,7 @@ async fn what_was_handed_out_and_never_arrived_is_stored_by_the_same_drainer() {
     database.away.store(true, Ordering::SeqCst);
     committed(&node, after(&friday, head(EPOCH, 1))).await;
     let mut shell = server.shell().await;
-    until(async || {
-        let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) =
-            shell.ask("XPENDING tandem:{p50}:outbox audit").await;
-        pending == 1
-    })
-    .await;
+    until(async || pending(&mut shell).await == 1).await;
     for seq in 2..6 {
         committed(&node, after(&friday, head(EPOCH, seq))).await;
     }
@@ -259,6 +251,13 @@ impl std::ops::Deref for Node {
     fn deref(&self) -> &RedisLog {
         &self.log
     }
+}
+
+/// Entries that the audit was handed and has not finished.
+async fn pending(shell: &mut Shell) -> u64 {
+    let (pending, ..): (u64, redis::Value, redis::Value, redis::Value) =
+        shell.ask("XPENDING tandem:{p50}:outbox audit").await;
+    pending
 }
 
 async fn committed(node: &RedisLog, commit: Commit) {
