@@ -24,10 +24,20 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tandem: {error:#}");
+            eprintln!("tandem: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes. Many have their cause's words in their own: once is enough.
+fn one_line(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(ToString::to_string);
+    causes.fold(String::new(), |line, cause| match line.as_str() {
+        "" => cause,
+        line if line.contains(&cause) => line.to_owned(),
+        line => format!("{line}: {cause}"),
+    })
 }
 
 #[tokio::main]

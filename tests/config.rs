@@ -65,9 +65,12 @@ fn a_wrong_value_is_one_line_that_names_the_variable() {
         ("PORT", "http"),
         ("QUIC_PORT", "-1"),
         ("PUBLIC_HOST", "https://example.org"),
-        ("QUIC_SERVER_ID", "pod-7"),
+        ("QUIC_SERVER_ID", "zz"),
+        ("QUIC_SERVER_ID", "0x2d6"),
+        ("QUIC_SERVER_ID", "0x2d\n65"),
         ("QUIC_SERVER_ID", "0x112233445566778899"),
         ("AWS_LBC_QUIC_SERVER_ID", "0x1122334455667788"),
+        ("AWS_LBC_QUIC_SERVER_ID", "0x11"),
         ("QUIC_SHARED_SECRET", "hush"),
         ("TRUSTED_PROXIES", "10.0.0.0/99"),
         ("REDIS_URL", "http://example.org"),
@@ -84,6 +87,10 @@ fn a_wrong_value_is_one_line_that_names_the_variable() {
         ("NODE_ID", "node one"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
+        ("OTLP_ENDPOINT", "collector:4318"),
+        ("OTLP_ENDPOINT", "grpc://collector:4317"),
+        ("OTLP_SAMPLE_PERCENT", "101"),
+        ("OTLP_SAMPLE_PERCENT", "50%"),
         ("MAX_USERNAME_CHARS", "0"),
         ("MAX_USERNAME_CHARS", "many"),
         ("MEMBER_GRACE_SECS", "3601"),
@@ -130,7 +137,7 @@ fn a_server_id_comes_from_the_operator_or_from_aws() {
     assert_eq!(id(&[("AWS_LBC_QUIC_SERVER_ID", "LWV1oW+gjqQ=")]), wanted);
     assert_eq!(id(&[]), None);
     let error = config(&[("QUIC_SHARED_SECRET", "hush")], &[]).unwrap_err();
-    assert!(error.contains("32 bytes") && !error.contains("hush"), "{error}");
+    assert!(error.contains("fewer than 32") && !error.contains("hush"), "{error}");
 }
 
 #[test]
@@ -204,6 +211,10 @@ fn the_report_shows_every_setting_and_no_secret() {
 fn a_wrong_secret_is_not_repeated() {
     let error = config(&[("REDIS_URL", "hush://hush@hush")], &[]).unwrap_err();
     assert!(error.starts_with("REDIS_URL=") && !error.contains("hush"), "{error}");
+    for value in ["https://key:hush@collector", "htp//key:hush@collector", "htp://key:hush@collector"] {
+        let error = config(&[("OTLP_ENDPOINT", value)], &[]).unwrap_err();
+        assert!(error.starts_with("OTLP_ENDPOINT=") && !error.contains("hush"), "{error}");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
-use super::ConfigError;
 use super::settings::{self, Setting};
+use super::{ConfigError, database};
 
 /// The environment, taken once.
 #[derive(Debug, Clone, Default)]
@@ -104,7 +104,7 @@ impl Raw {
     ) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let secret = settings::all().iter().any(|setting| setting.name == name && setting.secret);
-        let value = if secret { "(hidden)".to_owned() } else { text.to_owned() };
+        let value = if secret { "(hidden)".to_owned() } else { shown(text) };
         parse(text).map(Some).map_err(|why| ConfigError::Wrong { name, value, why })
     }
 
@@ -116,4 +116,18 @@ impl Raw {
     ) -> Result<T, ConfigError> {
         self.parsed(name, parse)?.ok_or(ConfigError::Missing { name })
     }
+}
+
+/// A wrong value in one line of bearable length. A URL with credentials, where none belong, doesn't show them.
+fn shown(text: &str) -> String {
+    const CHARS: usize = 200;
+    if text.contains("//") && text.contains('@') {
+        return database::hidden(text);
+    }
+    let plain = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    let mut line: String = text.chars().take(CHARS).map(plain).collect();
+    if text.chars().nth(CHARS).is_some() {
+        line.push('…');
+    }
+    line
 }

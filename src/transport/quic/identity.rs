@@ -67,21 +67,28 @@ impl ServerId {
         if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Self::new(&address.octets());
         }
-        let digits = text.strip_prefix("0x").unwrap_or_default();
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let bytes = digits.as_bytes().chunks(2).map(|pair| match pair {
-            &[high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        });
-        match bytes.collect::<Option<Vec<_>>>() {
-            Some(bytes) => Self::new(&bytes),
-            None => Err("neither 0x and pairs of hex digits nor an IPv4 address".to_owned()),
+        let Some(digits) = text.strip_prefix("0x") else {
+            return Err("neither 0x and hex digits, such as 0x2d65, nor an IPv4 address".to_owned());
+        };
+        if let Some(other) = digits.chars().find(|digit| !digit.is_ascii_hexdigit()) {
+            return Err(format!("not hexadecimal: {other:?} is no digit of it"));
         }
+        if digits.len() % 2 == 1 {
+            return Err(format!("an odd number of hex digits ({}); two make a byte", digits.len()));
+        }
+        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let pairs = digits.as_bytes().as_chunks::<2>().0.iter();
+        let bytes: Vec<_> = pairs.filter_map(|&[high, low]| Some(value(high)? << 4 | value(low)?)).collect();
+        Self::new(&bytes)
     }
 
     /// As the AWS Load Balancer Controller puts it into a pod's environment.
     pub fn from_base64(text: &str) -> Result<Self, String> {
-        Self::new(&STANDARD.decode(text).map_err(|_| "not base64".to_owned())?)
+        // Some hex is base64 too, of other bytes. The controller's eight bytes end with a `=`.
+        if text.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit())) {
+            return Err("hexadecimal, as QUIC_SERVER_ID takes it; the controller writes base64".to_owned());
+        }
+        Self::new(&STANDARD.decode(text).map_err(|_| "not base64, in which the controller writes it".to_owned())?)
     }
 
     fn new(bytes: &[u8]) -> Result<Self, String> {
@@ -100,7 +107,8 @@ impl SharedSecret {
     /// Any text of 32 bytes or more. Whoever knows it can end everybody's connections.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() < 32 {
-            return Err("shorter than 32 bytes; `openssl rand -hex 32` makes a good one".to_owned());
+            let given = text.len();
+            return Err(format!("{given} bytes, fewer than 32; `openssl rand -hex 32` makes a good one"));
         }
         Ok(Self(SecretString::from(text)))
     }
@@ -235,11 +243,28 @@ mod tests {
     fn a_server_id_is_read_as_people_and_as_aws_write_it() {
         let aws = ServerId::from_base64("LWV1oW+gjqQ=").unwrap();
         assert_eq!(aws, ServerId::parse("0x2d6575a16fa08ea4").unwrap());
-        for wrong in
-            ["", "0x", "2d65", "0x2d6", "0x2g", "0x+1", "0xé", "0x112233445566778899", "fe80::1", "10.1.2", "pod-7"]
-        {
+        for (wrong, why) in [
+            ("zz", "neither 0x"),
+            ("2d65", "neither 0x"),
+            ("0X2d", "neither 0x"),
+            ("fe80::1", "neither 0x"),
+            ("10.1.2", "nor an IPv4 address"),
+            ("pod-7", "nor an IPv4 address"),
+            ("0xzz", "'z' is no digit"),
+            ("0x2g", "'g' is no digit"),
+            ("0x+1", "'+' is no digit"),
+            ("0x 12", "' ' is no digit"),
+            ("0x2\n", "'\\n' is no digit"),
+            ("0xé", "'é' is no digit"),
+            ("0x2d6", "an odd number of hex digits (3)"),
+            ("0x", "0 bytes, not of 1-8"),
+            ("0x112233445566778899", "9 bytes, not of 1-8"),
+        ] {
             let error = ServerId::parse(wrong).unwrap_err();
-            assert!(!error.contains('\n'), "{error}");
+            assert!(error.contains(why) && !error.contains('\n'), "{wrong} says: {error}");
+        }
+        for hex in ["0x11", "0x1122334455667788"] {
+            assert!(ServerId::from_base64(hex).unwrap_err().contains("hexadecimal"), "{hex}");
         }
         assert!(ServerId::from_base64("!").is_err() && ServerId::from_base64("").is_err());
         assert!(ServerId::from_base64("LWV1oW+gjqQtZQ==").is_err(), "ten bytes");
@@ -247,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_long_and_silent() {
-        assert!(SharedSecret::parse(&"x".repeat(31)).unwrap_err().contains("32 bytes"));
+        assert!(SharedSecret::parse(&"x".repeat(31)).unwrap_err().contains("31 bytes, fewer than 32"));
         let secret = SharedSecret::parse(&"hush".repeat(8)).unwrap();
         assert!(!format!("{secret:?}").contains("hush"));
     }
