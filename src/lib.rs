@@ -12,6 +12,7 @@
 //! wire; [`domain`] has the words. [`app`] puts it together. Who may import whom is in `docs/ARCHITECTURE.md`, held by a test.
 
 pub mod app;
+pub mod authorities;
 pub mod clock;
 pub mod config;
 pub mod domain;

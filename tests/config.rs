@@ -119,6 +119,8 @@ fn settings_that_need_or_contradict_each_other_are_both_named() {
         (&[("POSTGRES_PORT", "1")], "POSTGRES_PORT", "POSTGRES_HOST"),
         (&[("POSTGRES_USER", "a")], "POSTGRES_USER", "POSTGRES_HOST"),
         (&[("DATABASE_URL", "postgres://a"), ("POSTGRES_HOST", "b")], "DATABASE_URL", "POSTGRES_HOST"),
+        (&[("OTLP_CA_PATH", "a")], "OTLP_CA_PATH", "OTLP_ENDPOINT"),
+        (&[("OTLP_CA_PATH", "a"), ("OTLP_ENDPOINT", "http://collector:4318")], "OTLP_CA_PATH", "OTLP_ENDPOINT"),
         (&[("HEARTBEAT_SECS", "15")], "HEARTBEAT_SECS", "IDLE_SECS"),
         (&[("GATE_QUORUM_MS", "7001")], "GATE_QUORUM_MS", "GATE_DEADLINE_MS"),
         (&[("MAX_MESSAGE_BYTES", "20000")], "MAX_MESSAGE_BYTES", "MAX_SIGNAL_BYTES"),

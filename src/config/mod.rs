@@ -65,7 +65,7 @@ pub struct Config {
     pub log_level: String,
     /// `LOG_FORMAT`; `None`: as the terminal decides.
     pub log_format: Option<LogFormat>,
-    /// `OTLP_ENDPOINT`, `OTLP_SAMPLE_PERCENT`; `None`: nothing is traced.
+    /// `OTLP_ENDPOINT`, `OTLP_CA_PATH`, `OTLP_SAMPLE_PERCENT`; `None`: nothing is traced.
     pub otlp: Option<Otlp>,
     /// Every limit.
     pub limits: Limits,
@@ -293,7 +293,13 @@ fn otlp(raw: &Raw) -> Result<Option<Otlp>, ConfigError> {
         percent @ 0..=100 => Ok(percent),
         _ => Err("not within 0-100".to_owned()),
     })?;
-    Ok(raw.parsed("OTLP_ENDPOINT", Otlp::parse)?.map(|otlp| otlp.sampled(percent)))
+    let otlp = raw.parsed("OTLP_ENDPOINT", Otlp::parse)?;
+    let ca = raw.text("OTLP_CA_PATH").map(PathBuf::from);
+    if ca.is_some() && !otlp.as_ref().is_some_and(Otlp::is_encrypted) {
+        let why = "without TLS there are no certificates to check; a URL that begins with https://";
+        return Err(ConfigError::Needs { name: "OTLP_CA_PATH", other: "OTLP_ENDPOINT", why });
+    }
+    Ok(otlp.map(|otlp| otlp.sampled(percent).trusting(ca)))
 }
 
 fn limits(raw: &Raw) -> Result<Limits, ConfigError> {

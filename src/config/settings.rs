@@ -151,6 +151,12 @@ const TABLE: &[Row] = &[
         "",
         "OpenTelemetry collector that gets traces, such as http://collector:4318 (OTLP, protobuf over HTTP); unset: nothing is traced",
     ),
+    (
+        OPERATION,
+        "OTLP_CA_PATH",
+        "",
+        "PEM certificates of the authorities that an https:// collector's is checked against; unset: the machine's",
+    ),
     (OPERATION, "OTLP_SAMPLE_PERCENT", "100", "share of the requests that are traced (0-100)"),
 ];
 

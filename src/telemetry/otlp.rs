@@ -1,30 +1,36 @@
 //! Traces to an OpenTelemetry collector: OTLP, protobuf over HTTP, when `OTLP_ENDPOINT` is set; else nothing of this runs.
 //!
 //! Exported are the spans at `debug` level of this server: a `request` for each JSON message, from its decoding to its
-//! commit, and a `commit` for each batch, linked to the requests in it. None is made per tick. Whoever records never waits:
+//! commit, and a `commit` for each batch, linked to the requests in it; and one for each HTTP request that is no probe. None is
+//! made per tick. Whoever records never waits:
 //! finished spans go into a bounded queue, a thread of the SDK sends them off, and what doesn't fit is dropped. A collector
 //! that is away costs the spans, and a warning now and then.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_http::{HttpClient, HttpError};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use parking_lot::Mutex;
+use rustls::RootCertStore;
 use tokio::time::Instant;
+use url::Url;
 
+use crate::authorities;
 use crate::clock::Clock;
 
 /// One export.
@@ -39,28 +45,30 @@ const ANSWER_BYTES: usize = 64 * 1024;
 /// Where traces go.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {
-    endpoint: http::Uri,
+    endpoint: Url,
     /// Of a hundred requests, so many are traced.
     percent: u8,
+    /// Whose certificates are trusted instead of the machine's: PEM.
+    ca: Option<PathBuf>,
 }
 
 impl Otlp {
     /// `http://host:4318` or `https://…`. Without a path it is OTLP's own, `/v1/traces`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "not a URL such as http://collector:4318".to_owned();
-        let uri: http::Uri = text.parse().map_err(|_| wrong())?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        if !matches!(url.scheme(), "http" | "https") || !text.contains("://") {
             return Err(wrong());
         }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        if !url.username().is_empty() || url.password().is_some() {
             return Err("credentials belong into OTEL_EXPORTER_OTLP_HEADERS, not into the URL".to_owned());
         }
-        let endpoint = if uri.path() == "/" {
-            format!("{}/v1/traces", text.trim_end_matches('/')).parse().map_err(|_| wrong())?
-        } else {
-            uri
-        };
-        Ok(Self { endpoint, percent: 100 })
+        let mut endpoint = url;
+        endpoint.set_fragment(None);
+        if endpoint.path() == "/" {
+            endpoint.set_path("/v1/traces");
+        }
+        Ok(Self { endpoint, percent: 100, ca: None })
     }
 
     /// Of a hundred requests, so many are traced.
@@ -68,23 +76,59 @@ impl Otlp {
     pub fn sampled(self, percent: u8) -> Self {
         Self { percent, ..self }
     }
+
+    /// Whose certificates are trusted instead of the machine's.
+    #[must_use]
+    pub fn trusting(self, ca: Option<PathBuf>) -> Self {
+        Self { ca, ..self }
+    }
+
+    /// Whether the collector is asked over TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.endpoint.scheme() == "https"
+    }
+
+    /// A client's TLS. Without `https://` nobody is trusted, and nothing is read.
+    fn tls(&self) -> Result<rustls::ClientConfig, OtlpError> {
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| OtlpError::Start(error.to_string()))?;
+        let builder = match &self.ca {
+            _ if !self.is_encrypted() => builder.with_root_certificates(RootCertStore::empty()),
+            Some(path) => {
+                builder.with_root_certificates(authorities::read(path).map_err(OtlpError::Authorities)?.roots)
+            }
+            None => builder.with_native_roots().map_err(|error| OtlpError::NoAuthorities(error.to_string()))?,
+        };
+        Ok(builder.with_no_client_auth())
+    }
 }
 
 /// Exporting can't start.
 #[derive(Debug, thiserror::Error)]
-#[error("OTLP_ENDPOINT: {0}")]
-pub struct OtlpError(String);
+pub enum OtlpError {
+    /// The exporter can't be made.
+    #[error("OTLP_ENDPOINT: {0}")]
+    Start(String),
+    /// The file of the collector's authorities.
+    #[error("OTLP_CA_PATH={0}")]
+    Authorities(String),
+    /// The machine has none.
+    #[error("OTLP_ENDPOINT: whose certificates are to be trusted? OTLP_CA_PATH can say it: {0}")]
+    NoAuthorities(String),
+}
 
 /// The exporter at work. On a runtime only: it is where requests to the collector run.
 pub(super) fn start(otlp: &Otlp, node: &str) -> Result<SdkTracerProvider, OtlpError> {
-    let failed = |error: &dyn fmt::Display| OtlpError(error.to_string());
+    // Said here, it isn't asked of OTEL_EXPORTER_OTLP_PROTOCOL, which operators for OpenTelemetry put into every pod.
     let exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(Collector::new().map_err(|error| failed(&error))?)
+        .with_protocol(Protocol::HttpBinary)
+        .with_http_client(Collector::new(otlp.tls()?))
         .with_endpoint(otlp.endpoint.to_string())
         .with_timeout(PATIENCE)
         .build()
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| OtlpError::Start(error.to_string()))?;
     let resource = Resource::builder_empty()
         .with_attributes([
             KeyValue::new("service.name", "tandem"),
@@ -120,17 +164,13 @@ struct Collector {
 }
 
 impl Collector {
-    fn new() -> std::io::Result<Self> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        Ok(Self {
+    fn new(tls: rustls::ClientConfig) -> Self {
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        Self {
             runtime: tokio::runtime::Handle::current(),
             client: Client::builder(TokioExecutor::new()).build(connector),
             warned: Mutex::default(),
-        })
+        }
     }
 
     /// Once in a while: a collector is away for as long as somebody mends it.
@@ -199,8 +239,10 @@ mod tests {
         assert_eq!(endpoint("http://collector:4318").as_deref(), Ok("http://collector:4318/v1/traces"));
         assert_eq!(endpoint("https://collector/").as_deref(), Ok("https://collector/v1/traces"));
         assert_eq!(endpoint("http://collector:4318/api/otlp").as_deref(), Ok("http://collector:4318/api/otlp"));
-        for wrong in ["collector:4318", "grpc://collector:4317", "http://", "/v1/traces", "http://me:secret@collector"]
-        {
+        assert_eq!(endpoint("http://collector?key=1").as_deref(), Ok("http://collector/v1/traces?key=1"));
+        let hosts = ["collector:4318", "grpc://collector:4317", "http://", "https://:4318", "/v1/traces", "http://a b"];
+        let others = ["http:collector", "http://collector:99999", "http://me:secret@collector"];
+        for wrong in hosts.into_iter().chain(others) {
             assert!(endpoint(wrong).is_err(), "{wrong}");
         }
     }

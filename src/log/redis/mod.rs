@@ -75,6 +75,7 @@ use self::roster::Seen;
 use self::server::Server;
 use self::turns::Turns;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
+use crate::authorities;
 use crate::domain::{Head, NodeId, RoomId};
 use crate::telemetry::names;
 
@@ -192,8 +193,8 @@ impl RedisLog {
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, LogError> {
-        let root = options.ca.as_deref().map(server::authorities).transpose();
-        let root = root.map_err(|error| LogError(format!("REDIS_CA_PATH={error}")))?;
+        let root = options.ca.as_deref().map(authorities::read).transpose();
+        let root = root.map_err(|error| LogError(format!("REDIS_CA_PATH={error}")))?.map(|read| read.pem);
         let server = Server::parse(options.url.expose_secret(), root, options.patience);
         let server = server.map_err(|error| LogError(format!("REDIS_URL: {error}")))?;
         let link = Link::new(server.clone(), options.deadline);

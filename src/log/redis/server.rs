@@ -1,6 +1,5 @@
 //! Where Redis is: one server, the master that Sentinels name, or a cluster. Found out anew at each connection.
 
-use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -11,9 +10,6 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
     ProtocolVersion, RedisError, RedisFuture, RedisResult, TlsCertificates, Value,
 };
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use url::Url;
 
 use super::keys::{Partition, slot};
@@ -222,18 +218,6 @@ impl Server {
         }
         Err(RedisError::from((ErrorKind::Client, "it is a replica, not the master")))
     }
-}
-
-/// The certificates of a PEM file, as they are in it. Says what is wrong with the file, which it names.
-pub(super) fn authorities(path: &Path) -> Result<Vec<u8>, String> {
-    let wrong = |why: String| format!("{}: {why}", path.display());
-    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| wrong(format!("not PEM: {error}")))?;
-        roots.add(certificate).map_err(|error| wrong(format!("a certificate in it can't be used: {error}")))?;
-    }
-    if roots.is_empty() { Err(wrong("no certificate in it".to_owned())) } else { Ok(text) }
 }
 
 fn with_protocol(info: ConnectionInfo, protocol: ProtocolVersion) -> ConnectionInfo {
