@@ -5,6 +5,7 @@
 mod edge;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,11 +14,14 @@ use bytes::Bytes;
 use edge::{NOW, Parts, SHORT, TOKEN, film, site, within};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tandem::http::ice::{IceServers, Turn};
 use tandem::transport::Public;
 use tandem::transport::proxies::TrustedProxies;
 use tower::ServiceExt;
+use tracing::instrument::WithSubscriber;
+use tracing_subscriber::layer::SubscriberExt;
 
 struct Answer {
     status: StatusCode,
@@ -281,8 +285,10 @@ async fn any_page_may_read_the_api_the_client_and_the_film_and_nothing_else() {
     assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (StatusCode::NO_CONTENT, "*"));
     assert_eq!(preflight.header("access-control-allow-methods"), "GET, HEAD");
     assert!(preflight.header("access-control-allow-headers").contains("authorization"));
+    assert!(preflight.header("access-control-allow-headers").contains("x-request-id"));
     let read = ask(&parts, "/api/transports", &["host: a", "origin: https://a.example"]).await;
     assert_eq!(read.header("access-control-allow-origin"), "*");
+    assert_eq!(read.header("access-control-expose-headers"), "x-request-id");
     assert!(!read.headers.contains_key("access-control-allow-credentials"));
     let embedded = Parts { assets: tandem::http::demo::embedded(), ..Parts::default() };
     for shared in ["/client/index.js", "/media/film.webm"] {
@@ -381,4 +387,54 @@ async fn a_handler_that_hangs_is_given_up() {
     *parts.backend.hangs.lock() = true;
     let answer = ask(&parts, "/room/abc1234", &[]).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn every_answer_names_its_request_as_the_client_did_or_anew() {
+    let parts = Parts::default();
+    for path in ["/health", "/ready", "/api/transports", "/room/none000", "/nothing", "OPTIONS /api/transports", "/ws"]
+    {
+        let named = ask(&parts, path, &["x-request-id: Root=1-67891233"]).await;
+        assert_eq!(named.header("x-request-id"), "Root=1-67891233", "{path}");
+        let made = ask(&parts, path, &["x-request-id: two words"]).await;
+        assert!(made.header("x-request-id").starts_with("node-1-"), "{path}: {}", made.header("x-request-id"));
+    }
+    let again = ask(&parts, "/health", &[]).await;
+    assert_ne!(again.header("x-request-id"), ask(&parts, "/health", &[]).await.header("x-request-id"));
+}
+
+/// Remembers the spans that are made.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<(&'static str, tracing::Level)>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Spans {
+    fn on_new_span(
+        &self,
+        attributes: &tracing::span::Attributes<'_>,
+        _: &tracing::span::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        let metadata = attributes.metadata();
+        self.0.lock().push((metadata.name(), *metadata.level()));
+    }
+}
+
+#[tokio::test]
+async fn a_probe_has_a_span_at_debug_only_and_any_other_request_at_info() {
+    let parts = Parts::default();
+    for (level, expected) in [
+        (tracing::Level::INFO, &[("http", tracing::Level::INFO)][..]),
+        (tracing::Level::DEBUG, &[("probe", tracing::Level::DEBUG), ("http", tracing::Level::INFO)]),
+        (tracing::Level::WARN, &[]),
+    ] {
+        let spans = Spans::default();
+        let filter = tracing::level_filters::LevelFilter::from_level(level);
+        let subscriber = tracing_subscriber::registry().with(filter).with(spans.clone());
+        let asked = async {
+            ask(&parts, "/health", &[]).await;
+            ask(&parts, "/api/transports", &["host: a"]).await;
+        };
+        asked.with_subscriber(subscriber).await;
+        assert_eq!(*spans.0.lock(), expected, "{level}");
+    }
 }

@@ -7,6 +7,7 @@ mod events;
 mod health;
 pub mod ice;
 pub mod probe;
+mod request_id;
 mod router;
 mod short_links;
 mod status;

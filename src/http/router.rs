@@ -9,7 +9,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use tracing::Instrument;
 
+use super::request_id::{self, REQUEST_ID, RequestId};
 use super::{App, Caller, Http, demo, events, health, ice, short_links, status, transports};
 use crate::telemetry::names;
 use crate::transport::Public;
@@ -40,6 +42,7 @@ pub fn router(http: Http) -> Router {
         .route("/status", get(status::status))
         .route("/metrics", get(status::metrics))
         .route_layer(middleware::from_fn(only_on_port));
+    let http = Arc::new(http);
     Router::new()
         .route("/ws", any(websocket))
         .route("/health", get(health::health))
@@ -54,8 +57,8 @@ pub fn router(http: Http) -> Router {
         .merge(diagnostics)
         .fallback(demo::serve)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn(common))
-        .with_state(Arc::new(http))
+        .layer(middleware::from_fn_with_state(Arc::clone(&http), common))
+        .with_state(http)
 }
 
 async fn websocket(State(http): App, caller: Caller, request: Request) -> Response {
@@ -70,7 +73,17 @@ async fn only_on_port(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn common(request: Request, next: Next) -> Response {
+async fn common(State(http): App, request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers(), &http.node);
+    let span = id.span(&request);
+    let mut response = answer(request, next).instrument(span.clone()).await;
+    metrics::counter!(names::HTTP_REQUESTS, "status" => class(response.status())).increment(1);
+    request_id::record(&span, response.status());
+    response.headers_mut().insert(REQUEST_ID, id.into_header());
+    response
+}
+
+async fn answer(request: Request, next: Next) -> Response {
     let api = request.uri().path().starts_with("/api/");
     let mut response = if api && request.method() == Method::OPTIONS {
         preflight()
@@ -78,13 +91,13 @@ async fn common(request: Request, next: Next) -> Response {
         let answer = tokio::time::timeout(PATIENCE, next.run(request)).await;
         answer.unwrap_or_else(|_| (StatusCode::SERVICE_UNAVAILABLE, "this takes too long\n").into_response())
     };
-    metrics::counter!(names::HTTP_REQUESTS, "status" => class(response.status())).increment(1);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return response;
     }
     let headers = response.headers_mut();
     if api {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id"));
     }
     for (name, value) in SECURITY {
         headers.insert(name, value);
@@ -97,7 +110,7 @@ async fn common(request: Request, next: Next) -> Response {
 fn preflight() -> Response {
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, x-request-id"),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
     (StatusCode::NO_CONTENT, allowed).into_response()

@@ -15,6 +15,11 @@ use tracing_subscriber::{EnvFilter, Layer};
 use super::json::Flat;
 use super::otlp::{self, Otlp, OtlpError};
 
+/// Name of the span of a HTTP request; the one at `info` that is traced.
+pub const REQUEST_SPAN: &str = "http";
+/// Name of the span of a probe or a scrape; the one at `debug` that isn't.
+pub const PROBE_SPAN: &str = "probe";
+
 /// How a line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -98,9 +103,14 @@ pub fn init_logging(
     Ok(Logging { traces })
 }
 
-/// Spans at `debug` are requests and commits; the ones at `info` are there for the log lines within them.
+/// Spans at `debug` are requests and commits; the ones at `info` are there for the log lines within them, but for those of
+/// HTTP requests. Probes are nobody's request.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
-    metadata.is_span() && *metadata.level() == Level::DEBUG && metadata.target().starts_with("tandem")
+    let traced = match *metadata.level() {
+        Level::DEBUG => metadata.name() != PROBE_SPAN,
+        _ => metadata.name() == REQUEST_SPAN,
+    };
+    traced && metadata.is_span() && metadata.target().starts_with("tandem")
 }
 
 fn lines<S>(format: LogFormat, node: &str) -> Box<dyn Layer<S> + Send + Sync>

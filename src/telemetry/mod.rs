@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
 pub use hot::{HotCounter, HotCounters, HotHistogram};
-pub use logging::{LogFormat, Logging, LoggingError, init_logging, parse_filter};
+pub use logging::{LogFormat, Logging, LoggingError, PROBE_SPAN, REQUEST_SPAN, init_logging, parse_filter};
 pub use otlp::{Otlp, OtlpError};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};

@@ -4,7 +4,7 @@ use bytes::Buf;
 use serde_json::json;
 
 use crate::support::client::Carrier::{Quinn, WebSocket, Wtransport};
-use crate::support::server::{TestServer, soon, tls, until};
+use crate::support::server::{Place, TestServer, soon, tls, until};
 
 #[tokio::test]
 async fn a_short_link_leads_to_a_live_room_and_to_no_other() {
@@ -93,13 +93,13 @@ async fn the_hash_told_is_the_certificate_served_over_quic_and_tcp() {
     assert_eq!(transports["websocket"]["url"], format!("ws://{}/ws", server.plain));
 }
 
-struct H3 {
+pub(crate) struct H3 {
     quic: quinn::Connection,
-    requests: h3::client::SendRequest<h3_quinn::OpenStreams, bytes::Bytes>,
+    pub(crate) requests: h3::client::SendRequest<h3_quinn::OpenStreams, bytes::Bytes>,
     driver: tokio_util::task::TaskTracker,
 }
 
-async fn h3(server: &TestServer) -> H3 {
+pub(crate) async fn h3(server: &Place) -> H3 {
     let mut config = tls(server.certificate());
     config.alpn_protocols = vec![b"h3".to_vec()];
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(config).unwrap();

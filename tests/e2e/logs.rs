@@ -1,31 +1,18 @@
-//! What a server writes down of the people who use it: log lines, and traces for a collector.
+//! What a server writes down of the people who use it. Traces: `traces.rs`.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-
-use axum::Router;
-use axum::routing::post;
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use prost::Message as _;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
+use crate::edge::h3;
 use crate::support::client::Carrier::{Quinn, WebSocket};
-use crate::support::server::{TestProcess, soon, until};
+use crate::support::server::{TestProcess, soon};
 
-const PIN: &str = "83172645";
+pub(crate) const PIN: &str = "83172645";
 const ADDRESS: &str = "203.0.113.77";
 /// What members say to each other, and whatever else is nobody's business.
-const PRIVATE: &[&str] =
+pub(crate) const PRIVATE: &[&str] =
     &[PIN, "Annabelle Q", "see you at the lake", "ballot-4242", "v=0 secret sdp", "film-of-ann.example", "99887766"];
 
 /// Everything that somebody may say, some of it wrong. Returns the token.
@@ -73,7 +60,7 @@ fn lines(log: &str) -> Vec<Value> {
     log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-async fn stopped(mut server: TestProcess) -> String {
+pub(crate) async fn stopped(mut server: TestProcess) -> String {
     server.signal("TERM").await;
     assert_eq!(server.ended().await.code(), Some(0), "{}", server.log());
     server.log()
@@ -91,6 +78,8 @@ async fn nothing_private_is_in_the_log_whatever_its_level_and_every_line_says_wh
     assert!(log.contains(ADDRESS), "at debug and below an address may be named");
 
     let lines = lines(&log);
+    let old_link = lines.iter().find(|line| line["route"] == "/room/{short}/{pin}").expect("the GET of an old link");
+    assert_eq!((&old_link["message"], &old_link["status"]), (&json!("HTTP request"), &json!(404)));
     assert!(lines.iter().all(|line| line["nodeId"] == "node-1" && line["timestamp"].is_string()), "{log}");
     let of = |message: &str| lines.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
     let joined = of("JOIN").into_iter().find(|line| line["userId"] == "eve").expect("eve's JOIN");
@@ -99,6 +88,30 @@ async fn nothing_private_is_in_the_log_whatever_its_level_and_every_line_says_wh
     let ended = of("session ended").into_iter().find(|line| line["userId"] == "ann").expect("ann's end");
     assert_eq!((&ended["roomId"], &ended["transport"]), (&json!("friday"), &json!("websocket")));
     assert!(of("stopping").iter().any(|line| line["state"] == "leaving"));
+}
+
+#[tokio::test]
+async fn the_id_of_a_request_is_in_its_answer_and_its_lines_over_tcp_and_http3() {
+    let server = TestProcess::start(&[("LOG_LEVEL", "debug"), ("LOG_FORMAT", "json")]).await;
+    let named = server.get("/api/ice-servers", &[("x-request-id", "from-ann-1")]).await;
+    assert_eq!(named.headers()["x-request-id"], "from-ann-1");
+    let made = server.get("/api/ice-servers", &[("x-request-id", "no good")]).await;
+    let made = made.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let mut client = h3(&server).await;
+    let url = format!("https://localhost:{}/api/ice-servers", server.secure.port());
+    let request = http::Request::builder().uri(&url).header("x-request-id", "from-ann-3").body(()).unwrap();
+    let mut stream = soon("a request", client.requests.send_request(request)).await.unwrap();
+    stream.finish().await.unwrap();
+    let over_quic = soon("an answer", stream.recv_response()).await.unwrap();
+    assert_eq!(over_quic.headers()["x-request-id"], "from-ann-3");
+    let log = stopped(server).await;
+    let lines = lines(&log);
+    for id in ["from-ann-1", &made, "from-ann-3"] {
+        let of_it: Vec<_> = lines.iter().filter(|line| line["correlationId"] == id).collect();
+        assert_eq!(of_it.len(), 1, "{id}:\n{log}");
+        assert_eq!(of_it[0]["status"], 200);
+        assert_eq!((&of_it[0]["method"], &of_it[0]["route"]), (&json!("GET"), &json!("/api/ice-servers")));
+    }
 }
 
 #[tokio::test]
@@ -111,134 +124,4 @@ async fn at_info_nobody_is_in_the_log() {
         assert!(!log.contains(private), "{private:?} is in the log:\n{log}");
     }
     assert!(lines(&log).iter().any(|line| line["message"] == "stopped"), "{log}");
-}
-
-/// A span as the collector got it.
-#[derive(Debug)]
-struct Span {
-    name: String,
-    attributes: BTreeMap<String, String>,
-    trace: Vec<u8>,
-    links: Vec<Vec<u8>>,
-    resource: BTreeMap<String, String>,
-}
-
-fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
-    let text = |pair: &KeyValue| match pair.value.as_ref().and_then(|value| value.value.as_ref()) {
-        Some(Any::StringValue(text)) => text.clone(),
-        Some(Any::IntValue(number)) => number.to_string(),
-        other => format!("{other:?}"),
-    };
-    pairs.iter().map(|pair| (pair.key.clone(), text(pair))).collect()
-}
-
-/// A collector that keeps what it is sent.
-struct Collector {
-    address: SocketAddr,
-    exports: mpsc::Receiver<Bytes>,
-    _serving: DropGuard,
-}
-
-impl Collector {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, exports) = mpsc::channel(1024);
-        let take = move |body: Bytes| {
-            let sender = sender.clone();
-            async move { drop(sender.send(body).await) }
-        };
-        let stop = CancellationToken::new();
-        let serving = axum::serve(listener, Router::new().route("/v1/traces", post(take)));
-        TaskTracker::new().spawn(stop.clone().run_until_cancelled_owned(async move { serving.await }));
-        Self { address, exports, _serving: stop.drop_guard() }
-    }
-
-    fn spans(&mut self) -> (Vec<Span>, Vec<u8>) {
-        let (mut spans, mut all) = (Vec::new(), Vec::new());
-        while let Ok(body) = self.exports.try_recv() {
-            all.extend_from_slice(&body);
-            for resource in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
-                let of_resource = attributes(&resource.resource.unwrap().attributes);
-                for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                    spans.push(Span {
-                        attributes: attributes(&span.attributes),
-                        name: span.name,
-                        trace: span.trace_id,
-                        links: span.links.into_iter().map(|link| link.trace_id).collect(),
-                        resource: of_resource.clone(),
-                    });
-                }
-            }
-        }
-        (spans, all)
-    }
-}
-
-#[tokio::test]
-async fn requests_and_their_commits_are_traced_to_the_collector() {
-    let mut collector = Collector::start().await;
-    let endpoint = format!("http://{}", collector.address);
-    let server = TestProcess::start(&[("OTLP_ENDPOINT", &endpoint), ("LOG_LEVEL", "warn")]).await;
-    let mut ann = server.connect(WebSocket).await;
-    let state = ann.join_with("friday", "ann", json!({"protocol": 3, "pin": PIN, "ref": 3})).await;
-    ann.send(json!({"type": "CHAT", "text": "see you at the lake", "ref": 7})).await;
-    let ack = ann.until("ACK").await;
-    ann.send(json!({"type": "SEEK", "currentTime": 5.0, "ref": 8})).await;
-    ann.until("ACK").await;
-    let room_time = ann.room_time().await;
-    ann.tick(1, 5.0, room_time, false).await;
-    // What is left is sent while it stops.
-    stopped(server).await;
-
-    let (spans, all) = collector.spans();
-    let session = state["sessionId"].as_str().unwrap();
-    let find = |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {spans:#?}"));
-    for (name, reference) in [("JOIN", 3), ("CHAT", 7), ("SEEK", 8)] {
-        let span = find(name);
-        let correlation = format!("{session}#{reference}");
-        let expected = [
-            ("sessionId", session),
-            ("correlationId", &correlation),
-            ("roomId", "friday"),
-            ("userId", "ann"),
-            ("transport", "websocket"),
-            ("outcome", "ok"),
-        ];
-        for (key, value) in expected {
-            assert_eq!(span.attributes.get(key).map(String::as_str), Some(value), "{key} of {span:?}");
-        }
-        assert_eq!(span.resource["service.name"], "tandem");
-        assert_eq!(span.resource["service.instance.id"], "node-1");
-    }
-    let chat = find("CHAT");
-    let commit = spans.iter().find(|span| span.name == "commit" && span.links.contains(&chat.trace));
-    let commit = commit.unwrap_or_else(|| panic!("no commit is linked to the CHAT: {spans:#?}"));
-    assert_eq!(commit.attributes["roomId"], "friday");
-    assert_eq!(commit.attributes["seq"], ack["seq"].to_string());
-    // Ticks are none of it, nor is what was said.
-    assert!(spans.iter().all(|span| !["session", "tick"].contains(&span.name.as_str())), "{spans:#?}");
-    let text = String::from_utf8_lossy(&all);
-    assert!(PRIVATE.iter().all(|private| !text.contains(private)), "{text}");
-}
-
-#[tokio::test]
-async fn a_collector_that_is_away_or_hangs_costs_a_warning_and_nothing_else() {
-    let hangs = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addresses = [gone.local_addr().unwrap(), hangs.local_addr().unwrap()];
-    drop(gone);
-    for (address, warns) in addresses.into_iter().zip([true, false]) {
-        let endpoint = format!("http://{address}");
-        let server = TestProcess::start(&[("OTLP_ENDPOINT", &endpoint), ("LOG_LEVEL", "info")]).await;
-        let mut ann = server.connect(WebSocket).await;
-        ann.join("friday", "ann").await;
-        if warns {
-            until("the warning", async || server.log().contains("traces are lost").then_some(())).await;
-        }
-        ann.chat("still here").await;
-        ann.until("CHAT").await;
-        let log = stopped(server).await;
-        assert!(log.matches("the collector does not take them").count() <= 1, "{log}");
-    }
 }

@@ -6,6 +6,9 @@
 #[path = "../support/whole_server.rs"]
 mod support;
 
+#[path = "../support/authority.rs"]
+mod authority;
+
 mod abuse;
 mod carriers;
 mod crash;
@@ -16,4 +19,5 @@ mod membership;
 mod numbers;
 mod playback;
 mod stop;
+mod traces;
 mod v2;

@@ -1,0 +1,154 @@
+//! What finds a request again: at the client, in the log of a proxy, in ours, and in a trace.
+//!
+//! A client or a proxy may name its request (`X-Request-Id`); a name that isn't well formed is not repeated anywhere, and
+//! the request gets one of ours. Every answer carries it, and every line that is logged on the way, as `correlationId`.
+//!
+//! Two spans, because probes and scrapes come every few seconds from everybody: theirs is there for those who log at
+//! `debug`, and no trace; that of the others is a trace, and at `info`, so that a warning says to which request it belongs.
+
+use std::fmt;
+
+use axum::extract::MatchedPath;
+use axum::extract::Request;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tracing::{Span, field};
+
+use crate::domain::NodeId;
+use crate::telemetry::{PROBE_SPAN, REQUEST_SPAN};
+
+/// The header, of requests and answers.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id that is taken from a client.
+const LENGTH: usize = 64;
+
+/// What machines ask all the time.
+const PROBES: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
+
+/// The id of one request.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The client's, if it gives exactly one and that is 1–64 characters of `A–Z a–z 0–9 . _ : + / = -`; else a new one:
+    /// this node's name and a random number.
+    pub(super) fn of(headers: &HeaderMap, node: &NodeId) -> Self {
+        let mut given = headers.get_all(REQUEST_ID).iter();
+        match (given.next(), given.next()) {
+            (Some(id), None) if is_well_formed(id.as_bytes()) => Self(id.clone()),
+            _ => Self::new(node),
+        }
+    }
+
+    fn new(node: &NodeId) -> Self {
+        let number: u64 = rand::random();
+        // A node's name is made of characters that a header may have.
+        let id = HeaderValue::try_from(format!("{node}-{number:016x}"));
+        Self(id.unwrap_or_else(|_| HeaderValue::from(number)))
+    }
+
+    /// For the answer.
+    pub(super) fn into_header(self) -> HeaderValue {
+        self.0
+    }
+
+    /// Where the request's lines and its trace belong. Of the path only the route is said: paths have rooms and, in old
+    /// links, PINs in them.
+    pub(super) fn span(&self, request: &Request) -> Span {
+        let method = word(request.method());
+        let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        if PROBES.contains(&route) {
+            return tracing::debug_span!(PROBE_SPAN, correlationId = %self, method, route);
+        }
+        tracing::info_span!(
+            REQUEST_SPAN,
+            otel.name = %Named { method, route },
+            otel.kind = "server",
+            otel.status_code = field::Empty,
+            correlationId = %self,
+            method,
+            route,
+            status = field::Empty,
+        )
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_str().unwrap_or_default())
+    }
+}
+
+/// What became of it, in its span.
+pub(super) fn record(span: &Span, status: StatusCode) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("status", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    span.in_scope(|| tracing::debug!(status = status.as_u16(), "HTTP request"));
+}
+
+fn is_well_formed(id: &[u8]) -> bool {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"._:+/=-".contains(b);
+    (1..=LENGTH).contains(&id.len()) && id.iter().all(allowed)
+}
+
+/// A client may call its method what it likes, and at length.
+fn word(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+/// A span's name, as OpenTelemetry's conventions want it.
+struct Named<'a> {
+    method: &'static str,
+    route: &'a str,
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.method)?;
+        if self.route.is_empty() { Ok(()) } else { write!(f, " {}", self.route) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn of(given: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for id in given {
+            headers.append(REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
+        }
+        RequestId::of(&headers, &NodeId::parse("node-1").unwrap()).to_string()
+    }
+
+    #[test]
+    fn a_well_formed_id_is_kept_and_anything_else_is_replaced() {
+        let longest = "x".repeat(LENGTH);
+        for id in ["7", "0af7651916cd43dd8448eb211c80319c", "Root=1-67:8912+33/ab_c.d-e", &longest] {
+            assert_eq!(of(&[id]), id);
+        }
+        let too_long = "x".repeat(LENGTH + 1);
+        for ids in [&[][..], &[""], &["two words"], &["a\tb"], &["ann@example.org"], &["é"], &[&too_long], &["a", "b"]]
+        {
+            let made = of(ids);
+            assert!(made.starts_with("node-1-") && made.len() == "node-1-".len() + 16, "{ids:?}: {made}");
+        }
+        assert_ne!(of(&[]), of(&[]));
+    }
+}
