@@ -8,6 +8,8 @@ mod commits;
 mod postgres_server;
 
 use std::collections::BTreeMap;
+use std::io::{Seek, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +57,34 @@ async fn a_newer_schema_is_refused_and_left_alone() {
         assert!(matches!(error, RepositoryError::Newer { found: 99, .. }), "{error:?}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }
+}
+
+/// A command of the runbook: what stands between these two.
+fn typed(from: &str, to: &str) -> &'static str {
+    let page = include_str!("../docs/OPERATIONS.md");
+    let start = page.find(from).unwrap_or_else(|| panic!("the page has no {from}"));
+    page[start..].split(to).next().unwrap().trim()
+}
+
+#[tokio::test]
+async fn a_backup_comes_back_over_what_happened_since_by_the_commands_of_the_runbook() {
+    let database = Database::create().await;
+    let (friday, saturday) = (room("friday"), room("saturday"));
+    let before = node(&database).await;
+    before.append(&[created(&friday, Head::default(), EPOCH)]).await.unwrap();
+    let mut dump = tempfile::tempfile().unwrap();
+    dump.write_all(&database.tool(typed("pg_dump", " >tandem.dump"), Stdio::null())).unwrap();
+    dump.rewind().unwrap();
+    before.append(&[created(&saturday, Head::default(), EPOCH)]).await.unwrap();
+    before.close().await;
+
+    database.tool(typed("pg_restore", " <tandem.dump"), dump.into());
+    let after = node(&database).await;
+    let live: Vec<_> = after.live_rooms().await.unwrap().into_iter().map(|snapshot| snapshot.room).collect();
+    assert_eq!(live, [friday.clone()]);
+    assert_eq!(database.ask("SELECT DISTINCT room_id FROM room_events").await, text(&["friday"]));
+    // And it goes on from there.
+    after.append(&[created(&saturday, Head::default(), EPOCH)]).await.unwrap();
 }
 
 /// The server of the tests has no certificate.

@@ -62,6 +62,21 @@ impl Database {
         PgConnection::connect(&self.server.url(self.server.address, &self.name)).await.unwrap()
     }
 
+    /// What one of PostgreSQL's own tools says to this command, typed as for a database `tandem`.
+    pub(crate) fn tool(&self, command: &str, input: Stdio) -> Vec<u8> {
+        let (name, arguments) = command.split_once(' ').unwrap();
+        let arguments = arguments.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let of_this = |(at, word): (usize, &String)| match word.as_str() {
+            "tandem" if at == 0 || arguments[at - 1] != "--username" => self.name.clone(),
+            word => word.to_owned(),
+        };
+        let mut tool = Command::new(tool(name));
+        tool.args(["--host=127.0.0.1", &format!("--port={}", self.server.address.port())]);
+        let said = tool.args(arguments.iter().enumerate().map(of_this)).stdin(input).output().unwrap();
+        assert!(said.status.success(), "{command}: {}", String::from_utf8_lossy(&said.stderr));
+        said.stdout
+    }
+
     /// The first column of the answer, as text.
     pub(crate) async fn ask(&self, sql: &'static str) -> Vec<Option<String>> {
         // raw_sql: values come as text, whatever their type.
