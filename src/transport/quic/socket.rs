@@ -41,3 +41,52 @@ fn size_buffers(socket: &Socket, wanted: usize) {
 fn usable(reported: usize) -> usize {
     if cfg!(target_os = "linux") { reported / 2 } else { reported }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::io::Write;
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is warned about when a socket with such buffers is opened.
+    fn warnings(buffer_bytes: usize) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let socket = tracing::subscriber::with_default(subscriber, || {
+            open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), buffer_bytes).unwrap()
+        });
+        assert_ne!(socket.local_addr().unwrap().port(), 0);
+        String::from_utf8(lines.0.lock().clone()).unwrap()
+    }
+
+    #[test]
+    fn buffers_that_the_kernel_clamps_are_warned_about_with_what_to_raise_and_the_socket_serves() {
+        // No kernel allows half a GiB by itself.
+        let said = warnings(1 << 29);
+        for setting in ["net.core.rmem_max", "net.core.wmem_max"] {
+            assert!(said.contains(&format!("Raise {setting}")), "{said}");
+        }
+        assert_eq!(warnings(16 << 10), "");
+    }
+}
