@@ -81,7 +81,7 @@ async fn a_backup_comes_back_over_what_happened_since_by_the_commands_of_the_run
     database.tool(typed("pg_restore", " <tandem.dump"), dump.into());
     let after = node(&database).await;
     let live: Vec<_> = after.live_rooms().await.unwrap().into_iter().map(|snapshot| snapshot.room).collect();
-    assert_eq!(live, [friday.clone()]);
+    assert_eq!(live, [friday]);
     assert_eq!(database.ask("SELECT DISTINCT room_id FROM room_events").await, text(&["friday"]));
     // And it goes on from there.
     after.append(&[created(&saturday, Head::default(), EPOCH)]).await.unwrap();
