@@ -6,6 +6,8 @@
 mod quota_backends;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use quota_backends::{Backend, plenty, room, visitor, wait};
 use tandem::quota::{Allowances, Exceeded};
+use waiting::until;
 
 /// No test takes a tenth of it.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -169,12 +172,6 @@ async fn a_join_that_nobody_waits_for_any_more_leaves_no_place_taken(backend: im
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    while !condition().await {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 on!(memory);

@@ -6,6 +6,8 @@
 mod commits;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,8 +26,7 @@ use tandem::repository::{EventRow, Repository, RepositoryError};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-
-const DEADLINE: Duration = Duration::from_secs(30);
+use waiting::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_commit_of_every_node_becomes_one_row_in_order() {
@@ -263,19 +264,6 @@ async fn pending(shell: &mut Shell) -> u64 {
 async fn committed(node: &RedisLog, commit: Commit) {
     let outcome = node.commit(commit).await;
     assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(wait).await;
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("it hangs")
 }
 
 /// SQLite that can be away.

@@ -6,6 +6,8 @@
 mod proxy;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -29,8 +31,7 @@ use tandem::repository::sqlite::SqliteRepository;
 use tandem::room::{Command, Room};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-const DEADLINE: Duration = Duration::from_secs(30);
+use waiting::{DEADLINE, until};
 
 #[tokio::test]
 async fn a_room_that_lives_on_one_node_costs_no_redis_operation_per_tick() {
@@ -330,13 +331,4 @@ fn room(name: &str) -> RoomId {
 
 fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, wait).await.expect("it hangs");
 }

@@ -8,6 +8,8 @@ mod authority;
 mod commits;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +27,7 @@ use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-
-const DEADLINE: Duration = Duration::from_secs(40);
+use waiting::{DEADLINE, until, within};
 
 #[tokio::test]
 async fn with_a_password() {
@@ -196,17 +197,4 @@ async fn committed(node: &RedisLog, room: &RoomId, at: Head) {
     let commit = if at == Head::default() { created(room, at, EPOCH) } else { after(room, at) };
     let outcome = node.commit(commit).await;
     assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within(wait).await;
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("it hangs")
 }

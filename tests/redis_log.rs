@@ -8,6 +8,8 @@ mod commits;
 mod proxy;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,8 +26,7 @@ use tandem::log::redis::{RedisLog, RedisOptions};
 use tandem::log::{Commit, Followed, Log, Outcome, Snapshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-
-const DEADLINE: Duration = Duration::from_secs(30);
+use waiting::{DEADLINE, until, within};
 
 #[tokio::test]
 async fn a_commit_costs_one_round_trip() {
@@ -436,19 +437,6 @@ impl std::ops::Deref for Node {
 
 fn node_id(name: &str) -> NodeId {
     NodeId::parse(name).unwrap()
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("it hangs")
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(wait).await;
 }
 
 async fn committed(node: &RedisLog, commit: Commit) {

@@ -6,6 +6,8 @@
 mod quota_backends;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use quota_backends::{Node, plenty, room, visitor, wait};
 use redis_server::{RedisServer, Shell, short_lives};
 use tandem::log::redis::RedisOptions;
 use tandem::quota::{Allowances, Exceeded, Quotas};
+use waiting::{DEADLINE, until, within};
 
-const DEADLINE: Duration = Duration::from_secs(40);
 const LEASE: Duration = Duration::from_millis(400);
 
 fn one_session() -> Allowances {
@@ -196,17 +198,4 @@ async fn a_place_that_is_held_outlives_its_entry_and_one_that_got_lost_does_not(
 /// Whether that user, at home, has no place left.
 async fn full(node: &Node, user: &str) -> bool {
     matches!(node.quotas.enter(&visitor(user, "192.0.2.1")).await, Err(Exceeded::UserSessions))
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within(wait).await;
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future).await.expect("it hangs")
 }

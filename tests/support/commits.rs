@@ -1,5 +1,7 @@
 //! Commits as a hub would make them, small enough to reason about.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
