@@ -38,6 +38,7 @@
 //! that committed it, and goes into the outbox again.
 
 mod bus;
+mod codec;
 mod drain;
 mod inbox;
 mod keys;
@@ -47,6 +48,7 @@ mod recent;
 mod record;
 mod roster;
 mod server;
+mod tallies;
 mod time;
 mod turns;
 

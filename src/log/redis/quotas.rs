@@ -14,8 +14,8 @@
 //! * **Places** are named by node and number. A node that died gives nothing back: when a set is full, entries of nodes
 //!   without a lease are taken out, and the JOIN asks again. A set lapses by itself where nobody asks. What was taken
 //!   without Redis, and what Redis lost, is written there when it answers again.
-//! * **No address and no user id is in a key**: names are HMACs with a random salt that the nodes share. The salt is in
-//!   Redis too, so that nodes need no common secret: who copies all of Redis can try addresses out until it has lapsed.
+//! * **No address and no user id is in a key** (`tallies.rs`). The salt is in Redis too, so that nodes need no common secret:
+//!   who copies all of Redis can try addresses out until it has lapsed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -24,20 +24,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all, try_join_all};
-use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use redis::{Script, ScriptInvocation, Value};
-use sha2::Sha256;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::keys::{self, Partition};
 use super::link::Request;
-use super::{Answer, RedisLog, millis, unreadable};
+use super::tallies::{self, Tallies, place_name};
+use super::{Answer, RedisLog, keys, millis, unreadable};
 use crate::clock::Clock;
-use crate::domain::{NodeId, RoomId, counted_as};
+use crate::domain::RoomId;
 use crate::log::LogError;
 use crate::quota::{Allowances, Exceeded, MemoryQuotas, Place, Quotas, Visitor};
 use crate::telemetry::names;
@@ -86,21 +84,13 @@ struct Scripts {
 /// A place of this node. Its keys are those under which it was last written.
 struct Held {
     visitor: Visitor,
-    keys: Keys,
-}
-
-/// Where a visitor is counted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Keys {
-    partition: Partition,
-    address: String,
-    user: String,
+    keys: Tallies,
 }
 
 /// What the keeper brings to Redis.
 enum Change {
     Held(u64),
-    Returned { place: String, keys: Keys },
+    Returned { place: String, keys: Tallies },
 }
 
 /// What Redis said of a JOIN.
@@ -162,8 +152,7 @@ impl Quotas for RedisQuotas {
     fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>> {
         Box::pin(async move {
             self.0.alone.count_join(address)?;
-            let keys = self.0.address_keys(address);
-            self.0.count(keys.joins(), self.0.allowances.joins).await
+            self.0.count(self.0.joins_key(address), self.0.allowances.joins).await
         })
     }
 
@@ -278,7 +267,7 @@ impl Shared {
         self.ask(&self.release(&self.keys(visitor), places)).await;
     }
 
-    fn release<'a>(&'a self, keys: &Keys, places: &[String]) -> ScriptInvocation<'a> {
+    fn release<'a>(&'a self, keys: &Tallies, places: &[String]) -> ScriptInvocation<'a> {
         let mut call = self.scripts.release.prepare_invoke();
         call.key(keys.user()).key(keys.address()).arg(places);
         call
@@ -374,7 +363,7 @@ impl Shared {
     }
 
     async fn send(&self, batch: &mut Vec<Change>) {
-        let mut returned: BTreeMap<Keys, Vec<String>> = BTreeMap::new();
+        let mut returned: BTreeMap<Tallies, Vec<String>> = BTreeMap::new();
         let mut held = Vec::new();
         for change in batch.drain(..) {
             match change {
@@ -436,66 +425,15 @@ impl Shared {
         place_name(&self.log.node, number)
     }
 
-    fn keys(&self, visitor: &Visitor) -> Keys {
-        Keys { user: self.hash(visitor.address(), visitor.user().as_str()), ..self.address_keys(visitor.address()) }
+    fn keys(&self, visitor: &Visitor) -> Tallies {
+        Tallies::of(&self.salt.lock(), visitor)
     }
 
-    fn address_keys(&self, address: IpAddr) -> Keys {
-        let address = self.hash(address, "");
-        Keys { partition: Partition::of_name(&address), address, user: String::new() }
+    fn joins_key(&self, address: IpAddr) -> String {
+        Tallies::of_address(&self.salt.lock(), address).joins()
     }
 
     fn pins_key(&self, room: &RoomId, address: IpAddr) -> String {
-        self.address_keys(address).partition.key(&format!("pins:{}", self.hash(address, room.as_str())))
-    }
-
-    fn hash(&self, address: IpAddr, what: &str) -> String {
-        hash(&self.salt.lock(), address, what)
-    }
-}
-
-fn place_name(node: &NodeId, number: u64) -> String {
-    format!("{node}/{number:x}")
-}
-
-/// 96 bits: enough that nobody meets another's by chance.
-fn hash(salt: &str, address: IpAddr, what: &str) -> String {
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(salt.as_bytes()) else { return String::new() };
-    mac.update(format!("{}/{what}", counted_as(address)).as_bytes());
-    mac.finalize().into_bytes()[..12].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl Keys {
-    fn joins(&self) -> String {
-        self.partition.key(&format!("joins:{}", self.address))
-    }
-
-    fn address(&self) -> String {
-        self.partition.key(&format!("address:{}", self.address))
-    }
-
-    fn user(&self) -> String {
-        self.partition.key(&format!("user:{}", self.user))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_tell_addresses_users_and_rooms_apart_and_no_address() {
-        let at = |text: &str, what: &str| hash("salt", text.parse().unwrap(), what);
-        assert_eq!(at("2001:db8::1", "ann"), at("2001:db8::2", "ann"), "one network");
-        let all = [
-            at("192.0.2.1", ""),
-            at("192.0.2.1", "ann"),
-            at("192.0.2.2", ""),
-            at("192.0.2.1", "friday"),
-            hash("another", "192.0.2.1".parse().unwrap(), ""),
-        ];
-        let different: std::collections::BTreeSet<_> = all.iter().collect();
-        assert_eq!(different.len(), all.len());
-        assert!(all.iter().all(|name| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit())));
+        tallies::pins(&self.salt.lock(), room, address)
     }
 }

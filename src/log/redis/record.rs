@@ -2,8 +2,6 @@
 //!
 //! * A bus message: kind, version, the sender, the room, and what the kind wants. Only nodes read it, while it flies.
 //! * An outbox entry: fields `room`, `head`, `events` (JSON, for anybody: `docs/EVENTS.md`) and `state` (binary, ours).
-//!
-//! Numbers are big-endian; texts and byte strings carry a u32 length; an optional value is a byte 0 or 1 before it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::codec::{Reader, Writer};
 use crate::domain::{Head, NodeId, RoomId, RoomTime, UserId};
 use crate::log::{Commit, Entry, Patch, RoomRow, UserRow};
 
@@ -231,114 +230,12 @@ fn kind(name: &str) -> &'static str {
     name
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn flag(&mut self, value: bool) {
-        self.0.push(u8::from(value));
-    }
-
-    fn count(&mut self, value: usize) {
-        self.0.extend_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes());
-    }
-
-    fn head(&mut self, value: Head) {
-        self.0.extend_from_slice(&value.epoch.to_be_bytes());
-        self.0.extend_from_slice(&value.seq.to_be_bytes());
-    }
-
-    fn time(&mut self, value: RoomTime) {
-        self.0.extend_from_slice(&value.as_micros().to_be_bytes());
-    }
-
-    fn bytes(&mut self, value: &[u8]) {
-        self.count(value.len());
-        self.0.extend_from_slice(value);
-    }
-
-    fn text(&mut self, value: &str) {
-        self.bytes(value.as_bytes());
-    }
-
-    fn optional<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
-        self.flag(value.is_some());
-        if let Some(value) = value {
-            write(self, value);
-        }
-    }
-}
-
-struct Reader(Bytes);
-
 impl Reader {
-    fn take(&mut self, count: usize) -> Result<Bytes, RecordError> {
-        if count > self.0.len() {
-            return Err(RecordError::Short);
-        }
-        Ok(self.0.split_to(count))
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
-        let mut array = [0; N];
-        array.copy_from_slice(&self.take(N)?);
-        Ok(array)
-    }
-
-    fn byte(&mut self) -> Result<u8, RecordError> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn flag(&mut self) -> Result<bool, RecordError> {
-        match self.byte()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(RecordError::Wrong("a flag")),
-        }
-    }
-
     fn version(&mut self) -> Result<(), RecordError> {
         match self.byte()? {
             VERSION => Ok(()),
             other => Err(RecordError::Version(other)),
         }
-    }
-
-    /// How many follow. Each takes a byte at least, so a count beyond what is left is a lie.
-    fn count(&mut self) -> Result<usize, RecordError> {
-        let count = u32::from_be_bytes(self.array()?) as usize;
-        if count > self.0.len() { Err(RecordError::Short) } else { Ok(count) }
-    }
-
-    fn number(&mut self) -> Result<u64, RecordError> {
-        Ok(u64::from_be_bytes(self.array()?))
-    }
-
-    fn head(&mut self) -> Result<Head, RecordError> {
-        Ok(Head { epoch: self.number()?, seq: self.number()? })
-    }
-
-    fn time(&mut self) -> Result<RoomTime, RecordError> {
-        Ok(RoomTime::from_micros(i64::from_be_bytes(self.array()?)))
-    }
-
-    fn bytes(&mut self) -> Result<Bytes, RecordError> {
-        let count = self.count()?;
-        self.take(count)
-    }
-
-    fn text(&mut self) -> Result<String, RecordError> {
-        String::from_utf8(self.bytes()?.into()).map_err(|_| RecordError::Wrong("a text"))
-    }
-
-    fn user(&mut self) -> Result<UserId, RecordError> {
-        UserId::parse(&self.text()?).map_err(|_| RecordError::Wrong("a user"))
-    }
-
-    fn optional<T>(
-        &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, RecordError>,
-    ) -> Result<Option<T>, RecordError> {
-        if self.flag()? { read(self).map(Some) } else { Ok(None) }
     }
 
     fn entry(&mut self) -> Result<Entry, RecordError> {
