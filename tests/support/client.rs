@@ -1,58 +1,17 @@
 //! A client that speaks in scenes, over any carrier, and holds the server to the order of events while it listens.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::stream::SplitSink;
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::DropGuard;
 
+pub(crate) use super::line::{Carrier, Incoming};
+use super::line::{Connected, Line};
 use super::server::{Place, soon};
-
-/// What a client's connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Carrier {
-    WebSocket,
-    /// WebTransport by `web-transport-quinn`.
-    Quinn,
-    /// WebTransport by `wtransport`.
-    Wtransport,
-}
-
-impl Carrier {
-    /// Its name on the wire.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::WebSocket => "websocket",
-            Self::Quinn | Self::Wtransport => "webtransport",
-        }
-    }
-}
-
-/// What arrives.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Incoming {
-    Message(Value),
-    Compact(Vec<u8>),
-    /// The end, with code and reason; `None`: without a word.
-    Closed(Option<(u32, String)>),
-}
 
 /// Frames that may wait unread at a client; more wait on the wire.
 const INBOX: usize = 4096;
-
-enum Line {
-    WebSocket(SplitSink<WebSocketStream<MaybeTlsStream<TcpStream>>, Message>),
-    Quinn(Box<(web_transport_quinn::Session, web_transport_quinn::SendStream)>),
-    Wtransport(Arc<wtransport::Connection>, wtransport::SendStream),
-}
 
 /// A connection, and what it knows of its room.
 pub(crate) struct Client {
@@ -61,7 +20,6 @@ pub(crate) struct Client {
     line: Line,
     inbox: mpsc::Receiver<Incoming>,
     waiting: VecDeque<Incoming>,
-    pumps: TaskTracker,
     reading: Option<DropGuard>,
     /// Where in the room's order this client is.
     head: Option<(u64, u64)>,
@@ -79,128 +37,14 @@ impl Client {
 
     /// A small inbox makes a client that soon stops reading.
     pub(crate) async fn with_inbox(carrier: Carrier, place: &Place, inbox: usize) -> Result<Self, String> {
-        let (sender, inbox) = mpsc::channel(inbox);
-        let pumps = TaskTracker::new();
-        let stop = CancellationToken::new();
-        let line = match carrier {
-            Carrier::WebSocket => {
-                let url = format!("ws://{}/ws", place.plain);
-                let (stream, _) = tokio_tungstenite::connect_async(url).await.map_err(|error| error.to_string())?;
-                let (sink, mut frames) = stream.split();
-                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
-                        let incoming = match frames.next().await {
-                            Some(Ok(Message::Text(text))) => Incoming::Message(serde_json::from_str(&text).unwrap()),
-                            Some(Ok(Message::Binary(bytes))) => Incoming::Compact(bytes.to_vec()),
-                            Some(Ok(Message::Close(frame))) => {
-                                let frame = frame.map(|frame| (u16::from(frame.code).into(), frame.reason.to_string()));
-                                let _ =
-                                    sender.send(Incoming::Closed(Some(frame.unwrap_or((1005, String::new()))))).await;
-                                // The answer to it goes out with the next read.
-                                while let Some(Ok(_)) = frames.next().await {}
-                                return;
-                            }
-                            Some(Ok(_)) => continue,
-                            Some(Err(_)) | None => Incoming::Closed(None),
-                        };
-                        let end = matches!(incoming, Incoming::Closed(_));
-                        if sender.send(incoming).await.is_err() || end {
-                            return;
-                        }
-                    }
-                }));
-                Line::WebSocket(sink)
-            }
-            Carrier::Quinn => {
-                let client = web_transport_quinn::ClientBuilder::new()
-                    .with_server_certificate_hashes(hashes(place).await?)
-                    .map_err(|error| error.to_string())?;
-                let url: url::Url = format!("https://127.0.0.1:{}/wt", place.secure.port()).parse().unwrap();
-                let session = client.connect(url).await.map_err(|error| error.to_string())?;
-                let (send, mut recv) = session.open_bi().await.map_err(|error| error.to_string())?;
-                let (stream, datagrams, messages) = (session.clone(), session.clone(), sender.clone());
-                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
-                        let mut length = [0; 4];
-                        if recv.read_exact(&mut length).await.is_err() {
-                            break;
-                        }
-                        let mut message = vec![0; u32::from_be_bytes(length) as usize];
-                        if recv.read_exact(&mut message).await.is_err() {
-                            break;
-                        }
-                        let message = Incoming::Message(serde_json::from_slice(&message).unwrap());
-                        if messages.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                    let end = match stream.closed().await {
-                        web_transport_quinn::SessionError::WebTransportError(
-                            web_transport_quinn::WebTransportError::Closed(code, reason),
-                        ) => Some((code, reason)),
-                        _ => None,
-                    };
-                    let _ = messages.send(Incoming::Closed(end)).await;
-                }));
-                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    while let Ok(datagram) = datagrams.read_datagram().await {
-                        if sender.send(Incoming::Compact(datagram.to_vec())).await.is_err() {
-                            return;
-                        }
-                    }
-                }));
-                Line::Quinn(Box::new((session, send)))
-            }
-            Carrier::Wtransport => {
-                let digest = |hash: Vec<u8>| wtransport::tls::Sha256Digest::new(hash.try_into().unwrap());
-                let config = wtransport::ClientConfig::builder()
-                    .with_bind_address(([127, 0, 0, 1], 0).into())
-                    .with_server_certificate_hashes(hashes(place).await?.into_iter().map(digest))
-                    .build();
-                let endpoint = wtransport::Endpoint::client(config).map_err(|error| error.to_string())?;
-                let url = format!("https://127.0.0.1:{}/wt", place.secure.port());
-                let connection = endpoint.connect(url).await.map_err(|error| error.to_string())?;
-                let opening = connection.open_bi().await.map_err(|error| error.to_string())?;
-                let (send, mut recv) = opening.await.map_err(|error| error.to_string())?;
-                let connection = Arc::new(connection);
-                let (stream, datagrams, messages) = (Arc::clone(&connection), Arc::clone(&connection), sender.clone());
-                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
-                        let mut length = [0; 4];
-                        if recv.read_exact(&mut length).await.is_err() {
-                            break;
-                        }
-                        let mut message = vec![0; u32::from_be_bytes(length) as usize];
-                        if recv.read_exact(&mut message).await.is_err() {
-                            break;
-                        }
-                        let message = Incoming::Message(serde_json::from_slice(&message).unwrap());
-                        if messages.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                    // This client doesn't tell the capsule's code, only that the session is over.
-                    let _ = stream.closed().await;
-                    let _ = messages.send(Incoming::Closed(None)).await;
-                }));
-                pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    while let Ok(datagram) = datagrams.receive_datagram().await {
-                        if sender.send(Incoming::Compact(datagram.to_vec())).await.is_err() {
-                            return;
-                        }
-                    }
-                }));
-                Line::Wtransport(connection, send)
-            }
-        };
+        let Connected { line, inbox, reading } = Connected::by(carrier, place, inbox).await?;
         Ok(Self {
             carrier,
             place: place.clone(),
             line,
             inbox,
             waiting: VecDeque::new(),
-            pumps,
-            reading: Some(stop.drop_guard()),
+            reading: Some(reading),
             head: None,
             state: Value::Null,
             user: String::new(),
@@ -222,15 +66,7 @@ impl Client {
 
     /// Sends text as it is. `false`: the connection is gone.
     pub(crate) async fn send_text(&mut self, text: &str) -> bool {
-        let framed = || [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
-        soon("a message to leave", async {
-            match &mut self.line {
-                Line::WebSocket(sink) => sink.send(Message::text(text)).await.is_ok(),
-                Line::Quinn(line) => line.1.write_all(&framed()).await.is_ok(),
-                Line::Wtransport(_, stream) => stream.write_all(&framed()).await.is_ok(),
-            }
-        })
-        .await
+        soon("a message to leave", self.line.send(text)).await
     }
 
     pub(crate) async fn send(&mut self, message: Value) -> bool {
@@ -251,11 +87,7 @@ impl Client {
 
     /// `false`: the connection is gone.
     pub(crate) async fn try_send_compact(&mut self, bytes: &[u8]) -> bool {
-        match &mut self.line {
-            Line::WebSocket(sink) => sink.send(Message::binary(bytes.to_vec())).await.is_ok(),
-            Line::Quinn(line) => line.0.send_datagram(Bytes::copy_from_slice(bytes)).is_ok(),
-            Line::Wtransport(connection, _) => connection.send_datagram(bytes).is_ok(),
-        }
+        self.line.send_compact(bytes).await
     }
 
     /// Sends JOIN and nothing else. `extra` adds to or replaces the fields.
@@ -319,15 +151,7 @@ impl Client {
 
     /// Ends in order.
     pub(crate) async fn close(mut self) {
-        match &mut self.line {
-            Line::WebSocket(sink) => drop(sink.send(Message::Close(None)).await),
-            Line::Quinn(line) => {
-                line.0.close(1000, b"bye");
-                line.0.closed().await;
-            }
-            // It has no capsule; FIN of the control stream and the end of the connection are what it can say.
-            Line::Wtransport(connection, _) => connection.close(wtransport::VarInt::from_u32(0), b"bye"),
-        }
+        self.line.close().await;
     }
 
     /// The cable is pulled: nothing is said, nothing answers any more. Keep the returned value for as long as it is out.
@@ -485,15 +309,6 @@ impl Client {
             }
         }
     }
-}
-
-async fn hashes(place: &Place) -> Result<Vec<Vec<u8>>, String> {
-    use base64::Engine;
-    let transports = place.try_get_json("/api/transports").await?;
-    let hashes = transports["webtransport"]["serverCertificateHashes"].as_array().ok_or("no hashes")?;
-    let decode =
-        |hash: &Value| base64::engine::general_purpose::STANDARD.decode(hash["value"].as_str().unwrap()).unwrap();
-    Ok(hashes.iter().map(decode).collect())
 }
 
 /// A tick as it arrives: slot, host flag, playing, seq, position, at.

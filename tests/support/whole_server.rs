@@ -3,4 +3,5 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod client;
+mod line;
 pub(crate) mod server;
