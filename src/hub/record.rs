@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Head, RoomTime, UserId};
 use crate::log::{Commit, Entry, Patch, RoomRow, Snapshot, UserRow};
-use crate::room::{By, Event, Member, Room};
+use crate::room::{By, Event, Member, Members, Room};
 
 const CORE: &str = "core";
 const BANS: &str = "bans";
@@ -82,31 +82,29 @@ fn patch(before: &Room, after: &Room) -> Patch {
     if after.is_vacant() {
         return patch;
     }
-    let core = json(&Core::of(after));
-    if clear || core != json(&Core::of(before)) {
-        patch.fields.insert(CORE.into(), Some(core));
+    let core = Core::of(after);
+    if clear || core != Core::of(before) {
+        patch.fields.insert(CORE.into(), Some(json(&core)));
     }
     if clear || before.bans != after.bans {
         patch.fields.insert(BANS.into(), Some(json(&after.bans)));
     }
-    for (user, member) in &after.members {
-        if clear || before.members.get(user) != Some(member) {
-            patch.fields.insert(format!("{MEMBER}{user}"), Some(json(member)));
-        }
+    let nobody = Members::default();
+    let known = if clear { &nobody } else { &before.members };
+    for (user, member) in after.members.changed_since(known) {
+        patch.fields.insert(format!("{MEMBER}{user}"), Some(json(member)));
     }
-    if !clear {
-        for user in before.members.keys().filter(|user| !after.members.contains_key(*user)) {
-            patch.fields.insert(format!("{MEMBER}{user}"), None);
-        }
+    for (user, _) in after.members.gone_since(known) {
+        patch.fields.insert(format!("{MEMBER}{user}"), None);
     }
     patch
 }
 
 fn row(before: &Room, after: &Room, now: RoomTime) -> RoomRow {
-    let same_epoch = before.head.epoch == after.head.epoch;
-    let changed =
-        after.members.iter().filter(|(user, member)| !same_epoch || before.members.get(*user) != Some(*member));
-    let gone = before.members.iter().filter(|(user, _)| same_epoch && !after.members.contains_key(*user));
+    let nobody = Members::default();
+    let known = if before.head.epoch == after.head.epoch { &before.members } else { &nobody };
+    let changed = after.members.changed_since(known).map(|(user, member)| user_row(user, member, None));
+    let gone = after.members.gone_since(known).map(|(user, member)| user_row(user, member, Some(now)));
     RoomRow {
         host: after.host.clone(),
         url: after.url.as_ref().map(|url| url.as_str().to_owned()),
@@ -115,10 +113,7 @@ fn row(before: &Room, after: &Room, now: RoomTime) -> RoomRow {
         at: after.playback.at,
         guest_control: after.guest_control,
         ended: after.is_vacant(),
-        users: changed
-            .map(|(user, member)| user_row(user, member, None))
-            .chain(gone.map(|(user, member)| user_row(user, member, Some(now))))
-            .collect(),
+        users: changed.chain(gone).collect(),
     }
 }
 

@@ -140,8 +140,12 @@ impl Room {
     /// A member commanded the playback. A command that carries no timestamp can be told from its repetition only as long
     /// as it is the room's last one, so those before it are forgotten.
     fn remember(&mut self, by: &UserId, key: Option<&ControlKey>) {
-        for member in self.members.values_mut() {
-            member.recent.retain(|earlier| earlier.true_at.is_some());
+        let passes = |earlier: &ControlKey| earlier.true_at.is_none();
+        let touched = self.members.iter().filter(|(_, member)| member.recent.iter().any(passes));
+        for user in touched.map(|(user, _)| user.clone()).collect::<Vec<_>>() {
+            if let Some(member) = self.members.get_mut(&user) {
+                member.recent.retain(|earlier| !passes(earlier));
+            }
         }
         if let (Some(key), Some(member)) = (key, self.members.get_mut(by)) {
             member.recent.retain(|earlier| earlier.is_recent(key.taken));

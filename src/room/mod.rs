@@ -22,6 +22,7 @@ mod command;
 mod decide;
 mod event;
 mod gate;
+mod members;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ mod tests;
 pub use command::{Actor, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};
 pub use gate::Gate;
+pub use members::Members;
 pub use state::{Connection, ControlKey, Member, Playback, Room};
 
 use crate::domain::{ErrorCode, SessionRef};

@@ -1,11 +1,11 @@
 //! What a room is at one head.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Gate};
+use super::{Control, Gate, Members};
 use crate::domain::{
     Dialect, Head, MediaTime, MediaUrl, PinHash, Rate, RoomId, RoomTime, SessionRef, Slot, TokenHash, TransportKind,
     UserId, Username,
@@ -136,7 +136,7 @@ pub struct Room {
     pub(crate) next_gate: u32,
     pub(crate) next_slot: u16,
     pub(crate) bans: BTreeSet<UserId>,
-    pub(crate) members: BTreeMap<UserId, Member>,
+    pub(crate) members: Members,
 }
 
 impl Room {
@@ -161,7 +161,7 @@ impl Room {
             next_gate: 1,
             next_slot: 1,
             bans: BTreeSet::new(),
-            members: BTreeMap::new(),
+            members: Members::default(),
         }
     }
 
@@ -186,7 +186,7 @@ impl Room {
     }
 
     /// Everybody in it, with whoever is away for the moment.
-    pub fn members(&self) -> &BTreeMap<UserId, Member> {
+    pub fn members(&self) -> &Members {
         &self.members
     }
 

@@ -211,7 +211,7 @@ impl Truth {
         }
         let mut members = BTreeMap::new();
         for (id, room) in &self.rooms {
-            for (user, member) in room.members() {
+            for (user, member) in room.members().iter() {
                 let session = match &member.connection {
                     Connection::Live(session) => Some(session.to_string()),
                     Connection::Lost { .. } => None,

@@ -1,0 +1,166 @@
+//! Who is in a room. Copies share what neither has changed: every commit is decided on a copy of its room and then compared
+//! with it, and in a large room hardly anybody changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Member;
+use crate::domain::UserId;
+
+/// Members by id, with whoever is away for the moment.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Members(Arc<BTreeMap<UserId, Arc<Member>>>);
+
+impl Members {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A member.
+    pub fn get(&self, user: &UserId) -> Option<&Member> {
+        self.0.get(user).map(|member| &**member)
+    }
+
+    /// Whether this is one.
+    pub fn contains_key(&self, user: &UserId) -> bool {
+        self.0.contains_key(user)
+    }
+
+    /// All, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&UserId, &Member)> {
+        self.0.iter().map(|(user, member)| (user, &**member))
+    }
+
+    /// Their ids.
+    pub fn keys(&self) -> impl Iterator<Item = &UserId> {
+        self.0.keys()
+    }
+
+    /// All, in the order of their ids.
+    pub fn values(&self) -> impl Iterator<Item = &Member> {
+        self.0.values().map(|member| &**member)
+    }
+
+    /// Those that are others than in `before`, or were not there. What is shared is not looked at.
+    pub(crate) fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a UserId, &'a Member)> {
+        let all = if Arc::ptr_eq(&self.0, &before.0) { None } else { Some(self.0.iter()) };
+        let is_same = |user: &UserId, member: &Arc<Member>| {
+            before.0.get(user).is_some_and(|known| Arc::ptr_eq(known, member) || known == member)
+        };
+        let changed = all.into_iter().flatten().filter(move |(user, member)| !is_same(user, member));
+        changed.map(|(user, member)| (user, &**member))
+    }
+
+    /// Those of `before` that are no longer there.
+    pub(crate) fn gone_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a UserId, &'a Member)> {
+        let all = if Arc::ptr_eq(&self.0, &before.0) { None } else { Some(before.iter()) };
+        all.into_iter().flatten().filter(|(user, _)| !self.contains_key(user))
+    }
+
+    pub(crate) fn get_mut(&mut self, user: &UserId) -> Option<&mut Member> {
+        // Asked first: who isn't here is no reason for a copy of all.
+        if !self.contains_key(user) {
+            return None;
+        }
+        Arc::make_mut(&mut self.0).get_mut(user).map(Arc::make_mut)
+    }
+
+    pub(crate) fn insert(&mut self, user: UserId, member: Member) {
+        Arc::make_mut(&mut self.0).insert(user, Arc::new(member));
+    }
+
+    pub(crate) fn remove(&mut self, user: &UserId) {
+        if self.contains_key(user) {
+            Arc::make_mut(&mut self.0).remove(user);
+        }
+    }
+}
+
+impl PartialEq for Members {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.changed_since(other).next().is_none()
+    }
+}
+
+/// As in a map: who isn't there is a panic, so only tests do this.
+#[cfg(test)]
+impl std::ops::Index<&UserId> for Members {
+    type Output = Member;
+
+    fn index(&self, user: &UserId) -> &Member {
+        &self.0[user]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Dialect, Limits, NodeId, RoomTime, SessionRef, Slot, TokenHash, TransportKind, Username};
+    use crate::room::Connection;
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn member(slot: u16) -> Member {
+        Member {
+            name: Username::parse("Ann", &Limits::default()).unwrap(),
+            slot: Slot(slot),
+            joined_at: RoomTime::default(),
+            connection: Connection::Live(SessionRef { node: NodeId::parse("node-1").unwrap(), id: 1 }),
+            dialect: Dialect::V3,
+            transport: TransportKind::Memory,
+            token: TokenHash::from_bytes([0; 32]),
+            previous_token: None,
+            recent: [].into(),
+        }
+    }
+
+    fn names<'a>(members: impl Iterator<Item = (&'a UserId, &'a Member)>) -> Vec<&'a str> {
+        members.map(|(user, _)| user.as_str()).collect()
+    }
+
+    #[test]
+    fn a_copy_differs_in_what_was_changed_since_and_in_nothing_else() {
+        let mut before = Members::default();
+        for (slot, name) in ["ann", "bob", "eve"].into_iter().enumerate() {
+            before.insert(user(name), member(slot as u16));
+        }
+        let mut after = before.clone();
+        assert_eq!((names(after.changed_since(&before)), names(after.gone_since(&before))), (vec![], vec![]));
+        assert_eq!(after, before);
+
+        after.get_mut(&user("bob")).unwrap().slot = Slot(9);
+        after.remove(&user("eve"));
+        after.insert(user("max"), member(4));
+        assert_eq!(names(after.changed_since(&before)), ["bob", "max"]);
+        assert_eq!(names(after.gone_since(&before)), ["eve"]);
+        assert_ne!(after, before);
+        assert_eq!(before.get(&user("bob")).unwrap().slot, Slot(1), "the original is as it was");
+
+        // Changed and changed back is not changed, though it is another copy.
+        let mut back = before.clone();
+        back.get_mut(&user("bob")).unwrap().slot = Slot(9);
+        back.get_mut(&user("bob")).unwrap().slot = Slot(1);
+        assert_eq!((names(back.changed_since(&before)), &back), (vec![], &before));
+    }
+
+    #[test]
+    fn who_is_not_there_is_no_reason_for_a_copy() {
+        let mut members = Members::default();
+        members.insert(user("ann"), member(1));
+        let before = members.clone();
+        assert!(members.get_mut(&user("bob")).is_none());
+        members.remove(&user("bob"));
+        assert!(Arc::ptr_eq(&members.0, &before.0));
+    }
+}
