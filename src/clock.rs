@@ -6,6 +6,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::RoomTime;
 
+/// Instants 50 ms apart. Timers that may be that late, and that every session has, are set on it: the process wakes once
+/// for all that are due, and not for each of ten thousand.
+#[derive(Debug, Clone, Copy)]
+pub struct Grid(tokio::time::Instant);
+
+impl Grid {
+    const STEP: Duration = Duration::from_millis(50);
+
+    /// A grid that begins now.
+    pub fn start() -> Self {
+        Self(Clock::instant())
+    }
+
+    /// The first instant of the grid from `at` on.
+    pub fn next(&self, at: tokio::time::Instant) -> tokio::time::Instant {
+        let late = at.saturating_duration_since(self.0).as_nanos() % Self::STEP.as_nanos();
+        if late == 0 { at } else { at + Self::STEP - Duration::from_nanos(late as u64) }
+    }
+}
+
 /// Room time on this node: the wall clock as it was at start, carried forward by the steady clock, so that it never
 /// steps back. The cluster adds a measured offset.
 #[derive(Debug, Clone)]
@@ -47,6 +67,11 @@ impl Clock {
     /// Room time as it would be without an offset: what an offset is measured against.
     pub fn unadjusted(&self) -> RoomTime {
         RoomTime::from_micros(self.now().as_micros() - self.offset_micros())
+    }
+
+    /// See [`Grid::next`].
+    pub fn coarse(&self, at: tokio::time::Instant) -> tokio::time::Instant {
+        Grid(self.0.started).next(at)
     }
 
     /// The offset in use.
@@ -96,5 +121,20 @@ mod tests {
             assert!(steps >= 39, "{steps} steps: it jumped");
             assert_eq!(clock.offset_micros(), target);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timers_on_the_grid_are_late_by_less_than_a_step_and_fall_together() {
+        let clock = Clock::starting_at(RoomTime::from_millis(1000));
+        tokio::time::advance(Duration::from_micros(12_345_678)).await;
+        let now = Clock::instant();
+        let times: Vec<_> = (0..1000).map(|step| now + Duration::from_micros(step * 777)).collect();
+        let mut coarse: Vec<_> = times.iter().map(|at| clock.coarse(*at)).collect();
+        for (at, coarse) in times.iter().zip(&coarse) {
+            assert!(*coarse >= *at && *coarse < *at + Grid::STEP);
+            assert_eq!(clock.coarse(*coarse), *coarse);
+        }
+        coarse.dedup();
+        assert_eq!(coarse.len(), 17, "in 777 ms");
     }
 }

@@ -54,8 +54,7 @@ impl House {
 
     fn connect(&self) -> MemoryClient {
         let (transport, client) = pair();
-        let services = self.services.clone();
-        self.tracker.spawn(async move { session::run(transport, &services).await });
+        self.tracker.spawn(session::run(transport, self.services.clone(), ()));
         client
     }
 
@@ -267,7 +266,7 @@ async fn who_is_turned_away_can_read_why() {
         (Full::Draining, CloseCode::GoingAway),
     ] {
         let (transport, mut client) = pair();
-        session::turn_away(transport, &full).await;
+        session::turn_away(transport, full).await;
         assert_eq!(end(&mut client).await, code);
     }
 }

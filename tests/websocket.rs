@@ -153,14 +153,12 @@ async fn no_session_is_let_in_while_the_server_drains() {
 async fn a_pong_answers_the_latest_ping_with_its_round_trip() {
     let mut fixture = Fixture::new().await;
     let (mut client, (mut inbound, mut outbound), _guard) = fixture.connect().await;
-    assert_eq!(outbound.rtt(), None);
-    outbound.ping().await.unwrap();
+    outbound.send(&mut vec![Outgoing::Ping]).await.unwrap();
     client.send(Message::Pong("unasked".into())).await.unwrap();
     assert!(matches!(next(&mut inbound).await.unwrap(), Frame::Alive { rtt: None }), "another payload");
     let Message::Ping(payload) = within(client.next()).await.unwrap().unwrap() else { panic!("a ping") };
     client.flush().await.unwrap();
-    let Frame::Alive { rtt: Some(rtt) } = next(&mut inbound).await.unwrap() else { panic!("an answer") };
-    assert_eq!(outbound.rtt(), Some(rtt));
+    assert!(matches!(next(&mut inbound).await.unwrap(), Frame::Alive { rtt: Some(_) }), "the answer");
     client.send(Message::Pong(payload)).await.unwrap();
     assert!(matches!(next(&mut inbound).await.unwrap(), Frame::Alive { rtt: None }), "the same pong again");
     client.send(Message::Ping("hello".into())).await.unwrap();

@@ -22,8 +22,7 @@ fn clients(house: &House, members: usize) -> Vec<MemoryClient> {
         let mut clients = Vec::new();
         for number in 0..members {
             let (transport, mut client) = pair();
-            let services = house.services();
-            house.tracker.spawn(async move { session::run(transport, &services).await });
+            house.tracker.spawn(session::run(transport, house.services(), ()));
             let join = json!({"type": "JOIN", "protocol": 3, "roomId": "room", "userId": format!("member-{number}")});
             client.message(join.to_string()).await;
             until(&mut client, "ROOM_STATE").await;

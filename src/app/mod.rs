@@ -252,14 +252,11 @@ impl Parts {
     /// Where WebSocket connections come in.
     fn door(&self, reception: Reception) -> Door {
         let serve = move |transport: WebSocketTransport| -> BoxFuture<'static, ()> {
-            let reception = reception.clone();
-            Box::pin(async move {
-                match reception.admission.admit(transport.peer()) {
-                    Ok(permit) => reception.serve(transport, permit).await,
-                    // A browser can't read the status of a refused upgrade, but it can read a closing code.
-                    Err(full) => Box::pin(session::turn_away(transport, &full)).await,
-                }
-            })
+            match reception.admission.admit(transport.peer()) {
+                Ok(permit) => reception.serve(transport, permit),
+                // A browser can't read the status of a refused upgrade, but it can read a closing code.
+                Err(full) => Box::pin(session::turn_away(transport, full)),
+            }
         };
         let config = &self.config;
         let origins = config.allowed_origins.clone();
@@ -403,12 +400,7 @@ impl Accept for Reception {
         })
     }
 
-    fn serve<T: Transport + 'static>(&self, transport: T, permit: Cap) -> impl Future<Output = ()> + Send {
-        // Boxed here: every layer above would hold it twice, once as it was handed over, once as it is awaited.
-        let session = Box::pin(session::run(transport, &self.services));
-        async move {
-            session.await;
-            drop(permit);
-        }
+    fn serve<T: Transport + 'static>(&self, transport: T, permit: Cap) -> BoxFuture<'static, ()> {
+        Box::pin(session::run(transport, self.services.clone(), permit))
     }
 }

@@ -8,7 +8,7 @@
 //! transport                                                     │
 //!           Outbound::send ◄─ writer ◄─ Outbox (messages by bytes, ticks by slot) ◄─ hub
 //! ```
-//! One task a session: reader, writer and watchdog are futures of it ([`rota`]), so nothing outlives the loop. An end in order
+//! One task a session: reader, writer and watchdog are futures of it ([`crate::rota`]), so nothing outlives the loop. An end in order
 //! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 
@@ -17,17 +17,16 @@ mod counts;
 mod dispatch;
 mod outbox;
 mod rate;
-mod rota;
 pub mod transport;
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -35,13 +34,14 @@ use crate::clock::Clock;
 use crate::domain::{CloseCode, Limits, TransportKind};
 use crate::hub::{Departure, Hub};
 use crate::protocol::Rules;
+use crate::rota;
 use crate::telemetry::names;
 pub use caps::{Cap, Caps, Full};
 pub use counts::SessionCounts;
 use dispatch::Dispatch;
 use outbox::Outbox;
 use rate::Rate;
-use transport::{Frame, Inbound, Outbound, Transport, TransportError};
+use transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 
 /// What every session of a node shares.
 #[derive(Clone)]
@@ -82,58 +82,53 @@ impl End {
     }
 }
 
-/// Serves one connection until it ends. Nothing a client sends makes it panic; its end is counted here.
-pub fn run<T: Transport>(transport: T, services: &Services) -> impl Future<Output = ()> + Send {
-    // Outside of the future, which would keep a place for the whole beside that of its halves.
+/// Serves one connection until it ends, and has its place until then. Nothing a client sends makes it panic; its end is
+/// counted here.
+pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> impl Future<Output = ()> + Send {
     let (kind, peer) = (transport.kind(), transport.peer());
-    let (inbound, outbound) = transport.split();
-    serve(kind, peer, inbound, outbound, services)
-}
+    let (mut inbound, mut outbound) = transport.split();
+    // Not an `async fn`: that would keep each argument twice, as it was handed over and as it is used.
+    async move {
+        let services = &services;
+        let session = services.hub.new_session();
+        let limits = &services.rules.limits;
+        let counted = services.counts.open(kind);
+        let outbox = Arc::new(Outbox::new(services, outbound.express()));
+        let life = Life::new(kind);
+        // For the lines logged within; entered for JSON messages only, never for ticks.
+        let span = tracing::info_span!(
+            "session",
+            sessionId = %session,
+            correlationId = %session,
+            transport = kind.as_str(),
+            roomId = tracing::field::Empty,
+            userId = tracing::field::Empty,
+        );
+        let mut dispatch = Dispatch::new(services, session, Arc::clone(&outbox), counted, peer);
+        span.in_scope(|| tracing::debug!(address = %peer, "session begins"));
 
-async fn serve<I: Inbound, O: Outbound>(
-    kind: TransportKind,
-    peer: IpAddr,
-    mut inbound: I,
-    mut outbound: O,
-    services: &Services,
-) {
-    let session = services.hub.new_session();
-    let limits = &services.rules.limits;
-    let counted = services.counts.open(kind);
-    let outbox = Arc::new(Outbox::new(services, outbound.express()));
-    let life = Life::new(kind);
-    // For the lines logged within; entered for JSON messages only, never for ticks.
-    let span = tracing::info_span!(
-        "session",
-        sessionId = %session,
-        correlationId = %session,
-        transport = kind.as_str(),
-        roomId = tracing::field::Empty,
-        userId = tracing::field::Empty,
-    );
-    let mut dispatch = Dispatch::new(services, session, Arc::clone(&outbox), counted, peer);
-    span.in_scope(|| tracing::debug!(address = %peer, "session begins"));
+        let end = {
+            let reader = pin!(read(&mut inbound, &mut dispatch, &outbox, &life, services, &span));
+            let writer = pin!(write(&mut outbound, &outbox, &life, services));
+            let watchdog = pin!(watch(&life, &outbox, limits, &services.clock));
+            let stop = pin!(announce_stop(services, &outbox));
+            rota::first_of([reader, writer, watchdog, stop]).await
+        };
 
-    let end = {
-        let reader = pin!(read(&mut inbound, &mut dispatch, &outbox, &life, services, &span));
-        let writer = pin!(write(&mut outbound, &outbox, &life, limits));
-        let watchdog = pin!(watch(&life, &outbox, limits));
-        let stop = pin!(announce_stop(services, &outbox));
-        rota::first_of([reader, writer, watchdog, stop]).await
-    };
-
-    // Given back before the close: the others need not wait for a peer that may not answer.
-    if let Some(membership) = dispatch.into_membership() {
-        services.hub.depart(membership, Departure::Lost);
+        // Given back before the close: the others need not wait for a peer that may not answer.
+        if let Some(membership) = dispatch.into_membership() {
+            services.hub.depart(membership, Departure::Lost);
+        }
+        let code = end.code.map_or("LOST", CloseCode::as_str);
+        metrics::counter!(names::SESSIONS_ENDED, "transport" => kind.as_str(), "code" => code).increment(1);
+        span.in_scope(|| tracing::debug!(code, reason = %end.reason, "session ended"));
+        let _ = timeout(CLOSING, outbound.close(end.code.unwrap_or(CloseCode::Normal), &end.reason)).await;
+        drop(place);
     }
-    let code = end.code.map_or("LOST", CloseCode::as_str);
-    metrics::counter!(names::SESSIONS_ENDED, "transport" => kind.as_str(), "code" => code).increment(1);
-    span.in_scope(|| tracing::debug!(code, reason = %end.reason, "session ended"));
-    let _ = timeout(CLOSING, outbound.close(end.code.unwrap_or(CloseCode::Normal), &end.reason)).await;
 }
 
 /// Ends a connection for which there is no place, in a way that its client can read.
-pub async fn turn_away<T: Transport>(transport: T, full: &Full) {
+pub async fn turn_away<T: Transport>(transport: T, full: Full) {
     let code = match full {
         Full::Draining => CloseCode::GoingAway,
         Full::Node | Full::Address => CloseCode::Overloaded,
@@ -181,58 +176,73 @@ async fn read<I: Inbound>(
             Frame::Closed(_) => {}
         }
         life.set_busy(false);
+        // A peer that always has one more must not keep the others of its thread waiting.
+        consume_budget().await;
     }
 }
 
-/// The outbox out, a batch a flush; and the heartbeat.
-async fn write<O: Outbound>(outbound: &mut O, outbox: &Outbox, life: &Life, limits: &Limits) -> End {
-    let stall = Duration::from_secs(limits.write_stall_secs);
-    let mut heartbeat = interval(Duration::from_secs(limits.heartbeat_secs));
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// The outbox out, a batch a flush; and the heartbeat, where the transport has none of its own.
+async fn write<O: Outbound>(
+    outbound: &mut O,
+    outbox: &Outbox,
+    life: &Life,
+    Services { rules, clock, .. }: &Services,
+) -> End {
+    let stall = Duration::from_secs(rules.limits.write_stall_secs);
+    let period = Duration::from_secs(rules.limits.heartbeat_secs);
+    let mut heartbeat = (!life.keeps_itself).then(|| {
+        let mut heartbeat = interval_at(clock.coarse(Clock::instant() + period), period);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        heartbeat
+    });
+    // The first leaves with the first message: how far away the peer is should be known before it plays.
+    let mut ping = !life.keeps_itself;
     let mut batch = Vec::new();
     loop {
-        let mut ping = tokio::select! {
+        tokio::select! {
             biased;
-            _ = heartbeat.tick() => !life.keeps_itself,
-            () = outbox.filled() => false,
-        };
+            () = tick(heartbeat.as_mut()) => ping = true,
+            () = outbox.filled() => {}
+        }
         loop {
+            if std::mem::take(&mut ping) {
+                batch.push(Outgoing::Ping);
+            }
             let taken = outbox.take(&mut batch);
-            ping |= taken.probe;
-            let idle = batch.is_empty() && !ping;
-            let done = {
-                let mut work = pin!(async {
-                    if !batch.is_empty() {
-                        outbound.send(&mut batch).await?;
-                    }
-                    if std::mem::take(&mut ping) {
-                        outbound.ping().await?;
-                    }
-                    Ok::<_, TransportError>(())
-                });
+            if taken.probe {
+                batch.push(Outgoing::Ping);
+            }
+            if !batch.is_empty() {
+                let mut work = pin!(outbound.send(&mut batch));
                 // Most of it is done at once, and then there is no timer at all.
-                match futures_util::poll!(work.as_mut()) {
+                let done = match futures_util::poll!(work.as_mut()) {
                     Poll::Ready(done) => Ok(done),
                     Poll::Pending => timeout(stall, work).await,
+                };
+                match done {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return End::lost(error.to_string()),
+                    Err(_) => return End::with(CloseCode::SlowConsumer, "a write stalled"),
                 }
-            };
-            match done {
-                Ok(Ok(())) => batch.clear(),
-                Ok(Err(error)) => return End::lost(error.to_string()),
-                Err(_) => return End::with(CloseCode::SlowConsumer, "a write stalled"),
+            } else if taken.end.is_none() {
+                break;
             }
-            match taken.end {
-                Some(end) => return end,
-                None if idle => break,
-                None => {}
+            if let Some(end) = taken.end {
+                return end;
             }
         }
-        outbox.note_rtt(outbound.rtt());
+    }
+}
+
+async fn tick(heartbeat: Option<&mut Interval>) {
+    match heartbeat {
+        Some(heartbeat) => drop(heartbeat.tick().await),
+        None => std::future::pending().await,
     }
 }
 
 /// What no frame brings about: the JOIN that doesn't come, silence, an outbox that runs over.
-async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
+async fn watch(life: &Life, outbox: &Outbox, limits: &Limits, clock: &Clock) -> End {
     let idle = Duration::from_secs(limits.idle_secs);
     let join_by = life.started + Duration::from_secs(limits.join_timeout_secs);
     loop {
@@ -241,23 +251,24 @@ async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
         // While the reader is at work (a JOIN that waits for the log, a pause for the rate) nobody listens: that the peer
         // is not heard says nothing.
         let heard = if life.is_busy() { now } else { life.heard() };
-        let mut next = now + idle;
+        let mut look_again = None;
+        let mut until = |at: Instant| look_again = Some(look_again.map_or(at, |earlier: Instant| earlier.min(at)));
         if !life.has_joined() {
             if now >= join_by {
                 return outbox.end_in_order(CloseCode::JoinTimeout, CloseCode::JoinTimeout.meaning()).await;
             }
-            next = next.min(join_by);
+            until(join_by);
         }
         if !life.keeps_itself {
             if now >= heard + idle {
                 return End::with(CloseCode::Idle, CloseCode::Idle.meaning());
             }
-            next = next.min(heard + idle);
+            until(heard + idle);
             if let Some(probed) = outbox.probed_at().filter(|probed| *probed > heard) {
                 if now >= probed + PROBE {
                     return End::with(CloseCode::Idle, "no sign of life when asked");
                 }
-                next = next.min(probed + PROBE);
+                until(probed + PROBE);
             }
         }
         if outbox.has_overflowed() {
@@ -266,8 +277,15 @@ async fn watch(life: &Life, outbox: &Outbox, limits: &Limits) -> End {
         tokio::select! {
             biased;
             () = alarm => {}
-            () = sleep_until(next) => {}
+            () = at(look_again.map(|look_again| clock.coarse(look_again))) => {}
         }
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -172,6 +172,7 @@ impl Outbox {
         self.queue.lock().overflowed
     }
 
+    /// The answer to a ping.
     pub(super) fn note_rtt(&self, rtt: Option<Duration>) {
         if let Some(rtt) = rtt {
             // Zero says "not measured".
@@ -258,6 +259,9 @@ impl Outlet for Outbox {
     }
 
     fn rtt(&self) -> Option<Duration> {
+        if let Some(express) = &self.express {
+            return Some(express.rtt());
+        }
         let micros = self.rtt_micros.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
     }

@@ -39,27 +39,23 @@ pub trait Outbound: Send {
     /// messages may not.
     fn send(&mut self, frames: &mut Vec<Outgoing>) -> impl Future<Output = Result<(), TransportError>> + Send;
 
-    /// Asks the peer for a sign of life, which comes back as [`Frame::Alive`] or any frame. Does nothing where the
-    /// transport keeps its own.
-    fn ping(&mut self) -> impl Future<Output = Result<(), TransportError>> + Send;
-
-    /// The way for compact messages around this half, where the transport has one.
+    /// The way around this half, where the transport has one.
     fn express(&self) -> Option<Arc<dyn Express>> {
         None
     }
-
-    /// Round trip as the transport measures it.
-    fn rtt(&self) -> Option<Duration>;
 
     /// Ends the connection with code and reason (≤ 120 bytes), flushed as far as the peer takes it; bounded by the caller.
     fn close(self, code: CloseCode, reason: &str) -> impl Future<Output = ()> + Send;
 }
 
-/// Sends compact messages from whatever task has one: the session's own need not wake for each.
+/// A connection, from whatever task: the session's own need not wake for it.
 pub trait Express: Send + Sync {
     /// Never blocks. `false`: it would have to wait; then it belongs into the outbox, where a newer one of its slot
     /// takes its place. What can't be sent at all is dropped.
     fn try_send(&self, message: &CompactBytes) -> bool;
+
+    /// Round trip as the connection measures it.
+    fn rtt(&self) -> Duration;
 }
 
 /// What arrives.
@@ -69,7 +65,7 @@ pub enum Frame {
     Message(Bytes),
     /// A compact message, not checked.
     Compact(Bytes),
-    /// A sign of life without content (pong). `rtt` when it answers a ping of ours.
+    /// A sign of life without content (pong). `rtt` when it answers [`Outgoing::Ping`].
     Alive {
         /// Time since that ping.
         rtt: Option<Duration>,
@@ -87,6 +83,9 @@ pub enum Outgoing {
     Compact(CompactBytes),
     /// Tell the peer to go soon (WebTransport's DRAIN capsule; nothing elsewhere).
     Drain,
+    /// Ask the peer for a sign of life, which comes back as [`Frame::Alive`] or any frame. Nothing where the transport
+    /// keeps its own.
+    Ping,
 }
 
 /// How a transport fails.

@@ -82,6 +82,7 @@ impl Outbound for MemoryOutbound {
             match frame {
                 Outgoing::Message(bytes) => self.frames.send(Delivered::Message(bytes)).await.map_err(|_| lost())?,
                 Outgoing::Drain => self.frames.send(Delivered::Drain).await.map_err(|_| lost())?,
+                Outgoing::Ping => self.ping()?,
                 // Like a datagram: what doesn't fit is dropped.
                 Outgoing::Compact(compact) => match self.frames.try_send(Delivered::Compact(compact.message())) {
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(lost()),
@@ -92,21 +93,19 @@ impl Outbound for MemoryOutbound {
         Ok(())
     }
 
-    async fn ping(&mut self) -> Result<(), TransportError> {
+    async fn close(self, code: CloseCode, reason: &str) {
+        let _ = self.frames.send(Delivered::Closed { code, reason: reason.to_owned() }).await;
+    }
+}
+
+impl MemoryOutbound {
+    fn ping(&self) -> Result<(), TransportError> {
         let Some(pongs) = self.pongs.upgrade() else { return Err(lost()) };
         if !self.silent.load(Ordering::Relaxed) {
             // A full queue is a sign of life by itself.
             let _ = pongs.try_send(Frame::Alive { rtt: Some(Duration::ZERO) });
         }
         Ok(())
-    }
-
-    fn rtt(&self) -> Option<Duration> {
-        Some(Duration::ZERO)
-    }
-
-    async fn close(self, code: CloseCode, reason: &str) {
-        let _ = self.frames.send(Delivered::Closed { code, reason: reason.to_owned() }).await;
     }
 }
 
@@ -199,14 +198,14 @@ mod tests {
     async fn a_dropped_client_is_a_lost_connection_and_a_silent_one_answers_no_ping() {
         let (server, client) = pair();
         let (mut inbound, mut outbound) = server.split();
-        outbound.ping().await.unwrap();
+        outbound.send(&mut vec![Outgoing::Ping]).await.unwrap();
         assert!(matches!(inbound.next().await.unwrap(), Frame::Alive { rtt: Some(_) }));
         client.go_silent();
-        outbound.ping().await.unwrap();
+        outbound.send(&mut vec![Outgoing::Ping]).await.unwrap();
         assert!(tokio::time::timeout(Duration::from_secs(60), inbound.next()).await.is_err());
         drop(client);
         assert!(matches!(inbound.next().await, Err(TransportError::Lost(_))));
-        assert!(matches!(outbound.ping().await, Err(TransportError::Lost(_))));
+        assert!(matches!(outbound.send(&mut vec![Outgoing::Ping]).await, Err(TransportError::Lost(_))));
     }
 
     #[tokio::test(start_paused = true)]

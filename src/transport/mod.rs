@@ -8,9 +8,10 @@
 //! opened session to `serve` and keeps nothing of it but the machinery that moves its bytes. The session ends when the
 //! future of `serve` ends.
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use crate::session::transport::Transport;
 
@@ -32,7 +33,7 @@ pub trait Accept: Clone + Send + Sync + 'static {
     fn admit(&self, peer: IpAddr) -> Result<Self::Permit, Refused>;
 
     /// Runs one session to its end.
-    fn serve<T: Transport + 'static>(&self, transport: T, permit: Self::Permit) -> impl Future<Output = ()> + Send;
+    fn serve<T: Transport + 'static>(&self, transport: T, permit: Self::Permit) -> BoxFuture<'static, ()>;
 }
 
 /// Why there is no place: both answer 503.

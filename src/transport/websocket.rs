@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::ready;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -183,7 +184,6 @@ struct Shared {
 struct Pings {
     count: u64,
     sent: Option<tokio::time::Instant>,
-    rtt: Option<Duration>,
 }
 
 impl Shared {
@@ -191,13 +191,28 @@ impl Shared {
         Self { stream: Mutex::new(stream), broken: AtomicBool::new(false), pings: Mutex::default() }
     }
 
-    async fn feed(&self, message: Message) -> Result<(), Error> {
-        poll_fn(|cx| self.stream.lock().poll_ready_unpin(cx)).await?;
-        self.stream.lock().start_send_unpin(message)
+    /// Writes all of them, and flushes once.
+    async fn send(&self, messages: impl Iterator<Item = Message>) -> Result<(), Error> {
+        let mut messages = messages.peekable();
+        poll_fn(|cx| {
+            let mut stream = self.stream.lock();
+            while messages.peek().is_some() {
+                ready!(stream.poll_ready_unpin(cx))?;
+                if let Some(message) = messages.next() {
+                    stream.start_send_unpin(message)?;
+                }
+            }
+            stream.poll_flush_unpin(cx)
+        })
+        .await
     }
 
-    async fn flush(&self) -> Result<(), Error> {
-        poll_fn(|cx| self.stream.lock().poll_flush_unpin(cx)).await
+    /// A ping that a pong can be told by.
+    fn ping(&self) -> Message {
+        let mut pings = self.pings.lock();
+        pings.count += 1;
+        pings.sent = Some(Clock::instant());
+        Message::Ping(Bytes::copy_from_slice(&pings.count.to_be_bytes()))
     }
 }
 
@@ -260,9 +275,7 @@ impl WebSocketInbound {
         if payload != pings.count.to_be_bytes() {
             return None;
         }
-        let rtt = Clock::instant().saturating_duration_since(pings.sent.take()?);
-        pings.rtt = Some(rtt);
-        Some(rtt)
+        Some(Clock::instant().saturating_duration_since(pings.sent.take()?))
     }
 }
 
@@ -272,33 +285,13 @@ pub struct WebSocketOutbound(Arc<Shared>);
 
 impl Outbound for WebSocketOutbound {
     async fn send(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), TransportError> {
-        for frame in frames.drain(..) {
-            let (payload, kind) = match frame {
-                // As a raw frame the shared bytes need no second UTF-8 check: they come from our own encoder.
-                Outgoing::Message(bytes) => (bytes, Data::Text),
-                Outgoing::Compact(compact) => (compact.message(), Data::Binary),
-                Outgoing::Drain => continue,
-            };
-            debug_assert!(kind == Data::Binary || std::str::from_utf8(&payload).is_ok());
-            let frame = RawFrame::message(payload, OpCode::Data(kind), true);
-            self.0.feed(Message::Frame(frame)).await.map_err(failure)?;
-        }
-        self.0.flush().await.map_err(failure)
-    }
-
-    async fn ping(&mut self) -> Result<(), TransportError> {
-        let payload = {
-            let mut pings = self.0.pings.lock();
-            pings.count += 1;
-            pings.sent = Some(Clock::instant());
-            Bytes::copy_from_slice(&pings.count.to_be_bytes())
-        };
-        self.0.feed(Message::Ping(payload)).await.map_err(failure)?;
-        self.0.flush().await.map_err(failure)
-    }
-
-    fn rtt(&self) -> Option<Duration> {
-        self.0.pings.lock().rtt
+        let messages = frames.drain(..).filter_map(|frame| match frame {
+            Outgoing::Message(bytes) => Some(raw(bytes, Data::Text)),
+            Outgoing::Compact(compact) => Some(raw(compact.message(), Data::Binary)),
+            Outgoing::Drain => None,
+            Outgoing::Ping => Some(self.0.ping()),
+        });
+        self.0.send(messages).await.map_err(failure)
     }
 
     async fn close(self, code: CloseCode, reason: &str) {
@@ -308,8 +301,8 @@ impl Outbound for WebSocketOutbound {
         }
         let frame = CloseFrame { code: code.number().into(), reason: reason[..end].into() };
         // Fails when the peer's close was answered already: there is nothing to add then.
-        let _ = self.0.feed(Message::Close(Some(frame))).await;
-        if self.0.flush().await.is_err() {
+        let _ = self.0.send(std::iter::once(Message::Close(Some(frame)))).await;
+        if self.0.send(std::iter::empty()).await.is_err() {
             return;
         }
         // Dropping a socket that holds unread data resets it, and the reset would overtake the close frame. So only
@@ -333,6 +326,12 @@ impl Outbound for WebSocketOutbound {
             }
         }
     }
+}
+
+/// As a raw frame the shared bytes need no second UTF-8 check: they come from our own encoder.
+fn raw(payload: Bytes, kind: Data) -> Message {
+    debug_assert!(kind == Data::Binary || std::str::from_utf8(&payload).is_ok());
+    Message::Frame(RawFrame::message(payload, OpCode::Data(kind), true))
 }
 
 fn failure(error: Error) -> TransportError {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ResolvesServerCert;
@@ -66,7 +67,14 @@ impl Accept for Echo {
         self.refuses.map_or(Ok(()), Err)
     }
 
-    async fn serve<T: Transport + 'static>(&self, transport: T, (): ()) {
+    fn serve<T: Transport + 'static>(&self, transport: T, (): ()) -> BoxFuture<'static, ()> {
+        let echo = self.clone();
+        Box::pin(async move { echo.serve(transport).await })
+    }
+}
+
+impl Echo {
+    async fn serve<T: Transport>(&self, transport: T) {
         self.see(Seen::Opened(transport.kind(), transport.peer())).await;
         let (mut inbound, mut outbound) = transport.split();
         loop {
@@ -101,7 +109,7 @@ impl Accept for Echo {
                 }
                 Err(TransportError::Lost(_)) => return self.see(Seen::Lost).await,
             };
-            assert!(outbound.rtt().is_some());
+            assert!(outbound.express().is_some_and(|express| express.rtt() > Duration::ZERO));
             // What can't be sent is told by the reader.
             let _ = sent;
         }

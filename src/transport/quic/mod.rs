@@ -6,6 +6,7 @@
 mod config;
 mod handshake;
 mod identity;
+mod runtime;
 mod socket;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ pub use handshake::{Handshake, HandshakeError};
 pub use identity::{Identity, ServerId, SharedSecret};
 
 use handshake::Screen;
+use runtime::CoarseTimers;
 
 /// What can be tuned. The defaults are for many quiet connections.
 #[derive(Debug, Clone)]
@@ -33,8 +35,8 @@ pub struct QuicOptions {
     /// Silence after which a connection is lost.
     ///
     /// The keep-alive itself restarts this timer once (RFC 9000 §10.1), so a peer that dies without a word is noticed
-    /// after at most `keep_alive + idle`: 4 s + 10 s stays under the 15 s that the sessions promise, and leaves the
-    /// unanswered keep-alive ten seconds of retransmissions to get through a bad network.
+    /// after at most `keep_alive + idle`: 5 s + 9.5 s stays under the 15 s that the sessions promise, and leaves the
+    /// unanswered keep-alive most of ten seconds of retransmissions to get through a bad network.
     pub idle: Duration,
     /// Time for the client's hello, and again for the rest of the handshake.
     pub handshake: Duration,
@@ -55,8 +57,8 @@ impl Default for QuicOptions {
     fn default() -> Self {
         Self {
             socket_buffer_bytes: 4 << 20,
-            keep_alive: Duration::from_secs(4),
-            idle: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(5),
+            idle: Duration::from_millis(9500),
             handshake: Duration::from_secs(10),
             max_handshakes: 1024,
             retry_above: 256,
@@ -112,7 +114,7 @@ impl QuicListener {
         let endpoint = options.identity.endpoint(&mut server)?;
         let failed = |doing| move |source| BindError::Socket { address, doing, source };
         let socket = socket::open(address, options.socket_buffer_bytes)?;
-        let runtime = Arc::new(quinn::TokioRuntime);
+        let runtime = Arc::new(CoarseTimers::new());
         let endpoint =
             quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(failed("starting the endpoint"))?;
         let address = endpoint.local_addr().map_err(failed("reading the bound address"))?;

@@ -1,5 +1,6 @@
 //! The CONNECT stream of a session: it carries capsules, and its end is the session's end.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -56,18 +57,26 @@ pub(super) struct ConnectRecv {
 }
 
 impl ConnectRecv {
-    /// Reads to the end of the session and tells it.
-    pub(super) async fn run(mut self, send: Arc<Mutex<ConnectSend>>, end: watch::Sender<Option<End>>) {
-        let ended = self.read().await;
-        if let (End::Closed(_), Ok(mut send)) = (&ended, send.try_lock()) {
-            // Browsers report a clean close only to those whose CLOSE was answered with the stream's end. When the lock
-            // is taken, the writer is in the middle of a capsule that the peer won't read any more.
-            send.finish().await;
+    /// Reads to the end of the session and tells it. Never ends itself: the session does, when it has heard.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep each argument twice")]
+    pub(super) fn run(
+        mut self,
+        send: Arc<Mutex<ConnectSend>>,
+        end: watch::Sender<Option<End>>,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let ended = self.read().await;
+            if let (End::Closed(_), Ok(mut send)) = (&ended, send.try_lock()) {
+                // Browsers report a clean close only to those whose CLOSE was answered with the stream's end. When the
+                // lock is taken, the writer is in the middle of a capsule that the peer won't read any more.
+                Box::pin(send.finish()).await;
+            }
+            tracing::trace!(?ended, "session ended by the peer");
+            end.send_replace(Some(ended));
+            // The peer's own end of the stream; leaving before it would tell the peer to stop.
+            let _ = self.stream.recv_data().await.map(|data| data.map(|_| ()));
+            std::future::pending().await
         }
-        tracing::trace!(?ended, "session ended by the peer");
-        end.send_replace(Some(ended));
-        // The peer's own end of the stream; leaving before it would tell the peer to stop.
-        let _ = self.stream.recv_data().await.map(|data| data.map(|_| ()));
     }
 
     async fn read(&mut self) -> End {

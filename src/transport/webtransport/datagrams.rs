@@ -3,7 +3,10 @@
 //! quinn keeps a few of them for a peer whose congestion window is full. What doesn't fit there waits in the session's
 //! outbox instead, where a newer tick replaces an older one of its slot: a slow peer gets the latest, not a queue.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 
 use super::varint;
 use crate::domain::CompactBytes;
@@ -57,12 +60,17 @@ impl Datagrams {
 
 impl Express for Datagrams {
     fn try_send(&self, message: &CompactBytes) -> bool {
-        let datagram = self.datagram(message);
-        if self.connection.datagram_send_buffer_space() < datagram.len() {
+        // One look at the connection: `send_datagram` would make place by dropping an older one, and asking for the space
+        // first takes the connection's lock twice. Where it would wait it keeps nothing.
+        let Some(sent) = self.connection.send_datagram_wait(self.datagram(message)).now_or_never() else {
             return false;
-        }
+        };
         // A lost connection is the session's to notice.
-        let _ = self.sent(self.connection.send_datagram(datagram));
+        let _ = self.sent(sent);
         true
+    }
+
+    fn rtt(&self) -> Duration {
+        self.connection.rtt()
     }
 }

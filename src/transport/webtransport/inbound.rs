@@ -1,17 +1,25 @@
 //! The reading half of a session.
+//!
+//! Most of what arrives are datagrams, and each wakes the session: control stream and CONNECT stream are only looked at
+//! when they have something ([`Bells`]), for a look at a stream costs as much as a datagram.
 
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::connect::End;
 use super::message::MessageReader;
 use super::slot::ControlRecv;
 use super::varint;
 use crate::domain::CloseCode;
+use crate::rota::Bells;
 use crate::session::transport::{Frame, Inbound, TransportError};
 use crate::telemetry::names;
 
@@ -23,13 +31,21 @@ const CHUNK: usize = 64 << 10;
 /// for the second, which has the code.
 const END_FOLLOWS: Duration = Duration::from_secs(1);
 
-/// Control stream, datagrams and the session's end, in this order.
+/// Whose bell is whose. In order, so that what a client said before it closed is heard before the close.
+const CONTROL: usize = 0;
+const END: usize = 1;
+const DATAGRAM: usize = 2;
+
+/// Control stream, the session's end and datagrams, in this order.
 pub struct WebTransportInbound {
     connection: quinn::Connection,
     quarter_id: u64,
+    bells: Bells<3>,
     control: Control,
     messages: MessageReader,
-    end: watch::Receiver<Option<End>>,
+    ended: BoxFuture<'static, End>,
+    /// The next one: kept, because a call that is dropped takes its waker back.
+    datagram: ReusableBoxFuture<'static, Result<Bytes, quinn::ConnectionError>>,
 }
 
 enum Control {
@@ -61,10 +77,17 @@ impl WebTransportInbound {
         quarter_id: u64,
         control: oneshot::Receiver<ControlRecv>,
         message_bytes: usize,
-        end: watch::Receiver<Option<End>>,
+        mut end: watch::Receiver<Option<End>>,
     ) -> Self {
-        let control = Control::Awaited(control);
-        Self { connection, quarter_id, control, messages: MessageReader::new(message_bytes), end }
+        Self {
+            quarter_id,
+            bells: Bells::default(),
+            control: Control::Awaited(control),
+            messages: MessageReader::new(message_bytes),
+            ended: Box::pin(async move { ended(&mut end).await }),
+            datagram: ReusableBoxFuture::new(read_datagram(connection.clone())),
+            connection,
+        }
     }
 
     /// A datagram's content, if it is one for us.
@@ -81,66 +104,108 @@ impl WebTransportInbound {
 
 impl Inbound for WebTransportInbound {
     async fn next(&mut self) -> Result<Frame, TransportError> {
+        poll_fn(|task| self.poll_next(task)).await
+    }
+}
+
+impl WebTransportInbound {
+    fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Result<Frame, TransportError>> {
+        self.bells.listen(task.waker());
         loop {
             if let Some(message) = self.messages.take()? {
-                return Ok(Frame::Message(message));
+                return Poll::Ready(Ok(Frame::Message(message)));
             }
-            // In order, so that what a client said before it closed is heard before the close. No branch loses
-            // anything when another one wins, or when the call is dropped.
-            tokio::select! {
-                biased;
-                arrival = self.control.next() => match arrival {
-                    Arrival::Control(control) => {
-                        self.messages.feed(control.unread);
-                        self.control = Control::Open(control.quinn);
-                    }
-                    Arrival::Bytes(bytes) => self.messages.feed(bytes),
-                    Arrival::ControlOver(how) => {
-                        let how = if self.messages.at_boundary() { how } else { ControlEnd::Cut };
-                        self.control = Control::Over(Box::pin(tokio::time::sleep(END_FOLLOWS)), how);
-                    }
-                    Arrival::ControlLost => self.control = Control::Lost,
-                    Arrival::NothingFollows(ControlEnd::Finished) => return Ok(Frame::Closed(0)),
-                    Arrival::NothingFollows(ControlEnd::Cut) => {
-                        let reason = "the control stream ended inside a message".to_owned();
-                        return Err(TransportError::Violation { code: CloseCode::ProtocolError, reason });
-                    }
-                },
-                end = ended(&mut self.end) => return end_frame(end),
-                datagram = self.connection.read_datagram(), if !matches!(self.control, Control::Lost) => match datagram {
+            if let Poll::Ready(arrival) = self.poll_control() {
+                if let Some(end) = self.arrived(arrival) {
+                    return Poll::Ready(end);
+                }
+            } else if let Poll::Ready(end) = self.poll_end() {
+                return Poll::Ready(end_frame(end));
+            } else {
+                match ready!(self.poll_datagram()) {
                     Ok(datagram) => {
                         if let Some(compact) = self.compact(datagram) {
-                            return Ok(Frame::Compact(compact));
+                            return Poll::Ready(Ok(Frame::Compact(compact)));
                         }
                     }
                     Err(_) => self.control = Control::Lost,
-                },
+                }
             }
         }
+    }
+
+    fn poll_control(&mut self) -> Poll<Arrival> {
+        let Some(mut context) = self.bells.rung(CONTROL) else { return Poll::Pending };
+        let arrival = ready!(self.control.poll_next(&mut context));
+        self.bells.ring(CONTROL);
+        Poll::Ready(arrival)
+    }
+
+    fn poll_end(&mut self) -> Poll<End> {
+        let Some(mut context) = self.bells.rung(END) else { return Poll::Pending };
+        self.ended.as_mut().poll(&mut context)
+    }
+
+    fn poll_datagram(&mut self) -> Poll<Result<Bytes, quinn::ConnectionError>> {
+        if matches!(self.control, Control::Lost) {
+            return Poll::Pending;
+        }
+        let Some(mut context) = self.bells.rung(DATAGRAM) else { return Poll::Pending };
+        let datagram = ready!(self.datagram.poll(&mut context));
+        self.datagram.set(read_datagram(self.connection.clone()));
+        self.bells.ring(DATAGRAM);
+        Poll::Ready(datagram)
+    }
+
+    /// What the control stream brought. `Some`: the session ends by it.
+    fn arrived(&mut self, arrival: Arrival) -> Option<Result<Frame, TransportError>> {
+        match arrival {
+            Arrival::Control(control) => {
+                self.messages.feed(control.unread);
+                self.control = Control::Open(control.quinn);
+            }
+            Arrival::Bytes(bytes) => self.messages.feed(bytes),
+            Arrival::ControlOver(how) => {
+                let how = if self.messages.at_boundary() { how } else { ControlEnd::Cut };
+                self.control = Control::Over(Box::pin(tokio::time::sleep(END_FOLLOWS)), how);
+            }
+            Arrival::ControlLost => self.control = Control::Lost,
+            Arrival::NothingFollows(ControlEnd::Finished) => return Some(Ok(Frame::Closed(0))),
+            Arrival::NothingFollows(ControlEnd::Cut) => {
+                let reason = "the control stream ended inside a message".to_owned();
+                return Some(Err(TransportError::Violation { code: CloseCode::ProtocolError, reason }));
+            }
+        }
+        None
     }
 }
 
 impl Control {
-    async fn next(&mut self) -> Arrival {
-        match self {
-            Self::Awaited(control) => match control.await {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
+        Poll::Ready(match self {
+            Self::Awaited(control) => match ready!(Pin::new(control).poll(context)) {
                 Ok(control) => Arrival::Control(control),
                 // The connection's task is gone, and the connection with it.
                 Err(_) => Arrival::ControlLost,
             },
-            Self::Open(stream) => match stream.read_chunk(CHUNK, true).await {
+            // quinn keeps the waker with the stream, not with this future.
+            Self::Open(stream) => match ready!(pin!(stream.read_chunk(CHUNK, true)).poll(context)) {
                 Ok(Some(chunk)) => Arrival::Bytes(chunk.bytes),
                 Ok(None) => Arrival::ControlOver(ControlEnd::Finished),
                 Err(quinn::ReadError::ConnectionLost(_)) => Arrival::ControlLost,
                 Err(_) => Arrival::ControlOver(ControlEnd::Cut),
             },
             Self::Over(sleep, how) => {
-                sleep.await;
+                ready!(sleep.as_mut().poll(context));
                 Arrival::NothingFollows(*how)
             }
-            Self::Lost => std::future::pending().await,
-        }
+            Self::Lost => return Poll::Pending,
+        })
     }
+}
+
+async fn read_datagram(connection: quinn::Connection) -> Result<Bytes, quinn::ConnectionError> {
+    connection.read_datagram().await
 }
 
 /// The session's end, once there is one.

@@ -90,7 +90,7 @@ impl WebTransportOutbound {
             Ok(()) => Ok(()),
             Err(error) => {
                 // A client that closes also stops the stream. The reader knows the code; it shall be first to say so.
-                let _ = timeout(CLOSE, ended(&mut self.end)).await;
+                let _ = Box::pin(timeout(CLOSE, ended(&mut self.end))).await;
                 Err(TransportError::Lost(format!("the control stream can't be written: {error}")))
             }
         }
@@ -129,9 +129,12 @@ impl Outbound for WebTransportOutbound {
                 Outgoing::Message(message) => self.gather(message),
                 Outgoing::Compact(message) => compact.push(message),
                 Outgoing::Drain => {
-                    let drained = self.connect.lock().await.capsule(capsule::drain()).await;
+                    // What is rare is boxed: a session would have the place for it all its life.
+                    let drained = Box::pin(async { self.connect.lock().await.capsule(capsule::drain()).await }).await;
                     drained.map_err(|error| TransportError::Lost(error.to_string()))?;
                 }
+                // QUIC's keep-alive.
+                Outgoing::Ping => {}
             }
         }
         // Messages first: datagrams may have to wait.
@@ -142,16 +145,8 @@ impl Outbound for WebTransportOutbound {
         Ok(())
     }
 
-    async fn ping(&mut self) -> Result<(), TransportError> {
-        Ok(())
-    }
-
     fn express(&self) -> Option<Arc<dyn Express>> {
         Some(Arc::new(self.datagrams.clone()))
-    }
-
-    fn rtt(&self) -> Option<Duration> {
-        Some(self.datagrams.connection().rtt())
     }
 
     async fn close(mut self, code: CloseCode, reason: &str) {

@@ -1,5 +1,6 @@
 //! One request: whose it is, and the answer to a CONNECT.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::protocol::{self, Protocol};
 use super::session::{Parts, WebTransportSession};
 use super::slot::{Control, Slot};
 use super::{PATH, Server, codes, http};
+use crate::rota::first_of;
 use crate::telemetry::names;
 use crate::transport::{Accept, Refused};
 
@@ -52,21 +54,24 @@ enum Route {
 
 impl<A: Accept> Requests<A> {
     /// Answers one request, to the end of its session if it opens one.
-    pub(super) async fn answer(
+    pub(super) fn answer(
         self,
         resolver: RequestResolver<adapter::Connection, Bytes>,
         held: Held,
         acknowledged: BoxFuture<'static, ()>,
-    ) {
+    ) -> impl Future<Output = ()> + Send {
         // In a box of its own: it is several times as large as what a session needs of it for its life.
-        if let Some(opened) = Box::pin(self.begin(resolver, held, acknowledged)).await {
-            opened.await;
+        let begin = Box::pin(self.begin(resolver, held, acknowledged));
+        async move {
+            if let Some(opened) = begin.await {
+                opened.await;
+            }
         }
     }
 
     /// Answers a request, or hands out the session that it opens.
     async fn begin(
-        &self,
+        self,
         resolver: RequestResolver<adapter::Connection, Bytes>,
         held: Held,
         acknowledged: BoxFuture<'static, ()>,
@@ -169,14 +174,10 @@ impl<A: Accept> Requests<A> {
             acknowledged,
             end,
         });
-        let accept = self.server.accept.clone();
-        let mut serving = Box::pin(async move { accept.serve(session, permit).await });
+        let mut serving = self.server.accept.serve(session, permit);
         Box::pin(async move {
             let _closes = closes;
-            tokio::select! {
-                () = &mut capsules => serving.await,
-                () = &mut serving => {}
-            }
+            first_of([serving.as_mut(), capsules.as_mut()]).await;
         })
     }
 }

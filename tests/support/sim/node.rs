@@ -58,8 +58,7 @@ impl Node {
     /// A client's connection.
     pub(crate) fn connect(&mut self) -> MemoryClient {
         let (transport, client) = pair();
-        let services = self.services.clone();
-        let session = self.tracker.spawn(async move { session::run(transport, &services).await });
+        let session = self.tracker.spawn(session::run(transport, self.services.clone(), ()));
         self.sessions.push(session.abort_handle());
         client
     }

@@ -2,7 +2,7 @@
 //!
 //! A session's writer is woken for every delivery, its reader for every message, its watchdog almost never. `select!` polls
 //! all of them at each wake-up, and a look at a socket that has nothing costs a good part of a delivery. Here each future
-//! has a waker of its own, which notes whom it woke.
+//! has a waker of its own, which notes whom it woke: [`Bells`], and on them [`first_of`].
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -12,22 +12,57 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
+/// The wakers of `N` futures of one task.
+///
+/// The task calls [`listen`](Self::listen) at each of its own polls, and then polls those whose bell has
+/// [`rung`](Self::rung). A future that is polled must keep its waker where it was registered: one that takes it back when
+/// it is dropped has to live as long as the bells.
+#[derive(Debug)]
+pub(crate) struct Bells<const N: usize> {
+    task: Arc<AtomicWaker>,
+    bells: [Arc<Bell>; N],
+    wakers: [Waker; N],
+}
+
+impl<const N: usize> Default for Bells<N> {
+    /// All of them have rung: nobody has been polled yet.
+    fn default() -> Self {
+        let task = Arc::new(AtomicWaker::new());
+        let bells: [_; N] =
+            std::array::from_fn(|_| Arc::new(Bell { rung: AtomicBool::new(true), task: Arc::clone(&task) }));
+        let wakers = bells.clone().map(Waker::from);
+        Self { task, bells, wakers }
+    }
+}
+
+impl<const N: usize> Bells<N> {
+    /// Notes whom to wake. Before the bells are looked at: one that rings from here on wakes the task again.
+    pub(crate) fn listen(&self, task: &Waker) {
+        self.task.register(task);
+    }
+
+    /// What to poll a future with, if it was woken since it was asked for last.
+    pub(crate) fn rung(&self, which: usize) -> Option<Context<'_>> {
+        self.bells[which].rung.swap(false, Ordering::AcqRel).then(|| Context::from_waker(&self.wakers[which]))
+    }
+
+    /// Has a future polled again that nobody will wake: the successor of one that ended.
+    pub(crate) fn ring(&self, which: usize) {
+        self.bells[which].rung.store(true, Ordering::Release);
+    }
+}
+
 /// A future that takes its turns with others.
-pub(super) type Turn<'a, T> = Pin<&'a mut (dyn Future<Output = T> + Send)>;
+pub(crate) type Turn<'a, T> = Pin<&'a mut (dyn Future<Output = T> + Send)>;
 
 /// What the first of them to end ends with. In order: of two that could end at once it is the earlier.
-pub(super) async fn first_of<T, const N: usize>(mut turns: [Turn<'_, T>; N]) -> T {
-    let task = Arc::new(AtomicWaker::new());
-    // All of them are polled once to begin with.
-    let bells: [_; N] =
-        std::array::from_fn(|_| Arc::new(Bell { rung: AtomicBool::new(true), task: Arc::clone(&task) }));
-    let wakers = bells.clone().map(Waker::from);
-    poll_fn(|cx| {
-        // Before the bells are looked at: one that rings from here on wakes the task again.
-        task.register(cx.waker());
-        for ((turn, bell), waker) in turns.iter_mut().zip(&bells).zip(&wakers) {
-            if bell.rung.swap(false, Ordering::AcqRel)
-                && let Poll::Ready(end) = turn.as_mut().poll(&mut Context::from_waker(waker))
+pub(crate) async fn first_of<T, const N: usize>(mut turns: [Turn<'_, T>; N]) -> T {
+    let bells = Bells::<N>::default();
+    poll_fn(|task| {
+        bells.listen(task.waker());
+        for (which, turn) in turns.iter_mut().enumerate() {
+            if let Some(mut context) = bells.rung(which)
+                && let Poll::Ready(end) = turn.as_mut().poll(&mut context)
             {
                 return Poll::Ready(end);
             }
@@ -37,6 +72,7 @@ pub(super) async fn first_of<T, const N: usize>(mut turns: [Turn<'_, T>; N]) -> 
     .await
 }
 
+#[derive(Debug)]
 struct Bell {
     rung: AtomicBool,
     task: Arc<AtomicWaker>,
@@ -118,5 +154,16 @@ mod tests {
             assert_eq!(first_of([never, woken]).await, "woken");
             thread.join().unwrap();
         }
+    }
+
+    #[test]
+    fn who_has_not_rung_is_not_polled_until_it_does_or_is_made_to() {
+        let bells = Bells::<2>::default();
+        assert!(bells.rung(0).is_some() && bells.rung(1).is_some(), "to begin with, all are polled");
+        assert!(bells.rung(0).is_none() && bells.rung(1).is_none());
+        bells.wakers[1].wake_by_ref();
+        bells.ring(0);
+        assert!(bells.rung(0).is_some() && bells.rung(1).is_some());
+        assert!(bells.rung(0).is_none() && bells.rung(1).is_none());
     }
 }
