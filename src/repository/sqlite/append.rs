@@ -155,7 +155,8 @@ async fn delete_of<'a, I: Iterator<Item = &'a RoomId>>(
 
 type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
 
-/// A statement for many rows, in a few fixed sizes so that each is prepared once.
+/// A statement for many rows, in a few fixed sizes so that each is prepared once. Each statement is a way to the
+/// connection's thread and back, so there are enough sizes for a small batch to be one or two of them.
 struct Bulk {
     head: &'static str,
     tuple: &'static str,
@@ -163,7 +164,7 @@ struct Bulk {
 }
 
 impl Bulk {
-    const SIZES: [usize; 3] = [64, 8, 1];
+    const SIZES: [usize; 11] = [64, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1];
 
     async fn run<T>(
         &self,
