@@ -11,7 +11,6 @@ mod redis_server;
 #[path = "support/waiting.rs"]
 mod waiting;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
