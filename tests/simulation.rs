@@ -245,6 +245,19 @@ fn a_signal_to_a_member_that_is_nowhere_live_is_refused_with_target_gone() {
 }
 
 #[test]
+fn a_signal_whose_target_leaves_while_it_is_under_way_is_refused_with_target_gone() {
+    play(async {
+        let (mut world, lines) = lines(&[3, 3], &[0, 1]).await;
+        let before = world.sky.ephemeral();
+        world.ask(lines[1], ROOMS[0], Asking::Other, json!({ "type": "LEAVE" })).await;
+        let signal = world.signal(lines[0], "bob").await;
+        world.pass(MOMENT).await;
+        assert_eq!(world.sky.ephemeral(), before + 2, "the signal left, and came back");
+        assert_eq!(world.refused(signal), Some("TARGET_GONE"));
+    });
+}
+
+#[test]
 fn a_relay_in_the_name_of_a_session_that_the_room_does_not_know_is_not_believed() {
     play(async {
         let (mut world, lines) = lines(&[3, 3], &[0, 1]).await;

@@ -8,7 +8,7 @@ use std::cell::OnceCell;
 use std::time::Duration;
 
 use super::cell::{Attached, Resolve, State};
-use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Signal, TickReport};
+use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickReport};
 use super::relay::Relay;
 use super::{Hub, Membership};
 use crate::domain::{Dialect, MediaTime, RoomId, RoomTime, SessionRef, Tick, UserId};
@@ -126,8 +126,16 @@ impl Hub {
         }
     }
 
-    /// From one member to one other.
-    pub fn signal(&self, membership: &Membership, to: &UserId, signal: &Signal) -> Result<(), Refusal> {
+    /// From one member to one other. If that one is gone, the sender is told: at once, as far as this node knows, else when
+    /// the other's node finds nobody; then its outlet gets the refusal.
+    pub fn signal(
+        &self,
+        membership: &Membership,
+        to: &UserId,
+        signal: &Signal,
+        request: &'static str,
+        reference: Option<u64>,
+    ) -> Result<(), Refusal> {
         let state = membership.cell.lock();
         let sender = state.attached(&membership.actor.session).ok_or(Reject::NotMember)?;
         if !may_send(&state, &sender.user, signal) {
@@ -143,7 +151,8 @@ impl Hub {
         };
         drop(state);
         let session = membership.actor.session.clone();
-        let relay = Relay::Signal { user, session, to: to.clone(), signal: signal.clone() };
+        let (to, signal, request) = (to.clone(), signal.clone(), request.to_owned());
+        let relay = Relay::Signal { user, session, to, signal, request, reference };
         self.0.parts.log.publish(membership.room(), Some(&node), relay.encode());
         Ok(())
     }
@@ -177,7 +186,13 @@ impl Hub {
             self.probe_for_another_node(room, user, session);
             return;
         }
-        let Some(cell) = self.find(room) else { return };
+        let Some(cell) = self.find(room) else {
+            // Nobody is here at all.
+            if let Relay::Signal { user, session, request, reference, .. } = relay {
+                self.tell_gone(room, user, session, request, reference);
+            }
+            return;
+        };
         let state = cell.lock();
         let now = self.now();
         match relay {
@@ -195,13 +210,31 @@ impl Hub {
                     fan_out_status(&state, &user, status, now);
                 }
             }
-            Relay::Signal { user, session, to, signal } => {
-                if self.sender_elsewhere(&state, &user, &session).is_some() && may_send(&state, &user, &signal) {
-                    deliver_signal(&state, &session, &user, &to, &signal, now);
+            Relay::Signal { user, session, to, signal, request, reference } => {
+                let believed = self.sender_elsewhere(&state, &user, &session).is_some();
+                if believed && may_send(&state, &user, &signal) {
+                    let delivered = deliver_signal(&state, &session, &user, &to, &signal, now);
+                    drop(state);
+                    if !delivered {
+                        self.tell_gone(room, user, session, request, reference);
+                    }
+                }
+            }
+            Relay::Gone { user, session, request, reference } => {
+                if let Some(member) = state.attached(&session).filter(|member| member.user == user) {
+                    let refusal = Refusal::Room(Reject::TargetGone);
+                    member.outlet.reply(Reply::Refused { reference, request: &request, refusal: &refusal });
                 }
             }
             Relay::Probe { .. } => {}
         }
+    }
+
+    /// To the node of a member whose signal found nobody.
+    fn tell_gone(&self, room: &RoomId, user: UserId, session: SessionRef, request: String, reference: Option<u64>) {
+        let node = session.node.clone();
+        let relay = Relay::Gone { user, session, request, reference };
+        self.0.parts.log.publish(room, Some(&node), relay.encode());
     }
 
     /// The member for whom another node speaks: live, on exactly this session, and not one of ours.

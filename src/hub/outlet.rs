@@ -191,7 +191,7 @@ pub enum Reply<'a> {
         /// The client's reference.
         reference: Option<u64>,
         /// The type of the request.
-        request: &'static str,
+        request: &'a str,
         /// Why.
         refusal: &'a Refusal,
     },

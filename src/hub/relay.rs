@@ -47,6 +47,25 @@ pub enum Relay {
         to: UserId,
         /// What.
         signal: Signal,
+        /// As what the client sent it, for the answer if nobody is there.
+        #[serde(default)]
+        request: String,
+        /// With which reference.
+        #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<u64>,
+    },
+    /// The signal found nobody: its target left while it was under way. For the sender's node; `user` and `session` are the
+    /// sender's, as the signal named them.
+    Gone {
+        /// Who asked.
+        user: UserId,
+        /// Over which session.
+        session: SessionRef,
+        /// As what.
+        request: String,
+        /// With which reference.
+        #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<u64>,
     },
     /// Does this session still live? For the node that holds it. Here `user` and `session` are the one asked about.
     Probe {
@@ -117,12 +136,15 @@ mod tests {
             session: session.clone(),
             to: to.clone(),
             signal,
+            request: "OFFER".into(),
+            reference: Some(7),
         });
         let status = MemberStatus { rtt_ms: Some(20.5), ..MemberStatus::default() };
         let others = [
             a_tick(),
             Relay::Status { user: user.clone(), session: session.clone(), status },
             Relay::Probe { user: user.clone(), session: session.clone() },
+            Relay::Gone { user: user.clone(), session: session.clone(), request: "OFFER".into(), reference: None },
         ];
         for relay in relays.chain(others) {
             assert_eq!(Relay::decode(&relay.encode()), Some(relay));
@@ -137,6 +159,24 @@ mod tests {
         assert_eq!(Relay::decode(b"\x01{\"teleport\":{\"user\":\"ann\"}}"), None, "a kind of later");
         assert_eq!(Relay::decode(b""), None);
         assert_eq!(Relay::decode(b"\x01"), None);
+    }
+
+    #[test]
+    fn a_signal_of_a_node_that_knows_no_answers_is_read() {
+        let (user, session) = ann();
+        let signal = Signal::Offer { offer: "{}".into() };
+        let relay = Relay::Signal {
+            user,
+            session,
+            to: UserId::parse("bob").unwrap(),
+            signal,
+            request: String::new(),
+            reference: None,
+        };
+        let text = String::from_utf8(relay.encode().to_vec()).unwrap();
+        let without = text.replace(",\"request\":\"\"", "");
+        assert_ne!(without, text);
+        assert_eq!(Relay::decode(without.as_bytes()), Some(relay));
     }
 
     #[test]

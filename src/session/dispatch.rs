@@ -223,7 +223,7 @@ impl Dispatch {
                 hub.position(membership, position);
                 Ok(())
             }
-            ClientMessage::Signal { to, signal } => hub.signal(membership, &to, &signal),
+            ClientMessage::Signal { to, signal } => hub.signal(membership, &to, &signal, request, reference),
             ClientMessage::Status(status) => {
                 hub.member_status(membership, status);
                 Ok(())
