@@ -9,6 +9,9 @@ use tandem::config::cli::{self, CliError, Command};
 use tandem::telemetry::{Metrics, init_logging};
 use tokio::signal::unix::{SignalKind, signal};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let outcome = match cli::from_process() {
         Ok(Command::Serve(config)) => serve(*config),
