@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::domain::RoomTime;
 
-/// Instants 50 ms apart. Timers that may be that late, and that every session has, are set on it: the process wakes once
+/// Instants 100 ms apart. Timers that may be that late, and that every session has, are set on it: the process wakes once
 /// for all that are due, and not for each of ten thousand.
 #[derive(Debug, Clone, Copy)]
 pub struct Grid(tokio::time::Instant);
 
 impl Grid {
-    const STEP: Duration = Duration::from_millis(50);
+    const STEP: Duration = Duration::from_millis(100);
 
     /// A grid that begins now.
     pub fn start() -> Self {
@@ -135,6 +135,6 @@ mod tests {
             assert_eq!(clock.coarse(*coarse), *coarse);
         }
         coarse.dedup();
-        assert_eq!(coarse.len(), 17, "in 777 ms");
+        assert_eq!(coarse.len(), 9, "in 777 ms");
     }
 }

@@ -59,7 +59,7 @@ export class FakeServer {
       nodeId: 'node-1', protocol: 3, userId: 'ann', slot: 1, sessionId: 's-1', resumeToken: 'token-1', resumed: false,
       epoch: 100, seq: 4, roomTime: this.roomTime(),
       playback: { position: 0, rate: 1, playing: false, at: 0, seq: 1 },
-      gate: null, hasPin: false, banned: [], graceMs: 30000, heartbeatMs: 7000,
+      gate: null, hasPin: false, banned: [], graceMs: 30000, heartbeatMs: 8000,
     };
   }
 
