@@ -89,8 +89,8 @@ fn config() -> Result<quinn::ServerConfig> {
         .send_window(256 << 10)
         .datagram_receive_buffer_size(Some(16 << 10))
         .datagram_send_buffer_size(16 << 10)
-        .keep_alive_interval(Some(Duration::from_secs(4)))
-        .max_idle_timeout(Some(Duration::from_secs(10).try_into()?))
+        .keep_alive_interval(Some(Duration::from_secs(5)))
+        .max_idle_timeout(Some(Duration::from_millis(9500).try_into()?))
         .congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()));
     server.transport_config(Arc::new(transport));
     server.max_incoming(1024);
