@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -103,19 +104,8 @@ impl Connected {
                 let (send, mut recv) = session.open_bi().await.map_err(|error| error.to_string())?;
                 let (stream, datagrams, messages) = (session.clone(), session.clone(), sender.clone());
                 pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
-                        let mut length = [0; 4];
-                        if recv.read_exact(&mut length).await.is_err() {
-                            break;
-                        }
-                        let mut message = vec![0; u32::from_be_bytes(length) as usize];
-                        if recv.read_exact(&mut message).await.is_err() {
-                            break;
-                        }
-                        let message = Incoming::Message(serde_json::from_slice(&message).unwrap());
-                        if messages.send(message).await.is_err() {
-                            return;
-                        }
+                    if read_messages(&mut recv, &messages).await.is_err() {
+                        return;
                     }
                     let end = match stream.closed().await {
                         web_transport_quinn::SessionError::WebTransportError(
@@ -148,19 +138,8 @@ impl Connected {
                 let connection = Arc::new(connection);
                 let (stream, datagrams, messages) = (Arc::clone(&connection), Arc::clone(&connection), sender.clone());
                 pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
-                        let mut length = [0; 4];
-                        if recv.read_exact(&mut length).await.is_err() {
-                            break;
-                        }
-                        let mut message = vec![0; u32::from_be_bytes(length) as usize];
-                        if recv.read_exact(&mut message).await.is_err() {
-                            break;
-                        }
-                        let message = Incoming::Message(serde_json::from_slice(&message).unwrap());
-                        if messages.send(message).await.is_err() {
-                            return;
-                        }
+                    if read_messages(&mut recv, &messages).await.is_err() {
+                        return;
                     }
                     // This client doesn't tell the capsule's code, only that the session is over.
                     let _ = stream.closed().await;
@@ -221,4 +200,22 @@ async fn hashes(place: &Place) -> Result<Vec<Vec<u8>>, String> {
     let decode =
         |hash: &Value| base64::engine::general_purpose::STANDARD.decode(hash["value"].as_str().unwrap()).unwrap();
     Ok(hashes.iter().map(decode).collect())
+}
+
+/// Hands on the messages of a control stream until it ends. An error: nobody listens any more.
+async fn read_messages(
+    stream: &mut (impl AsyncRead + Unpin),
+    messages: &mpsc::Sender<Incoming>,
+) -> Result<(), mpsc::error::SendError<Incoming>> {
+    loop {
+        let mut length = [0; 4];
+        if stream.read_exact(&mut length).await.is_err() {
+            return Ok(());
+        }
+        let mut message = vec![0; u32::from_be_bytes(length) as usize];
+        if stream.read_exact(&mut message).await.is_err() {
+            return Ok(());
+        }
+        messages.send(Incoming::Message(serde_json::from_slice(&message).unwrap())).await?;
+    }
 }
