@@ -56,9 +56,9 @@ impl<const N: usize> Bells<N> {
 pub(crate) type Turn<'a, T> = Pin<&'a mut (dyn Future<Output = T> + Send)>;
 
 /// What the first of them to end ends with. In order: of two that could end at once it is the earlier.
-pub(crate) async fn first_of<T, const N: usize>(mut turns: [Turn<'_, T>; N]) -> T {
+pub(crate) fn first_of<T, const N: usize>(mut turns: [Turn<'_, T>; N]) -> impl Future<Output = T> + Send {
     let bells = Bells::<N>::default();
-    poll_fn(|task| {
+    poll_fn(move |task| {
         bells.listen(task.waker());
         for (which, turn) in turns.iter_mut().enumerate() {
             if let Some(mut context) = bells.rung(which)
@@ -69,7 +69,6 @@ pub(crate) async fn first_of<T, const N: usize>(mut turns: [Turn<'_, T>; N]) -> 
         }
         Poll::Pending
     })
-    .await
 }
 
 #[derive(Debug)]

@@ -4,6 +4,8 @@
 
 #[path = "support/webtransport.rs"]
 mod support;
+#[path = "support/waiting.rs"]
+mod waiting;
 
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use bytes::{Buf, Bytes};
 use support::{Seen, Setup, TestServer, capsule, framed, read_body, soon};
 use tandem::domain::CloseCode;
 use tandem::transport::quic::QuicOptions;
+use waiting::until;
 use web_transport_quinn::{SessionError, WebTransportError};
 
 const CLOSE: u16 = 0x2843;
@@ -228,6 +231,25 @@ async fn a_client_that_dies_without_a_word_is_seen_after_the_idle_time() {
     machine.join().unwrap();
     server.opened().await;
     assert_eq!(server.sees().await, Seen::Lost);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_asked_for_a_sign_of_life_and_stays() {
+    let options = QuicOptions {
+        keep_alive: Duration::from_millis(200),
+        idle: Duration::from_millis(700),
+        ..Setup::default().options
+    };
+    let mut server = TestServer::with(Setup { options, ..Setup::default() });
+    let mut client = server.h3().await;
+    let _session = client.session(&server).await;
+    server.opened().await;
+    // Twice the idle time.
+    until(async || client.quic.stats().frame_rx.ping >= 7).await;
+    assert_eq!(client.quic.close_reason(), None);
+    assert!(server.seen.is_empty(), "the session goes on");
+    client.quic.close(0x100u32.into(), b"");
     server.stop().await;
 }
 

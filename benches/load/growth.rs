@@ -20,6 +20,10 @@ use super::wire::Kind;
 
 /// Before the look at what idle sessions cost.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Their heartbeats come once in so long, many of them together: a shorter look sees too many or none.
+const PERIOD: Duration = Duration::from_secs(10);
+/// What fewer sessions cost is not seen anyway.
+const MANY: usize = 1000;
 
 /// A datagram costs about three times what a text costs, and a machine that has nothing left shows queues, not costs.
 const WEB_TRANSPORT: f64 = 3.0;
@@ -79,7 +83,8 @@ async fn cost(server: Server, plan: Plan, deliveries: f64, times: Times) -> Resu
     let crowd = Crowd::gather(plan, &[server.place]).await?;
     clock::pause(SETTLE).await;
     let (before, started) = (server.cpu()?, clock::micros());
-    clock::pause(times.window).await;
+    let look = if rooms * members >= MANY { times.window.max(PERIOD) } else { times.window };
+    clock::pause(look).await;
     let resting = server.cpu()?.since(before).total() / clock::as_seconds(clock::micros() - started);
     let outcome = measure(&crowd, &[&server], Pace::Rate(rate), times).await?;
     crowd.disperse().await;

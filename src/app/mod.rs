@@ -326,10 +326,12 @@ async fn bind_secure(
     certificates: Arc<dyn ResolvesServerCert>,
 ) -> Result<Secure, StartError> {
     const DRAWS: u32 = 20;
+    let defaults = QuicOptions::default();
     let options = QuicOptions {
+        endpoints: config.quic_endpoints.unwrap_or(defaults.endpoints),
         max_connections: connections(config.limits.sessions),
         identity: config.quic_identity.clone(),
-        ..QuicOptions::default()
+        ..defaults
     };
     if config.redis.is_some() && options.identity.secret.is_none() {
         tracing::info!("no QUIC_SHARED_SECRET: clients whose packets reach another node notice it by silence alone");

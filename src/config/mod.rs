@@ -23,7 +23,7 @@ use crate::http::ice::{self, IceServers, Turn};
 use crate::telemetry::{LogFormat, Otlp, parse_filter};
 use crate::transport::origin::OriginPolicy;
 use crate::transport::proxies::TrustedProxies;
-use crate::transport::quic::{Identity, ServerId, SharedSecret};
+use crate::transport::quic::{Identity, MAX_ENDPOINTS, ServerId, SharedSecret};
 use crate::transport::tls::CertSource;
 
 /// Everything that was configured.
@@ -35,6 +35,8 @@ pub struct Config {
     pub port: u16,
     /// `QUIC_PORT`; `None`: off.
     pub quic_port: Option<u16>,
+    /// `QUIC_ENDPOINTS`
+    pub quic_endpoints: Option<usize>,
     /// `QUIC_SHARED_SECRET`, `QUIC_SERVER_ID`
     pub quic_identity: Identity,
     /// `PUBLIC_HOST`
@@ -140,6 +142,10 @@ impl Config {
             let why = "both listen on TCP, so their numbers must differ";
             return Err(ConfigError::Contradiction { name: "PORT", other: "QUIC_PORT", why });
         }
+        let quic_endpoints = raw.parsed("QUIC_ENDPOINTS", |text| match number(text, "a number of sockets")? {
+            endpoints @ 1..=MAX_ENDPOINTS => Ok(endpoints),
+            _ => Err(format!("not within 1-{MAX_ENDPOINTS}")),
+        })?;
         let public_host = raw.parsed("PUBLIC_HOST", host_name)?;
         let machine = machine_name(environment);
         let redis = database::redis(raw)?;
@@ -161,6 +167,7 @@ impl Config {
             host,
             port,
             quic_port,
+            quic_endpoints,
             quic_identity: quic_identity(raw)?,
             certificate: certificate(raw, host, public_host.as_deref(), machine.as_deref())?,
             public_host,

@@ -59,6 +59,12 @@ const TABLE: &[Row] = &[
     ),
     (
         LISTENERS,
+        "QUIC_ENDPOINTS",
+        "",
+        "UDP sockets that share QUIC_PORT, each with a task that does its clients' QUIC (1-32); unset: one for two cores, at most 16",
+    ),
+    (
+        LISTENERS,
         "QUIC_SHARED_SECRET",
         "",
         "32 bytes or more, the same on all nodes behind one address and after a restart: QUIC clients that reach a process which \

@@ -50,8 +50,21 @@ impl Dispatch {
         self.membership
     }
 
-    /// Deals with one JSON message, in `session`, the session's span. `Some`: the session ends in order.
-    pub(super) async fn message(&mut self, text: &[u8], life: &Life, session: &Span) -> Option<CloseCode> {
+    /// Deals with one JSON message, in `session`, the session's span.
+    pub(super) fn message<'a>(&'a mut self, text: &[u8], life: &'a Life, session: &'a Span) -> Work<'a> {
+        match self.begin(text, life, session) {
+            Some((own, Work::Waits(mut work))) => Work::Waits(Box::pin(async move {
+                let span = if own.is_disabled() { session } else { &own };
+                // As `Instrument` does it, but without a copy of the span, which would cost more than all the rest.
+                poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await;
+            })),
+            Some((_, done)) => done,
+            None => Work::Done(None),
+        }
+    }
+
+    /// Decodes a message and begins with it, in a span of its own.
+    fn begin<'a>(&'a mut self, text: &[u8], life: &'a Life, session: &'a Span) -> Option<(Span, Work<'a>)> {
         let Request { reference, message } = match protocol::decode(text, &self.services.rules) {
             Ok(request) => request,
             Err(bad) => {
@@ -63,14 +76,8 @@ impl Dispatch {
         MESSAGES_IN.increment(request, 1);
         let own = self.span_of(request, reference, &message, session);
         let span = if own.is_disabled() { session } else { &own };
-        match span.in_scope(|| self.request(message, request, reference, life, session)) {
-            Work::Done(end) => end,
-            Work::Waits(mut work) => {
-                // As `Instrument` does it, but without a copy of the span, which would cost more than all the rest.
-                poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await;
-                None
-            }
-        }
+        let work = span.in_scope(|| self.request(message, request, reference, life, session));
+        Some((own, work))
     }
 
     /// Where the request's lines and its trace belong; disabled when nobody looks at `debug`. Its parent is for the lines; what
@@ -300,7 +307,8 @@ impl Dispatch {
 
 /// What a message comes to. What has to wait does so in a box of its own: a session is as large as the largest thing that
 /// it may ever do, and these two are rare and soon over.
-enum Work<'a> {
+pub(super) enum Work<'a> {
+    /// `Some`: the session ends in order.
     Done(Option<CloseCode>),
     Waits(BoxFuture<'a, ()>),
 }

@@ -26,21 +26,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::clock::Clock;
-use crate::domain::{CloseCode, Limits, TransportKind};
+use crate::domain::{CloseCode, TransportKind};
 use crate::hub::{Departure, Hub};
 use crate::protocol::Rules;
 use crate::rota;
 use crate::telemetry::names;
 pub use caps::{Cap, Caps, Full};
 pub use counts::SessionCounts;
-use dispatch::Dispatch;
+use dispatch::{Dispatch, Work};
 use outbox::Outbox;
-use rate::Rate;
+use rate::{PressedOn, Rate};
 use transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 
 /// What every session of a node shares.
@@ -91,7 +91,6 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
     async move {
         let services = &services;
         let session = services.hub.new_session();
-        let limits = &services.rules.limits;
         let counted = services.counts.open(kind);
         let outbox = Arc::new(Outbox::new(services, outbound.express()));
         let life = Life::new(kind);
@@ -108,10 +107,11 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
         span.in_scope(|| tracing::debug!(address = %peer, "session begins"));
 
         let end = {
-            let reader = pin!(read(&mut inbound, &mut dispatch, &outbox, &life, services, &span));
-            let writer = pin!(write(&mut outbound, &outbox, &life, services));
-            let watchdog = pin!(watch(&life, &outbox, limits, &services.clock));
-            let stop = pin!(announce_stop(services, &outbox));
+            let common = Common { services, outbox: &outbox, life: &life, span: &span };
+            let reader = pin!(read(&mut inbound, &mut dispatch, &common));
+            let writer = pin!(write(&mut outbound, &common));
+            let watchdog = pin!(watch(&common));
+            let stop = pin!(announce_stop(&common));
             rota::first_of([reader, writer, watchdog, stop]).await
         };
 
@@ -127,6 +127,15 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
     }
 }
 
+/// What the parts of a session share: behind one reference, of which each part keeps two.
+struct Common<'a> {
+    services: &'a Services,
+    outbox: &'a Outbox,
+    life: &'a Life,
+    /// For the lines of the session.
+    span: &'a Span,
+}
+
 /// Ends a connection for which there is no place, in a way that its client can read.
 pub async fn turn_away<T: Transport>(transport: T, full: Full) {
     let code = match full {
@@ -138,14 +147,8 @@ pub async fn turn_away<T: Transport>(transport: T, full: Full) {
 }
 
 /// Frames in, one after the other: a message is dealt with before the next is read, so none overtakes another.
-async fn read<I: Inbound>(
-    inbound: &mut I,
-    dispatch: &mut Dispatch,
-    outbox: &Outbox,
-    life: &Life,
-    services: &Services,
-    span: &Span,
-) -> End {
+async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Common<'_>) -> End {
+    let Common { services, outbox, life, span } = *common;
     let mut rate = Rate::new(&services.rules.limits, services.rates);
     loop {
         let frame = match inbound.next().await {
@@ -155,24 +158,29 @@ async fn read<I: Inbound>(
             Err(TransportError::Violation { code, reason }) => return outbox.end_in_order(code, &reason).await,
         };
         life.set_busy(true);
-        let too_fast = match &frame {
-            Frame::Message(_) => rate.message().await,
-            Frame::Compact(_) => rate.compact().await,
+        let allowed = match &frame {
+            Frame::Message(_) => rate.message(),
+            Frame::Compact(_) => rate.compact(),
             // Pings of the client's own; answers to ours come as often as we ask.
-            Frame::Alive { rtt: None } => rate.compact().await,
-            Frame::Alive { rtt: Some(_) } | Frame::Closed(_) => Ok(()),
+            Frame::Alive { rtt: None } => rate.compact(),
+            Frame::Alive { rtt: Some(_) } | Frame::Closed(_) => Ok(Duration::ZERO),
         };
-        if too_fast.is_err() {
-            return outbox.end_in_order(CloseCode::RateLimited, CloseCode::RateLimited.meaning()).await;
-        }
-        match frame {
-            Frame::Message(text) => {
-                if let Some(end) = dispatch.message(&text, life, span).await {
-                    return outbox.end_in_order(end, end.meaning()).await;
-                }
+        match allowed {
+            Ok(Duration::ZERO) => {}
+            // In a box: few sessions ever pause, and each would have the place for it.
+            Ok(pause) => Box::pin(sleep(pause)).await,
+            Err(PressedOn) => {
+                return outbox.end_in_order(CloseCode::RateLimited, CloseCode::RateLimited.meaning()).await;
             }
-            Frame::Compact(bytes) => dispatch.compact(&bytes),
-            Frame::Alive { rtt } => outbox.note_rtt(rtt),
+        }
+        match &frame {
+            Frame::Message(text) => match dispatch.message(text, life, span) {
+                Work::Done(None) => {}
+                Work::Done(Some(end)) => return outbox.end_in_order(end, end.meaning()).await,
+                Work::Waits(work) => work.await,
+            },
+            Frame::Compact(bytes) => dispatch.compact(bytes),
+            Frame::Alive { rtt } => outbox.note_rtt(*rtt),
             Frame::Closed(_) => {}
         }
         life.set_busy(false);
@@ -182,12 +190,8 @@ async fn read<I: Inbound>(
 }
 
 /// The outbox out, a batch a flush; and the heartbeat, where the transport has none of its own.
-async fn write<O: Outbound>(
-    outbound: &mut O,
-    outbox: &Outbox,
-    life: &Life,
-    Services { rules, clock, .. }: &Services,
-) -> End {
+async fn write<O: Outbound>(outbound: &mut O, common: &Common<'_>) -> End {
+    let Common { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let stall = Duration::from_secs(rules.limits.write_stall_secs);
     let period = Duration::from_secs(rules.limits.heartbeat_secs);
     let mut heartbeat = (!life.keeps_itself).then(|| {
@@ -199,11 +203,7 @@ async fn write<O: Outbound>(
     let mut ping = !life.keeps_itself;
     let mut batch = Vec::new();
     loop {
-        tokio::select! {
-            biased;
-            () = tick(heartbeat.as_mut()) => ping = true,
-            () = outbox.filled() => {}
-        }
+        ping |= due(heartbeat.as_mut(), outbox).await;
         loop {
             if std::mem::take(&mut ping) {
                 batch.push(Outgoing::Ping);
@@ -213,16 +213,8 @@ async fn write<O: Outbound>(
                 batch.push(Outgoing::Ping);
             }
             if !batch.is_empty() {
-                let mut work = pin!(outbound.send(&mut batch));
-                // Most of it is done at once, and then there is no timer at all.
-                let done = match futures_util::poll!(work.as_mut()) {
-                    Poll::Ready(done) => Ok(done),
-                    Poll::Pending => timeout(stall, work).await,
-                };
-                match done {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return End::lost(error.to_string()),
-                    Err(_) => return End::with(CloseCode::SlowConsumer, "a write stalled"),
+                if let Err(end) = deliver(outbound, &mut batch, stall).await {
+                    return end;
                 }
             } else if taken.end.is_none() {
                 break;
@@ -234,6 +226,31 @@ async fn write<O: Outbound>(
     }
 }
 
+/// Waits for something to write. True: a heartbeat.
+async fn due(heartbeat: Option<&mut Interval>, outbox: &Outbox) -> bool {
+    tokio::select! {
+        biased;
+        () = tick(heartbeat) => true,
+        () = outbox.filled() => false,
+    }
+}
+
+/// Writes a batch, unless that takes too long.
+async fn deliver<O: Outbound>(outbound: &mut O, batch: &mut Vec<Outgoing>, stall: Duration) -> Result<(), End> {
+    let mut work = pin!(outbound.send(batch));
+    // Most of it is done at once, and then there is no timer at all.
+    let done = if let Poll::Ready(done) = futures_util::poll!(work.as_mut()) {
+        Ok(done)
+    } else {
+        Box::pin(timeout(stall, work)).await
+    };
+    match done {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(End::lost(error.to_string())),
+        Err(_) => Err(End::with(CloseCode::SlowConsumer, "a write stalled")),
+    }
+}
+
 async fn tick(heartbeat: Option<&mut Interval>) {
     match heartbeat {
         Some(heartbeat) => drop(heartbeat.tick().await),
@@ -242,7 +259,9 @@ async fn tick(heartbeat: Option<&mut Interval>) {
 }
 
 /// What no frame brings about: the JOIN that doesn't come, silence, an outbox that runs over.
-async fn watch(life: &Life, outbox: &Outbox, limits: &Limits, clock: &Clock) -> End {
+async fn watch(common: &Common<'_>) -> End {
+    let Common { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
+    let limits = &rules.limits;
     let idle = Duration::from_secs(limits.idle_secs);
     let join_by = life.started + Duration::from_secs(limits.join_timeout_secs);
     loop {
@@ -284,13 +303,14 @@ async fn watch(life: &Life, outbox: &Outbox, limits: &Limits, clock: &Clock) -> 
 
 async fn at(time: Option<Instant>) {
     match time {
-        Some(time) => sleep_until(time).await,
+        Some(time) => Box::pin(sleep_until(time)).await,
         None => std::future::pending().await,
     }
 }
 
 /// A planned stop: what is queued goes out, then GOING_AWAY. The writer ends the session.
-async fn announce_stop(services: &Services, outbox: &Outbox) -> End {
+async fn announce_stop(common: &Common<'_>) -> End {
+    let Common { services, outbox, .. } = *common;
     services.stop.cancelled().await;
     outbox.end_in_order(CloseCode::GoingAway, CloseCode::GoingAway.meaning()).await
 }

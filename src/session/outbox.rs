@@ -49,7 +49,7 @@ struct Queue {
     /// Ticks are with the writer: a newer one must not overtake them.
     ticks_leave: bool,
     /// Ticks overwritten since the last batch: counted by the batch, not one by one in a number that all threads share.
-    coalesced: u64,
+    coalesced: u32,
     probe: bool,
     probed_at: Option<Instant>,
     /// Set once; nothing is queued after it.
@@ -60,7 +60,7 @@ struct Queue {
 impl Queue {
     fn count_coalesced(&mut self) {
         if self.coalesced > 0 {
-            TICKS_COALESCED.increment(std::mem::take(&mut self.coalesced));
+            TICKS_COALESCED.increment(u64::from(std::mem::take(&mut self.coalesced)));
         }
     }
 }

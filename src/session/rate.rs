@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::domain::Limits;
@@ -20,89 +20,112 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct PressedOn;
 
-pub(super) struct Rate {
+pub(super) struct Rate<'a> {
+    limits: &'a Limits,
     messages: Bucket,
     compact: Bucket,
     enabled: bool,
 }
 
-impl Rate {
-    pub(super) fn new(limits: &Limits, enabled: bool) -> Self {
-        Self {
-            messages: Bucket::new("message", limits.messages_per_sec as f64, limits.message_burst as f64),
-            // Two seconds' worth at once: a tab that wakes up sends what it held back.
-            compact: Bucket::new("compact", limits.compact_per_sec as f64, limits.compact_per_sec as f64 * 2.0),
-            enabled,
-        }
+impl<'a> Rate<'a> {
+    pub(super) fn new(limits: &'a Limits, enabled: bool) -> Self {
+        let (messages, compact) = (Bucket::full(&Pace::messages(limits)), Bucket::full(&Pace::compact(limits)));
+        Self { limits, messages, compact, enabled }
     }
 
-    /// Waits until a message may be taken.
-    pub(super) async fn message(&mut self) -> Result<(), PressedOn> {
-        if self.enabled { self.messages.take().await } else { Ok(()) }
+    /// The pause before the message that has come may be dealt with.
+    pub(super) fn message(&mut self) -> Result<Duration, PressedOn> {
+        if self.enabled { self.messages.take(Pace::messages(self.limits)) } else { Ok(Duration::ZERO) }
     }
 
-    /// Waits until a compact message may be taken.
-    pub(super) async fn compact(&mut self) -> Result<(), PressedOn> {
-        if self.enabled { self.compact.take().await } else { Ok(()) }
+    /// The same of a compact message.
+    pub(super) fn compact(&mut self) -> Result<Duration, PressedOn> {
+        if self.enabled { self.compact.take(Pace::compact(self.limits)) } else { Ok(Duration::ZERO) }
+    }
+}
+
+/// What all sessions' buckets of a class have in common.
+#[derive(Clone, Copy)]
+struct Pace {
+    class: &'static str,
+    per_sec: f64,
+    burst: f64,
+}
+
+impl Pace {
+    fn messages(limits: &Limits) -> Self {
+        Self { class: "message", per_sec: limits.messages_per_sec as f64, burst: limits.message_burst as f64 }
+    }
+
+    /// Two seconds' worth at once: a tab that wakes up sends what it held back.
+    fn compact(limits: &Limits) -> Self {
+        let per_sec = limits.compact_per_sec as f64;
+        Self { class: "compact", per_sec, burst: per_sec * 2.0 }
     }
 }
 
 struct Bucket {
-    class: &'static str,
-    per_sec: f64,
-    burst: f64,
     tokens: f64,
     filled: Instant,
     empty_since: Option<Instant>,
 }
 
 impl Bucket {
-    fn new(class: &'static str, per_sec: f64, burst: f64) -> Self {
-        Self { class, per_sec, burst, tokens: burst, filled: Clock::instant(), empty_since: None }
+    fn full(pace: &Pace) -> Self {
+        Self { tokens: pace.burst, filled: Clock::instant(), empty_since: None }
     }
 
-    async fn take(&mut self) -> Result<(), PressedOn> {
+    /// Takes a token, and be it one that comes only after the pause.
+    fn take(&mut self, pace: Pace) -> Result<Duration, PressedOn> {
         let now = Clock::instant();
-        self.fill(now);
+        self.fill(now, pace);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             // A pause that let a tenth of the bucket come back is slowing down.
-            if self.tokens >= self.burst / 10.0 {
+            if self.tokens >= pace.burst / 10.0 {
                 self.empty_since = None;
             }
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
         if now.saturating_duration_since(*self.empty_since.get_or_insert(now)) >= PATIENCE {
             return Err(PressedOn);
         }
-        PAUSES.increment(self.class, 1);
-        sleep(Duration::from_secs_f64((1.0 - self.tokens) / self.per_sec)).await;
-        self.fill(Clock::instant());
-        self.tokens = (self.tokens - 1.0).max(0.0);
-        Ok(())
+        PAUSES.increment(pace.class, 1);
+        self.tokens -= 1.0;
+        Ok(Duration::from_secs_f64(-self.tokens / pace.per_sec))
     }
 
-    fn fill(&mut self, now: Instant) {
+    fn fill(&mut self, now: Instant, pace: Pace) {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * self.per_sec).min(self.burst);
+        self.tokens = (self.tokens + elapsed * pace.per_sec).min(pace.burst);
         self.filled = now;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
+
+    const PACE: Pace = Pace { class: "message", per_sec: 50.0, burst: 200.0 };
+
+    /// As a session does it.
+    async fn take(bucket: &mut Bucket) -> Result<(), PressedOn> {
+        sleep(bucket.take(PACE)?).await;
+        Ok(())
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_at_once_and_what_follows_at_the_rate() {
-        let mut bucket = Bucket::new("message", 50.0, 200.0);
+        let mut bucket = Bucket::full(&PACE);
         let began = Clock::instant();
         for _ in 0..200 {
-            bucket.take().await.unwrap();
+            take(&mut bucket).await.unwrap();
         }
         assert_eq!(began.elapsed(), Duration::ZERO);
         for _ in 0..50 {
-            bucket.take().await.unwrap();
+            take(&mut bucket).await.unwrap();
         }
         let took = began.elapsed().as_secs_f64();
         assert!((0.9..1.2).contains(&took), "fifty more take a second at 50 a second, not {took} s");
@@ -110,10 +133,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pressing_on_for_ten_seconds_is_the_end() {
-        let mut bucket = Bucket::new("message", 50.0, 200.0);
+        let mut bucket = Bucket::full(&PACE);
         let began = Clock::instant();
         let pressed_on = loop {
-            if bucket.take().await.is_err() {
+            if take(&mut bucket).await.is_err() {
                 break began.elapsed();
             }
         };
@@ -122,10 +145,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_slows_down_in_between_goes_on() {
-        let mut bucket = Bucket::new("message", 50.0, 200.0);
+        let mut bucket = Bucket::full(&PACE);
         for _ in 0..20 {
             for _ in 0..250 {
-                bucket.take().await.expect("four seconds of rest between bursts are enough");
+                take(&mut bucket).await.expect("four seconds of rest between bursts are enough");
             }
             sleep(Duration::from_secs(4)).await;
         }

@@ -43,6 +43,7 @@ mod drain;
 mod inbox;
 mod keys;
 mod link;
+mod publisher;
 mod quotas;
 mod recent;
 mod record;
@@ -64,14 +65,14 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use redis::{Script, Value};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::bus::{Bus, BusParts};
 use self::inbox::Inbox;
 use self::keys::Partition;
-use self::link::{Link, Request};
+use self::link::Link;
+use self::publisher::{Publication, Publisher};
 use self::recent::Recent;
 use self::roster::Seen;
 use self::server::Server;
@@ -86,12 +87,8 @@ pub use keys::PARTITIONS;
 pub use quotas::RedisQuotas;
 pub use roster::{Census, Roster, Sweep};
 
-/// Ephemeral messages that may wait to be sent; more are dropped.
-const PUBLISH_QUEUE: usize = 4096;
 /// Rooms that are written back at the same time.
 const RESTORES: usize = 32;
-/// Messages of one pipeline.
-const PUBLISH_BATCH: usize = 256;
 
 /// Where Redis is, and what this node wants of it.
 #[derive(Debug, Clone)]
@@ -159,7 +156,7 @@ pub struct RedisLog {
     /// What the next beat tells them.
     report: Mutex<String>,
     turns: Turns,
-    publisher: mpsc::Sender<Publication>,
+    publisher: Publisher,
     options: RedisOptions,
     scripts: Scripts,
     /// Commits are named by this process's random number and a count.
@@ -171,12 +168,6 @@ pub struct RedisLog {
 struct Scripts {
     commit: Script,
     restore: Script,
-}
-
-struct Publication {
-    partition: Partition,
-    channel: String,
-    message: Vec<u8>,
 }
 
 /// What became of a room that was written back.
@@ -210,7 +201,7 @@ impl RedisLog {
             lives: options.lives,
             probe_every: options.probe_every,
         });
-        let (publisher, publications) = mpsc::channel(PUBLISH_QUEUE);
+        let (publisher, publications) = Publisher::new();
         let log = Arc::new(Self {
             node,
             link,
@@ -231,7 +222,8 @@ impl RedisLog {
             options,
         });
         tracker.spawn(Arc::clone(&log.bus).run(stop.clone()));
-        tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&log).publish_all(publications)));
+        let publishing = publisher::run(Arc::clone(&log.bus), Arc::clone(&log.link), publications);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(publishing));
         tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&log).keep_rooms()));
         tracker.spawn(stop.run_until_cancelled_owned(Arc::clone(&log).keep_recent()));
         let up = tokio::time::timeout(log.options.deadline, log.bus.wait_alive()).await;
@@ -360,26 +352,6 @@ impl RedisLog {
         snapshot(room, fields)
     }
 
-    /// Sends what [`Log::publish`] has queued, in order.
-    async fn publish_all(self: Arc<Self>, mut publications: mpsc::Receiver<Publication>) {
-        let mut batch = Vec::with_capacity(PUBLISH_BATCH);
-        while publications.recv_many(&mut batch, PUBLISH_BATCH).await > 0 {
-            let cluster = self.bus.is_cluster();
-            // A pipeline goes to one shard. Within a partition the order stays.
-            let mut pipelines: BTreeMap<Option<Partition>, redis::Pipeline> = BTreeMap::new();
-            for Publication { partition, channel, message } in batch.drain(..) {
-                let pipeline = pipelines.entry(cluster.then_some(partition)).or_default();
-                pipeline.cmd(publish_command(cluster)).arg(channel).arg(message).ignore();
-            }
-            for pipeline in pipelines.values() {
-                if let Err(error) = self.link.once(&Request::Pipeline(pipeline)).await {
-                    metrics::counter!(names::EPHEMERAL_DROPPED, "direction" => "out").increment(pipeline.len() as u64);
-                    tracing::debug!(%error, "ephemeral messages are lost");
-                }
-            }
-        }
-    }
-
     /// Rooms that this node follows don't end because nobody says anything in them.
     async fn keep_rooms(self: Arc<Self>) {
         let mut every = tokio::time::interval((self.options.lives.room / 4).max(Duration::from_millis(50)));
@@ -431,9 +403,7 @@ impl Log for RedisLog {
         let partition = Partition::of(room);
         let channel = to.map_or_else(|| partition.channel(room), |node| partition.node_channel(node));
         let message = record::ephemeral(&self.node, room, to.is_some(), &message);
-        if self.publisher.try_send(Publication { partition, channel, message }).is_err() {
-            metrics::counter!(names::EPHEMERAL_DROPPED, "direction" => "out").increment(1);
-        }
+        self.publisher.publish(Publication { partition, channel, message });
     }
 }
 

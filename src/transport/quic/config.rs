@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::congestion::CubicConfig;
+use quinn_proto::crypto::rustls::QuicServerConfig;
+use quinn_proto::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::server::ResolvesServerCert;
 
 use super::{BindError, QuicOptions};
@@ -45,15 +46,11 @@ pub(super) fn server(
 
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(Arc::new(transport(options)?));
-    // What may wait for accept() to look at it. quinn's defaults hold 100 MiB.
-    server.max_incoming(options.max_handshakes.max(1));
-    server.incoming_buffer_size(16 << 10);
-    server.incoming_buffer_size_total(8 << 20);
     Ok(server)
 }
 
 fn transport(options: &QuicOptions) -> Result<TransportConfig, BindError> {
-    let idle = IdleTimeout::try_from(options.idle).map_err(|_| BindError::Options("the idle time is too long"))?;
+    let idle = IdleTimeout::try_from(2 * options.idle).map_err(|_| BindError::Options("the idle time is too long"))?;
     let mut transport = TransportConfig::default();
     transport
         // Our messages are small; probing for larger packets costs bursts at each handshake.
@@ -68,6 +65,6 @@ fn transport(options: &QuicOptions) -> Result<TransportConfig, BindError> {
         .keep_alive_interval(Some(options.keep_alive))
         .max_idle_timeout(Some(idle))
         .enable_segmentation_offload(options.segmentation_offload)
-        .congestion_controller_factory(Arc::new(quinn::congestion::CubicConfig::default()));
+        .congestion_controller_factory(Arc::new(CubicConfig::default()));
     Ok(transport)
 }

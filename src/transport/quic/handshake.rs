@@ -1,72 +1,102 @@
 //! From a first packet to an established connection: who is let in, and how it failed.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use quinn::{ConnectionError, VarInt};
+use quinn_proto::{ConnectionError, Incoming, TransportErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::QuicOptions;
+use super::connection::Connection;
+use super::{NO_ERROR, QuicOptions};
 use crate::telemetry::names;
 
-/// HTTP/3's H3_NO_ERROR.
-const NO_ERROR: VarInt = VarInt::from_u32(0x100);
-
-/// Decides about first packets.
+/// Decides about first packets, for all endpoints of a port.
+#[derive(Clone)]
 pub(super) struct Screen {
-    pub(super) places: Arc<Semaphore>,
-    pub(super) options: QuicOptions,
-    pub(super) endpoint: quinn::Endpoint,
+    places: Arc<Semaphore>,
+    open: Arc<AtomicUsize>,
+    max_handshakes: usize,
+    retry_above: usize,
+    max_connections: usize,
+    limit: Duration,
+}
+
+/// What becomes of a first packet.
+pub(super) enum Verdict {
+    Refuse,
+    /// The client must prove its address first.
+    Retry,
+    Admit(Place),
 }
 
 impl Screen {
-    /// A place for the handshake, or an answer (refusal, retry) and nothing.
-    pub(super) fn admit(&self, incoming: quinn::Incoming) -> Option<Admitted> {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return self.refuse(incoming, "refused_handshakes");
-        };
-        if self.endpoint.open_connections() >= self.options.max_connections {
-            return self.refuse(incoming, "refused_connections");
+    pub(super) fn new(options: &QuicOptions) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(options.max_handshakes)),
+            open: Arc::default(),
+            max_handshakes: options.max_handshakes,
+            retry_above: options.retry_above,
+            max_connections: options.max_connections,
+            limit: options.handshake,
         }
-        let under_way = self.options.max_handshakes - self.places.available_permits();
-        if under_way > self.options.retry_above && !incoming.remote_address_validated() && incoming.may_retry() {
-            count("retry");
-            // Fails only where may_retry() was false.
-            let _ = incoming.retry();
-            return None;
-        }
-        metrics::gauge!(names::QUIC_HANDSHAKES_PENDING).increment(1.0);
-        Some(Admitted { incoming, place: Place { _permit: place }, limit: self.options.handshake })
     }
 
-    fn refuse(&self, incoming: quinn::Incoming, outcome: &'static str) -> Option<Admitted> {
-        count(outcome);
-        incoming.refuse();
-        None
+    pub(super) fn judge(&self, incoming: &Incoming) -> Verdict {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            count("refused_handshakes");
+            return Verdict::Refuse;
+        };
+        if self.open.load(Ordering::Relaxed) >= self.max_connections {
+            count("refused_connections");
+            return Verdict::Refuse;
+        }
+        let under_way = self.max_handshakes - self.places.available_permits();
+        if under_way > self.retry_above && !incoming.remote_address_validated() && incoming.may_retry() {
+            count("retry");
+            return Verdict::Retry;
+        }
+        metrics::gauge!(names::QUIC_HANDSHAKES_PENDING).increment(1.0);
+        Verdict::Admit(Place { _permit: place })
+    }
+
+    /// A connection with its place.
+    pub(super) fn admitted(&self, connection: Connection, place: Place) -> Admitted {
+        Admitted { connection, place, limit: self.limit }
+    }
+
+    /// A first packet from which no connection could be made.
+    pub(super) fn failed(&self, error: &ConnectionError) {
+        failed(error);
+    }
+
+    /// One connection more.
+    pub(super) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One connection less.
+    pub(super) fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A first packet with a place.
-pub(super) struct Admitted {
-    incoming: quinn::Incoming,
+/// A connection whose first packet was answered; it holds a place among the handshakes under way.
+pub struct Admitted {
+    connection: Connection,
     place: Place,
     limit: Duration,
 }
 
 impl Admitted {
-    /// Answers the first packet, and waits until the client's whole hello is there: browsers need two packets for it,
-    /// and only then is it known how many streams the client allows. The connection can send from here on.
-    pub(super) async fn begin(self) -> Option<(quinn::Connection, Handshake)> {
-        let mut connecting = match self.incoming.accept() {
-            Ok(connecting) => connecting,
-            Err(error) => {
-                failed(&error);
-                return None;
-            }
-        };
-        match timeout(self.limit, connecting.handshake_data()).await {
-            Ok(Ok(_)) => {}
+    /// Waits until the client's whole hello is there: browsers need two packets for it, and only then is it known how many
+    /// streams the client allows. The connection can send from here on.
+    pub async fn begin(self) -> Option<(Connection, Handshake)> {
+        let Self { connection, place, limit } = self;
+        match timeout(limit, poll_fn(|context| connection.poll_hello(context))).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 failed(&error);
                 return None;
@@ -76,17 +106,14 @@ impl Admitted {
                 return None;
             }
         }
-        // Always succeeds on the server's side.
-        let Ok((connection, done)) = connecting.into_0rtt() else { return None };
-        let handshake = Handshake { connection: connection.clone(), done, limit: self.limit, _place: self.place };
+        let handshake = Handshake { connection: connection.clone(), limit, _place: place };
         Some((connection, handshake))
     }
 }
 
 /// A handshake under way; it holds its place among the pending ones.
 pub struct Handshake {
-    connection: quinn::Connection,
-    done: quinn::ZeroRttAccepted,
+    connection: Connection,
     limit: Duration,
     _place: Place,
 }
@@ -108,21 +135,20 @@ impl Handshake {
     pub async fn complete<T>(self, early: impl Future<Output = T>) -> Result<T, HandshakeError> {
         let both = async {
             let result = early.await;
-            // On a server its value means nothing; whether the connection lives does.
-            self.done.await;
-            result
+            let connected = poll_fn(|context| self.connection.poll_connected(context)).await;
+            (result, connected)
         };
-        let Ok(result) = timeout(self.limit, both).await else {
+        let Ok((result, connected)) = timeout(self.limit, both).await else {
             count("timeout");
             self.connection.close(NO_ERROR, b"");
             return Err(HandshakeError::Timeout);
         };
-        match self.connection.close_reason() {
-            None => {
+        match connected {
+            Ok(()) => {
                 count("ok");
                 Ok(result)
             }
-            Some(error) => {
+            Err(error) => {
                 failed(&error);
                 Err(error.into())
             }
@@ -130,7 +156,7 @@ impl Handshake {
     }
 }
 
-struct Place {
+pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -152,7 +178,7 @@ fn count(outcome: &'static str) {
 
 /// A closed list, so that an operator can tell a bad certificate from a port scan.
 fn outcome_of(error: &ConnectionError) -> &'static str {
-    let is_tls = |code: quinn::TransportErrorCode| (0x100..0x200).contains(&u64::from(code));
+    let is_tls = |code: TransportErrorCode| (0x100..0x200).contains(&u64::from(code));
     match error {
         ConnectionError::VersionMismatch => "version",
         ConnectionError::TransportError(error) if is_tls(error.code) => "tls",

@@ -5,7 +5,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | three bits of configuration: 0, or 7 where there is no server id (nobody can route by it); five random ones |
+//! | 1 | three bits of configuration: 0, or 7 where there is no server id (nobody can route by it); five that are random, or the number of the endpoint where several share the port |
 //! | 0–8 | the server id |
 //! | 4–12 | random |
 //! | 3 | a keyed check sum: ids that no node of ours has made are not answered |
@@ -23,8 +23,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig, ServerConfig};
-use quinn_proto::InvalidCid;
+use quinn_proto::{ConnectionId, ConnectionIdGenerator, EndpointConfig, InvalidCid, ServerConfig};
 use ring::{hkdf, hmac};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -40,7 +39,9 @@ const MAX_SERVER_ID_BYTES: usize = 8;
 const ROUTABLE: u8 = 0b000 << 5;
 /// QUIC-LB's sign for "not by the id".
 const UNROUTABLE: u8 = 0b111 << 5;
-const RANDOM_BITS: u8 = 0b0001_1111;
+const ENDPOINT_BITS: u8 = 0b0001_1111;
+/// Endpoints of a port that can be told apart.
+pub const MAX_ENDPOINTS: usize = ENDPOINT_BITS as usize + 1;
 
 /// When a node goes, all its clients turn up elsewhere at once, and each must be answered before its connection would time
 /// out anyway. Any interval above zero lets quinn answer one packet of a batch that it reads together, and its default of
@@ -114,11 +115,21 @@ impl SharedSecret {
     }
 }
 
+/// What the endpoints of a port are made with.
+pub(super) struct Endpoints {
+    /// One for each.
+    pub(super) configs: Vec<Arc<EndpointConfig>>,
+    /// Tells them apart, if there are several.
+    pub(super) ids: Option<Ids>,
+}
+
 impl Identity {
-    /// Gives the server its token key, the endpoint its reset key and its ids. Nothing is set: quinn's own, at random.
-    pub(super) fn endpoint(&self, server: &mut ServerConfig) -> Result<EndpointConfig, BindError> {
-        if self.server_id.is_none() && self.secret.is_none() {
-            return Ok(EndpointConfig::default());
+    /// Gives the server its token key, the endpoints their reset key and their ids. Nothing is set, and one endpoint:
+    /// quinn's own, at random.
+    pub(super) fn endpoints(&self, server: &mut ServerConfig, count: usize) -> Result<Endpoints, BindError> {
+        let several = count > 1;
+        if self.server_id.is_none() && self.secret.is_none() && !several {
+            return Ok(Endpoints { configs: vec![Arc::new(EndpointConfig::default())], ids: None });
         }
         let random: [u8; 32];
         let secret = if let Some(SharedSecret(secret)) = &self.secret {
@@ -134,21 +145,49 @@ impl Identity {
         let checks: hmac::Key = root.expand(&[b"connection id"], hmac::HMAC_SHA256).map_err(failed)?.into();
 
         server.token_key(Arc::new(tokens));
-        let mut endpoint = EndpointConfig::new(Arc::new(resets));
-        let ids = Ids { server_id: self.server_id.clone(), checks };
-        endpoint.min_reset_interval(RESET_INTERVAL).cid_generator(move || Box::new(ids.clone()));
-        Ok(endpoint)
+        let resets = Arc::new(resets);
+        let ids = Ids { server_id: self.server_id.clone(), endpoint: None, checks };
+        let config = |number| {
+            let ids = Ids { endpoint: several.then_some(number), ..ids.clone() };
+            let mut config = EndpointConfig::new(Arc::clone(&resets) as _);
+            config.min_reset_interval(RESET_INTERVAL).cid_generator(move || Box::new(ids.clone()));
+            Arc::new(config)
+        };
+        let configs = (0..=ENDPOINT_BITS).take(count).map(config).collect();
+        Ok(Endpoints { configs, ids: several.then_some(ids) })
     }
 }
 
 /// Makes connection ids, and knows those of all nodes with the same secret.
 #[derive(Clone)]
-struct Ids {
+pub(super) struct Ids {
     server_id: Option<ServerId>,
+    /// Whose connections these are, if several endpoints share the port.
+    endpoint: Option<u8>,
     checks: hmac::Key,
 }
 
 impl Ids {
+    /// The endpoint to whose connection a packet belongs, if it is one of a connection of ours.
+    ///
+    /// The id of a short header is looked at without its check sum: a made-up one is nobody's anywhere. In a long header
+    /// it may be the client's choice.
+    pub(super) fn endpoint_of(&self, packet: &[u8]) -> Option<usize> {
+        const LONG_HEADER: u8 = 0x80;
+        // RFC 9000 §17: flags, in a long header version and length, then the destination's id.
+        let id = if packet.first()? & LONG_HEADER == 0 {
+            packet.get(1..1 + ID_BYTES)?
+        } else {
+            let id = packet.get(6..6 + usize::from(*packet.get(5)?))?;
+            self.is_ours(id).then_some(id)?
+        };
+        Some(usize::from(id[0] & ENDPOINT_BITS))
+    }
+
+    fn is_ours(&self, id: &[u8]) -> bool {
+        id.split_last_chunk().is_some_and(|(unchecked, check)| id.len() == ID_BYTES && *check == self.check(unchecked))
+    }
+
     fn check(&self, unchecked: &[u8]) -> [u8; CHECK_BYTES] {
         let mut check = [0; CHECK_BYTES];
         check.copy_from_slice(&hmac::sign(&self.checks, unchecked).as_ref()[..CHECK_BYTES]);
@@ -159,7 +198,7 @@ impl Ids {
 impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id: [u8; ID_BYTES] = rand::random();
-        id[0] &= RANDOM_BITS;
+        id[0] = self.endpoint.unwrap_or(id[0]) & ENDPOINT_BITS;
         if let Some(ServerId(server)) = &self.server_id {
             id[0] |= ROUTABLE;
             id[1..=server.len()].copy_from_slice(server);
@@ -172,10 +211,7 @@ impl ConnectionIdGenerator for Ids {
     }
 
     fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        match id.split_last_chunk() {
-            Some((unchecked, check)) if id.len() == ID_BYTES && *check == self.check(unchecked) => Ok(()),
-            _ => Err(InvalidCid),
-        }
+        if self.is_ours(id) { Ok(()) } else { Err(InvalidCid) }
     }
 
     fn cid_len(&self) -> usize {
@@ -195,7 +231,7 @@ mod tests {
 
     fn ids(server_id: Option<&str>, key: &[u8]) -> Ids {
         let server_id = server_id.map(|text| ServerId::parse(text).unwrap());
-        Ids { server_id, checks: hmac::Key::new(hmac::HMAC_SHA256, key) }
+        Ids { server_id, endpoint: None, checks: hmac::Key::new(hmac::HMAC_SHA256, key) }
     }
 
     #[test]
@@ -220,6 +256,25 @@ mod tests {
             |part: fn(&ConnectionId) -> &[u8]| made.iter().map(part).collect::<std::collections::BTreeSet<_>>().len();
         assert!(distinct(|id| &id[9..13]) >= 999, "the random part; one repetition in 8,000 runs is chance");
         assert_eq!(distinct(|id| &id[..1]), 32, "the first byte's random bits");
+    }
+
+    #[test]
+    fn a_packet_goes_to_the_endpoint_that_made_its_id_and_one_with_the_clients_own_id_to_none() {
+        let ids = ids(Some("0x01"), b"key");
+        for endpoint in [0, 3, 31] {
+            let id = Ids { endpoint: Some(endpoint), ..ids.clone() }.generate_cid();
+            let short = [&[0x40][..], &id, b"sealed"].concat();
+            let long = |id: &[u8]| [&[0xc0, 0, 0, 0, 1, u8::try_from(id.len()).unwrap()][..], id, b"sealed"].concat();
+            assert_eq!(ids.endpoint_of(&short), Some(usize::from(endpoint)));
+            assert_eq!(ids.endpoint_of(&long(&id)), Some(usize::from(endpoint)));
+            for foreign in [&[7; ID_BYTES][..], &[7; 8], &[]] {
+                assert_eq!(ids.endpoint_of(&long(foreign)), None);
+            }
+            for cut in [0, 1, 5, 6, ID_BYTES] {
+                assert_eq!(ids.endpoint_of(&short[..cut]), None, "{cut}");
+                assert_eq!(ids.endpoint_of(&long(&id)[..cut]), None, "{cut}");
+            }
+        }
     }
 
     #[test]

@@ -1,13 +1,21 @@
-//! The QUIC listener: one UDP socket, screened handshakes, a stop that waits.
+//! The QUIC listener: a UDP port, screened handshakes, a stop that waits.
 //!
+//! ```text
+//! listener ─► endpoint (socket, driver) ─┬─ handshake (who is let in) ─► handler
+//!                  ▲ inbox               └─ deadlines
+//!                  └───────── connection ◄─ stream ◄─ WebTransport
+//! ```
 //! It hands every connection to a handler while the handshake is still under way, because a server may already send
 //! then (0.5-RTT): HTTP/3's SETTINGS are what a browser waits for before it asks for a session.
 
 mod config;
+mod connection;
+mod deadlines;
+mod endpoint;
 mod handshake;
 mod identity;
-mod runtime;
 mod socket;
+mod stream;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -15,28 +23,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::server::ResolvesServerCert;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use handshake::{Handshake, HandshakeError};
-pub use identity::{Identity, ServerId, SharedSecret};
+pub use connection::{Connection, SendDatagramError};
+pub use handshake::{Admitted, Handshake, HandshakeError};
+pub use identity::{Identity, MAX_ENDPOINTS, ServerId, SharedSecret};
+pub use quinn_proto::{ApplicationClose, ConnectionError, Dir, Side, StreamId, VarInt};
+pub use stream::{ReadError, RecvStream, SendStream, WriteError};
 
+use endpoint::{Desk, Driver, Setup};
 use handshake::Screen;
-use runtime::CoarseTimers;
+use identity::Endpoints;
+use socket::Socket;
+
+/// HTTP/3's H3_NO_ERROR.
+pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
 /// What can be tuned. The defaults are for many quiet connections.
 #[derive(Debug, Clone)]
 pub struct QuicOptions {
-    /// Size of each of the socket's two buffers, as far as the kernel allows.
+    /// Endpoints that share the port: what one core can't do.
+    pub endpoints: usize,
+    /// Size of each of a socket's two buffers, as far as the kernel allows.
     pub socket_buffer_bytes: usize,
     /// Silence after which we ask the peer for a sign of life.
     pub keep_alive: Duration,
-    /// Silence after which a connection is lost.
+    /// Silence after which a connection is lost. Below the 15 s that the sessions promise; what is left of it after the
+    /// keep-alive is for its retransmissions on a bad network.
     ///
-    /// The keep-alive itself restarts this timer once (RFC 9000 §10.1), so a peer that dies without a word is noticed
-    /// after at most `keep_alive + idle`: 5 s + 9.5 s stays under the 15 s that the sessions promise, and leaves the
-    /// unanswered keep-alive most of ten seconds of retransmissions to get through a bad network.
+    /// The peer is told twice as much: QUIC's own idle timeout (RFC 9000 §10.1) is one time for both sides, and a peer that
+    /// only listens would give up while our keep-alive is still being repeated.
     pub idle: Duration,
     /// Time for the client's hello, and again for the rest of the handshake.
     pub handshake: Duration,
@@ -55,10 +72,13 @@ pub struct QuicOptions {
 
 impl Default for QuicOptions {
     fn default() -> Self {
+        // The sessions need the other half: they are who has something to send.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
+            endpoints: (cores / 2).clamp(1, 16),
             socket_buffer_bytes: 4 << 20,
-            keep_alive: Duration::from_secs(5),
-            idle: Duration::from_millis(9500),
+            keep_alive: Duration::from_secs(10),
+            idle: Duration::from_millis(14_500),
             handshake: Duration::from_secs(10),
             max_handshakes: 1024,
             retry_above: 256,
@@ -96,9 +116,10 @@ pub enum BindError {
 }
 
 /// A bound UDP port that doesn't accept yet.
-#[derive(Debug)]
 pub struct QuicListener {
-    endpoint: quinn::Endpoint,
+    sockets: Vec<Socket>,
+    endpoints: Endpoints,
+    server: Arc<quinn_proto::ServerConfig>,
     address: SocketAddr,
     options: QuicOptions,
 }
@@ -111,14 +132,14 @@ impl QuicListener {
         options: QuicOptions,
     ) -> Result<Self, BindError> {
         let mut server = config::server(address, certificates, &options)?;
-        let endpoint = options.identity.endpoint(&mut server)?;
+        let count = options.endpoints.clamp(1, MAX_ENDPOINTS);
+        let endpoints = options.identity.endpoints(&mut server, count)?;
         let failed = |doing| move |source| BindError::Socket { address, doing, source };
-        let socket = socket::open(address, options.socket_buffer_bytes)?;
-        let runtime = Arc::new(CoarseTimers::new());
-        let endpoint =
-            quinn::Endpoint::new(endpoint, Some(server), socket, runtime).map_err(failed("starting the endpoint"))?;
-        let address = endpoint.local_addr().map_err(failed("reading the bound address"))?;
-        Ok(Self { endpoint, address, options })
+        let sockets = socket::open(address, count, options.socket_buffer_bytes)?;
+        let address = sockets[0].local_addr().map_err(failed("reading the bound address"))?;
+        let sockets = sockets.into_iter().map(Socket::new).collect::<Result<_, _>>();
+        let sockets = sockets.map_err(failed("starting the endpoint"))?;
+        Ok(Self { sockets, endpoints, server: Arc::new(server), address, options })
     }
 
     /// The address with the port that was bound.
@@ -127,42 +148,42 @@ impl QuicListener {
     }
 
     /// Accepts until `stop`, each connection on a task of its own on `tracker`. After `stop` new connections are
-    /// refused; the listener's own task ends when the last connection has, with everything on the wire.
+    /// refused; the endpoints' own tasks end when the last connection has, with everything on the wire.
     pub fn run<H, F>(self, tracker: &TaskTracker, stop: CancellationToken, handle: H)
     where
-        H: Fn(quinn::Connection, Handshake) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Admitted) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let tracker_of_connections = tracker.clone();
-        tracker.spawn(self.accept_until(tracker_of_connections, stop, handle));
-    }
-
-    async fn accept_until<H, F>(self, tracker: TaskTracker, stop: CancellationToken, handle: H)
-    where
-        H: Fn(quinn::Connection, Handshake) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let screen = Screen {
-            places: Arc::new(Semaphore::new(self.options.max_handshakes)),
-            options: self.options,
-            endpoint: self.endpoint.clone(),
-        };
-        loop {
-            let incoming = tokio::select! {
-                () = stop.cancelled() => break,
-                incoming = self.endpoint.accept() => incoming,
-            };
-            let Some(incoming) = incoming else { break };
-            let Some(admitted) = screen.admit(incoming) else { continue };
-            let handle = handle.clone();
-            // The handshake's cryptography begins on the connection's task, so it doesn't hold up the others.
+        let Self { sockets, endpoints: Endpoints { configs, ids }, server, options, .. } = self;
+        let screen = Screen::new(&options);
+        let desks: Arc<[Desk]> = sockets.iter().map(|_| Desk::default()).collect();
+        for (number, (socket, config)) in sockets.into_iter().zip(configs).enumerate() {
+            let (handle, tracker_of_connections) = (handle.clone(), tracker.clone());
+            let accepted = move |admitted| drop(tracker_of_connections.spawn(handle(admitted)));
+            let driver = Driver::new(Setup {
+                socket,
+                config,
+                server: Arc::clone(&server),
+                desks: Arc::clone(&desks),
+                number,
+                ids: ids.clone(),
+                idle: options.idle,
+                segmentation_offload: options.segmentation_offload,
+                screen: screen.clone(),
+                stop: stop.clone(),
+                accepted: Box::new(accepted),
+            });
             tracker.spawn(async move {
-                if let Some((connection, handshake)) = admitted.begin().await {
-                    handle(connection, handshake).await;
+                if let Err(error) = driver.await {
+                    tracing::error!(%error, "the QUIC socket failed; no more WebTransport until a restart");
                 }
             });
         }
-        self.endpoint.set_server_config(None);
-        self.endpoint.wait_idle().await;
+    }
+}
+
+impl std::fmt::Debug for QuicListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QuicListener").field("address", &self.address).finish_non_exhaustive()
     }
 }

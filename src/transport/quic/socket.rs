@@ -1,26 +1,119 @@
-//! The UDP socket and its buffers.
+//! The UDP sockets of a port and their buffers.
 
+use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::task::{Context, Poll, ready};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use quinn_proto::Transmit;
+use quinn_udp::{RecvMeta, UdpSocketState};
+use socket2::{Domain, Protocol, Type};
+use tokio::io::Interest;
 
 use super::BindError;
 
-pub(super) fn open(address: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket, BindError> {
+/// A socket of an endpoint.
+#[derive(Debug)]
+pub(super) struct Socket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Socket {
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Self { io: tokio::net::UdpSocket::from_std(socket)?, state })
+    }
+
+    /// Reads a batch: at least one, at most as many as there are buffers.
+    pub(super) fn poll_receive(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(context))?;
+            let mut count = 0;
+            let read = self.io.try_io(Interest::READABLE, || {
+                count = self.state.recv((&self.io).into(), buffers, metas)?;
+                // The kernel had no more. To say so here saves a call that would only come back with that.
+                if count < buffers.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match read {
+                Ok(()) => return Poll::Ready(Ok(count)),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                Err(_) if count > 0 => return Poll::Ready(Ok(count)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Sends a packet, or several of one connection. What the network says to it is no error: UDP may lose anything.
+    pub(super) fn try_send(&self, transmit: &Transmit, contents: &[u8]) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents: &contents[..transmit.size],
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        self.io.try_io(Interest::WRITABLE, || self.state.send((&self.io).into(), &transmit))
+    }
+
+    pub(super) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(context)
+    }
+
+    /// Packets that the kernel sends as one at the most.
+    pub(super) fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Packets that the kernel delivers as one at the most.
+    pub(super) fn receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    /// Whether the network may cut packets into pieces.
+    pub(super) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+/// Opens `count` sockets on one port. Nobody else may have it, though several sockets of ours share it.
+pub(super) fn open(mut address: SocketAddr, count: usize, buffer_bytes: usize) -> Result<Vec<UdpSocket>, BindError> {
+    if count == 1 {
+        return Ok(vec![open_one(address, false, buffer_bytes)?]);
+    }
+    // Two processes of one user may share a port as well, if both say so, and would steal each other's packets. Alone it
+    // can be had only if nobody has it.
+    let alone = open_one(address, false, 0)?;
+    address =
+        alone.local_addr().map_err(|source| BindError::Socket { address, doing: "reading the address", source })?;
+    drop(alone);
+    (0..count).map(|_| open_one(address, true, buffer_bytes)).collect()
+}
+
+fn open_one(address: SocketAddr, shared: bool, buffer_bytes: usize) -> Result<UdpSocket, BindError> {
     let failed = |doing| move |source| BindError::Socket { address, doing, source };
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
         .map_err(failed("opening the socket"))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         // `::` means everything, IPv4 too, whatever the system's default is.
         socket.set_only_v6(false).map_err(failed("making it dual-stack"))?;
     }
+    if shared {
+        socket.set_reuse_port(true).map_err(failed("sharing the port"))?;
+    }
     socket.bind(&address.into()).map_err(failed("binding"))?;
-    size_buffers(&socket, buffer_bytes);
+    if buffer_bytes > 0 {
+        size_buffers(&socket, buffer_bytes);
+    }
     Ok(socket.into())
 }
 
-/// One socket carries all clients, so a burst must fit into it. A small buffer is worth a warning, not a failed start.
-fn size_buffers(socket: &Socket, wanted: usize) {
+/// One socket carries many clients, so a burst must fit into it. A small buffer is worth a warning, not a failed start.
+fn size_buffers(socket: &socket2::Socket, wanted: usize) {
     let received = socket.set_recv_buffer_size(wanted).and_then(|()| socket.recv_buffer_size());
     let sent = socket.set_send_buffer_size(wanted).and_then(|()| socket.send_buffer_size());
     for (buffer, result, setting) in [("receive", received, "net.core.rmem_max"), ("send", sent, "net.core.wmem_max")] {
@@ -74,7 +167,7 @@ mod tests {
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         let socket = tracing::subscriber::with_default(subscriber, || {
-            open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), buffer_bytes).unwrap()
+            open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1, buffer_bytes).unwrap().remove(0)
         });
         assert_ne!(socket.local_addr().unwrap().port(), 0);
         String::from_utf8(lines.0.lock().clone()).unwrap()
@@ -88,5 +181,17 @@ mod tests {
             assert!(said.contains(&format!("Raise {setting}")), "{said}");
         }
         assert_eq!(warnings(16 << 10), "");
+    }
+
+    #[test]
+    fn several_sockets_share_a_port_that_nobody_else_can_have() {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let sockets = open(anywhere, 3, 0).unwrap();
+        let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
+        for count in [1, 3] {
+            let error = open(addresses[0], count, 0).unwrap_err().to_string();
+            assert!(error.contains("in use"), "{count}: {error}");
+        }
     }
 }

@@ -1,10 +1,9 @@
-//! h3's view of a quinn connection: the traits of `h3::quic`, implemented by us rather than taken from h3-quinn.
+//! h3's view of a connection: the traits of `h3::quic` on our own QUIC ([`crate::transport::quic`]).
 //!
-//! Three reasons. The control stream's first write gets the setting that Safari asks for ([`super::settings`]). h3 holds
+//! Beyond the translation it does three things. The control stream's first write gets the setting that Safari asks for ([`super::settings`]). h3 holds
 //! whole frames in memory whatever length they announce, so a reader of ours gives up when it holds too much
-//! ([`Held`]). And h3-quinn 0.0.10 panics when a stream is stopped whose read is pending.
+//! ([`Held`]). And streams can be taken out of h3's hands, for the session.
 
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -12,10 +11,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
-use quinn::VarInt;
-use tokio_util::sync::ReusableBoxFuture;
 
 use super::settings;
+use crate::transport::quic as transport;
+use crate::transport::quic::{Dir, Side, VarInt};
 
 /// Bytes that h3 may hold of one request: a field section far above what a browser sends.
 const MAX_HELD: usize = 64 << 10;
@@ -27,33 +26,15 @@ const FRAME_HEAD: usize = 16;
 /// Longest read.
 const CHUNK: usize = 16 << 10;
 
-type Accepted<T> = ReusableBoxFuture<'static, Result<T, quinn::ConnectionError>>;
-
 /// A connection as h3 sees it.
 pub(super) struct Connection {
     opener: Opener,
-    bidi: Accepted<(quinn::SendStream, quinn::RecvStream)>,
-    uni: Accepted<quinn::RecvStream>,
 }
 
 impl Connection {
-    pub(super) fn new(quinn: quinn::Connection) -> Self {
-        Self {
-            bidi: ReusableBoxFuture::new(accept_bidi(quinn.clone())),
-            uni: ReusableBoxFuture::new(accept_uni(quinn.clone())),
-            opener: Opener { quinn, opening: None, control_is_open: false },
-        }
+    pub(super) fn new(connection: transport::Connection) -> Self {
+        Self { opener: Opener { connection, control_is_open: false } }
     }
-}
-
-async fn accept_bidi(
-    quinn: quinn::Connection,
-) -> Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError> {
-    quinn.accept_bi().await
-}
-
-async fn accept_uni(quinn: quinn::Connection) -> Result<quinn::RecvStream, quinn::ConnectionError> {
-    quinn.accept_uni().await
 }
 
 impl quic::Connection<Bytes> for Connection {
@@ -61,19 +42,17 @@ impl quic::Connection<Bytes> for Connection {
     type OpenStreams = Opener;
 
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
-        let accepted = ready!(self.uni.poll(cx)).map_err(connection_error)?;
-        self.uni.set(accept_uni(self.opener.quinn.clone()));
+        let accepted = ready!(self.opener.connection.poll_accept_uni(cx)).map_err(connection_error)?;
         Poll::Ready(Ok(RecvStream::unidirectional(accepted)))
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
-        let (send, recv) = ready!(self.bidi.poll(cx)).map_err(connection_error)?;
-        self.bidi.set(accept_bidi(self.opener.quinn.clone()));
+        let (send, recv) = ready!(self.opener.connection.poll_accept_bi(cx)).map_err(connection_error)?;
         Poll::Ready(Ok(BidiStream { send: SendStream::new(send), recv: RecvStream::new(recv) }))
     }
 
     fn opener(&self) -> Opener {
-        Opener { quinn: self.opener.quinn.clone(), opening: None, control_is_open: true }
+        Opener { connection: self.opener.connection.clone(), control_is_open: true }
     }
 }
 
@@ -94,15 +73,11 @@ impl quic::OpenStreams<Bytes> for Connection {
     }
 }
 
-/// Opens streams: three unidirectional ones at the start, nothing more, because servers of HTTP/3 don't.
+/// Opens the control stream. h3 opens two more, for QPACK's encoder and decoder, on which nothing is ever said: there is no
+/// dynamic table. Such streams need not exist (RFC 9204 §4.2), so these two don't.
 pub(super) struct Opener {
-    quinn: quinn::Connection,
-    opening: Option<Accepted<quinn::SendStream>>,
+    connection: transport::Connection,
     control_is_open: bool,
-}
-
-async fn open_uni(quinn: quinn::Connection) -> Result<quinn::SendStream, quinn::ConnectionError> {
-    quinn.open_uni().await
 }
 
 impl quic::OpenStreams<Bytes> for Opener {
@@ -115,21 +90,21 @@ impl quic::OpenStreams<Bytes> for Opener {
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
-        let quinn = &self.quinn;
-        let opening = self.opening.get_or_insert_with(|| ReusableBoxFuture::new(open_uni(quinn.clone())));
-        let opened = ready!(opening.poll(cx));
-        self.opening = None;
-        let opened = opened.map_err(|error| StreamErrorIncoming::ConnectionErrorIncoming {
-            connection_error: connection_error(error),
+        // h3 opens the control stream first.
+        if self.control_is_open {
+            return Poll::Ready(Ok(SendStream::of_nobody()));
+        }
+        let opened = ready!(self.connection.poll_open_uni(cx)).map_err(|error| {
+            StreamErrorIncoming::ConnectionErrorIncoming { connection_error: connection_error(error) }
         })?;
         let mut stream = SendStream::new(opened);
-        // h3 opens the control stream first.
-        stream.carries_settings = !std::mem::replace(&mut self.control_is_open, true);
+        stream.carries_settings = true;
+        self.control_is_open = true;
         Poll::Ready(Ok(stream))
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
-        self.quinn.close(varint(code.value()), reason);
+        self.connection.close(varint(code.value()), reason);
     }
 }
 
@@ -188,9 +163,10 @@ impl quic::RecvStream for BidiStream {
 
 /// A sending half. Dropped before its end it is reset, so that half an answer doesn't look like a whole one.
 pub(super) struct SendStream {
-    quinn: Option<quinn::SendStream>,
+    stream: Option<transport::SendStream>,
     id: StreamId,
-    writing: Option<Writing>,
+    /// In a box: an h3 connection has several of these for its life, and they have nothing to write.
+    writing: Option<Box<Writing>>,
     carries_settings: bool,
     finished: bool,
 }
@@ -210,23 +186,28 @@ impl Writing {
 }
 
 impl SendStream {
-    fn new(quinn: quinn::SendStream) -> Self {
-        let id = stream_id(quinn.id());
-        Self { quinn: Some(quinn), id, writing: None, carries_settings: false, finished: false }
+    fn new(stream: transport::SendStream) -> Self {
+        let id = stream_id(stream.id());
+        Self { stream: Some(stream), id, writing: None, carries_settings: false, finished: false }
+    }
+
+    /// A stream that isn't there. What is written to it is gone.
+    fn of_nobody() -> Self {
+        let id = stream_id(transport::StreamId::new(Side::Server, Dir::Uni, 0));
+        Self { stream: None, id, writing: None, carries_settings: false, finished: true }
     }
 
     /// The stream itself, out of h3's hands.
-    pub(super) fn into_quinn(mut self) -> Option<quinn::SendStream> {
-        self.quinn.take()
+    pub(super) fn into_inner(mut self) -> Option<transport::SendStream> {
+        self.stream.take()
     }
 
     /// Resolves when the peer has acknowledged everything up to the end, or wants no more.
     pub(super) fn acknowledged(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let stopped = self.quinn.as_ref().map(quinn::SendStream::stopped);
+        let stopped = self.stream.as_ref().map(transport::SendStream::stopped);
         async move {
             if let Some(stopped) = stopped {
-                // Acknowledged, stopped or lost: in each case there is nothing more to wait for.
-                let _ = stopped.await;
+                stopped.await;
             }
         }
     }
@@ -234,10 +215,10 @@ impl SendStream {
 
 impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        if let (Some(writing), Some(quinn)) = (&mut self.writing, &mut self.quinn) {
+        if let (Some(writing), Some(stream)) = (&mut self.writing, &mut self.stream) {
             let buf = writing.buf();
             while buf.has_remaining() {
-                let written = ready!(Pin::new(&mut *quinn).poll_write(cx, buf.chunk())).map_err(write_error)?;
+                let written = ready!(stream.poll_write(cx, buf.chunk())).map_err(write_error)?;
                 buf.advance(written);
             }
         }
@@ -251,24 +232,24 @@ impl quic::SendStream<Bytes> for SendStream {
             return Err(StreamErrorIncoming::ConnectionErrorIncoming { connection_error });
         }
         let mut frame = data.into();
-        self.writing = Some(if std::mem::take(&mut self.carries_settings) {
+        self.writing = Some(Box::new(if std::mem::take(&mut self.carries_settings) {
             Writing::Settings(settings::extend(frame.copy_to_bytes(frame.remaining())))
         } else {
             Writing::Frame(frame)
-        });
+        }));
         Ok(())
     }
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         self.finished = true;
         // Finished or reset before: the end that was wanted.
-        let _ = self.quinn.as_mut().map(quinn::SendStream::finish);
+        let _ = self.stream.as_mut().map(transport::SendStream::finish);
         Poll::Ready(Ok(()))
     }
 
     fn reset(&mut self, code: u64) {
         self.finished = true;
-        let _ = self.quinn.as_mut().map(|quinn| quinn.reset(varint(code)));
+        let _ = self.stream.as_mut().map(|stream| stream.reset(varint(code)));
     }
 
     fn send_id(&self) -> StreamId {
@@ -302,7 +283,7 @@ impl Held {
 
 /// A receiving half. Dropped before its end it is stopped.
 pub(super) struct RecvStream {
-    quinn: Option<quinn::RecvStream>,
+    stream: Option<transport::RecvStream>,
     id: StreamId,
     unread: Bytes,
     held: Held,
@@ -312,15 +293,15 @@ pub(super) struct RecvStream {
 }
 
 impl RecvStream {
-    fn new(quinn: quinn::RecvStream) -> Self {
-        let id = stream_id(quinn.id());
-        Self { quinn: Some(quinn), id, unread: Bytes::new(), held: Held::default(), max_held: MAX_HELD, trickle: 0 }
+    fn new(stream: transport::RecvStream) -> Self {
+        let id = stream_id(stream.id());
+        Self { stream: Some(stream), id, unread: Bytes::new(), held: Held::default(), max_held: MAX_HELD, trickle: 0 }
     }
 
     /// h3 0.0.8 reads on before it looks at what it has of a stream's type and session, and would wait for more data
     /// where all is there. Byte by byte, it finds out in time.
-    fn unidirectional(quinn: quinn::RecvStream) -> Self {
-        let mut stream = Self::new(quinn);
+    fn unidirectional(quic: transport::RecvStream) -> Self {
+        let mut stream = Self::new(quic);
         stream.trickle = 16;
         stream.max_held = MAX_HELD_UNI;
         stream
@@ -332,8 +313,7 @@ impl RecvStream {
 
     /// The next bytes, before h3 gets any.
     pub(super) async fn peek_chunk(&mut self) -> Option<Bytes> {
-        let quinn = self.quinn.as_mut()?;
-        quinn.read_chunk(CHUNK, true).await.ok().flatten().map(|chunk| chunk.bytes)
+        self.stream.as_mut()?.chunk(CHUNK).await.ok().flatten()
     }
 
     /// Gives back what was peeked.
@@ -342,8 +322,8 @@ impl RecvStream {
     }
 
     /// The stream itself and what was peeked, out of h3's hands.
-    pub(super) fn into_quinn(mut self) -> Option<(Bytes, quinn::RecvStream)> {
-        Some((std::mem::take(&mut self.unread), self.quinn.take()?))
+    pub(super) fn into_inner(mut self) -> Option<(Bytes, transport::RecvStream)> {
+        Some((std::mem::take(&mut self.unread), self.stream.take()?))
     }
 }
 
@@ -352,10 +332,10 @@ impl quic::RecvStream for RecvStream {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         let bytes = if self.unread.is_empty() {
-            let Some(quinn) = &mut self.quinn else { return Poll::Ready(Ok(None)) };
+            let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(None)) };
             let length = if self.trickle > 0 { 1 } else { CHUNK };
-            match ready!(pin!(quinn.read_chunk(length, true)).poll(cx)).map_err(read_error)? {
-                Some(chunk) => chunk.bytes,
+            match ready!(stream.poll_chunk(cx, length)).map_err(read_error)? {
+                Some(bytes) => bytes,
                 None => return Poll::Ready(Ok(None)),
             }
         } else {
@@ -371,7 +351,7 @@ impl quic::RecvStream for RecvStream {
     }
 
     fn stop_sending(&mut self, code: u64) {
-        let _ = self.quinn.as_mut().map(|quinn| quinn.stop(varint(code)));
+        let _ = self.stream.as_mut().map(|stream| stream.stop(varint(code)));
     }
 
     fn recv_id(&self) -> StreamId {
@@ -390,34 +370,33 @@ fn varint(code: u64) -> VarInt {
     VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }
 
-fn stream_id(id: quinn::StreamId) -> StreamId {
+fn stream_id(id: transport::StreamId) -> StreamId {
     StreamId::try_from(u64::from(id)).expect("both are QUIC's 62 bits")
 }
 
-fn connection_error(error: quinn::ConnectionError) -> ConnectionErrorIncoming {
+fn connection_error(error: transport::ConnectionError) -> ConnectionErrorIncoming {
     match error {
-        quinn::ConnectionError::ApplicationClosed(close) => {
+        transport::ConnectionError::ApplicationClosed(close) => {
             ConnectionErrorIncoming::ApplicationClose { error_code: close.error_code.into() }
         }
-        quinn::ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
+        transport::ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
         other => ConnectionErrorIncoming::Undefined(Arc::new(other)),
     }
 }
 
-fn read_error(error: quinn::ReadError) -> StreamErrorIncoming {
+fn read_error(error: transport::ReadError) -> StreamErrorIncoming {
     match error {
-        quinn::ReadError::Reset(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into() },
-        quinn::ReadError::ConnectionLost(error) => {
+        transport::ReadError::Reset(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into() },
+        transport::ReadError::ConnectionLost(error) => {
             StreamErrorIncoming::ConnectionErrorIncoming { connection_error: connection_error(error) }
         }
-        other => StreamErrorIncoming::Unknown(Box::new(other)),
     }
 }
 
-fn write_error(error: quinn::WriteError) -> StreamErrorIncoming {
+fn write_error(error: transport::WriteError) -> StreamErrorIncoming {
     match error {
-        quinn::WriteError::Stopped(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into() },
-        quinn::WriteError::ConnectionLost(error) => {
+        transport::WriteError::Stopped(code) => StreamErrorIncoming::StreamTerminated { error_code: code.into() },
+        transport::WriteError::ConnectionLost(error) => {
             StreamErrorIncoming::ConnectionErrorIncoming { connection_error: connection_error(error) }
         }
         other => StreamErrorIncoming::Unknown(Box::new(other)),

@@ -1,11 +1,10 @@
 //! Error codes of WebTransport over HTTP/3.
 
-use quinn::VarInt;
+pub(super) use crate::transport::quic::NO_ERROR;
+use crate::transport::quic::VarInt;
 
 /// A stream for a session that isn't known (yet), beyond what we keep for it.
 pub(super) const BUFFERED_STREAM_REJECTED: VarInt = VarInt::from_u32(0x3994_bd84);
-/// HTTP/3's H3_NO_ERROR.
-pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 /// HTTP/3's H3_EXCESSIVE_LOAD.
 pub(super) const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 /// HTTP/3's H3_ID_ERROR.

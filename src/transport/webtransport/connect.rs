@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use h3::error::StreamError;
 use h3::server::RequestStream;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, SetOnce};
 
 use super::adapter::{Held, RecvStream, SendStream};
 use super::capsule::CapsuleReader;
 use super::codes;
+use crate::transport::quic;
 
 /// How a session ended, as its peer has it.
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ impl ConnectSend {
 pub(super) struct ConnectRecv {
     pub(super) stream: RequestStream<RecvStream, Bytes>,
     pub(super) held: Held,
-    pub(super) connection: quinn::Connection,
+    pub(super) connection: quic::Connection,
 }
 
 impl ConnectRecv {
@@ -62,7 +63,7 @@ impl ConnectRecv {
     pub(super) fn run(
         mut self,
         send: Arc<Mutex<ConnectSend>>,
-        end: watch::Sender<Option<End>>,
+        end: Arc<SetOnce<End>>,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let ended = self.read().await;
@@ -72,7 +73,8 @@ impl ConnectRecv {
                 Box::pin(send.finish()).await;
             }
             tracing::trace!(?ended, "session ended by the peer");
-            end.send_replace(Some(ended));
+            // Nobody else says it.
+            let _ = end.set(ended);
             // The peer's own end of the stream; leaving before it would tell the peer to stop.
             let _ = self.stream.recv_data().await.map(|data| data.map(|_| ()));
             std::future::pending().await
@@ -100,10 +102,10 @@ impl ConnectRecv {
     }
 }
 
-fn end_of(connection: &quinn::Connection, error: &StreamError) -> End {
+fn end_of(connection: &quic::Connection, error: &StreamError) -> End {
     match connection.close_reason() {
         // Some clients say their code only in QUIC's close.
-        Some(quinn::ConnectionError::ApplicationClosed(close)) => match codes::from_quic(close.error_code) {
+        Some(quic::ConnectionError::ApplicationClosed(close)) => match codes::from_quic(close.error_code) {
             Some(code) => End::Closed(code),
             None => End::Lost(format!("the client closed its connection: {close}")),
         },

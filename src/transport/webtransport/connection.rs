@@ -1,6 +1,8 @@
 //! One QUIC connection: its streams are sorted into requests and the session's own.
 
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,16 +16,17 @@ use h3::proto::coding::Encode as _;
 use h3::quic::RecvStream as _;
 use h3::stream::BufRecvStream;
 use h3::webtransport::SessionId;
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::adapter::{self, BidiStream};
 use super::request::Requests;
-use super::slot::{ControlRecv, Slot};
+use super::slot::ControlRecv;
 use super::{Server, codes, varint};
 use crate::telemetry::names;
 use crate::transport::Accept;
-use crate::transport::quic::Handshake;
+use crate::transport::quic::{self, Admitted};
 
 type Http = h3::server::Connection<adapter::Connection, Bytes>;
 
@@ -52,74 +55,134 @@ enum Sorted {
 }
 
 /// Runs a connection to its end.
-pub(super) async fn drive<A: Accept>(
-    quinn: quinn::Connection,
-    handshake: Handshake,
+pub(super) fn drive<A: Accept>(
+    admitted: Admitted,
     server: Arc<Server<A>>,
     tracker: TaskTracker,
     stop: CancellationToken,
-) {
-    let _open = OpenConnection::count();
-    // In a box of its own: it is several times as large as all that follows, and soon over.
-    let Some(mut http) = Box::pin(start(quinn.clone(), handshake)).await else { return };
+) -> impl Future<Output = ()> + Send {
+    // In boxes: a handshake is several times as large as what follows it, and soon over; and a session waits on another
+    // task, with as little as possible on this one.
+    let open = Box::pin(async move {
+        let (connection, http) = start(admitted).await?;
+        Some(Box::new(Open::new(connection, http, server, tracker, stop)))
+    });
+    async move {
+        if let Some(mut open) = open.await {
+            open.serve().await;
+        }
+    }
+}
 
-    let slot = Arc::new(Slot::default());
-    let requests = Requests { server, slot: Arc::clone(&slot), quinn: quinn.clone() };
-    // Counts this connection's requests; `tracker` has all of the process.
-    let running = TaskTracker::new();
-    let mut sorting = FuturesUnordered::<BoxFuture<'static, Sorted>>::new();
-    let mut idle = pin!(tokio::time::sleep(IDLE));
-    let mut quiet = true;
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            event = std::future::poll_fn(|cx| poll_event(&mut http, &mut sorting, cx)) => {
-                quiet = false;
-                match event {
-                    Event::Stream(stream) => sorting.push(Box::pin(sort(stream))),
-                    Event::Sorted(Sorted::OfSession(id, stream)) => {
-                        if id % 4 != 0 {
-                            return quinn.close(codes::ID_ERROR, b"not a session id");
-                        }
-                        if let (Some(send), Some((unread, recv))) = (stream.send.into_quinn(), stream.recv.into_quinn()) {
-                            slot.offer(id, send, ControlRecv { unread, quinn: recv });
-                        }
+/// An open connection. Dropping it drops `http`, which closes the connection.
+struct Open<A> {
+    http: Http,
+    requests: Requests<A>,
+    /// Streams of which too little has come to tell what they are.
+    sorting: FuturesUnordered<BoxFuture<'static, Sorted>>,
+    /// The process's tasks.
+    tracker: TaskTracker,
+    /// Those of this connection.
+    running: TaskTracker,
+    stop: CancellationToken,
+    stopping: bool,
+    idle: Option<Pin<Box<Sleep>>>,
+    /// Nothing has happened since the idle time began.
+    quiet: bool,
+    _count: OpenConnection,
+}
+
+impl<A: Accept> Open<A> {
+    fn new(
+        connection: quic::Connection,
+        http: Http,
+        server: Arc<Server<A>>,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            http,
+            requests: Requests { server, slot: Arc::default(), connection },
+            sorting: FuturesUnordered::new(),
+            tracker,
+            running: TaskTracker::new(),
+            stop,
+            stopping: false,
+            idle: Some(Box::pin(sleep(IDLE))),
+            quiet: true,
+            _count: OpenConnection::count(),
+        }
+    }
+
+    async fn serve(&mut self) {
+        loop {
+            tokio::select! {
+                event = poll_fn(|cx| poll_event(&mut self.http, &mut self.sorting, cx)) => {
+                    if self.handle(event).is_break() {
+                        return;
                     }
-                    Event::Sorted(Sorted::Request(stream)) => {
-                        let (held, acknowledged) = (stream.recv.held(), Box::pin(stream.send.acknowledged()));
-                        let resolver = http.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
-                        let answer = requests.clone().answer(resolver, held, acknowledged);
-                        tracker.spawn(running.track_future(answer));
+                }
+                () = self.stop.cancelled(), if !self.stopping => {
+                    self.stopping = true;
+                    self.running.close();
+                }
+                () = self.running.wait(), if self.stopping => return,
+                () = over(&mut self.idle) => {
+                    if self.quiet && self.running.is_empty() {
+                        return;
                     }
-                    Event::Uni(id, mut stream) => stream.stop_sending(slot.refuse_uni(id)),
-                    Event::End => return,
+                    self.quiet = true;
+                    // A session ends its connection itself.
+                    self.idle = (!self.requests.slot.is_taken()).then(|| Box::pin(sleep(IDLE)));
                 }
-                if slot.strikes() > MAX_STRIKES {
-                    return quinn.close(codes::EXCESSIVE_LOAD, b"too many useless streams");
-                }
-            }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                running.close();
-            }
-            () = running.wait(), if stopping => return,
-            () = &mut idle => {
-                if quiet && running.is_empty() {
-                    return;
-                }
-                quiet = true;
-                idle.set(tokio::time::sleep(IDLE));
             }
         }
     }
-    // Leaving drops `http`, which closes the connection.
+
+    fn handle(&mut self, event: Event) -> ControlFlow<()> {
+        self.quiet = false;
+        let Requests { slot, connection, .. } = &self.requests;
+        match event {
+            Event::Stream(stream) => self.sorting.push(Box::pin(sort(stream))),
+            Event::Sorted(Sorted::OfSession(id, stream)) => {
+                if id % 4 != 0 {
+                    connection.close(codes::ID_ERROR, b"not a session id");
+                    return ControlFlow::Break(());
+                }
+                if let (Some(send), Some((unread, recv))) = (stream.send.into_inner(), stream.recv.into_inner()) {
+                    slot.offer(id, send, ControlRecv { unread, stream: recv });
+                }
+            }
+            Event::Sorted(Sorted::Request(stream)) => {
+                let (held, acknowledged) = (stream.recv.held(), Box::pin(stream.send.acknowledged()));
+                let resolver = self.http.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
+                let answer = self.requests.clone().answer(resolver, held, acknowledged);
+                self.tracker.spawn(self.running.track_future(answer));
+            }
+            Event::Uni(id, mut stream) => stream.stop_sending(slot.refuse_uni(id)),
+            Event::End => return ControlFlow::Break(()),
+        }
+        if slot.strikes() > MAX_STRIKES {
+            connection.close(codes::EXCESSIVE_LOAD, b"too many useless streams");
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+async fn over(idle: &mut Option<Pin<Box<Sleep>>>) {
+    match idle {
+        Some(idle) => idle.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// HTTP/3 on a connection that is still being established: the SETTINGS leave with the server's first flight.
-async fn start(quinn: quinn::Connection, handshake: Handshake) -> Option<Box<Http>> {
+async fn start(admitted: Admitted) -> Option<(quic::Connection, Http)> {
+    let (connection, handshake) = admitted.begin().await?;
     let settings = settings();
-    match handshake.complete(Box::pin(settings.build(adapter::Connection::new(quinn)))).await {
-        Ok(Ok(http)) => Some(Box::new(http)),
+    match handshake.complete(Box::pin(settings.build(adapter::Connection::new(connection.clone())))).await {
+        Ok(Ok(http)) => Some((connection, http)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "HTTP/3 could not start");
             None

@@ -1,57 +1,58 @@
 //! Compact messages out, as datagrams.
 //!
-//! quinn keeps a few of them for a peer whose congestion window is full. What doesn't fit there waits in the session's
+//! QUIC keeps a few of them for a peer whose congestion window is full. What doesn't fit there waits in the session's
 //! outbox instead, where a newer tick replaces an older one of its slot: a slow peer gets the latest, not a queue.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
 
 use super::varint;
 use crate::domain::CompactBytes;
 use crate::session::transport::{Express, TransportError};
 use crate::telemetry::names;
+use crate::transport::quic;
 
 /// The sending end of a session's datagrams; clones share it.
 #[derive(Clone)]
 pub(super) struct Datagrams {
-    connection: quinn::Connection,
+    connection: quic::Connection,
     /// The session's quarter stream id, in front of each datagram.
-    prefix: Bytes,
+    quarter_id: u64,
 }
 
 impl Datagrams {
-    pub(super) fn new(connection: quinn::Connection, quarter_id: u64) -> Self {
-        let mut prefix = BytesMut::with_capacity(8);
-        varint::put(quarter_id, &mut prefix);
-        Self { connection, prefix: prefix.freeze() }
+    pub(super) fn new(connection: quic::Connection, quarter_id: u64) -> Self {
+        Self { connection, quarter_id }
     }
 
-    pub(super) fn connection(&self) -> &quinn::Connection {
+    pub(super) fn connection(&self) -> &quic::Connection {
         &self.connection
     }
 
     fn datagram(&self, message: &CompactBytes) -> Bytes {
-        if self.prefix[..] == [CompactBytes::PREFIX] {
+        if self.quarter_id == u64::from(CompactBytes::PREFIX) {
             return message.datagram();
         }
-        [&self.prefix[..], message].concat().into()
+        let mut datagram = BytesMut::with_capacity(8 + message.len());
+        varint::put(self.quarter_id, &mut datagram);
+        datagram.extend_from_slice(message);
+        datagram.freeze()
     }
 
     /// Sends a message, as soon as there is place.
     pub(super) async fn send(&self, message: &CompactBytes) -> Result<(), TransportError> {
-        self.sent(self.connection.send_datagram_wait(self.datagram(message)).await)
+        self.sent(self.connection.send_datagram(self.datagram(message)).await)
     }
 
-    fn sent(&self, result: Result<(), quinn::SendDatagramError>) -> Result<(), TransportError> {
+    fn sent(&self, result: Result<(), quic::SendDatagramError>) -> Result<(), TransportError> {
         let reason = match result {
             Ok(()) => return Ok(()),
-            Err(quinn::SendDatagramError::ConnectionLost(error)) => {
+            Err(quic::SendDatagramError::ConnectionLost(error)) => {
                 return Err(TransportError::Lost(error.to_string()));
             }
-            Err(quinn::SendDatagramError::TooLarge) => "too_big",
-            Err(quinn::SendDatagramError::UnsupportedByPeer | quinn::SendDatagramError::Disabled) => "unsupported",
+            Err(quic::SendDatagramError::TooLarge) => "too_big",
+            Err(quic::SendDatagramError::Unsupported) => "unsupported",
         };
         metrics::counter!(names::DATAGRAMS_DROPPED, "direction" => "out", "reason" => reason).increment(1);
         Ok(())
@@ -60,11 +61,7 @@ impl Datagrams {
 
 impl Express for Datagrams {
     fn try_send(&self, message: &CompactBytes) -> bool {
-        // One look at the connection: `send_datagram` would make place by dropping an older one, and asking for the space
-        // first takes the connection's lock twice. Where it would wait it keeps nothing.
-        let Some(sent) = self.connection.send_datagram_wait(self.datagram(message)).now_or_never() else {
-            return false;
-        };
+        let Some(sent) = self.connection.try_send_datagram(self.datagram(message)) else { return false };
         // A lost connection is the session's to notice.
         let _ = self.sent(sent);
         true

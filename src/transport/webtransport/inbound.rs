@@ -4,15 +4,15 @@
 //! when they have something ([`Bells`]), for a look at a stream costs as much as a datagram.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{SetOnce, oneshot};
 use tokio::time::Sleep;
-use tokio_util::sync::ReusableBoxFuture;
 
 use super::connect::End;
 use super::message::MessageReader;
@@ -22,6 +22,7 @@ use crate::domain::CloseCode;
 use crate::rota::Bells;
 use crate::session::transport::{Frame, Inbound, TransportError};
 use crate::telemetry::names;
+use crate::transport::quic;
 
 /// The longest compact message.
 const MAX_DATAGRAM: usize = 1000;
@@ -38,19 +39,17 @@ const DATAGRAM: usize = 2;
 
 /// Control stream, the session's end and datagrams, in this order.
 pub struct WebTransportInbound {
-    connection: quinn::Connection,
+    connection: quic::Connection,
     quarter_id: u64,
     bells: Bells<3>,
     control: Control,
     messages: MessageReader,
     ended: BoxFuture<'static, End>,
-    /// The next one: kept, because a call that is dropped takes its waker back.
-    datagram: ReusableBoxFuture<'static, Result<Bytes, quinn::ConnectionError>>,
 }
 
 enum Control {
     Awaited(oneshot::Receiver<ControlRecv>),
-    Open(quinn::RecvStream),
+    Open(quic::RecvStream),
     /// Over, and how the session ends if nothing says otherwise in time.
     Over(Pin<Box<Sleep>>, ControlEnd),
     /// The connection is lost, which the CONNECT stream reports with the reason.
@@ -73,19 +72,18 @@ enum Arrival {
 
 impl WebTransportInbound {
     pub(super) fn new(
-        connection: quinn::Connection,
+        connection: quic::Connection,
         quarter_id: u64,
         control: oneshot::Receiver<ControlRecv>,
         message_bytes: usize,
-        mut end: watch::Receiver<Option<End>>,
+        end: Arc<SetOnce<End>>,
     ) -> Self {
         Self {
             quarter_id,
             bells: Bells::default(),
             control: Control::Awaited(control),
             messages: MessageReader::new(message_bytes),
-            ended: Box::pin(async move { ended(&mut end).await }),
-            datagram: ReusableBoxFuture::new(read_datagram(connection.clone())),
+            ended: Box::pin(async move { end.wait().await.clone() }),
             connection,
         }
     }
@@ -146,13 +144,12 @@ impl WebTransportInbound {
         self.ended.as_mut().poll(&mut context)
     }
 
-    fn poll_datagram(&mut self) -> Poll<Result<Bytes, quinn::ConnectionError>> {
+    fn poll_datagram(&mut self) -> Poll<Result<Bytes, quic::ConnectionError>> {
         if matches!(self.control, Control::Lost) {
             return Poll::Pending;
         }
-        let Some(mut context) = self.bells.rung(DATAGRAM) else { return Poll::Pending };
-        let datagram = ready!(self.datagram.poll(&mut context));
-        self.datagram.set(read_datagram(self.connection.clone()));
+        let Some(context) = self.bells.rung(DATAGRAM) else { return Poll::Pending };
+        let datagram = ready!(self.connection.poll_read_datagram(&context));
         self.bells.ring(DATAGRAM);
         Poll::Ready(datagram)
     }
@@ -162,7 +159,7 @@ impl WebTransportInbound {
         match arrival {
             Arrival::Control(control) => {
                 self.messages.feed(control.unread);
-                self.control = Control::Open(control.quinn);
+                self.control = Control::Open(control.stream);
             }
             Arrival::Bytes(bytes) => self.messages.feed(bytes),
             Arrival::ControlOver(how) => {
@@ -188,11 +185,10 @@ impl Control {
                 // The connection's task is gone, and the connection with it.
                 Err(_) => Arrival::ControlLost,
             },
-            // quinn keeps the waker with the stream, not with this future.
-            Self::Open(stream) => match ready!(pin!(stream.read_chunk(CHUNK, true)).poll(context)) {
-                Ok(Some(chunk)) => Arrival::Bytes(chunk.bytes),
+            Self::Open(stream) => match ready!(stream.poll_chunk(context, CHUNK)) {
+                Ok(Some(bytes)) => Arrival::Bytes(bytes),
                 Ok(None) => Arrival::ControlOver(ControlEnd::Finished),
-                Err(quinn::ReadError::ConnectionLost(_)) => Arrival::ControlLost,
+                Err(quic::ReadError::ConnectionLost(_)) => Arrival::ControlLost,
                 Err(_) => Arrival::ControlOver(ControlEnd::Cut),
             },
             Self::Over(sleep, how) => {
@@ -201,18 +197,6 @@ impl Control {
             }
             Self::Lost => return Poll::Pending,
         })
-    }
-}
-
-async fn read_datagram(connection: quinn::Connection) -> Result<Bytes, quinn::ConnectionError> {
-    connection.read_datagram().await
-}
-
-/// The session's end, once there is one.
-pub(super) async fn ended(end: &mut watch::Receiver<Option<End>>) -> End {
-    match end.wait_for(Option::is_some).await {
-        Ok(end) => end.clone().unwrap_or_else(|| End::Lost(String::new())),
-        Err(_) => End::Lost("the connection's task is gone".to_owned()),
     }
 }
 

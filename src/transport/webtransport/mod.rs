@@ -5,7 +5,7 @@
 //! setting that it asks for.
 //!
 //! ```text
-//! quinn ─► adapter ─► h3 ─► connection ─┬─ WebTransport stream ─► slot ─► session (control stream)
+//! QUIC ──► adapter ─► h3 ─► connection ─┬─ WebTransport stream ─► slot ─► session (control stream)
 //!                                       └─ request ─► request ─┬─ CONNECT /wt ─► connect (capsules) ─► session
 //!                                                              └─ any other ─► http ─► axum::Router
 //! ```
@@ -64,7 +64,7 @@ pub struct Server<A> {
 pub fn serve<A: Accept>(listener: QuicListener, server: Server<A>, tracker: &TaskTracker, stop: CancellationToken) {
     let server = Arc::new(Server { router: server.router.layer(axum::Extension(Public)), ..server });
     let tracker_of_requests = tracker.clone();
-    listener.run(tracker, stop.clone(), move |connection, handshake| {
-        connection::drive(connection, handshake, Arc::clone(&server), tracker_of_requests.clone(), stop.clone())
+    listener.run(tracker, stop.clone(), move |admitted| {
+        connection::drive(admitted, Arc::clone(&server), tracker_of_requests.clone(), stop.clone())
     });
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::{Mutex, SetOnce, oneshot};
 use tokio::time::timeout;
 
 use super::connect::{ConnectSend, End};
 use super::datagrams::Datagrams;
-use super::inbound::ended;
 use super::{capsule, codes};
 use crate::domain::CloseCode;
 use crate::session::transport::{Express, Outbound, Outgoing, TransportError};
+use crate::transport::quic;
 
 /// Messages up to this size are gathered into one buffer; longer ones are shared with the other receivers as they are.
 const GATHERED: usize = 2048;
@@ -28,23 +28,23 @@ pub struct WebTransportOutbound {
     control: Control,
     connect: Arc<Mutex<ConnectSend>>,
     acknowledged: BoxFuture<'static, ()>,
-    end: watch::Receiver<Option<End>>,
+    end: Arc<SetOnce<End>>,
     gathered: BytesMut,
     batch: Vec<Bytes>,
 }
 
 enum Control {
-    Awaited(oneshot::Receiver<quinn::SendStream>),
-    Open(quinn::SendStream),
+    Awaited(oneshot::Receiver<quic::SendStream>),
+    Open(quic::SendStream),
 }
 
 impl WebTransportOutbound {
     pub(super) fn new(
         datagrams: Datagrams,
-        control: oneshot::Receiver<quinn::SendStream>,
+        control: oneshot::Receiver<quic::SendStream>,
         connect: Arc<Mutex<ConnectSend>>,
         acknowledged: BoxFuture<'static, ()>,
-        end: watch::Receiver<Option<End>>,
+        end: Arc<SetOnce<End>>,
     ) -> Self {
         let control = Control::Awaited(control);
         let (gathered, batch) = (BytesMut::new(), Vec::new());
@@ -84,20 +84,20 @@ impl WebTransportOutbound {
                 }
             }
         };
-        let written = control.write_all_chunks(&mut self.batch).await;
+        let written = control.write_all_chunks(&mut self.batch).await.map_err(|error| error.to_string());
         self.batch.clear();
         match written {
             Ok(()) => Ok(()),
             Err(error) => {
                 // A client that closes also stops the stream. The reader knows the code; it shall be first to say so.
-                let _ = Box::pin(timeout(CLOSE, ended(&mut self.end))).await;
+                let _ = Box::pin(timeout(CLOSE, self.end.wait())).await;
                 Err(TransportError::Lost(format!("the control stream can't be written: {error}")))
             }
         }
     }
 
     async fn close_in_order(&mut self, code: u32, reason: &str) {
-        let peer_is_done = matches!(*self.end.borrow(), Some(End::Closed(_) | End::Lost(_)));
+        let peer_is_done = matches!(self.end.get(), Some(End::Closed(_) | End::Lost(_)));
         if peer_is_done {
             self.connect.lock().await.finish().await;
             (&mut self.acknowledged).await;
@@ -115,7 +115,7 @@ impl WebTransportOutbound {
                 connect.finish().await;
             }
         }
-        if matches!(ended(&mut self.end).await, End::Broken(_)) {
+        if matches!(self.end.wait().await, End::Broken(_)) {
             (&mut self.acknowledged).await;
         }
     }
@@ -123,24 +123,27 @@ impl WebTransportOutbound {
 
 impl Outbound for WebTransportOutbound {
     async fn send(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), TransportError> {
-        let mut compact = Vec::new();
+        let (mut compact, mut drain) = (Vec::new(), false);
         for frame in frames.drain(..) {
             match frame {
                 Outgoing::Message(message) => self.gather(message),
                 Outgoing::Compact(message) => compact.push(message),
-                Outgoing::Drain => {
-                    // What is rare is boxed: a session would have the place for it all its life.
-                    let drained = Box::pin(async { self.connect.lock().await.capsule(capsule::drain()).await }).await;
-                    drained.map_err(|error| TransportError::Lost(error.to_string()))?;
-                }
+                Outgoing::Drain => drain = true,
                 // QUIC's keep-alive.
                 Outgoing::Ping => {}
             }
         }
+        if drain {
+            // What is rare is boxed: a session would have the place for it all its life.
+            let drained = Box::pin(async { self.connect.lock().await.capsule(capsule::drain()).await }).await;
+            drained.map_err(|error| TransportError::Lost(error.to_string()))?;
+        }
         // Messages first: datagrams may have to wait.
         self.flush().await?;
         for message in compact {
-            self.datagrams.send(&message).await?;
+            if !self.datagrams.try_send(&message) {
+                Box::pin(self.datagrams.send(&message)).await?;
+            }
         }
         Ok(())
     }
@@ -162,7 +165,7 @@ impl Outbound for WebTransportOutbound {
 }
 
 impl Control {
-    fn opened(&mut self) -> Option<&mut quinn::SendStream> {
+    fn opened(&mut self) -> Option<&mut quic::SendStream> {
         if let Self::Awaited(opening) = self
             && let Ok(opened) = opening.try_recv()
         {

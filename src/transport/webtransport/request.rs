@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use h3::error::{Code, StreamError};
 use h3::proto::frame::Frame;
 use h3::server::{RequestResolver, RequestStream};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, SetOnce};
 use tokio::time::timeout;
 
 use super::adapter::{self, BidiStream, Held};
@@ -22,7 +22,7 @@ use super::slot::{Control, Slot};
 use super::{PATH, Server, codes, http};
 use crate::rota::first_of;
 use crate::telemetry::names;
-use crate::transport::{Accept, Refused};
+use crate::transport::{Accept, Refused, quic};
 
 /// Time for a request's header fields.
 const FIELDS: Duration = Duration::from_secs(10);
@@ -36,12 +36,12 @@ type Stream = RequestStream<BidiStream, Bytes>;
 pub(super) struct Requests<A> {
     pub(super) server: Arc<Server<A>>,
     pub(super) slot: Arc<Slot>,
-    pub(super) quinn: quinn::Connection,
+    pub(super) connection: quic::Connection,
 }
 
 impl<A> Clone for Requests<A> {
     fn clone(&self) -> Self {
-        Self { server: Arc::clone(&self.server), slot: Arc::clone(&self.slot), quinn: self.quinn.clone() }
+        Self { server: Arc::clone(&self.server), slot: Arc::clone(&self.slot), connection: self.connection.clone() }
     }
 }
 
@@ -93,11 +93,11 @@ impl<A: Accept> Requests<A> {
             Route::Refusal(status, outcome) => refuse(&mut stream, status, outcome, None).await,
             Route::Router => {
                 let (router, limit, peer) =
-                    (self.server.router.clone(), self.server.body_bytes, self.quinn.remote_address());
+                    (self.server.router.clone(), self.server.body_bytes, self.connection.remote_address());
                 // A handler must not outlive the client that it works for.
                 tokio::select! {
                     () = http::answer(router, request, stream, held, peer, limit) => {}
-                    _ = self.quinn.closed() => {}
+                    _ = self.connection.closed() => {}
                 }
             }
         }
@@ -123,7 +123,7 @@ impl<A: Accept> Requests<A> {
             stream.stop_stream(Code::H3_REQUEST_REJECTED);
             return None;
         };
-        let peer = self.quinn.remote_address().ip().to_canonical();
+        let peer = self.connection.remote_address().ip().to_canonical();
         let permit = match self.server.accept.admit(peer) {
             Ok(permit) => permit,
             Err(refused) => {
@@ -156,13 +156,13 @@ impl<A: Accept> Requests<A> {
         held: Held,
         acknowledged: BoxFuture<'static, ()>,
     ) -> BoxFuture<'static, ()> {
-        let connection = self.quinn.clone();
+        let connection = self.connection.clone();
         let closes = ClosesConnection(connection.clone());
         let (send, recv) = stream.split();
         let connect = Arc::new(Mutex::new(ConnectSend::new(send)));
-        let (ended, end) = watch::channel(None);
+        let end = Arc::new(SetOnce::new());
         let recv = ConnectRecv { stream: recv, held, connection: connection.clone() };
-        let mut capsules = Box::pin(recv.run(Arc::clone(&connect), ended));
+        let mut capsules = Box::pin(recv.run(Arc::clone(&connect), Arc::clone(&end)));
         let message_bytes = self.server.message_bytes;
         let session = WebTransportSession::new(Parts {
             connection,
@@ -238,7 +238,7 @@ fn count(outcome: &'static str) {
 }
 
 /// A session's connection ends with it, however the session's task does.
-struct ClosesConnection(quinn::Connection);
+struct ClosesConnection(quic::Connection);
 
 impl Drop for ClosesConnection {
     fn drop(&mut self) {

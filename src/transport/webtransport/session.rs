@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, SetOnce};
 
 use super::connect::{ConnectSend, End};
 use super::datagrams::Datagrams;
@@ -13,6 +13,7 @@ use super::outbound::WebTransportOutbound;
 use super::slot::Control;
 use crate::domain::TransportKind;
 use crate::session::transport::Transport;
+use crate::transport::quic;
 
 /// An open session.
 pub struct WebTransportSession {
@@ -23,7 +24,7 @@ pub struct WebTransportSession {
 
 /// What a session is made of.
 pub(super) struct Parts {
-    pub(super) connection: quinn::Connection,
+    pub(super) connection: quic::Connection,
     /// The CONNECT stream's id, which is the session's.
     pub(super) id: u64,
     pub(super) peer: IpAddr,
@@ -32,7 +33,8 @@ pub(super) struct Parts {
     pub(super) connect: Arc<Mutex<ConnectSend>>,
     /// Resolves when the peer has all of the CONNECT stream.
     pub(super) acknowledged: BoxFuture<'static, ()>,
-    pub(super) end: watch::Receiver<Option<End>>,
+    /// How the peer ended the session, once it has.
+    pub(super) end: Arc<SetOnce<End>>,
 }
 
 impl WebTransportSession {
@@ -45,7 +47,7 @@ impl WebTransportSession {
                 quarter_id,
                 parts.control.recv,
                 parts.message_bytes,
-                parts.end.clone(),
+                Arc::clone(&parts.end),
             ),
             outbound: WebTransportOutbound::new(
                 Datagrams::new(parts.connection, quarter_id),

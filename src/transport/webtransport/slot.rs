@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::codes;
 use crate::domain::CloseCode;
 use crate::telemetry::names;
+use crate::transport::quic;
 
 /// Streams kept for a session that isn't open yet.
 const MAX_WAITING: usize = 2;
@@ -17,12 +18,12 @@ const MAX_WAITING: usize = 2;
 /// The receiving half of the control stream, and what of it was read already.
 pub(super) struct ControlRecv {
     pub(super) unread: Bytes,
-    pub(super) quinn: quinn::RecvStream,
+    pub(super) stream: quic::RecvStream,
 }
 
 /// The control stream's halves, once they are there.
 pub(super) struct Control {
-    pub(super) send: oneshot::Receiver<quinn::SendStream>,
+    pub(super) send: oneshot::Receiver<quic::SendStream>,
     pub(super) recv: oneshot::Receiver<ControlRecv>,
 }
 
@@ -33,13 +34,13 @@ pub(super) struct Slot(Mutex<State>);
 #[derive(Default)]
 struct State {
     session: Option<Session>,
-    waiting: Vec<(u64, quinn::SendStream, ControlRecv)>,
+    waiting: Vec<(u64, quic::SendStream, ControlRecv)>,
     strikes: u32,
 }
 
 struct Session {
     id: u64,
-    control: Option<(oneshot::Sender<quinn::SendStream>, oneshot::Sender<ControlRecv>)>,
+    control: Option<(oneshot::Sender<quic::SendStream>, oneshot::Sender<ControlRecv>)>,
 }
 
 impl Slot {
@@ -58,6 +59,11 @@ impl Slot {
         Some(Control { send, recv })
     }
 
+    /// Whether there is a session.
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.lock().session.is_some()
+    }
+
     /// Gives the place back: the session was refused.
     pub(super) fn release(&self) {
         let mut state = self.0.lock();
@@ -68,7 +74,7 @@ impl Slot {
     }
 
     /// A bidirectional stream of session `id` arrived.
-    pub(super) fn offer(&self, id: u64, send: quinn::SendStream, recv: ControlRecv) {
+    pub(super) fn offer(&self, id: u64, send: quic::SendStream, recv: ControlRecv) {
         self.0.lock().offer(id, send, recv);
     }
 
@@ -92,7 +98,7 @@ impl Slot {
 }
 
 impl State {
-    fn offer(&mut self, id: u64, send: quinn::SendStream, recv: ControlRecv) {
+    fn offer(&mut self, id: u64, send: quic::SendStream, recv: ControlRecv) {
         match &mut self.session {
             Some(session) if session.id == id => match session.control.take() {
                 Some((send_in, recv_in)) => {
@@ -107,17 +113,11 @@ impl State {
         }
     }
 
-    fn refuse(
-        &mut self,
-        mut send: quinn::SendStream,
-        mut recv: ControlRecv,
-        code: quinn::VarInt,
-        reason: &'static str,
-    ) {
+    fn refuse(&mut self, mut send: quic::SendStream, mut recv: ControlRecv, code: quic::VarInt, reason: &'static str) {
         self.strike(reason);
         // Fails where the peer has ended the stream itself.
         let _ = send.reset(code);
-        let _ = recv.quinn.stop(code);
+        let _ = recv.stream.stop(code);
     }
 
     fn strike(&mut self, reason: &'static str) {
@@ -127,6 +127,6 @@ impl State {
 }
 
 /// What a client sees on a stream that the protocol doesn't have.
-fn refused_stream() -> quinn::VarInt {
+fn refused_stream() -> quic::VarInt {
     codes::to_quic(u32::from(CloseCode::ProtocolError.number()))
 }
