@@ -205,14 +205,16 @@ async fn a_dropped_connection_is_seen_at_once() {
     server.stop().await;
 }
 
+/// Asks for a sign of life after so many milliseconds of silence.
+fn patient_for_700_ms(keep_alive: u64) -> TestServer {
+    let (keep_alive, idle) = (Duration::from_millis(keep_alive), Duration::from_millis(700));
+    let options = QuicOptions { keep_alive, idle, ..Setup::default().options };
+    TestServer::with(Setup { options, ..Setup::default() })
+}
+
 #[tokio::test]
 async fn a_client_that_dies_without_a_word_is_seen_after_the_idle_time() {
-    let options = QuicOptions {
-        keep_alive: Duration::from_millis(300),
-        idle: Duration::from_millis(700),
-        ..Setup::default().options
-    };
-    let mut server = TestServer::with(Setup { options, ..Setup::default() });
+    let mut server = patient_for_700_ms(300);
     // On a runtime of its own, which is shut down in the middle: the machine is gone.
     let url: url::Url = server.url("/wt").parse().unwrap();
     let certificate = server.certificate.clone();
@@ -236,12 +238,7 @@ async fn a_client_that_dies_without_a_word_is_seen_after_the_idle_time() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_asked_for_a_sign_of_life_and_stays() {
-    let options = QuicOptions {
-        keep_alive: Duration::from_millis(200),
-        idle: Duration::from_millis(700),
-        ..Setup::default().options
-    };
-    let mut server = TestServer::with(Setup { options, ..Setup::default() });
+    let mut server = patient_for_700_ms(200);
     let mut client = server.h3().await;
     let _session = client.session(&server).await;
     server.opened().await;

@@ -33,7 +33,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::connection::{Connection, Inbox, Shared, State};
 use super::deadlines::Deadlines;
-use super::handshake::{Admitted, Screen, Verdict};
+use super::handshake::{self, Admitted, Screen, Verdict};
 use super::identity::Ids;
 use super::socket::Socket;
 use crate::clock::Clock;
@@ -52,8 +52,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 const FORWARDED: usize = 1024;
 /// Failed reads in a row after which the socket is given up.
 const FAILURES: usize = 100;
-/// No packet is longer.
-const PAYLOAD: usize = 64 << 10;
 
 /// One of the endpoints that share a port, as the others see it.
 #[derive(Default)]
@@ -153,7 +151,7 @@ impl Driver {
         let Setup { socket, config, server, desks, number, ids, idle, segmentation_offload, screen, stop, accepted } =
             setup;
         let segments = if segmentation_offload { socket.max_segments().min(SEGMENTS) } else { 1 };
-        let batch = usize::from(u16::try_from(config.get_max_udp_payload_size()).unwrap_or(u16::MAX)).min(PAYLOAD);
+        let batch = usize::from(u16::try_from(config.get_max_udp_payload_size()).unwrap_or(u16::MAX));
         let received = vec![0; batch * socket.receive_segments() * BATCH_SIZE].into();
         Self {
             endpoint: quinn_proto::Endpoint::new(config, Some(server), !socket.may_fragment(), None),
@@ -175,6 +173,10 @@ impl Driver {
             packet: Vec::new(),
             unsent: None,
         }
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.desks[self.number]
     }
 
     /// Reads what is there, up to a bound. True: there may be more.
@@ -250,8 +252,7 @@ impl Driver {
             Verdict::Admit(place) => match self.endpoint.accept(incoming, now, &mut answer, None) {
                 Ok((handle, proto)) => {
                     let number = handle.0;
-                    let (connection, shared) =
-                        Connection::new(number, proto, Arc::clone(&self.desks[self.number].inbox));
+                    let (connection, shared) = Connection::new(number, proto, Arc::clone(&self.desk().inbox));
                     shared.lock().touched = true;
                     if self.connections.len() <= number {
                         self.connections.resize_with(number + 1, || None);
@@ -264,7 +265,7 @@ impl Driver {
                     None
                 }
                 Err(refused) => {
-                    self.screen.failed(&refused.cause);
+                    handshake::failed(&refused.cause);
                     refused.response
                 }
             },
@@ -281,7 +282,7 @@ impl Driver {
 
     /// What other endpoints got for this one, whose time has come, and who was touched.
     fn gather(&mut self, now: Instant) {
-        let forwarded = std::mem::take(&mut *self.desks[self.number].forwarded.lock());
+        let forwarded = std::mem::take(&mut *self.desk().forwarded.lock());
         forwarded.into_iter().for_each(|packet| self.handle(packet, now));
         while let Some(number) = self.deadlines.pop(now) {
             let Some(Some(slot)) = self.connections.get_mut(number) else { continue };
@@ -373,7 +374,7 @@ impl Driver {
     }
 
     fn round(&mut self, context: &mut Context<'_>) -> io::Result<Poll<()>> {
-        self.desks[self.number].inbox.listen(context.waker());
+        self.desk().inbox.listen(context.waker());
         if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
             self.stop = None;
             self.endpoint.set_server_config(None);

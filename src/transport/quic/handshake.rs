@@ -67,11 +67,6 @@ impl Screen {
         Admitted { connection, place, limit: self.limit }
     }
 
-    /// A first packet from which no connection could be made.
-    pub(super) fn failed(&self, error: &ConnectionError) {
-        failed(error);
-    }
-
     /// One connection more.
     pub(super) fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
@@ -166,7 +161,8 @@ impl Drop for Place {
     }
 }
 
-fn failed(error: &ConnectionError) {
+/// Notes a handshake that came to nothing.
+pub(super) fn failed(error: &ConnectionError) {
     let outcome = outcome_of(error);
     tracing::debug!(outcome, %error, "QUIC handshake failed");
     count(outcome);

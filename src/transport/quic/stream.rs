@@ -114,7 +114,7 @@ impl SendStream {
         let (connection, id) = (self.connection.clone(), self.id);
         poll_fn(move |context| {
             connection.with(|state| match state.proto.send_stream(id).stopped() {
-                Ok(None) if state.error().is_none() => {
+                Ok(None) if state.is_open() => {
                     state.wait(id, Wait::Stopped, context.waker());
                     (Poll::Pending, false)
                 }
@@ -129,7 +129,7 @@ impl Drop for SendStream {
         let id = self.id;
         self.connection.with(|state| {
             state.forget(id, |wait| wait == Wait::Write);
-            if state.error().is_some() {
+            if !state.is_open() {
                 return ((), false);
             }
             match state.proto.send_stream(id).finish() {
@@ -212,7 +212,7 @@ impl RecvStream {
 
 impl Drop for RecvStream {
     fn drop(&mut self) {
-        if !self.over && self.connection.close_reason().is_none() {
+        if !self.over && self.connection.with(|state| (state.is_open(), false)) {
             // Fails at its end only.
             let _ = self.stop(VarInt::from_u32(0));
         }
