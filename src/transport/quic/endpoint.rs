@@ -14,7 +14,8 @@
 //!
 //! **Several endpoints** share the port (SO_REUSEPORT) where there are cores for them: the cryptography of an endpoint's
 //! connections is on one of them at a time. The kernel chooses the socket by the client's address. A client whose address
-//! changes turns up at another one, which sees by the connection id whose the packet is, and hands it over.
+//! changes turns up at another one, which sees by the connection id whose the packet is, and hands it over. So none closes
+//! its socket while another has connections: what the kernel had put there for them would be lost.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -119,8 +120,8 @@ pub(super) struct Setup {
     pub(super) accepted: Box<dyn Fn(Admitted) + Send>,
 }
 
-/// The future that keeps an endpoint going. It ends after `stop`, when the last connection has, with everything on the
-/// wire.
+/// The future that keeps an endpoint going. It ends after `stop`, when the last connection of the port has, with everything
+/// on the wire.
 pub(super) struct Driver {
     socket: Socket,
     endpoint: quinn_proto::Endpoint,
@@ -134,7 +135,6 @@ pub(super) struct Driver {
     accepted: Box<dyn Fn(Admitted) + Send>,
     /// By the endpoint's handles, which are dense.
     connections: Vec<Option<Slot>>,
-    open: usize,
     deadlines: Deadlines,
     /// Connections for which there may be something to do.
     due: VecDeque<usize>,
@@ -165,7 +165,6 @@ impl Driver {
             stop: Some(Box::pin(stop.cancelled_owned())),
             accepted,
             connections: Vec::new(),
-            open: 0,
             deadlines: Deadlines::new(),
             due: VecDeque::new(),
             received,
@@ -258,7 +257,6 @@ impl Driver {
                         self.connections.resize_with(number + 1, || None);
                     }
                     self.connections[number] = Some(Slot { shared, armed: None, heard: now, was_silent: false });
-                    self.open += 1;
                     self.screen.opened();
                     self.due.push_back(number);
                     (self.accepted)(self.screen.admitted(connection, place));
@@ -345,8 +343,7 @@ impl Driver {
             drop(state);
             deadlines.remove(number, slot.armed);
             connections[number] = None;
-            self.open -= 1;
-            self.screen.closed();
+            self.closed();
             return;
         }
         let at = slot.deadline(&mut state, *idle);
@@ -357,6 +354,13 @@ impl Driver {
         }
         if let Some(at) = at {
             deadlines.set(number, &mut slot.armed, at, now);
+        }
+    }
+
+    /// A connection is gone. After the last one the other endpoints may end as well.
+    fn closed(&self) {
+        if self.screen.closed() {
+            self.desks.iter().for_each(|desk| desk.inbox.wake());
         }
     }
 
@@ -383,7 +387,7 @@ impl Driver {
         let more = self.receive(context, now)?;
         self.gather(now);
         let writable = self.drive(context, now)?;
-        if self.open == 0 && self.stop.is_none() {
+        if self.stop.is_none() && self.screen.is_idle() {
             return Ok(Poll::Ready(()));
         }
         let due_again = writable && !self.due.is_empty();
@@ -399,6 +403,7 @@ impl Drop for Driver {
         // Whoever still waits would do so for ever.
         for slot in self.connections.iter().flatten() {
             slot.shared.abandon(&mut slot.shared.lock());
+            self.closed();
         }
     }
 }

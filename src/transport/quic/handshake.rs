@@ -72,9 +72,14 @@ impl Screen {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One connection less.
-    pub(super) fn closed(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+    /// One connection less. True: that was the last one.
+    pub(super) fn closed(&self) -> bool {
+        self.open.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// No endpoint has a connection.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
     }
 }
 
