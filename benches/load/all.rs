@@ -46,7 +46,7 @@ pub(crate) async fn all(matches: &ArgMatches) -> Result<Report> {
     take("kinds", scenario::kinds(&launch, times).await)?;
     take("memory", idle::memory(&launch, MEMORY_SESSIONS, MEMBERS).await)?;
     take("idle", idle::idle(&launch, IDLE_SESSIONS, MEMBERS, 5 * times.window).await)?;
-    take("rooms", growth::walk(By::Rooms, growth::MOST, &launch, DELIVERIES, times).await)?;
+    take("rooms", growth::rooms(growth::MOST, &launch, DELIVERIES, pairs, times).await)?;
     take("members", growth::walk(By::Members, growth::MOST, &launch, DELIVERIES, times).await)?;
     let stores = args::stores_of(matches).await?;
     take("joins", storm::storms(STORM, &launch, &stores).await)?;

@@ -127,12 +127,23 @@ pub(crate) fn command() -> Command {
         .subcommand(sessions("idle", "CPU time of joined, idle sessions", "10000"))
         .subcommand(common(Command::new("kinds").about("every kind of load over both transports")))
         .subcommand(stores(joins))
-        .subcommand(growth("rooms", "cost of a delivery, from 10 rooms to 5,000"))
+        .subcommand(growth("rooms", "cost of a delivery, from 10 rooms to 5,000").arg(number(
+            "pairs",
+            "3",
+            "runs of the two ends",
+        )))
         .subcommand(growth("members", "cost of a delivery, from 2 members a room to 200"))
         .subcommand(stores(nodes))
         .subcommand(stores(all))
         .subcommand(relay("relay-ws", "the bare WebSocket relay, until it is killed"))
-        .subcommand(relay("relay-quic", "the bare datagram relay, until it is killed"))
+        .subcommand(
+            relay("relay-quic", "the bare datagram relay, until it is killed").arg(
+                Arg::new("redis-url")
+                    .long("redis-url")
+                    .value_name("URL")
+                    .help("several of them are one through this Redis"),
+            ),
+        )
 }
 
 fn path(name: &'static str, help: &'static str) -> Arg {

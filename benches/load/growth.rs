@@ -1,18 +1,19 @@
 //! How the cost of a delivery grows: with the number of rooms, and with the members of a room.
 //!
 //! All steps have about the same deliveries a second, so that what differs is the number of rooms or members. What the
-//! sessions cost while nobody speaks (their heartbeats) is measured before each step and taken off.
+//! sessions cost while nobody speaks (their heartbeats) is measured before each step and taken off. A walk shows the shape;
+//! machines are too noisy for one walk to say by how much the end is dearer, so the two ends are measured in turn as well.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::clock;
 use super::crowd::{AT_ONCE, Crowd, Plan};
 use super::link::Carrier;
 use super::plot::{self, Frame, Series};
-use super::report::{Report, Table, thousands};
+use super::report::{Report, Spread, Table, thousands};
 use super::run::{Outcome, Pace, Times, measure};
 use super::server::{Launch, Server};
 use super::storm::spoken_by_relay;
@@ -76,6 +77,13 @@ impl Cost {
     }
 }
 
+/// Deliveries a second over a transport, of those asked for over WebSocket.
+fn share(carrier: Carrier, deliveries: f64) -> f64 {
+    if carrier == Carrier::WebSocket { deliveries } else { deliveries / WEB_TRANSPORT }
+}
+
+const CONTESTS: [(Carrier, Kind); 2] = [(Carrier::WebSocket, Kind::Heartbeat), (Carrier::WebTransport, Kind::Tick)];
+
 /// One step on one server.
 async fn cost(server: Server, plan: Plan, deliveries: f64, times: Times) -> Result<Cost> {
     let (rooms, members) = (plan.rooms, plan.members);
@@ -103,13 +111,70 @@ fn failed(carrier: Carrier, rooms: usize, members: usize, error: &anyhow::Error)
     row
 }
 
+/// The walk by rooms, then its ends in turn.
+pub(crate) async fn rooms(most: usize, launch: &Launch, deliveries: f64, pairs: usize, times: Times) -> Result<Report> {
+    let mut report = walk(By::Rooms, most, launch, deliveries, times).await?;
+    let (values, caption, table) = ends(most, launch, deliveries, pairs, times).await?;
+    report.json["ends"] = values;
+    report.tables.push((caption, table));
+    Ok(report)
+}
+
+/// The fewest and the most rooms, in turn, each time in fresh processes.
+async fn ends(
+    most: usize,
+    launch: &Launch,
+    deliveries: f64,
+    pairs: usize,
+    times: Times,
+) -> Result<(Value, String, Table)> {
+    let steps = steps(By::Rooms, most);
+    let (Some(&few), Some(&many)) = (steps.first(), steps.last()) else { bail!("no room at all") };
+    let mut table = Table::new(&["transport", "server", "µs a delivery, few", "many", "many / few", "goal"]);
+    let mut values = Vec::new();
+    for (carrier, kind) in CONTESTS {
+        // Of tandem and of the relay: what few rooms cost, and many.
+        let mut costs = [const { [const { Vec::new() }; 2] }; 2];
+        for pair in 1..=pairs {
+            for (of_server, bare) in costs.iter_mut().zip([false, true]) {
+                for (of_step, (rooms, members)) in of_server.iter_mut().zip([few, many]) {
+                    let spoken = if bare { spoken_by_relay(carrier) } else { carrier };
+                    let server = if bare { launch.relay(carrier).await? } else { launch.tandem().await? };
+                    let plan = Plan { carrier: spoken, kind, rooms, members, at_once: AT_ONCE };
+                    of_step.push(cost(server, plan, share(carrier, deliveries), times).await?.net());
+                }
+            }
+            eprintln!("{}: few and many rooms, pair {pair} of {pairs}", carrier.name());
+        }
+        for (name, [few, many]) in ["tandem", "bare relay"].into_iter().zip(&costs) {
+            let ratio = Spread::of(many.iter().zip(few).map(|(many, few)| many / few).collect());
+            let [few, many] = [few, many].map(|costs| Spread::of(costs.clone()));
+            table.row(vec![
+                carrier.name().to_owned(),
+                name.to_owned(),
+                few.text(1),
+                many.text(1),
+                ratio.text(2),
+                if name == "tandem" { "≤ 1.2" } else { "–" }.to_owned(),
+            ]);
+            values.push(json!({
+                "transport": carrier.name(), "server": name, "fewMicros": few.json(), "manyMicros": many.json(),
+                "ratio": ratio.json(),
+            }));
+        }
+    }
+    let caption =
+        format!("Few and many rooms ({} and {}) in turn, net: min / median / max", few.0, thousands(many.0 as f64));
+    Ok((values.into(), caption, table))
+}
+
 /// Steps of both transports, tandem and the bare relay in turn.
 pub(crate) async fn walk(by: By, most: usize, launch: &Launch, deliveries: f64, times: Times) -> Result<Report> {
     let mut table = Table::new(&COLUMNS);
     let (mut values, mut series) = (Vec::<Value>::new(), Vec::new());
-    for (carrier, kind) in [(Carrier::WebSocket, Kind::Heartbeat), (Carrier::WebTransport, Kind::Tick)] {
+    for (carrier, kind) in CONTESTS {
         let (mut points, mut limits) = (Vec::new(), Vec::new());
-        let deliveries = if carrier == Carrier::WebSocket { deliveries } else { deliveries / WEB_TRANSPORT };
+        let deliveries = share(carrier, deliveries);
         for (rooms, members) in steps(by, most) {
             let plan = |carrier| Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
             let step = async {
@@ -159,7 +224,7 @@ pub(crate) async fn walk(by: By, most: usize, launch: &Launch, deliveries: f64, 
     let caption = format!(
         "about {} deliveries a second at every step, {} over WebTransport; CPU time of the server",
         thousands(deliveries),
-        thousands(deliveries / WEB_TRANSPORT)
+        thousands(share(Carrier::WebTransport, deliveries))
     );
     Ok(Report {
         name,

@@ -66,7 +66,10 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
         ensure!(std::net::SocketAddr::ip(&address).is_loopback(), "{address} is not a loopback address");
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         return runtime.block_on(async {
-            if relay == "relay-ws" { relay_ws::serve(address).await } else { relay_quic::serve(address).await }
+            if relay == "relay-ws" {
+                return relay_ws::serve(address).await;
+            }
+            relay_quic::serve(address, matches.get_one::<String>("redis-url").map(String::as_str)).await
         });
     }
     if matches.get_flag("pin") {

@@ -1,7 +1,7 @@
 //! Two nodes on one Redis and one PostgreSQL: what crossing over costs, beside the least that it can cost.
 //!
-//! * Ticks: the sender is on the first node, every second member on the other. The least is a PUBLISH of the same size
-//!   that arrives at a subscriber through the same Redis, at the same rate, in turn with the ticks.
+//! * Ticks: the sender is on the first node, every second member on the other. In turn with them, at the same rate, two
+//!   bare datagram relays that Redis joins, and a PUBLISH of the same size that arrives at a subscriber through it.
 //! * A command: PLAY_PAUSE to ACK, and how many calls of Redis it takes, beside one EVALSHA that appends as much.
 //! * The audit: rows a second into PostgreSQL, while a backlog that was held up is drained.
 
@@ -18,7 +18,7 @@ use super::clock;
 use super::crowd::{AT_ONCE, Crowd, Plan, histogram};
 use super::link::Carrier;
 use super::report::{Report, Spread, Table, thousands};
-use super::run::{Pace, Times, measure, percentiles};
+use super::run::{Outcome, Pace, Times, measure, percentiles};
 use super::server::{Launch, Server};
 use super::stores::{self, Stores};
 use super::wire::Kind;
@@ -48,6 +48,12 @@ impl Pair {
         Ok(Self { first: launch.tandem().await?, second: launch.tandem().await? })
     }
 
+    /// Two bare relays.
+    async fn bare(launch: &Launch, stores: &Stores) -> Result<Self> {
+        let url = &stores.redis_url;
+        Ok(Self { first: launch.relay_on(url).await?, second: launch.relay_on(url).await? })
+    }
+
     async fn crowd(&self, carrier: Carrier, kind: Kind, rooms: usize, members: usize) -> Result<Crowd> {
         let plan = Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
         Crowd::gather(plan, &[self.first.place, self.second.place]).await
@@ -71,7 +77,7 @@ impl Pair {
 /// All three.
 pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times: Times) -> Result<Report> {
     let nodes = Pair::start(launch, stores).await?;
-    let (ticks, tick_table) = ticks(&nodes, stores, pairs, times).await?;
+    let (ticks, tick_table) = ticks(&nodes, launch, stores, pairs, times).await?;
     let (commands, command_table) = commands(&nodes, stores, times).await?;
     let (audit, audit_table) = audit(&nodes, stores, times).await?;
     nodes.stop().await?;
@@ -90,52 +96,83 @@ pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times:
     })
 }
 
-async fn ticks(nodes: &Pair, stores: &Stores, pairs: usize, times: Times) -> Result<(Value, Table)> {
+/// The load of the tick runs on two nodes.
+async fn tick_run(nodes: &Pair, carrier: Carrier, times: Times) -> Result<Outcome> {
+    let crowd = nodes.crowd(carrier, Kind::Tick, ROOMS, MEMBERS).await?;
+    let outcome = measure(&crowd, &nodes.both(), Pace::Rate(HERTZ), times).await?;
+    crowd.disperse().await;
+    Ok(outcome)
+}
+
+/// The ways of one run.
+struct Ways {
+    tandem: Outcome,
+    bare: Outcome,
+    publish: Histogram<u64>,
+}
+
+impl Ways {
+    /// To members on the other node, tandem's in units of the bare relays'.
+    fn beside_relays(&self, percent: f64) -> f64 {
+        let at = |of: &Outcome| of.elsewhere.value_at_percentile(percent) as f64;
+        at(&self.tandem) / at(&self.bare)
+    }
+}
+
+/// The median way to members on the other node, µs.
+fn whole(of: &Outcome) -> f64 {
+    of.elsewhere.value_at_percentile(50.0) as f64
+}
+
+/// By how much it is longer than that to members on the same node, µs.
+fn added(of: &Outcome) -> f64 {
+    whole(of) - of.latencies.value_at_percentile(50.0) as f64
+}
+
+async fn ticks(nodes: &Pair, launch: &Launch, stores: &Stores, pairs: usize, times: Times) -> Result<(Value, Table)> {
     let mut table = Table::new(&["run", "what", "p50 ms", "p99 ms", "max ms", "messages", "lost"]);
-    let (mut p50, mut p99, mut crossing, mut values) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut runs, mut values) = (Vec::new(), Vec::new());
     for run in 1..=pairs {
-        let crowd = nodes.crowd(Carrier::WebTransport, Kind::Tick, ROOMS, MEMBERS).await?;
-        let outcome = measure(&crowd, &nodes.both(), Pace::Rate(HERTZ), times).await?;
-        crowd.disperse().await;
-        let raw = publish(stores, times).await?;
+        let tandem = tick_run(nodes, Carrier::WebTransport, times).await?;
+        let relays = Pair::bare(launch, stores).await?;
+        let bare = tick_run(&relays, Carrier::Bare, times).await?;
+        relays.stop().await?;
+        let ways = Ways { tandem, bare, publish: publish(stores, times).await? };
         for (name, of, lost) in [
-            ("tick, same node", &outcome.latencies, outcome.lost.to_string()),
-            ("tick, other node", &outcome.elsewhere, "–".to_owned()),
-            ("PUBLISH → SUBSCRIBE", &raw, "–".to_owned()),
+            ("tandem, same node", &ways.tandem.latencies, Some(ways.tandem.lost)),
+            ("tandem, other node", &ways.tandem.elsewhere, None),
+            ("bare relays, same node", &ways.bare.latencies, Some(ways.bare.lost)),
+            ("bare relays, other node", &ways.bare.elsewhere, None),
+            ("PUBLISH → SUBSCRIBE", &ways.publish, None),
         ] {
             let at = |percent| format!("{:.3}", of.value_at_percentile(percent) as f64 / 1000.0);
+            let lost = lost.map_or("–".to_owned(), |lost| lost.to_string());
             let cells = [run.to_string(), name.to_owned(), at(50.0), at(99.0), at(100.0), of.len().to_string(), lost];
             table.row(cells.into());
         }
-        let ratio =
-            |percent| outcome.elsewhere.value_at_percentile(percent) as f64 / raw.value_at_percentile(percent) as f64;
-        p50.push(ratio(50.0));
-        p99.push(ratio(99.0));
-        let median = |of: &Histogram<u64>| of.value_at_percentile(50.0) as f64;
-        crossing.push((median(&outcome.elsewhere) - median(&outcome.latencies)) / median(&raw));
-        values.push(json!({"ticks": outcome.json(), "rawMs": percentiles(&raw)}));
+        values.push(json!({
+            "ticks": ways.tandem.json(), "bareTicks": ways.bare.json(), "rawMs": percentiles(&ways.publish),
+        }));
+        runs.push(ways);
     }
-    let (p50, p99, crossing) = (Spread::of(p50), Spread::of(p99), Spread::of(crossing));
-    for (name, spread) in [
-        ("other node / PUBLISH, p50 (goal ≤ 1.3)", p50),
-        ("other node / PUBLISH, p99", p99),
-        ("what crossing adds / PUBLISH, p50", crossing),
+    let spread = |of: fn(&Ways) -> f64| Spread::of(runs.iter().map(of).collect());
+    let in_publishes = |of: fn(&Ways) -> f64| {
+        Spread::of(runs.iter().map(|ways| of(ways) / ways.publish.value_at_percentile(50.0) as f64).collect())
+    };
+    let mut json = json!({"runs": values, "goal": 1.3});
+    for (key, name, spread) in [
+        ("relaysP50", "tandem / bare relays, other node, p50 (goal ≤ 1.3)", spread(|ways| ways.beside_relays(50.0))),
+        ("relaysP99", "tandem / bare relays, other node, p99", spread(|ways| ways.beside_relays(99.0))),
+        ("crossingP50", "what crossing adds / PUBLISH, p50 (goal ≤ 1.3)", in_publishes(|ways| added(&ways.tandem))),
+        ("wholeP50", "the whole way / PUBLISH, p50", in_publishes(|ways| whole(&ways.tandem))),
+        ("bareWholeP50", "the bare relays' whole way / PUBLISH, p50", in_publishes(|ways| whole(&ways.bare))),
     ] {
-        let empty = || "–".to_owned();
-        table.row(vec![
-            "all".to_owned(),
-            format!("{name}: {}", spread.text(2)),
-            empty(),
-            empty(),
-            empty(),
-            empty(),
-            empty(),
-        ]);
+        let mut row = vec!["all".to_owned(), format!("{name}: {}", spread.text(2))];
+        row.resize(7, "–".to_owned());
+        table.row(row);
+        json[key] = spread.json();
     }
-    Ok((
-        json!({"runs": values, "ratioP50": p50.json(), "ratioP99": p99.json(), "crossingP50": crossing.json(), "goal": 1.3}),
-        table,
-    ))
+    Ok((json, table))
 }
 
 /// A bare client publishes to a bare subscriber, as often as the rooms' ticks cross over.

@@ -169,7 +169,7 @@ pub(crate) async fn figure(name: &str, matches: &ArgMatches) -> Result<Report> {
         "kinds" => kinds(&launch, times).await,
         "memory" => idle::memory(&launch, sessions()?, members()?).await,
         "idle" => idle::idle(&launch, sessions()?, members()?, times.window).await,
-        "rooms" => growth::walk(By::Rooms, most()?, &launch, deliveries(), times).await,
+        "rooms" => growth::rooms(most()?, &launch, deliveries(), args::count(matches, "pairs")?, times).await,
         "members" => growth::walk(By::Members, most()?, &launch, deliveries(), times).await,
         "joins" => {
             let storm = Storm {

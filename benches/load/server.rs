@@ -60,9 +60,19 @@ impl Launch {
 
     /// The bare relay of a transport: this very program, in another process.
     pub(crate) async fn relay(&self, carrier: Carrier) -> Result<Server> {
+        let program = if carrier == Carrier::WebSocket { "relay-ws" } else { "relay-quic" };
+        self.relay_with(carrier, &[program]).await
+    }
+
+    /// A bare datagram relay that is one with all others on the same Redis.
+    pub(crate) async fn relay_on(&self, redis_url: &str) -> Result<Server> {
+        self.relay_with(Carrier::Bare, &["relay-quic", "--redis-url", redis_url]).await
+    }
+
+    async fn relay_with(&self, carrier: Carrier, words: &[&str]) -> Result<Server> {
         let home = tempfile::tempdir()?;
         let mut command = self.command(&std::env::current_exe()?);
-        command.arg(if carrier == Carrier::WebSocket { "relay-ws" } else { "relay-quic" });
+        command.args(words);
         let (child, mut lines) = start(command, home.path())?;
         let line = announcement(&mut lines, home.path()).await?;
         let address = line.strip_prefix(relays::READY).and_then(|rest| rest.trim().parse().ok());

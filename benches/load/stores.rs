@@ -62,12 +62,15 @@ impl Stores {
         self.client()?.get_multiplexed_async_connection().await.context("connecting to Redis")
     }
 
-    /// Without Nagle's delay, as tandem's own.
     pub(crate) fn client(&self) -> Result<redis::Client> {
-        let info = self.redis_url.as_str().into_connection_info()?;
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        Ok(redis::Client::open(info.set_tcp_settings(tcp))?)
+        client(&self.redis_url)
     }
+}
+
+/// A client of a Redis, without Nagle's delay, as tandem's own.
+pub(crate) fn client(url: &str) -> Result<redis::Client> {
+    let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+    Ok(redis::Client::open(url.into_connection_info()?.set_tcp_settings(tcp))?)
 }
 
 /// How many rows a table has.
