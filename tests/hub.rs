@@ -1,190 +1,19 @@
 //! The hub where no client can reach it: futures dropped in the middle, a log that fails, replicas behind.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[path = "support/house.rs"]
+mod support;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
 use serde_json::Value;
-use tandem::clock::Clock;
-use tandem::domain::{
-    ChatText, CloseCode, Dialect, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime, SessionRef, TransportKind, UserId,
-};
-use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Refusal, Reply, TickReport, Welcome};
-use tandem::hub::{Departure, Hub, HubParts, Membership};
-use tandem::log::memory::MemoryLog;
+use support::{Ear, House, room, until};
+use tandem::domain::{Limits, Pin, ResumeToken, RoomId};
+use tandem::hub::Departure;
+use tandem::hub::outlet::Refusal;
 use tandem::log::memory::faults::{Fate, What};
 use tandem::protocol;
-use tandem::quota::{MemoryQuotas, Quotas};
 use tandem::room::{Command, Reject};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-/// Writes down what it is given.
-#[derive(Default)]
-struct Ear {
-    heard: Mutex<Vec<Value>>,
-    closed: Mutex<Option<CloseCode>>,
-}
-
-impl Ear {
-    fn hear(&self, bytes: &Bytes) {
-        self.heard.lock().push(serde_json::from_slice(bytes).unwrap());
-    }
-
-    /// Everything since the last look: type, or ERROR's code.
-    fn heard(&self) -> Vec<String> {
-        let name = |message: &Value| {
-            let kind = message["type"].as_str().unwrap().to_owned();
-            match kind.as_str() {
-                "ERROR" => message["code"].as_str().unwrap().to_owned(),
-                "DEGRADED" => format!("DEGRADED {}", message["degraded"]),
-                "MEMBER_CONNECTION" => format!("MEMBER_CONNECTION {}", message["connected"]),
-                _ => kind,
-            }
-        };
-        self.heard.lock().drain(..).map(|message| name(&message)).collect()
-    }
-}
-
-impl Outlet for Ear {
-    fn state(&self, room: &tandem::room::Room, welcome: &Welcome<'_>) {
-        self.hear(&protocol::encode_state(room, welcome, &Limits::default()));
-    }
-
-    fn event(&self, happening: &Happening<'_>) {
-        if let Some(bytes) = protocol::encode_event(happening) {
-            self.hear(&bytes);
-        }
-    }
-
-    fn notice(&self, notice: &Notice<'_>) {
-        self.hear(&protocol::encode_notice(notice));
-    }
-
-    fn tick(&self, _: &TickReport) {}
-
-    fn missed(&self, encoded: Bytes) {
-        self.hear(&encoded);
-    }
-
-    fn reply(&self, reply: Reply<'_>) {
-        let bytes = match reply {
-            Reply::Ack { reference, head } => protocol::encode_reply_ack(reference, head, RoomTime::from_millis(0)),
-            Reply::Refused { reference, request, refusal } => {
-                let (code, wait) = protocol::refusal_code(refusal);
-                protocol::encode_error(code, &refusal.to_string(), reference, request, wait)
-            }
-        };
-        self.hear(&bytes);
-    }
-
-    fn close(&self, code: CloseCode, _: &str) {
-        self.closed.lock().get_or_insert(code);
-    }
-
-    fn probe(&self) {}
-
-    fn rtt(&self) -> Option<Duration> {
-        None
-    }
-}
-
-/// A hub on a memory log, under paused time.
-struct House {
-    hub: Hub,
-    log: MemoryLog,
-    tracker: TaskTracker,
-    clock: Clock,
-}
-
-impl House {
-    fn new() -> Self {
-        Self::with(Limits::default())
-    }
-
-    fn with(limits: Limits) -> Self {
-        let tracker = TaskTracker::new();
-        let log = MemoryLog::new(None, Vec::new(), &tracker);
-        let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
-        let hub = Self::another(&log, &tracker, &clock, limits, "node-1");
-        Self { hub, log, tracker, clock }
-    }
-
-    fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
-        Self::limited(log, tracker, clock, limits, name, false)
-    }
-
-    fn limited(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str, rates: bool) -> Hub {
-        let node = NodeId::parse(name).unwrap();
-        Hub::start(HubParts {
-            node: node.clone(),
-            clock: clock.clone(),
-            quotas: rates.then(|| Arc::new(MemoryQuotas::new((&limits).into())) as Arc<dyn Quotas>),
-            limits: Arc::new(limits),
-            log: log.attach(node),
-            tracker: tracker.clone(),
-            stop: CancellationToken::new(),
-        })
-    }
-
-    fn request(&self, user: &str, session: &SessionRef) -> JoinRequest {
-        JoinRequest {
-            room: room(),
-            user: UserId::parse(user).unwrap(),
-            name: None,
-            pin: None,
-            token: None,
-            dialect: Dialect::V3,
-            last_seen: None,
-            session: session.clone(),
-            transport: TransportKind::Memory,
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            place: None,
-        }
-    }
-
-    async fn join(&self, user: &str) -> (Membership, Arc<Ear>) {
-        let ear = Arc::new(Ear::default());
-        let session = self.hub.new_session();
-        let joined = self.hub.join(self.request(user, &session), ear.clone()).await;
-        (joined.map_err(|refusal| refusal.to_string()).unwrap(), ear)
-    }
-
-    fn chat(&self, membership: &Membership, reference: u64) {
-        let text = ChatText::parse("hello", &Limits::default()).unwrap();
-        let command = Command::Chat { by: membership.actor().clone(), text };
-        self.hub.submit(membership, command, "CHAT", Some(reference));
-    }
-
-    /// Which members are there, and whether they are live.
-    fn members(&self) -> Vec<(String, bool)> {
-        let Some(room) = self.hub.inspect(&room()) else { return Vec::new() };
-        room.members().iter().map(|(user, member)| (user.to_string(), member.is_live())).collect()
-    }
-
-    /// Fails every crossing of these kinds until told otherwise.
-    fn fail(&self, kinds: &'static [What]) {
-        self.log.faults().decide_by(|crossing| if kinds.contains(&crossing.what) { Fate::Lost } else { Fate::Arrives });
-    }
-}
-
-fn room() -> RoomId {
-    RoomId::parse("friday").unwrap()
-}
-
-/// Until it holds, in virtual time.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let turns = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(120), turns).await.is_ok(), "waited in vain for {what}");
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_join_dropped_before_or_during_its_commit_leaves_no_ghost() {

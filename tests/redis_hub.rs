@@ -19,7 +19,7 @@ use proxy::Proxy;
 use redis_server::{RedisServer, options};
 use tandem::clock::Clock;
 use tandem::domain::{
-    ChatText, CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Rate, RoomId, Slot, Tick, TransportKind, UserId,
+    ChatText, CloseCode, Head, Limits, MediaTime, NodeId, Rate, RoomId, Slot, Tick, TransportKind, UserId,
 };
 use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
@@ -204,19 +204,8 @@ impl Node {
 
     async fn join(&self, name: &str, who: &str) -> (Arc<Ear>, Membership) {
         let ear = Arc::new(Ear::default());
-        let request = JoinRequest {
-            room: room(name),
-            user: user(who),
-            name: None,
-            pin: None,
-            token: None,
-            dialect: Dialect::V3,
-            last_seen: None,
-            session: self.hub.new_session(),
-            transport: TransportKind::Memory,
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            place: None,
-        };
+        let (session, address) = (self.hub.new_session(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let request = JoinRequest::new(room(name), user(who), session, TransportKind::Memory, address);
         let membership = self.hub.join(request, Arc::clone(&ear) as Arc<dyn Outlet>).await.unwrap();
         (ear, membership)
     }

@@ -188,6 +188,11 @@ impl Crowd {
         self.plan.rooms * self.plan.members
     }
 
+    /// What all have heard so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.tally.received.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn joins_per_second(&self) -> f64 {
         self.size() as f64 / self.joining.as_secs_f64()
     }

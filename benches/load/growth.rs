@@ -130,7 +130,7 @@ async fn ends(
 ) -> Result<(Value, String, Table)> {
     let steps = steps(By::Rooms, most);
     let (Some(&few), Some(&many)) = (steps.first(), steps.last()) else { bail!("no room at all") };
-    let mut table = Table::new(&["transport", "server", "µs a delivery, few", "many", "many / few", "goal"]);
+    let mut table = Table::new(&["transport", "server", "µs a delivery, few", "many", "many / few (goal ≤ 1.2)"]);
     let mut values = Vec::new();
     for (carrier, kind) in CONTESTS {
         // Of tandem and of the relay: what few rooms cost, and many.
@@ -146,22 +146,22 @@ async fn ends(
             }
             eprintln!("{}: few and many rooms, pair {pair} of {pairs}", carrier.name());
         }
-        for (name, [few, many]) in ["tandem", "bare relay"].into_iter().zip(&costs) {
-            let ratio = Spread::of(many.iter().zip(few).map(|(many, few)| many / few).collect());
-            let [few, many] = [few, many].map(|costs| Spread::of(costs.clone()));
-            table.row(vec![
-                carrier.name().to_owned(),
-                name.to_owned(),
-                few.text(1),
-                many.text(1),
-                ratio.text(2),
-                if name == "tandem" { "≤ 1.2" } else { "–" }.to_owned(),
-            ]);
+        let growth =
+            |[few, many]: &[Vec<f64>; 2]| -> Vec<f64> { many.iter().zip(few).map(|(many, few)| many / few).collect() };
+        for (name, of_server) in ["tandem", "bare relay"].into_iter().zip(&costs) {
+            let [few, many] = of_server.each_ref().map(|costs| Spread::of(costs.clone()));
+            let ratio = Spread::of(growth(of_server));
+            let cells = [carrier.name(), name, &few.text(1), &many.text(1), &ratio.text(2)];
+            table.row(cells.map(str::to_owned).into());
             values.push(json!({
                 "transport": carrier.name(), "server": name, "fewMicros": few.json(), "manyMicros": many.json(),
                 "ratio": ratio.json(),
             }));
         }
+        let [tandem, relay] = costs.each_ref().map(growth);
+        let beside = Spread::of(tandem.iter().zip(&relay).map(|(tandem, relay)| tandem / relay).collect());
+        table.row([carrier.name(), "tandem / bare relay", "–", "–", &beside.text(2)].map(str::to_owned).into());
+        values.push(json!({"transport": carrier.name(), "server": "tandem / bare relay", "ratio": beside.json()}));
     }
     let caption =
         format!("Few and many rooms ({} and {}) in turn, net: min / median / max", few.0, thousands(many.0 as f64));

@@ -27,6 +27,7 @@ mod report;
 mod run;
 mod scenario;
 mod server;
+mod spread;
 mod stores;
 mod storm;
 mod wire;

@@ -4,6 +4,7 @@
 //!   bare datagram relays that Redis joins, and a PUBLISH of the same size that arrives at a subscriber through it.
 //! * A command: PLAY_PAUSE to ACK, and how many calls of Redis it takes, beside one EVALSHA that appends as much.
 //! * The audit: rows a second into PostgreSQL, while a backlog that was held up is drained.
+//! * How the cost grows with the nodes: [`spread`](super::spread).
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::link::Carrier;
 use super::report::{Report, Spread, Table, thousands};
 use super::run::{Outcome, Pace, Times, measure, percentiles};
 use super::server::{Launch, Server};
+use super::spread;
 use super::stores::{self, Stores};
 use super::wire::Kind;
 
@@ -35,55 +37,66 @@ const TABLE: &str = "room_events";
 /// Waiting for the audit.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Two nodes of one cluster.
-struct Pair {
-    first: Server,
-    second: Server,
-}
+/// Nodes of one cluster.
+pub(crate) struct Cluster(Vec<Server>);
 
-impl Pair {
-    async fn start(launch: &Launch, stores: &Stores) -> Result<Self> {
+impl Cluster {
+    pub(crate) async fn start(launch: &Launch, stores: &Stores, count: usize) -> Result<Self> {
         let mut launch = launch.clone();
         launch.settings.extend(stores.settings());
-        Ok(Self { first: launch.tandem().await?, second: launch.tandem().await? })
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(launch.tandem().await?);
+        }
+        Ok(Self(nodes))
     }
 
     /// Two bare relays.
     async fn bare(launch: &Launch, stores: &Stores) -> Result<Self> {
         let url = &stores.redis_url;
-        Ok(Self { first: launch.relay_on(url).await?, second: launch.relay_on(url).await? })
+        Ok(Self(vec![launch.relay_on(url).await?, launch.relay_on(url).await?]))
     }
 
-    async fn crowd(&self, carrier: Carrier, kind: Kind, rooms: usize, members: usize) -> Result<Crowd> {
+    /// The members of each room are on the nodes in turn.
+    pub(crate) async fn crowd(&self, carrier: Carrier, kind: Kind, rooms: usize, members: usize) -> Result<Crowd> {
         let plan = Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
-        Crowd::gather(plan, &[self.first.place, self.second.place]).await
+        let places: Vec<_> = self.0.iter().map(|node| node.place).collect();
+        Crowd::gather(plan, &places).await
     }
 
-    fn both(&self) -> [&Server; 2] {
-        [&self.first, &self.second]
+    pub(crate) fn all(&self) -> Vec<&Server> {
+        self.0.iter().collect()
     }
 
-    /// A counter of both.
+    /// A counter of all of them.
     async fn counter(&self, name: &str) -> f64 {
-        self.first.counter(name).await + self.second.counter(name).await
+        let mut sum = 0.0;
+        for node in &self.0 {
+            sum += node.counter(name).await;
+        }
+        sum
     }
 
-    async fn stop(self) -> Result<()> {
-        self.first.stop().await?;
-        self.second.stop().await
+    pub(crate) async fn stop(self) -> Result<()> {
+        for node in self.0 {
+            node.stop().await?;
+        }
+        Ok(())
     }
 }
 
-/// All three.
+/// All of them.
 pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times: Times) -> Result<Report> {
-    let nodes = Pair::start(launch, stores).await?;
-    let (ticks, tick_table) = ticks(&nodes, launch, stores, pairs, times).await?;
+    let nodes = Cluster::start(launch, stores, 2).await?;
+    // First: the members of the others leave rooms behind, whose grace times end in commits of both nodes at once.
     let (commands, command_table) = commands(&nodes, stores, times).await?;
+    let (ticks, tick_table) = ticks(&nodes, launch, stores, pairs, times).await?;
     let (audit, audit_table) = audit(&nodes, stores, times).await?;
     nodes.stop().await?;
+    let (growth, growth_table) = spread::by_nodes(launch, stores, times).await?;
     Ok(Report {
         name: "nodes",
-        json: json!({"ticks": ticks, "commands": commands, "audit": audit}),
+        json: json!({"ticks": ticks, "commands": commands, "audit": audit, "growth": growth}),
         tables: vec![
             (
                 format!("Ticks from one node to the other: {ROOMS} rooms of {MEMBERS}, {HERTZ} Hz, WebTransport"),
@@ -91,15 +104,16 @@ pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times:
             ),
             ("A control command, PLAY_PAUSE to ACK".to_owned(), command_table),
             ("The audit: a backlog that PostgreSQL was kept from taking, then drained".to_owned(), audit_table),
+            (spread::caption(), growth_table),
         ],
         plots: Vec::new(),
     })
 }
 
 /// The load of the tick runs on two nodes.
-async fn tick_run(nodes: &Pair, carrier: Carrier, times: Times) -> Result<Outcome> {
+async fn tick_run(nodes: &Cluster, carrier: Carrier, times: Times) -> Result<Outcome> {
     let crowd = nodes.crowd(carrier, Kind::Tick, ROOMS, MEMBERS).await?;
-    let outcome = measure(&crowd, &nodes.both(), Pace::Rate(HERTZ), times).await?;
+    let outcome = measure(&crowd, &nodes.all(), Pace::Rate(HERTZ), times).await?;
     crowd.disperse().await;
     Ok(outcome)
 }
@@ -129,12 +143,18 @@ fn added(of: &Outcome) -> f64 {
     whole(of) - of.latencies.value_at_percentile(50.0) as f64
 }
 
-async fn ticks(nodes: &Pair, launch: &Launch, stores: &Stores, pairs: usize, times: Times) -> Result<(Value, Table)> {
+async fn ticks(
+    nodes: &Cluster,
+    launch: &Launch,
+    stores: &Stores,
+    pairs: usize,
+    times: Times,
+) -> Result<(Value, Table)> {
     let mut table = Table::new(&["run", "what", "p50 ms", "p99 ms", "max ms", "messages", "lost"]);
     let (mut runs, mut values) = (Vec::new(), Vec::new());
     for run in 1..=pairs {
         let tandem = tick_run(nodes, Carrier::WebTransport, times).await?;
-        let relays = Pair::bare(launch, stores).await?;
+        let relays = Cluster::bare(launch, stores).await?;
         let bare = tick_run(&relays, Carrier::Bare, times).await?;
         relays.stop().await?;
         let ways = Ways { tandem, bare, publish: publish(stores, times).await? };
@@ -207,10 +227,10 @@ async fn publish(stores: &Stores, times: Times) -> Result<Histogram<u64>> {
     Ok(latencies)
 }
 
-async fn commands(nodes: &Pair, stores: &Stores, times: Times) -> Result<(Value, Table)> {
+async fn commands(nodes: &Cluster, stores: &Stores, times: Times) -> Result<(Value, Table)> {
     let crowd = nodes.crowd(Carrier::WebSocket, Kind::Play, ROOMS, MEMBERS).await?;
     let before = (nodes.counter(names::COMMITS).await, nodes.counter(names::COMMIT_CONFLICTS).await);
-    let outcome = measure(&crowd, &nodes.both(), Pace::Rate(2.0), times).await?;
+    let outcome = measure(&crowd, &nodes.all(), Pace::Rate(2.0), times).await?;
     let commits = nodes.counter(names::COMMITS).await - before.0;
     let conflicts = nodes.counter(names::COMMIT_CONFLICTS).await - before.1;
     crowd.disperse().await;
@@ -249,7 +269,7 @@ async fn evalsha(stores: &Stores, times: Times) -> Result<Histogram<u64>> {
     Ok(latencies)
 }
 
-async fn audit(nodes: &Pair, stores: &Stores, times: Times) -> Result<(Value, Table)> {
+async fn audit(nodes: &Cluster, stores: &Stores, times: Times) -> Result<(Value, Table)> {
     let mut database = stores.database().await?;
     let before = at_rest(&mut database).await?;
     let events = nodes.counter(names::COMMIT_EVENTS).await;
@@ -258,7 +278,7 @@ async fn audit(nodes: &Pair, stores: &Stores, times: Times) -> Result<(Value, Ta
     let mut hold = holder.begin().await?;
     sqlx::raw_sql("LOCK TABLE room_events IN SHARE MODE").execute(&mut *hold).await?;
     let crowd = nodes.crowd(Carrier::WebSocket, Kind::Play, BUSY_ROOMS, 2).await?;
-    let outcome = measure(&crowd, &nodes.both(), Pace::Closed(16), times).await?;
+    let outcome = measure(&crowd, &nodes.all(), Pace::Closed(16), times).await?;
     let expected = before + (nodes.counter(names::COMMIT_EVENTS).await - events) as u64;
     let held = stores::count(&mut database, TABLE).await?;
     hold.rollback().await?;

@@ -120,19 +120,8 @@ impl House {
     }
 
     pub(crate) async fn join(&self, room: usize, number: usize, outlet: Arc<dyn Outlet>) -> Membership {
-        let request = JoinRequest {
-            room: room_id(room),
-            user: user(number),
-            name: None,
-            pin: None,
-            token: None,
-            dialect: Dialect::V3,
-            last_seen: None,
-            session: self.hub.new_session(),
-            transport: TransportKind::Memory,
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            place: None,
-        };
+        let (session, address) = (self.hub.new_session(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let request = JoinRequest::new(room_id(room), user(number), session, TransportKind::Memory, address);
         self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
     }
 

@@ -266,6 +266,29 @@ pub struct JoinRequest {
 }
 
 impl JoinRequest {
+    /// Somebody new, in the current dialect: no name, no PIN, no token, nothing seen.
+    pub fn new(
+        room: crate::domain::RoomId,
+        user: UserId,
+        session: SessionRef,
+        transport: TransportKind,
+        address: IpAddr,
+    ) -> Self {
+        Self {
+            room,
+            user,
+            name: None,
+            pin: None,
+            token: None,
+            dialect: Dialect::V3,
+            last_seen: None,
+            session,
+            transport,
+            address,
+            place: None,
+        }
+    }
+
     /// Who asks, as quotas see it.
     pub fn visitor(&self) -> Visitor {
         Visitor::new(self.user.clone(), self.address)

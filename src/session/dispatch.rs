@@ -171,18 +171,15 @@ impl Dispatch {
         if let Some(before) = self.membership.take_if(|membership| *membership.room() != join.room) {
             self.services.hub.depart(before, Departure::Left);
         }
+        let (session_ref, transport) = (self.session.clone(), self.counted.transport);
         let request = JoinRequest {
-            room: join.room,
-            user: join.user,
             name: join.name,
             pin: join.pin,
             token: join.token,
             dialect: join.dialect,
             last_seen: join.last_seen,
-            session: self.session.clone(),
-            transport: self.counted.transport,
-            address: self.address,
             place,
+            ..JoinRequest::new(join.room, join.user, session_ref, transport, self.address)
         };
         self.counted.speaks(join.dialect);
         let outlet: Arc<dyn Outlet> = self.outbox.clone();

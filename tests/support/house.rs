@@ -1,0 +1,181 @@
+//! A hub on a memory log whose crossings can fail, under paused time, and members that write down what they hear.
+
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tandem::clock::Clock;
+use tandem::domain::{ChatText, CloseCode, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
+use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::{Hub, HubParts, Membership};
+use tandem::log::memory::MemoryLog;
+use tandem::log::memory::faults::{Fate, What};
+use tandem::protocol;
+use tandem::quota::{MemoryQuotas, Quotas};
+use tandem::room::Command;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Writes down what it is given.
+#[derive(Default)]
+pub struct Ear {
+    pub heard: Mutex<Vec<Value>>,
+    pub closed: Mutex<Option<CloseCode>>,
+}
+
+impl Ear {
+    fn hear(&self, bytes: &Bytes) {
+        self.heard.lock().push(serde_json::from_slice(bytes).unwrap());
+    }
+
+    /// Everything since the last look: type, or ERROR's code.
+    pub fn heard(&self) -> Vec<String> {
+        let name = |message: &Value| {
+            let kind = message["type"].as_str().unwrap().to_owned();
+            match kind.as_str() {
+                "ERROR" => message["code"].as_str().unwrap().to_owned(),
+                "DEGRADED" => format!("DEGRADED {}", message["degraded"]),
+                "MEMBER_CONNECTION" => format!("MEMBER_CONNECTION {}", message["connected"]),
+                _ => kind,
+            }
+        };
+        self.heard.lock().drain(..).map(|message| name(&message)).collect()
+    }
+}
+
+impl Outlet for Ear {
+    fn state(&self, room: &tandem::room::Room, welcome: &Welcome<'_>) {
+        self.hear(&protocol::encode_state(room, welcome, &Limits::default()));
+    }
+
+    fn event(&self, happening: &Happening<'_>) {
+        if let Some(bytes) = protocol::encode_event(happening) {
+            self.hear(&bytes);
+        }
+    }
+
+    fn notice(&self, notice: &Notice<'_>) {
+        self.hear(&protocol::encode_notice(notice));
+    }
+
+    fn tick(&self, _: &TickReport) {}
+
+    fn missed(&self, encoded: Bytes) {
+        self.hear(&encoded);
+    }
+
+    fn reply(&self, reply: Reply<'_>) {
+        let bytes = match reply {
+            Reply::Ack { reference, head } => protocol::encode_reply_ack(reference, head, RoomTime::from_millis(0)),
+            Reply::Refused { reference, request, refusal } => {
+                let (code, wait) = protocol::refusal_code(refusal);
+                protocol::encode_error(code, &refusal.to_string(), reference, request, wait)
+            }
+        };
+        self.hear(&bytes);
+    }
+
+    fn close(&self, code: CloseCode, _: &str) {
+        self.closed.lock().get_or_insert(code);
+    }
+
+    fn probe(&self) {}
+
+    fn rtt(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// A hub on a memory log, under paused time.
+pub struct House {
+    pub hub: Hub,
+    pub log: MemoryLog,
+    pub tracker: TaskTracker,
+    pub clock: Clock,
+}
+
+impl House {
+    pub fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    pub fn with(limits: Limits) -> Self {
+        let tracker = TaskTracker::new();
+        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
+        let hub = Self::another(&log, &tracker, &clock, limits, "node-1");
+        Self { hub, log, tracker, clock }
+    }
+
+    pub fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
+        Self::limited(log, tracker, clock, limits, name, false)
+    }
+
+    pub fn limited(
+        log: &MemoryLog,
+        tracker: &TaskTracker,
+        clock: &Clock,
+        limits: Limits,
+        name: &str,
+        rates: bool,
+    ) -> Hub {
+        let node = NodeId::parse(name).unwrap();
+        Hub::start(HubParts {
+            node: node.clone(),
+            clock: clock.clone(),
+            quotas: rates.then(|| Arc::new(MemoryQuotas::new((&limits).into())) as Arc<dyn Quotas>),
+            limits: Arc::new(limits),
+            log: log.attach(node),
+            tracker: tracker.clone(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    pub fn request(&self, user: &str, session: &SessionRef) -> JoinRequest {
+        let (user, address) = (UserId::parse(user).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        JoinRequest::new(room(), user, session.clone(), TransportKind::Memory, address)
+    }
+
+    pub async fn join(&self, user: &str) -> (Membership, Arc<Ear>) {
+        let ear = Arc::new(Ear::default());
+        let session = self.hub.new_session();
+        let joined = self.hub.join(self.request(user, &session), ear.clone()).await;
+        (joined.map_err(|refusal| refusal.to_string()).unwrap(), ear)
+    }
+
+    pub fn chat(&self, membership: &Membership, reference: u64) {
+        let text = ChatText::parse("hello", &Limits::default()).unwrap();
+        let command = Command::Chat { by: membership.actor().clone(), text };
+        self.hub.submit(membership, command, "CHAT", Some(reference));
+    }
+
+    /// Which members are there, and whether they are live.
+    pub fn members(&self) -> Vec<(String, bool)> {
+        let Some(room) = self.hub.inspect(&room()) else { return Vec::new() };
+        room.members().iter().map(|(user, member)| (user.to_string(), member.is_live())).collect()
+    }
+
+    /// Fails every crossing of these kinds until told otherwise.
+    pub fn fail(&self, kinds: &'static [What]) {
+        self.log.faults().decide_by(|crossing| if kinds.contains(&crossing.what) { Fate::Lost } else { Fate::Arrives });
+    }
+}
+
+pub fn room() -> RoomId {
+    RoomId::parse("friday").unwrap()
+}
+
+/// Until it holds, in virtual time.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let turns = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(120), turns).await.is_ok(), "waited in vain for {what}");
+}
