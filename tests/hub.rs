@@ -273,6 +273,37 @@ async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_memb
     until("bob to be gone", || house.members() == [("ann".to_owned(), true)]).await;
 }
 
+/// Nothing else is said in the room, so no other gap would be noticed.
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_is_read_again_until_the_log_answers() {
+    let house = House::new();
+    let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
+    let (ann, _) = house.join("ann").await;
+    let (session, bobs) = (far.new_session(), Arc::new(Ear::default()));
+    let _bob =
+        far.join(house.request("bob", &session), bobs.clone()).await.map_err(|refusal| refusal.to_string()).unwrap();
+    let (mut deliveries, mut loads) = (0, 0);
+    house.log.faults().decide_by(move |crossing| {
+        let lost = match crossing.what {
+            What::Delivery if crossing.node.as_str() == "node-2" => {
+                deliveries += 1;
+                deliveries == 1
+            }
+            What::Load => {
+                loads += 1;
+                loads <= 3
+            }
+            _ => false,
+        };
+        if lost { Fate::Lost } else { Fate::Arrives }
+    });
+    house.chat(&ann, 1);
+    until("the first to be committed", || house.hub.inspect(&room()).unwrap().head().seq == 3).await;
+    house.chat(&ann, 2);
+    until("node-2 to know both", || far.inspect(&room()).unwrap().head().seq == 4).await;
+    assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE"]);
+}
+
 /// A snapshot overtakes the JOIN's own event: the joiner gets its ROOM_STATE, and what follows.
 #[tokio::test(start_paused = true)]
 async fn a_join_that_a_snapshot_brings_is_a_join() {

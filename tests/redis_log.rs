@@ -107,6 +107,25 @@ async fn a_redis_that_says_nothing_costs_a_bounded_wait_and_an_error() {
     node.subscribe(&room("friday")).await.unwrap();
 }
 
+/// Who begins to connect may be polled no more for a while: a sweep, say, while its `select!` renews the lease.
+#[tokio::test]
+async fn a_request_that_nobody_polls_keeps_no_other_from_redis() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    // A new connection is needed, and nothing comes over it yet.
+    proxy.stall();
+    proxy.hang_up();
+    let mut unpolled = Box::pin(node.load(&friday));
+    let begun = tokio::time::timeout(Duration::from_millis(300), unpolled.as_mut()).await;
+    assert!(begun.is_err(), "it connects");
+    proxy.heal();
+    assert_eq!(within(node.load(&friday)).await.unwrap().unwrap().head, head(EPOCH, 1));
+    assert_eq!(within(unpolled).await.unwrap().unwrap().head, head(EPOCH, 1));
+}
+
 #[tokio::test]
 async fn a_server_that_forgot_its_scripts_is_told_them_again() {
     let server = RedisServer::start().await;

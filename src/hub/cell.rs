@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) committing: bool,
     /// How many wait for the room to be read.
     pub(super) opening: usize,
-    /// What became of the last commit is not known until the room was read again.
+    /// What became of the last commit, or what others have committed, is not known until the room was read again.
     pub(super) unsure: bool,
     /// The last commit failed; members were told.
     pub(super) degraded: bool,

@@ -1,4 +1,4 @@
-//! From the queue into the log: one task a room while there is something to commit.
+//! From the queue into the log: one task a room while there is something to commit, or to be read again.
 //!
 //! Everything that waits is decided, in order, on a copy of the replica and committed as one batch. A conflict means that
 //! another node was faster: take the latest, decide again; after each conflict a short jittered pause, so that fifty
@@ -48,7 +48,13 @@ pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
                 hub.retire(&cell);
                 return;
             }
-            Work::Read => hub.reload(&cell).await.map_err(drop),
+            Work::Read => match hub.reload(&cell).await {
+                Ok(()) => {
+                    cell.lock().set_degraded(false, hub.now());
+                    Ok(())
+                }
+                Err(_) => Err(()),
+            },
             Work::Commit(batch) => match settle_traced(&hub, &cell, &batch).await {
                 Ok(decided) => {
                     finish(&hub, &cell, batch, decided);
@@ -80,7 +86,7 @@ pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
 
 enum Work {
     Commit(Vec<Queued>),
-    /// Nothing waits, but a commit may be in that nobody here knows of: a room must not be forgotten like that.
+    /// Nothing waits, but there may be commits that nobody here knows of: a room must not be forgotten like that.
     Read,
     Done,
 }

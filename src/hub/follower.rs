@@ -1,12 +1,13 @@
 //! What other nodes committed: taken in by head, so that what is known already changes nothing; a gap reads the snapshot
-//! again and tells local members the whole state.
+//! again and tells local members the whole state. If it can't be read now, the room's own task goes on trying: the log may
+//! be deaf for a moment while the bus hears, and then no other gap would be reported.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::cell::Cell;
 use super::{Hub, committer, record};
-use crate::domain::{Head, RoomId};
+use crate::domain::Head;
 use crate::log::{Entry, Followed};
 use crate::telemetry::names;
 
@@ -23,14 +24,22 @@ pub(super) async fn run(hub: Hub) {
             Followed::Ephemeral { room, message } => hub.receive_ephemeral(&room, &message),
             Followed::Gap(Some(room)) => {
                 count_gaps("restored", 1);
-                reload(&hub, &room).await;
+                if let Some(cell) = hub.find(&room) {
+                    reload(&hub, &cell).await;
+                }
             }
             Followed::Gap(None) => {
                 // In order, so that a simulation repeats itself.
                 let rooms: BTreeSet<_> = hub.0.rooms.lock().keys().cloned().collect();
                 count_gaps("lost", rooms.len());
-                for room in rooms {
-                    reload(&hub, &room).await;
+                let mut answers = true;
+                for cell in rooms.iter().filter_map(|room| hub.find(room)) {
+                    // Where one waited in vain the others needn't, one after the other.
+                    if answers {
+                        answers = reload(&hub, &cell).await;
+                    } else {
+                        hub.read_later(&cell);
+                    }
                 }
             }
         }
@@ -54,12 +63,12 @@ async fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
         }
         Ok(_) => {
             count_gaps("sequence", 1);
-            reload(hub, cell.id()).await;
+            reload(hub, cell).await;
         }
         Err(error) => {
             tracing::error!(roomId = %cell.id(), %error, "a commit of another node can't be read");
             count_gaps("sequence", 1);
-            reload(hub, cell.id()).await;
+            reload(hub, cell).await;
         }
     }
 }
@@ -68,13 +77,17 @@ fn count_gaps(cause: &'static str, rooms: usize) {
     metrics::counter!(names::BUS_GAPS, "cause" => cause).increment(rooms as u64);
 }
 
-async fn reload(hub: &Hub, room: &RoomId) {
-    let Some(cell) = hub.find(room) else { return };
-    match hub.reload(&cell).await {
-        // The log reports gaps when it is back: nothing needs to be committed for members to hear that.
+/// False: the log doesn't answer.
+async fn reload(hub: &Hub, cell: &Arc<Cell>) -> bool {
+    let read = hub.reload(cell).await;
+    match &read {
+        // The log is back: nothing needs to be committed for members to hear that.
         Ok(()) => cell.lock().set_degraded(false, hub.now()),
-        // It reports another one when it is back.
-        Err(error) => tracing::warn!(roomId = %room, %error, "a gap can't be closed yet"),
+        Err(error) => {
+            tracing::warn!(roomId = %cell.id(), %error, "a gap can't be closed yet");
+            hub.read_later(cell);
+        }
     }
-    hub.retire(&cell);
+    hub.retire(cell);
+    read.is_ok()
 }

@@ -386,8 +386,19 @@ impl Hub {
         let traced = tracing::span_enabled!(tracing::Level::DEBUG);
         let cause = if traced { tracing::Span::current() } else { tracing::Span::none() };
         state.queue.push_back(Queued { command, resolve, cause });
+        self.work_on(cell, &mut state);
+    }
+
+    /// Sees that a room is read again, until it was: something was missed, and the log doesn't answer now.
+    fn read_later(&self, cell: &Arc<Cell>) {
+        let mut state = cell.lock();
+        state.unsure = true;
+        self.work_on(cell, &mut state);
+    }
+
+    /// Starts the room's task, if it isn't at work.
+    fn work_on(&self, cell: &Arc<Cell>, state: &mut cell::State) {
         if !std::mem::replace(&mut state.committing, true) {
-            drop(state);
             self.0.parts.tracker.spawn(committer::run(self.clone(), Arc::clone(cell)));
         }
     }

@@ -1,9 +1,14 @@
 //! Commands: one connection that is made anew when it breaks, and requests that are tried again, a bounded time.
+//!
+//! Whoever asks while there is none makes it, and all who ask meanwhile wait for the same attempt. Each of them drives it:
+//! were it the first one's alone, a request that is not polled for a while (a branch of a `select!` that is at work
+//! elsewhere) would keep all others from Redis.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use rand::RngExt;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ScriptInvocation, ServerErrorKind, Value};
@@ -23,17 +28,25 @@ pub(super) enum Request<'a> {
 
 pub(super) struct Link {
     server: Server,
-    current: Mutex<Option<(u64, Conn)>>,
-    connecting: tokio::sync::Mutex<()>,
-    generation: AtomicU64,
+    state: Mutex<State>,
     /// All attempts together take no longer.
     deadline: Duration,
 }
 
+#[derive(Default)]
+struct State {
+    /// Of the present connection, or the attempt at one.
+    generation: u64,
+    conn: Option<Conn>,
+    /// Gone when nobody waits for it any more.
+    attempt: Option<WeakShared<Attempt>>,
+}
+
+type Attempt = BoxFuture<'static, RedisResult<Conn>>;
+
 impl Link {
     pub(super) fn new(server: Server, deadline: Duration) -> Arc<Self> {
-        let (current, connecting) = (Mutex::new(None), tokio::sync::Mutex::new(()));
-        Arc::new(Self { server, current, connecting, generation: AtomicU64::new(0), deadline })
+        Arc::new(Self { server, state: Mutex::default(), deadline })
     }
 
     /// Asks until there is an answer, or it is hopeless.
@@ -53,7 +66,7 @@ impl Link {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        matches!(&*self.current.lock(), Some((_, Conn::Cluster(_))))
+        matches!(self.state.lock().conn, Some(Conn::Cluster(_)))
     }
 
     async fn persist(&self, request: &Request<'_>) -> RedisResult<Value> {
@@ -86,24 +99,38 @@ impl Link {
     }
 
     async fn connection(&self) -> RedisResult<(u64, Conn)> {
-        if let Some(current) = &*self.current.lock() {
-            return Ok(current.clone());
+        let (generation, attempt) = {
+            let mut state = self.state.lock();
+            if let Some(conn) = &state.conn {
+                return Ok((state.generation, conn.clone()));
+            }
+            let under_way = state.attempt.as_ref().and_then(WeakShared::upgrade);
+            let attempt = under_way.unwrap_or_else(|| self.begin(&mut state));
+            (state.generation, attempt)
+        };
+        let made = attempt.await;
+        let mut state = self.state.lock();
+        // The first to hear of it notes it for all.
+        if state.generation == generation && state.conn.is_none() {
+            state.conn = made.as_ref().ok().cloned();
+            state.attempt = None;
         }
-        // One connects, the others wait for it.
-        let _turn = self.connecting.lock().await;
-        if let Some(current) = &*self.current.lock() {
-            return Ok(current.clone());
-        }
-        let conn = self.server.connect().await?;
-        let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        *self.current.lock() = Some((generation, conn.clone()));
-        Ok((generation, conn))
+        Ok((generation, made?))
+    }
+
+    fn begin(&self, state: &mut State) -> Shared<Attempt> {
+        let server = self.server.clone();
+        let attempt = async move { server.connect().await }.boxed().shared();
+        state.generation += 1;
+        state.attempt = attempt.downgrade();
+        attempt
     }
 
     fn drop_connection(&self, generation: u64) {
-        let mut current = self.current.lock();
-        if current.as_ref().is_some_and(|(current, _)| *current == generation) {
-            *current = None;
+        let mut state = self.state.lock();
+        if state.generation == generation {
+            state.conn = None;
+            state.generation += 1;
         }
     }
 }
