@@ -37,12 +37,8 @@ impl Stores {
 
     /// Uses these, if both are on this machine.
     pub(crate) fn at(redis_url: &str, database_url: &str) -> Result<Self> {
-        for text in [redis_url, database_url] {
-            let url: url::Url = text.parse().with_context(|| format!("{text} is no URL"))?;
-            let host = url.host_str().unwrap_or_default();
-            let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-            ensure!(local, "{host} is not on this machine: only loopback addresses are put under load");
-        }
+        check_local(redis_url)?;
+        check_local(database_url)?;
         Ok(Self { redis_url: redis_url.to_owned(), database_url: database_url.to_owned(), _own: None })
     }
 
@@ -67,8 +63,18 @@ impl Stores {
     }
 }
 
-/// A client of a Redis, without Nagle's delay, as tandem's own.
+/// Nobody else's servers are put under load.
+fn check_local(text: &str) -> Result<()> {
+    let url: url::Url = text.parse().with_context(|| format!("{text} is no URL"))?;
+    let host = url.host_str().unwrap_or_default();
+    let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    ensure!(local, "{host} is not on this machine: only loopback addresses are put under load");
+    Ok(())
+}
+
+/// A client of a Redis on this machine, without Nagle's delay, as tandem's own.
 pub(crate) fn client(url: &str) -> Result<redis::Client> {
+    check_local(url)?;
     let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
     Ok(redis::Client::open(url.into_connection_info()?.set_tcp_settings(tcp))?)
 }

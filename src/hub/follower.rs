@@ -1,11 +1,12 @@
 //! What other nodes committed: taken in by head, so that what is known already changes nothing; a gap reads the snapshot
 //! again and tells local members the whole state. If it can't be read now, the room's own task goes on trying: the log may
-//! be deaf for a moment while the bus hears, and then no other gap would be reported.
+//! be away for a moment while the bus is not, and then no other gap would be reported.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::cell::Cell;
+use super::outlet::Refusal;
 use super::{Hub, committer, record};
 use crate::domain::Head;
 use crate::log::{Entry, Followed};
@@ -80,14 +81,15 @@ fn count_gaps(cause: &'static str, rooms: usize) {
 /// False: the log doesn't answer.
 async fn reload(hub: &Hub, cell: &Arc<Cell>) -> bool {
     let read = hub.reload(cell).await;
-    match &read {
+    let answers = !matches!(read, Err(Refusal::Unavailable));
+    match read {
         // The log is back: nothing needs to be committed for members to hear that.
         Ok(()) => cell.lock().set_degraded(false, hub.now()),
-        Err(error) => {
-            tracing::warn!(roomId = %cell.id(), %error, "a gap can't be closed yet");
-            hub.read_later(cell);
-        }
+        Err(error) => tracing::warn!(roomId = %cell.id(), %error, "a gap can't be closed yet"),
+    }
+    if !answers {
+        hub.read_later(cell);
     }
     hub.retire(cell);
-    read.is_ok()
+    answers
 }
