@@ -226,11 +226,9 @@ async fn a_room_takes_so_many_commands_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn fault_13_what_is_committed_on_one_node_the_members_of_another_hear() {
     let house = House::new();
-    let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
+    let far = house.far();
     let (ann, anns) = house.join("ann").await;
-    let (session, bobs) = (far.new_session(), Arc::new(Ear::default()));
-    let joined = far.join(house.request("bob", &session), bobs.clone()).await;
-    joined.map_err(|refusal| refusal.to_string()).unwrap();
+    let (_bob, bobs) = house.join_at(&far, "bob").await;
     for reference in 0..50 {
         house.chat(&ann, reference);
     }
@@ -246,12 +244,9 @@ async fn fault_13_what_is_committed_on_one_node_the_members_of_another_hear() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_members() {
     let house = House::new();
-    let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
+    let far = house.far();
     let (ann, _) = house.join("ann").await;
-    let ear = Arc::new(Ear::default());
-    let session = far.new_session();
-    let bob =
-        far.join(house.request("bob", &session), ear.clone()).await.map_err(|refusal| refusal.to_string()).unwrap();
+    let (bob, ear) = house.join_at(&far, "bob").await;
     assert_eq!(ear.heard(), ["ROOM_STATE"]);
     // Two are lost on their way to bob's node, the third arrives.
     house.log.faults().decide_by(|crossing| match crossing.what {
@@ -277,11 +272,9 @@ async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_memb
 #[tokio::test(start_paused = true)]
 async fn what_was_missed_is_read_again_until_the_log_answers() {
     let house = House::new();
-    let far = House::another(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2");
+    let far = house.far();
     let (ann, _) = house.join("ann").await;
-    let (session, bobs) = (far.new_session(), Arc::new(Ear::default()));
-    let _bob =
-        far.join(house.request("bob", &session), bobs.clone()).await.map_err(|refusal| refusal.to_string()).unwrap();
+    let (_bob, bobs) = house.join_at(&far, "bob").await;
     let (mut deliveries, mut loads) = (0, 0);
     house.log.faults().decide_by(move |crossing| {
         let lost = match crossing.what {

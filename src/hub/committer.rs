@@ -48,13 +48,7 @@ pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
                 hub.retire(&cell);
                 return;
             }
-            Work::Read => match hub.reload(&cell).await {
-                Ok(()) => {
-                    cell.lock().set_degraded(false, hub.now());
-                    Ok(())
-                }
-                Err(_) => Err(()),
-            },
+            Work::Read => hub.catch_up(&cell).await.map_err(drop),
             Work::Commit(batch) => match settle_traced(&hub, &cell, &batch).await {
                 Ok(decided) => {
                     finish(&hub, &cell, batch, decided);

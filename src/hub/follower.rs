@@ -80,13 +80,11 @@ fn count_gaps(cause: &'static str, rooms: usize) {
 
 /// False: the log doesn't answer.
 async fn reload(hub: &Hub, cell: &Arc<Cell>) -> bool {
-    let read = hub.reload(cell).await;
-    let answers = !matches!(read, Err(Refusal::Unavailable));
-    match read {
-        // The log is back: nothing needs to be committed for members to hear that.
-        Ok(()) => cell.lock().set_degraded(false, hub.now()),
-        Err(error) => tracing::warn!(roomId = %cell.id(), %error, "a gap can't be closed yet"),
+    let read = hub.catch_up(cell).await;
+    if let Err(error) = &read {
+        tracing::warn!(roomId = %cell.id(), %error, "a gap can't be closed yet");
     }
+    let answers = !matches!(read, Err(Refusal::Unavailable));
     if !answers {
         hub.read_later(cell);
     }

@@ -326,6 +326,13 @@ impl Hub {
         Ok(())
     }
 
+    /// Reads a room again in which something was missed. That the log is back, members hear without a commit.
+    async fn catch_up(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
+        self.reload(cell).await?;
+        cell.lock().set_degraded(false, self.now());
+        Ok(())
+    }
+
     /// A log that knows less of a room than this replica, which only knows what was durable, has lost it (Redis restarted,
     /// or failed over), or the room has ended: the log can tell, and takes the replica or refuses it. Answers the room as
     /// it is then.

@@ -112,8 +112,13 @@ impl House {
         Self { hub, log, tracker, clock }
     }
 
-    pub fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
+    fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
         Self::limited(log, tracker, clock, limits, name, false)
+    }
+
+    /// A second node.
+    pub fn far(&self) -> Hub {
+        Self::another(&self.log, &self.tracker, &self.clock, Limits::default(), "node-2")
     }
 
     pub fn limited(
@@ -142,9 +147,13 @@ impl House {
     }
 
     pub async fn join(&self, user: &str) -> (Membership, Arc<Ear>) {
-        let ear = Arc::new(Ear::default());
-        let session = self.hub.new_session();
-        let joined = self.hub.join(self.request(user, &session), ear.clone()).await;
+        self.join_at(&self.hub, user).await
+    }
+
+    /// On another node of the same log.
+    pub async fn join_at(&self, hub: &Hub, user: &str) -> (Membership, Arc<Ear>) {
+        let (session, ear) = (hub.new_session(), Arc::new(Ear::default()));
+        let joined = hub.join(self.request(user, &session), ear.clone()).await;
         (joined.map_err(|refusal| refusal.to_string()).unwrap(), ear)
     }
 
