@@ -16,8 +16,7 @@ use super::link::Carrier;
 use super::plot::{self, Frame, Series};
 use super::report::{Report, Spread, Table, thousands};
 use super::run::{Outcome, Pace, Times, measure};
-use super::server::{Launch, Server};
-use super::storm::spoken_by_relay;
+use super::server::Launch;
 use super::wire::Kind;
 
 /// Before the look at what idle sessions cost, and before the load where there is none.
@@ -85,13 +84,14 @@ fn share(carrier: Carrier, deliveries: f64) -> f64 {
 
 const CONTESTS: [(Carrier, Kind); 2] = [(Carrier::WebSocket, Kind::Heartbeat), (Carrier::WebTransport, Kind::Tick)];
 
-/// One step on one server.
-async fn cost(server: Server, plan: Plan, deliveries: f64, times: Times) -> Result<Cost> {
+/// One step on tandem, or on the bare relay of the plan's transport, in a fresh process.
+async fn cost(launch: &Launch, relay: bool, plan: &Plan, deliveries: f64, times: Times) -> Result<Cost> {
+    let (server, carrier) = launch.subject(plan.carrier, relay).await?;
     let (rooms, members) = (plan.rooms, plan.members);
     let rate = deliveries / (rooms * plan.kind.receivers(members)) as f64;
-    let crowd = Crowd::gather(plan, &[server.place]).await?;
+    let crowd = Crowd::gather(Plan { carrier, ..plan.clone() }, &[server.place]).await?;
     clock::pause(SETTLE).await;
-    let resting = if crowd.plan.carrier == Carrier::WebSocket {
+    let resting = if carrier == Carrier::WebSocket {
         let (before, started) = (server.cpu()?, clock::micros());
         let look = if rooms * members >= MANY { times.window.max(PERIOD) } else { times.window };
         clock::pause(look).await;
@@ -141,12 +141,10 @@ async fn ends(
         // Of tandem and of the relay: what few rooms cost, and many.
         let mut costs = [const { [const { Vec::new() }; 2] }; 2];
         for pair in 1..=pairs {
-            for (of_server, bare) in costs.iter_mut().zip([false, true]) {
+            for (of_server, relay) in costs.iter_mut().zip([false, true]) {
                 for (of_step, (rooms, members)) in of_server.iter_mut().zip([few, many]) {
-                    let spoken = if bare { spoken_by_relay(carrier) } else { carrier };
-                    let server = if bare { launch.relay(carrier).await? } else { launch.tandem().await? };
-                    let plan = Plan { carrier: spoken, kind, rooms, members, at_once: AT_ONCE };
-                    of_step.push(cost(server, plan, share(carrier, deliveries), times).await?.net());
+                    let plan = Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
+                    of_step.push(cost(launch, relay, &plan, share(carrier, deliveries), times).await?.net());
                 }
             }
             eprintln!("{}: few and many rooms, pair {pair} of {pairs}", carrier.name());
@@ -181,11 +179,10 @@ pub(crate) async fn walk(by: By, most: usize, launch: &Launch, deliveries: f64, 
         let (mut points, mut limits) = (Vec::new(), Vec::new());
         let deliveries = share(carrier, deliveries);
         for (rooms, members) in steps(by, most) {
-            let plan = |carrier| Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
+            let plan = Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
             let step = async {
-                let tandem = cost(launch.tandem().await?, plan(carrier), deliveries, times).await?;
-                let relay = launch.relay(carrier).await?;
-                Ok((tandem, cost(relay, plan(spoken_by_relay(carrier)), deliveries, times).await?))
+                let tandem = cost(launch, false, &plan, deliveries, times).await?;
+                Ok((tandem, cost(launch, true, &plan, deliveries, times).await?))
             };
             let (tandem, relay) = match step.await {
                 Ok(both) => both,

@@ -11,7 +11,6 @@ use super::link::Carrier;
 use super::plot::{self, Frame, Series};
 use super::report::{Report, Table, thousands};
 use super::server::{Launch, Server};
-use super::storm::spoken_by_relay;
 use super::wire::Kind;
 
 /// After joining: the last events are delivered, buffers are given back.
@@ -27,13 +26,6 @@ const SUBJECTS: [(&str, bool, Carrier); 4] = [
     ("bare relay", true, Carrier::WebTransport),
 ];
 
-async fn start(launch: &Launch, relay: bool, carrier: Carrier) -> Result<(Server, Carrier)> {
-    Ok(match relay {
-        true => (launch.relay(carrier).await?, spoken_by_relay(carrier)),
-        false => (launch.tandem().await?, carrier),
-    })
-}
-
 async fn gather(server: &Server, carrier: Carrier, sessions: usize, members: usize) -> Result<Crowd> {
     let rooms = sessions.div_ceil(members);
     Crowd::gather(Plan { carrier, kind: Kind::Tick, rooms, members, at_once: AT_ONCE }, &[server.place]).await
@@ -44,7 +36,7 @@ pub(crate) async fn memory(launch: &Launch, sessions: usize, members: usize) -> 
     let mut table = Table::new(&["server", "transport", "sessions", "MiB", "KiB a session", "goal"]);
     let (mut values, mut series) = (Vec::new(), Vec::new());
     for (name, relay, carrier) in SUBJECTS {
-        let (server, spoken) = start(launch, relay, carrier).await?;
+        let (server, spoken) = launch.subject(carrier, relay).await?;
         gather(&server, spoken, FIRST, members).await?.disperse().await;
         clock::pause(SETTLE).await;
         let empty = resident(&server)?;
@@ -98,7 +90,7 @@ pub(crate) async fn idle(launch: &Launch, sessions: usize, members: usize, windo
     let mut table = Table::new(&["server", "transport", "sessions", "% of one core", "goal", "threads"]);
     let mut values: Vec<Value> = Vec::new();
     for (name, relay, carrier) in SUBJECTS {
-        let (server, spoken) = start(launch, relay, carrier).await?;
+        let (server, spoken) = launch.subject(carrier, relay).await?;
         let crowd = gather(&server, spoken, sessions, members).await?;
         clock::pause(SETTLE).await;
         let (before, started) = (server.cpu()?, clock::micros());

@@ -19,7 +19,7 @@ use super::clock;
 use super::crowd::{AT_ONCE, Crowd, Plan, histogram};
 use super::link::Carrier;
 use super::report::{Report, Spread, Table, thousands};
-use super::run::{Outcome, Pace, Times, measure, percentiles};
+use super::run::{Outcome, Pace, Times, measure, millis, percentiles};
 use super::server::{Launch, Server};
 use super::spread;
 use super::stores::{self, Stores};
@@ -128,19 +128,18 @@ struct Ways {
 impl Ways {
     /// To members on the other node, tandem's in units of the bare relays'.
     fn beside_relays(&self, percent: f64) -> f64 {
-        let at = |of: &Outcome| of.elsewhere.value_at_percentile(percent) as f64;
-        at(&self.tandem) / at(&self.bare)
+        millis(&self.tandem.elsewhere, percent) / millis(&self.bare.elsewhere, percent)
     }
 }
 
-/// The median way to members on the other node, µs.
+/// The median way to members on the other node, ms.
 fn whole(of: &Outcome) -> f64 {
-    of.elsewhere.value_at_percentile(50.0) as f64
+    millis(&of.elsewhere, 50.0)
 }
 
-/// By how much it is longer than that to members on the same node, µs.
+/// By how much it is longer than that to members on the same node, ms.
 fn added(of: &Outcome) -> f64 {
-    whole(of) - of.latencies.value_at_percentile(50.0) as f64
+    whole(of) - of.latency(50.0)
 }
 
 async fn ticks(
@@ -165,7 +164,7 @@ async fn ticks(
             ("bare relays, other node", &ways.bare.elsewhere, None),
             ("PUBLISH → SUBSCRIBE", &ways.publish, None),
         ] {
-            let at = |percent| format!("{:.3}", of.value_at_percentile(percent) as f64 / 1000.0);
+            let at = |percent| format!("{:.3}", millis(of, percent));
             let lost = lost.map_or("–".to_owned(), |lost| lost.to_string());
             let cells = [run.to_string(), name.to_owned(), at(50.0), at(99.0), at(100.0), of.len().to_string(), lost];
             table.row(cells.into());
@@ -176,9 +175,8 @@ async fn ticks(
         runs.push(ways);
     }
     let spread = |of: fn(&Ways) -> f64| Spread::of(runs.iter().map(of).collect());
-    let in_publishes = |of: fn(&Ways) -> f64| {
-        Spread::of(runs.iter().map(|ways| of(ways) / ways.publish.value_at_percentile(50.0) as f64).collect())
-    };
+    let in_publishes =
+        |of: fn(&Ways) -> f64| Spread::of(runs.iter().map(|ways| of(ways) / millis(&ways.publish, 50.0)).collect());
     let mut json = json!({"runs": values, "goal": 1.3});
     for (key, name, spread) in [
         ("relaysP50", "tandem / bare relays, other node, p50 (goal ≤ 1.3)", spread(|ways| ways.beside_relays(50.0))),
@@ -238,7 +236,7 @@ async fn commands(nodes: &Cluster, stores: &Stores, times: Times) -> Result<(Val
     // Each is one call of one script; one that meets a conflict is called again.
     let calls = (commits + conflicts) / commits;
     let mut table = Table::new(&["what", "p50 ms", "p99 ms", "calls of Redis"]);
-    let at = |of: &Histogram<u64>, percent| format!("{:.3}", of.value_at_percentile(percent) as f64 / 1000.0);
+    let at = |of: &Histogram<u64>, percent| format!("{:.3}", millis(of, percent));
     let row = |name: &str, of: &Histogram<u64>, calls: String| vec![name.to_owned(), at(of, 50.0), at(of, 99.0), calls];
     let each = format!("{calls:.3} ({commits} commits, {conflicts} conflicts)");
     table.row(row("PLAY_PAUSE → ACK", &outcome.ack_latencies, each));

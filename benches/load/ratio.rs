@@ -8,7 +8,7 @@ use super::link::Carrier;
 use super::plot::{self, Bar, Frame, Series};
 use super::report::{self, OUTCOME, Report, Spread, Table};
 use super::run::{Outcome, Pace, Times, measure};
-use super::server::{Launch, Server};
+use super::server::Launch;
 use super::wire::Kind;
 
 /// What is compared.
@@ -81,9 +81,8 @@ pub(crate) async fn contest(contest: &Contest, launch: &Launch) -> Result<Findin
     let mut table = Table::new(&[&["run", "server", "phase"][..], &OUTCOME].concat());
     let mut pairs = Vec::new();
     for pair in 1..=contest.pairs {
-        let tandem = run(contest, contest.carrier, launch.tandem().await?).await?;
-        let bare = if contest.carrier == Carrier::WebSocket { Carrier::WebSocket } else { Carrier::Bare };
-        let relay = run(contest, bare, launch.relay(contest.carrier).await?).await?;
+        let tandem = run(contest, launch, false).await?;
+        let relay = run(contest, launch, true).await?;
         for (server, run) in [("tandem", &tandem), ("bare relay", &relay)] {
             for (phase, outcome) in [("busy", &run.busy), ("calm", &run.calm)] {
                 let names = [pair.to_string(), server.to_owned(), phase.to_owned()];
@@ -123,7 +122,8 @@ fn curve(runs: &[&Run]) -> Vec<(f64, f64)> {
     [2.0, 5.0, 10.0, 100.0, 1000.0].map(|one_in| (one_in, at(one_in))).to_vec()
 }
 
-async fn run(contest: &Contest, carrier: Carrier, server: Server) -> Result<Run> {
+async fn run(contest: &Contest, launch: &Launch, relay: bool) -> Result<Run> {
+    let (server, carrier) = launch.subject(contest.carrier, relay).await?;
     let mut outcomes = Vec::new();
     for phase in [contest.calm, contest.busy] {
         let plan = Plan { carrier, kind: contest.kind, rooms: phase.rooms, members: contest.members, at_once: AT_ONCE };

@@ -86,7 +86,7 @@ impl Outcome {
 
     /// A percentile of the latencies, ms.
     pub(crate) fn latency(&self, percent: f64) -> f64 {
-        self.latencies.value_at_percentile(percent) as f64 / 1000.0
+        millis(&self.latencies, percent)
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -101,9 +101,14 @@ impl Outcome {
     }
 }
 
+/// A percentile of microseconds, in ms.
+pub(crate) fn millis(of: &Histogram<u64>, percent: f64) -> f64 {
+    of.value_at_percentile(percent) as f64 / 1000.0
+}
+
 /// Of microseconds, in ms.
 pub(crate) fn percentiles(of: &Histogram<u64>) -> Value {
-    let at = |percent| of.value_at_percentile(percent) as f64 / 1000.0;
+    let at = |percent| millis(of, percent);
     json!({"p50": at(50.0), "p99": at(99.0), "p999": at(99.9), "max": of.max() as f64 / 1000.0, "count": of.len()})
 }
 

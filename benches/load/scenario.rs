@@ -13,7 +13,7 @@ use super::growth::{self, By};
 use super::link::Carrier;
 use super::ratio::{self, Contest, Phase};
 use super::report::{self, OUTCOME, Report, Table};
-use super::run::{Pace, Times, measure};
+use super::run::{Pace, Times, measure, millis};
 use super::server::{Launch, Server};
 use super::storm::{self, Storm};
 use super::wire::Kind;
@@ -48,13 +48,10 @@ pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
         servers.push(Server::running(*address, pids.get(index).copied()).await?);
     }
     let mut spoken = carrier;
-    if servers.is_empty() && relay {
-        servers.push(launch.relay(carrier).await?);
-        if carrier == Carrier::WebTransport {
-            spoken = Carrier::Bare;
-        }
-    } else if servers.is_empty() {
-        servers.push(launch.tandem().await?);
+    if servers.is_empty() {
+        let (server, spoken_there) = launch.subject(carrier, relay).await?;
+        servers.push(server);
+        spoken = spoken_there;
     }
     let places: Vec<_> = servers.iter().map(|server| server.place).collect();
     let crowd = Crowd::gather(Plan { carrier: spoken, kind, rooms, members, at_once: AT_ONCE }, &places).await?;
@@ -69,7 +66,7 @@ pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
         outcome.seconds,
         report::thousands(joins),
         100.0 * outcome.client_cpu.total() / outcome.seconds,
-        outcome.late.value_at_percentile(99.0) as f64 / 1000.0,
+        millis(&outcome.late, 99.0),
         outcome.coalesced,
     );
     let mut table = Table::new(&OUTCOME);
@@ -77,7 +74,7 @@ pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
     let mut tables = vec![(caption, table)];
     if places.len() > 1 {
         let mut table = Table::new(&["deliveries", "p50 ms", "p99 ms", "p99.9 ms", "max ms"]);
-        let at = |percent| format!("{:.3}", outcome.elsewhere.value_at_percentile(percent) as f64 / 1000.0);
+        let at = |percent| format!("{:.3}", millis(&outcome.elsewhere, percent));
         table.row(vec![outcome.elsewhere.len().to_string(), at(50.0), at(99.0), at(99.9), at(100.0)]);
         tables.push(("To members on other nodes than the sender".to_owned(), table));
     }

@@ -58,10 +58,16 @@ impl Launch {
         Ok(Server { place, pid: child.id().map(Pid), child: Some(child), _home: Some(home) })
     }
 
-    /// The bare relay of a transport: this very program, in another process.
-    pub(crate) async fn relay(&self, carrier: Carrier) -> Result<Server> {
-        let program = if carrier == Carrier::WebSocket { "relay-ws" } else { "relay-quic" };
-        self.relay_with(carrier, &[program]).await
+    /// tandem, or the bare relay of a transport (this very program, in another process); and what its clients speak.
+    pub(crate) async fn subject(&self, carrier: Carrier, relay: bool) -> Result<(Server, Carrier)> {
+        if !relay {
+            return Ok((self.tandem().await?, carrier));
+        }
+        let (program, spoken) = match carrier {
+            Carrier::WebSocket => ("relay-ws", Carrier::WebSocket),
+            Carrier::WebTransport | Carrier::Bare => ("relay-quic", Carrier::Bare),
+        };
+        Ok((self.relay_with(spoken, &[program]).await?, spoken))
     }
 
     /// A bare datagram relay that is one with all others on the same Redis.

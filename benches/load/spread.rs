@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::link::Carrier;
 use super::nodes::Cluster;
 use super::report::{Table, thousands};
-use super::run::{Pace, Times, measure, percentiles};
+use super::run::{Pace, Times, measure, millis, percentiles};
 use super::server::Launch;
 use super::stores::Stores;
 use super::wire::Kind;
@@ -47,7 +47,7 @@ pub(crate) async fn by_nodes(launch: &Launch, stores: &Stores, times: Times) -> 
         let micros = 1e6 * outcome.cpu.total() / outcome.deliveries as f64;
         let elsewhere = |percent| match outcome.elsewhere.len() {
             0 => "–".to_owned(),
-            _ => format!("{:.3}", outcome.elsewhere.value_at_percentile(percent) as f64 / 1000.0),
+            _ => format!("{:.3}", millis(&outcome.elsewhere, percent)),
         };
         table.row(vec![
             count.to_string(),

@@ -9,6 +9,7 @@ use super::clock;
 use super::crowd::{Crowd, Plan};
 use super::link::Carrier;
 use super::report::{Report, Spread, Table, thousands};
+use super::run::millis;
 use super::server::{Launch, Server};
 use super::stores::Stores;
 use super::wire::Kind;
@@ -66,8 +67,8 @@ pub(crate) async fn storms(storm: Storm, launch: &Launch, stores: &Stores) -> Re
         }
         let mut runs = Vec::new();
         for _ in 0..storm.times {
-            let server = launch.relay(carrier).await?;
-            let (crowd, gust) = gust(storm, spoken_by_relay(carrier), &server).await?;
+            let (server, spoken) = launch.subject(carrier, true).await?;
+            let (crowd, gust) = gust(storm, spoken, &server).await?;
             crowd.disperse().await;
             server.stop().await?;
             runs.push(gust);
@@ -80,11 +81,6 @@ pub(crate) async fn storms(storm: Storm, launch: &Launch, stores: &Stores) -> Re
     );
     let json = json!({"sessions": storm.sessions, "members": storm.members, "storms": values});
     Ok(Report { name: "joins", json, tables: vec![(caption, table)], plots: Vec::new() })
-}
-
-/// What a transport's bare relay speaks.
-pub(crate) fn spoken_by_relay(carrier: Carrier) -> Carrier {
-    if carrier == Carrier::WebSocket { Carrier::WebSocket } else { Carrier::Bare }
 }
 
 /// How one storm went.
@@ -118,7 +114,7 @@ async fn gust(storm: Storm, carrier: Carrier, server: &Server) -> Result<(Crowd,
 }
 
 fn figures(crowd: &Crowd, cpu: f64) -> Gust {
-    let at = |percent| crowd.join_latencies.value_at_percentile(percent) as f64 / 1000.0;
+    let at = |percent| millis(&crowd.join_latencies, percent);
     Gust {
         per_second: crowd.joins_per_second(),
         p50: at(50.0),
