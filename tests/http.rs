@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod edge;
+#[path = "support/subscriber.rs"]
+mod subscriber;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -434,7 +436,7 @@ async fn a_probe_has_a_span_at_debug_only_and_any_other_request_at_info() {
             ask(&parts, "/health", &[]).await;
             ask(&parts, "/api/transports", &["host: a"]).await;
         };
-        asked.with_subscriber(subscriber).await;
+        asked.with_subscriber(subscriber::of_this_test(subscriber)).await;
         assert_eq!(*spans.0.lock(), expected, "{level}");
     }
 }

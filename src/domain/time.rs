@@ -20,9 +20,12 @@ impl RoomTime {
         Self(millis * 1000)
     }
 
-    /// From the wire's ms. `None` when not finite or outside ±2^52 ms.
+    /// From the wire's ms. `None` when not finite or outside ±2^42 ms (the year 2109): beyond that a double holds no
+    /// whole microseconds of ms, so a moment would come back from the wire as another one.
     pub fn from_millis_f64(millis: f64) -> Option<Self> {
-        (millis.is_finite() && millis.abs() < 4.5e15).then(|| Self((millis * 1000.0).round() as i64))
+        const LIMIT_MICROS: f64 = (1000 * (1_u64 << 42)) as f64;
+        let micros = (millis * 1000.0).round();
+        (micros.abs() < LIMIT_MICROS).then_some(Self(micros as i64))
     }
 
     /// Microseconds since the Unix epoch.
@@ -62,5 +65,31 @@ impl Sub<Duration> for RoomTime {
     type Output = Self;
     fn sub(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT_MS: f64 = (1_u64 << 42) as f64;
+
+    proptest! {
+        #[test]
+        fn a_moment_that_the_wire_can_say_comes_back_as_the_same_moment(millis in -LIMIT_MS..LIMIT_MS) {
+            let moment = RoomTime::from_millis_f64(millis);
+            prop_assume!(moment.is_some());
+            prop_assert_eq!(moment.map(RoomTime::as_millis_f64).and_then(RoomTime::from_millis_f64), moment);
+        }
+    }
+
+    #[test]
+    fn a_moment_that_would_change_on_the_wire_is_refused() {
+        assert_eq!(RoomTime::from_millis_f64(4_431_220_930_561.020_5), None, "found by fuzzing: it came back 1 µs off");
+        for millis in [LIMIT_MS, -LIMIT_MS, LIMIT_MS.next_down(), f64::MAX, f64::INFINITY, f64::NAN] {
+            assert_eq!(RoomTime::from_millis_f64(millis), None, "{millis}");
+        }
     }
 }

@@ -91,6 +91,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::telemetry::subscriber::of_this_test;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -115,7 +116,7 @@ mod tests {
             .event_format(Flat { node: "node-1".to_owned() })
             .with_writer(move || writer.clone())
             .finish();
-        tracing::subscriber::with_default(subscriber, || {
+        tracing::dispatcher::with_default(&of_this_test(subscriber), || {
             let session = tracing::info_span!("session", sessionId = "s-1", roomId = tracing::field::Empty);
             session.record("roomId", "friday\n\"");
             let _in_session = session.enter();

@@ -5,6 +5,9 @@ mod hot;
 mod json;
 mod logging;
 mod otlp;
+#[cfg(test)]
+#[path = "../../tests/support/subscriber.rs"]
+pub(crate) mod subscriber;
 
 use std::sync::Arc;
 use std::time::Duration;

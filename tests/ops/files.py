@@ -20,7 +20,7 @@ def compose(stack, images):
     for name, one in stack["services"].items():
         if "healthcheck" not in one:
             yield f"compose: {name} has no healthcheck"
-        if "build" not in one and one["image"] not in images:
+        if name not in nodes and one["image"] not in images:
             yield f"compose: {name} runs {one['image']}, and the manifests {sorted(images)}"
         for volume in one.get("volumes", []):
             source = volume.split(":")[0]
@@ -29,10 +29,20 @@ def compose(stack, images):
         for variable, value in one.get("environment", {}).items():
             if re.search("PASSWORD|SECRET", variable) and not re.match(r"\$\{\w+:\?", str(value)):
                 yield f"compose: {name}: {variable} must come from .env, and be missed when it isn't there"
+    yield from hardened(stack["services"])
+    builders = [name for name, one in nodes.items() if "build" in one]
+    if len(builders) != 1:
+        yield f"compose: {len(builders)} services build the image, and would race on its tag"
+    if any(one.get("pull_policy") != "never" for name, one in nodes.items() if name not in builders):
+        yield "compose: the node that doesn't build would ask a registry for the image"
     ids = [one["environment"].get("NODE_ID") for one in nodes.values()]
     if None in ids or len(set(ids)) != len(ids):
         yield f"compose: the nodes' names are {ids}"
     for name, one in nodes.items():
+        if one.get("env_file") != ".env":
+            yield f"compose: {name}: a setting in .env doesn't reach it"
+        if not one.get("hostname"):
+            yield f"compose: {name} has no hostname: each new container would make a new certificate"
         env = one["environment"]
         for variable in env:
             if variable not in known:
@@ -51,6 +61,18 @@ def compose(stack, images):
             yield f"compose: {name}: PORT shows /metrics; publish it on 127.0.0.1 only"
         if seconds(one["stop_grace_period"]) < drain + 5:
             yield f"compose: {name}: stop_grace_period is too short for a drain of {drain} s"
+
+
+def hardened(services):
+    for name, one in services.items():
+        if not one.get("read_only") or one.get("cap_drop") != ["ALL"] or "no-new-privileges:true" not in one.get("security_opt", []):
+            yield f"compose: {name} could write to its root, or has capabilities"
+        # The image of tandem has a user of its own.
+        if not name.startswith("tandem") and not re.match(r"[1-9]\d*:[1-9]", one.get("user", "")):
+            yield f"compose: {name} runs as root"
+        check = " ".join(one.get("healthcheck", {}).get("test", []))
+        if "pg_isready" in check and "-h " not in check:
+            yield f"compose: {name}: pg_isready takes the temporary server of a first start for the real one"
 
 
 def env_example(text, stack_text):

@@ -226,7 +226,7 @@ impl Stage {
             0..=2 => None,
             3..=5 => Some(self.now - offset),
             6 => Some(self.now + offset),
-            _ => RoomTime::from_millis_f64([-4.4e15, 0.0, 4.4e15][usize::from(byte / 8) % 3]),
+            _ => RoomTime::from_millis_f64([-4.3e12, 0.0, 4.3e12][usize::from(byte / 8) % 3]),
         }
     }
 

@@ -146,6 +146,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::telemetry::subscriber::of_this_test;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -166,7 +167,7 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        let socket = tracing::subscriber::with_default(subscriber, || {
+        let socket = tracing::dispatcher::with_default(&of_this_test(subscriber), || {
             open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1, buffer_bytes).unwrap().remove(0)
         });
         assert_ne!(socket.local_addr().unwrap().port(), 0);
