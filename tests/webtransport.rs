@@ -10,7 +10,7 @@ mod waiting;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use support::{Seen, Setup, TestServer, capsule, framed, read_body, soon};
+use support::{Seen, Setup, TestServer, capsule, framed, get, read_body, soon};
 use tandem::domain::CloseCode;
 use tandem::transport::quic::QuicOptions;
 use waiting::until;
@@ -174,6 +174,44 @@ async fn what_was_sent_before_a_close_arrives_before_it() {
     assert_eq!(capsule.unwrap(), &[&[0x68, 0x43, 7], &4007u32.to_be_bytes()[..], b"bye"].concat()[..]);
     assert!(soon("the end", session.recv_data()).await.unwrap().is_none());
     session.finish().await.unwrap();
+    server.stop().await;
+}
+
+/// Chromium's page learns the code after its network process has answered the capsule: a connection that the server ends
+/// in between takes the code with it.
+#[tokio::test]
+async fn after_an_answered_close_the_connection_is_the_clients_to_end() {
+    let mut server = TestServer::start();
+    let mut client = server.h3().await;
+    let mut session = client.session(&server).await;
+    server.opened().await;
+    let (mut send, _recv) = client.stream(0).await;
+    send.write_all(&framed(b"close")).await.unwrap();
+    soon("the capsule", session.recv_data()).await.unwrap().unwrap();
+    assert!(soon("the end", session.recv_data()).await.unwrap().is_none());
+    session.finish().await.unwrap();
+    // Round trips behind the answer: the server has seen it, and the connection still carries requests.
+    for _ in 0..5 {
+        let (response, _) = client.ask(get(&server.url("/nothing"))).await;
+        assert_eq!(response.status(), http::StatusCode::NOT_FOUND);
+    }
+    assert_eq!(client.quic.close_reason(), None);
+    client.quic.close(0x100u32.into(), b"");
+    server.stop().await;
+}
+
+/// A client that never ends its connection costs the server a second.
+#[tokio::test]
+async fn a_client_that_keeps_its_connection_after_an_answered_close_loses_it() {
+    let mut server = TestServer::start();
+    let mut client = server.h3().await;
+    let mut session = client.session(&server).await;
+    server.opened().await;
+    let (mut send, _recv) = client.stream(0).await;
+    send.write_all(&framed(b"close")).await.unwrap();
+    soon("the capsule", session.recv_data()).await.unwrap().unwrap();
+    session.finish().await.unwrap();
+    soon("the end of the connection", client.quic.closed()).await;
     server.stop().await;
 }
 

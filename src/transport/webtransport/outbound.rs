@@ -21,6 +21,12 @@ const GATHERED: usize = 2048;
 const CLOSE: Duration = Duration::from_secs(1);
 /// Of which the last messages may take this much.
 const LAST_MESSAGES: Duration = Duration::from_millis(500);
+/// After the capsule was answered, the peer has this long to close the QUIC connection itself.
+///
+/// Chromium's network process answers the CLOSE capsule before the page's process has its code; a CONNECTION_CLOSE that
+/// arrives in between reaches the page first, as "Connection lost" without a code. Browsers close the connection
+/// themselves once the session is over, so lingering costs the full time only with a client that never does.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Control stream, datagrams and capsules.
 pub struct WebTransportOutbound {
@@ -157,6 +163,7 @@ impl Outbound for WebTransportOutbound {
         let in_order = timeout(CLOSE, self.close_in_order(number, reason)).await.is_ok();
         // A peer that didn't answer may not have the capsule; QUIC's close carries code and reason too.
         if in_order {
+            let _ = timeout(LINGER, self.datagrams.connection().closed()).await;
             self.datagrams.connection().close(codes::NO_ERROR, b"");
         } else {
             self.datagrams.connection().close(codes::to_quic(number), reason.as_bytes());
