@@ -20,7 +20,7 @@ use tandem::domain::{Head, NodeId, RoomId};
 use tandem::log::{Commit, Followed, Log, Outcome};
 
 /// No test takes a tenth of it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// One module a backend; a new backend is one more line at the end of the file.
 macro_rules! suite {

@@ -18,7 +18,7 @@ use tandem::quota::{Allowances, Exceeded};
 use waiting::until;
 
 /// No test takes a tenth of it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// One module a backend; a new backend is one more line at the end of the file.

@@ -22,7 +22,7 @@ use tandem::log::Commit;
 use tandem::repository::{EventRow, Repository};
 
 /// No test takes a tenth of it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// One module a backend; a new backend is one more line at the end of the file.
 macro_rules! suite {

@@ -27,7 +27,7 @@ use tandem::repository::postgres::PostgresRepository;
 use tandem::repository::{Repository, RepositoryError};
 
 /// No test takes a tenth of it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Fault 29: of several pods of v2 that started on an empty database one migrated and the others died.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

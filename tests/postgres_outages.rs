@@ -28,7 +28,7 @@ use tandem::repository::postgres::{Limits, PostgresRepository};
 use tandem::repository::{Repository, RepositoryError};
 
 /// No test takes a tenth of it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// Short, for tests that see time run out.
 const SOON: Limits = Limits { connect: Duration::from_millis(500), answer: Duration::from_millis(1000) };
 /// One line a row, of all tables that an append writes.

@@ -33,7 +33,7 @@ pub(crate) const TOKEN: &str = "the-token-of-ann";
 
 /// Fails the test when something takes too long.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("this took too long")
+    tokio::time::timeout(Duration::from_secs(120), future).await.expect("this took too long")
 }
 
 /// Room `friday` is live, ann is its member, `abc1234` its short id.

@@ -62,7 +62,7 @@ impl Repository for Disk {
         Box::pin(async move {
             self.batches.lock().push(batch.len());
             self.asked.add_permits(1);
-            let answered = tokio::time::timeout(Duration::from_secs(20), self.answered.acquire()).await;
+            let answered = tokio::time::timeout(Duration::from_secs(120), self.answered.acquire()).await;
             answered.expect("an append that the test did not foresee").unwrap().forget();
             let answer = self.answers.lock().pop_front().unwrap();
             if !matches!(answer, Answer::Refused) {

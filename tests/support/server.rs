@@ -19,7 +19,7 @@ use super::client::{Carrier, Client};
 
 /// Waits, but not for ever.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(20), future).await {
+    match tokio::time::timeout(Duration::from_secs(120), future).await {
         Ok(value) => value,
         Err(_) => panic!("waited in vain for {what}"),
     }

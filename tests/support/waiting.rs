@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// What has not come by then won't. Long, for machines that do something else as well.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Asks again and again.
 pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
