@@ -110,6 +110,7 @@ BREAKS = {
         (lambda r: rule(r, "TandemSlowReaders").update(expr="sum by (code) (rate(tandem_joins_total[5m])) > 1"), "by (code)"),
         (lambda r: rule(r, "TandemSlowReaders").update(expr="tandem_commit_seconds > 1"), "is a Histogram"),
         (lambda r: rule(r, "TandemSlowReaders").update(alert="TandemUnknown"), "has no section"),
+        (lambda r: rule(r, "TandemSlowReaders")["annotations"].update(runbook_url="https://tandem.example/docs/OPERATIONS.md"), "lead to its section"),
         (lambda r: rule(r, "TandemSlowReaders")["labels"].update(severity="loud"), "severity"),
         (lambda r: rule(r, "TandemNearlyFull").update(expr="sum by (pod) (tandem_sessions_active) > 9"), "not 85 %"),
         (lambda r: board(r, lambda b: b["panels"][1]["targets"][0].update(expr="tandem_people")), "no metric of tandem"),

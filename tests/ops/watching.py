@@ -53,6 +53,8 @@ def rules(r, runbooks):
                     yield f"{r.name}: alert {name}: {problem}"
                 if rule.get("labels", {}).get("severity") not in ("page", "ticket") or not rule["annotations"].get("summary"):
                     yield f"{r.name}: alert {name}: severity (page or ticket) and summary are needed"
+                if not rule["annotations"].get("runbook_url", "").endswith(f"/OPERATIONS.md#{name.lower()}"):
+                    yield f"{r.name}: alert {name}: its runbook_url doesn't lead to its section"
                 if not re.search(rf"^### {name}$", runbooks, re.M):
                     yield f"{r.name}: alert {name} has no section in docs/OPERATIONS.md"
                 if name == "TandemNearlyFull":
