@@ -34,7 +34,7 @@ export function setupPlayer(ctx) {
     if (!room.url) return;
     if (!room.self.canControl) return deny();
     const atEnd = Number.isFinite(video.duration) && room.positionNow() >= video.duration - 0.05;
-    const playing = room.playback.playing && !atEnd;
+    const playing = room.wantsPlaying && !atEnd;
     await attempt(() => (playing ? room.pause() : atEnd ? room.play(0) : room.play()));
   }
 
@@ -52,7 +52,7 @@ export function setupPlayer(ctx) {
     flash(direction > 0 ? 'forward' : 'back', clockText(target));
     const timer = setTimeout(() => {
       stepping = null;
-      void attempt(() => room.seek(target, { playing: room.playback.playing })).then(() => scrubber.preview(null));
+      void attempt(() => room.seek(target)).then(() => scrubber.preview(null));
     }, STEP_SETTLE_MS);
     stepping = { target, timer };
   }
@@ -110,14 +110,15 @@ export function setupPlayer(ctx) {
 
   function update() {
     const { playing } = room.playback;
+    const wants = room.wantsPlaying;
     const can = room.self.canControl;
-    setIcon(playButton, can ? (playing ? 'pause' : 'play') : 'lock');
+    setIcon(playButton, can ? (wants ? 'pause' : 'play') : 'lock');
     playButton.toggleAttribute('data-locked', !can);
-    playButton.setAttribute('aria-label', `${playing ? 'Pause' : 'Play'}${can ? '' : ' (only the host can)'}`);
+    playButton.setAttribute('aria-label', `${wants ? 'Pause' : 'Play'}${can ? '' : ' (only the host can)'}`);
     showRate(rate, room.playback.rate);
     const drift = room.url && playing ? sync.drift : null;
     chip.dataset.tone = driftTone(drift);
-    setText(chip, playing ? signedMs(drift) : sync.mode === 'waiting' ? 'waiting' : 'paused');
+    setText(chip, playing ? signedMs(drift) : wants ? 'waiting' : 'paused');
     chip.title = `Your distance from room time (${sync.mode})`;
     scrubber.update();
     overlays.update();
@@ -164,7 +165,7 @@ function setupScrubber({ room, video, signal }, deny) {
     }
     const target = Number(input.value);
     previewed = target;
-    void attempt(() => room.seek(target, { playing: room.playback.playing })).then(() => {
+    void attempt(() => room.seek(target)).then(() => {
       previewed = null;
       update();
     });

@@ -17,8 +17,13 @@
  * @property {() => boolean} hidden     whether the page is in a background tab
  * @property {(type: 'online'|'visibilitychange'|'pagehide', fn: () => void) => () => void} onPage
  *   calls `fn` on that page event; returns the function that stops it
+ * @property {(fn: (event: Event) => void) => () => void} onInput
+ *   calls `fn` on pointer and key events anywhere on the page, before the page's own handlers; returns what stops it
+ * @property {MediaSession|undefined} mediaSession
  * @property {() => Storage|null} defaultStorage
  */
+
+const INPUT_EVENTS = ['pointerdown', 'pointermove', 'pointerup', 'pointercancel', 'touchend', 'click', 'keydown', 'keyup'];
 
 /** @returns {Env} */
 export function browserEnv() {
@@ -41,6 +46,12 @@ export function browserEnv() {
       target?.addEventListener(type, fn);
       return () => target?.removeEventListener(type, fn);
     },
+    onInput(fn) {
+      const options = { capture: true, passive: true };
+      for (const type of INPUT_EVENTS) g.window?.addEventListener(type, fn, options);
+      return () => INPUT_EVENTS.forEach((type) => g.window?.removeEventListener(type, fn, options));
+    },
+    mediaSession: g.navigator?.mediaSession,
     defaultStorage() {
       // Reading the property throws where the user blocks site data.
       try {

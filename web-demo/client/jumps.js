@@ -12,6 +12,13 @@ const MOST_WHILE_ACQUIRING = 2;
 const COOLDOWN_MS = 2000;
 const COOLDOWN_CAP_MS = 30_000;
 const CALM_AFTER_MS = 15_000;
+/**
+ * Where rates do nothing a jump is the only way back, from as little as is heard as an echo; and as it may be no use either
+ * (a player that runs slow), each further one waits twice as long.
+ */
+const ABOVE_WITHOUT_RATES_MS = 45;
+const COOLDOWN_CAP_WITHOUT_RATES_MS = 120_000;
+const CALM_AFTER_WITHOUT_RATES_MS = 300_000;
 
 export class JumpLimiter {
   #startedAt = -Infinity;
@@ -27,17 +34,24 @@ export class JumpLimiter {
   /**
    * @param {number} drift
    * @param {number} now
+   * @param {boolean} ratesHelp whether the player can catch up by its rate
    */
-  allows(drift, now) {
+  allows(drift, now, ratesHelp) {
     const acquiring = now - this.#startedAt < ACQUIRING_MS && this.#inARow < MOST_WHILE_ACQUIRING;
-    return Math.abs(drift) > (acquiring ? ABOVE_AFTER_START_MS : ABOVE_MS) && now >= this.#notBefore;
+    const usual = ratesHelp ? ABOVE_MS : ABOVE_WITHOUT_RATES_MS;
+    return Math.abs(drift) > (acquiring ? ABOVE_AFTER_START_MS : usual) && now >= this.#notBefore;
   }
 
-  /** @param {number} now */
-  noteJump(now) {
-    this.#inARow = now - this.#lastAt < CALM_AFTER_MS ? this.#inARow + 1 : 1;
+  /**
+   * @param {number} now
+   * @param {boolean} ratesHelp
+   */
+  noteJump(now, ratesHelp) {
+    const calm = ratesHelp ? CALM_AFTER_MS : CALM_AFTER_WITHOUT_RATES_MS;
+    const cap = ratesHelp ? COOLDOWN_CAP_MS : COOLDOWN_CAP_WITHOUT_RATES_MS;
+    this.#inARow = now - this.#lastAt < calm ? this.#inARow + 1 : 1;
     this.#lastAt = now;
-    this.#notBefore = now + Math.min(COOLDOWN_CAP_MS, COOLDOWN_MS * 2 ** (this.#inARow - 1));
+    this.#notBefore = now + Math.min(cap, COOLDOWN_MS * 2 ** (this.#inARow - 1));
   }
 
   /** The room or the viewer moved: the next jump is theirs. */

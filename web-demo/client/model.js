@@ -21,6 +21,8 @@
  * @property {boolean} buffering
  * @property {number|null} position        of the member's last tick, s
  * @property {number|null} lastTickAt      room time at which that position was true
+ * @property {'none'|'loading'|'ready'|'failed'} player  whether the member can play the room's film, as it says itself
+ * @property {string|null} playerReason    why it can't
  *
  * @typedef {object} Outcome
  * @property {boolean} changed
@@ -58,6 +60,12 @@ export class RoomModel {
   /** @type {Playback} */
   playback = { position: 0, rate: 1, playing: false, at: 0, seq: 0 };
   gate = /** @type {Gate|null} */ (null);
+  /** Counts the room's films: one more each time somebody chooses one, and be it the same again. */
+  film = 0;
+  /** Whether `film` is the server's count, which commands may name. */
+  countsFilms = false;
+  /** How long the film is, as the members' players agree on, s. */
+  duration = /** @type {number|null} */ (null);
   hasPin = false;
   banned = /** @type {string[]} */ ([]);
   degraded = false;
@@ -138,7 +146,8 @@ export class RoomModel {
     this.seq = state.seq;
     this.userId = state.userId ?? this.userId;
     this.nodeId = state.nodeId ?? '';
-    this.url = state.url ?? null;
+    this.#beginFilm(state, state.url ?? null);
+    this.duration = state.duration ?? null;
     this.guestControl = state.guestControlEnabled === true;
     this.playback = state.playback ?? this.playback;
     this.gate = state.gate ?? null;
@@ -214,9 +223,19 @@ export class RoomModel {
         this.gate = message.gate ?? null;
         break;
       case 'URL_CHANGE':
-      case 'SYNC_PLAYBACK':
-        this.url = message.url ?? this.url;
+        this.#beginFilm(message, message.url ?? this.url, true);
         break;
+      case 'SYNC_PLAYBACK':
+        this.#beginFilm(message, message.url ?? this.url);
+        break;
+      case 'PLAYER_STATE': {
+        this.duration = message.duration ?? null;
+        const member = this.#members.get(message.userId);
+        if (!member) break;
+        member.player = message.state;
+        member.playerReason = message.reason ?? null;
+        break;
+      }
       case 'CHAT':
         this.#chatSeq = message.seq;
         events.push(['chat', pick(message, ['userId', 'username', 'text', 'timestamp', 'seq'])]);
@@ -230,6 +249,7 @@ export class RoomModel {
       this.playback = message.playback;
       this.gate = message.gate ?? null;
       events.push(['playback', { playback: this.playback, cause: message.type, message }]);
+      if (message.reason === 'ended') events.push(['ended', { duration: this.duration }]);
     }
     return { changed: true, gap: false, events };
   }
@@ -267,6 +287,25 @@ export class RoomModel {
     }
   }
 
+  /**
+   * Another film may begin: what members' players said is said of the one before.
+   * @param {any} message names the film by its number, unless the server doesn't count films
+   * @param {string|null} url
+   * @param {boolean} [chosen] whether somebody chose it: then it begins even when the address is the same
+   */
+  #beginFilm(message, url, chosen = false) {
+    const counted = Number.isInteger(message.film);
+    const film = counted ? message.film : this.film + (chosen || url !== this.url ? 1 : 0);
+    this.countsFilms = counted;
+    this.url = url;
+    if (film === this.film) return;
+    this.film = film;
+    this.duration = null;
+    for (const member of this.#members.values()) {
+      if (member.player !== 'none') Object.assign(member, { player: 'loading', playerReason: null });
+    }
+  }
+
   /** @param {string} userId */
   #stopAwaiting(userId) {
     if (!this.gate) return;
@@ -301,6 +340,8 @@ function newMember(user) {
     buffering: user.buffering === true,
     position: user.position ?? null,
     lastTickAt: user.lastTickAt ?? null,
+    player: user.player ?? 'none',
+    playerReason: user.playerReason ?? null,
   };
 }
 

@@ -1,29 +1,36 @@
 /**
- * Tells a viewer's hand on the player's own controls from what syncVideo does, and makes a command of the former.
+ * Turns what a viewer does on the player's own controls into commands to the room, and keeps what a browser or a player
+ * engine does to the element out of it.
  *
- * Media events come as tasks, after the fact, so nothing here counts "expected" events: an event is the viewer's when the
- * element is now in a state that neither the room nor syncVideo wants.
+ * Media events come as tasks, after the fact, so nothing here counts "expected" events. An event is not syncVideo's own
+ * when the element is now in a state that neither the room nor syncVideo wants; it is the viewer's only when a person has
+ * just touched the page (`HumanInput`) and nothing else explains it. Everything else concerns this player alone.
  */
 
 /** A drag on the time line is, to the browser, a pause with a seek right behind it. */
 const PAUSE_SETTLES_MS = 60;
+/** After the last 'seeking' of a drag. Its data may never come: the command doesn't wait for 'seeked'. */
 const SEEK_SETTLES_MS = 150;
+/** A pointer that stays down is still dragging, for so long. */
+const DRAG_AT_MOST_MS = 2000;
 
-/** How long to wait for the event of a command that was acknowledged. */
-const EVENT_WITHIN_MS = 1000;
+/** A command is no longer waited for after this: the room may be unreachable, and other members' commands go on. */
+const COMMAND_WITHIN_MS = 2000;
 
-/** A seek lands where it was sent, within a rounding. */
-const SAME_POSITION_S = 0.2;
+const HAVE_FUTURE_DATA = 3;
 
 /**
  * @typedef {object} Own  what syncVideo itself wants of the element
  * @property {() => boolean} wantsPlaying
- * @property {() => number|null} seekTarget   of the last seek of its own
+ * @property {(position: number) => boolean} seeksTo  whether a seek of its own to that position is under way
  * @property {() => number} rate
  * @property {() => boolean} placed           whether it has put this source to its place yet
+ * @property {() => boolean} live             whether the element shows a live stream, whose positions mean nothing here
  * @property {() => void} holdStill           pause now, without it being a command
- * @property {() => void} look                something happened: see whether anything is to be done
  * @property {() => void} follow              put the element back to where the room is
+ * @property {() => void} interrupted         the browser has paused the element
+ * @property {() => void} hopped              the browser or an engine has moved it to another place
+ * @property {() => void} rateForced          something else has set another rate
  * @property {(detail: {action: string, code: string}) => void} denied
  */
 
@@ -32,9 +39,13 @@ export class NativeControls {
   #video;
   #own;
   #env;
-  #pending = 0;
-  /** @type {number|null} where the viewer's hand has dragged it, until that is a command */
-  #draggedTo = null;
+  #human;
+  /** The command that is under way, if any. @type {object|null} */
+  #pending = null;
+  /** @type {{position: number, since: number}|null} where the viewer's hand has dragged it, until that is a command */
+  #drag = null;
+  /** Whether the film stood still for want of data before it was moved, as before a hole that an engine hops over. */
+  #starving = false;
   /** @type {any} */
   #timer = null;
   /** @type {[string, () => void][]} */
@@ -43,36 +54,52 @@ export class NativeControls {
   /**
    * @param {import('./room.js').Room} room
    * @param {HTMLVideoElement} video
+   * @param {import('./human.js').HumanInput} human
    * @param {Own} own
    */
-  constructor(room, video, own) {
+  constructor(room, video, human, own) {
     this.#room = room;
     this.#video = video;
+    this.#human = human;
     this.#own = own;
     this.#env = room.env;
     this.#listeners = [
       ['play', () => this.#onPlay()],
       ['pause', () => this.#onPause()],
       ['seeking', () => this.#onSeeking()],
-      ['seeked', () => this.#onSeeked()],
       ['ratechange', () => this.#onRateChange()],
+      ['waiting', () => (this.#starving = true)],
+      ['playing', () => (this.#starving = false)],
+      ['timeupdate', () => (this.#starving &&= video.readyState < HAVE_FUTURE_DATA)],
     ];
     for (const [type, fn] of this.#listeners) video.addEventListener(type, fn);
   }
 
   /** While the viewer's hand is on the controls, or the command made of it is under way, the element is theirs. */
   get busy() {
-    return this.#pending > 0 || this.#draggedTo !== null || this.#timer !== null;
+    return this.#pending !== null || this.#drag !== null || this.#timer !== null;
+  }
+
+  /** The element has another source: what was done to the last one is over. */
+  forget() {
+    this.#pending = null;
+    this.#drag = null;
+    this.#starving = false;
+    this.#env.clearTimeout(this.#timer);
+    this.#timer = null;
   }
 
   stop() {
     for (const [type, fn] of this.#listeners) this.#video.removeEventListener(type, fn);
-    this.#env.clearTimeout(this.#timer);
+    this.forget();
   }
 
   #onPlay() {
-    if (this.#video.paused || this.busy) return;
-    if (this.#room.playback.playing || !this.#own.placed()) return this.#own.look();
+    if (this.#video.paused || this.busy || this.#own.wantsPlaying()) return;
+    const { playback, wantsPlaying } = this.#room;
+    // What plays the element before it was put to its place (`autoplay`), without a person (a script), or while the room
+    // means to play anyway (at the gate it starts when all are ready) commands nothing: the element goes back to the room.
+    if (playback.playing || wantsPlaying || !this.#own.placed() || !this.#byHand()) return this.#own.follow();
     const position = this.#video.currentTime;
     // Everybody starts together, the one who pressed the button too.
     this.#own.holdStill();
@@ -82,28 +109,34 @@ export class NativeControls {
   #onPause() {
     const { paused, ended } = this.#video;
     if (!paused || ended || this.busy || !this.#own.wantsPlaying() || !this.#room.playback.playing) return;
+    const byHand = this.#byHand();
     this.#later(PAUSE_SETTLES_MS, () => {
       if (!this.#video.paused) return this.#own.follow();
+      // Asked once more: a page that went to the background, or an error, is often told of only after the pause.
+      if (!byHand || !this.#byHand()) return this.#own.interrupted();
       const position = this.#video.currentTime;
       this.#command('pause', () => this.#room.pause(position));
     });
   }
 
   #onSeeking() {
-    if (!this.#own.placed()) return;
-    const target = this.#own.seekTarget();
-    if (target !== null && Math.abs(this.#video.currentTime - target) < SAME_POSITION_S) return;
-    this.#draggedTo = this.#video.currentTime;
-    this.#env.clearTimeout(this.#timer);
-    this.#timer = null;
+    if (!this.#own.placed() || this.#own.live()) return;
+    const position = this.#video.currentTime;
+    if (this.#drag === null) {
+      if (this.#own.seeksTo(position)) return;
+      const { recent, recentOnPlayer } = this.#human;
+      if (!this.#byHand(this.#starving ? recentOnPlayer : recent)) return this.#own.hopped();
+    }
+    this.#drag = { position, since: this.#drag?.since ?? this.#env.now() };
+    this.#settleDrag();
   }
 
-  #onSeeked() {
-    if (this.#draggedTo === null) return;
+  #settleDrag() {
     this.#later(SEEK_SETTLES_MS, () => {
-      const position = this.#draggedTo;
-      if (this.#video.seeking || position === null) return; // Still dragging: its own 'seeked' will follow.
-      this.#draggedTo = null;
+      if (this.#drag === null) return;
+      const { position, since } = this.#drag;
+      if (this.#human.held && this.#env.now() - since < DRAG_AT_MOST_MS) return this.#settleDrag();
+      this.#drag = null;
       this.#command('seek', () => this.#room.seek(position));
     });
   }
@@ -111,7 +144,17 @@ export class NativeControls {
   #onRateChange() {
     const rate = this.#video.playbackRate;
     if (Math.abs(rate - this.#own.rate()) < 0.001 || !this.#own.placed()) return;
+    if (!this.#byHand()) return this.#own.rateForced();
     this.#command('rate', () => this.#room.setRate(rate));
+  }
+
+  /**
+   * Whether a person is behind it. Nobody touches a hidden page, and a broken or emptied element stops by itself.
+   * @param {boolean} [touched]
+   */
+  #byHand(touched = this.#human.recent) {
+    const { error, readyState } = this.#video;
+    return touched && !error && readyState > 0 && !this.#env.hidden();
   }
 
   /**
@@ -123,32 +166,39 @@ export class NativeControls {
       this.#own.denied({ action, code: 'NOT_IN_CONTROL' });
       return this.#own.follow();
     }
-    this.#pending += 1;
-    try {
-      await this.#arrival(await send());
-    } catch (error) {
-      this.#own.denied({ action, code: /** @type {any} */ (error).code ?? 'INTERNAL' });
-    }
-    this.#pending -= 1;
+    const command = (this.#pending = {});
+    const sent = send();
+    sent.catch((error) => this.#own.denied({ action, code: error.code ?? 'INTERNAL' }));
+    await this.#arrival(sent);
+    if (this.#pending !== command) return;
+    this.#pending = null;
     this.#own.follow();
   }
 
   /**
-   * The acknowledgement may overtake the event: until that is here too, the room looks as if nothing had happened.
-   * @param {import('./session.js').Committed} committed
+   * Resolves when the command's event is here, which its acknowledgement may overtake; when it was refused; or after a
+   * while. Until then the element stays as the viewer left it.
+   * @param {Promise<import('./session.js').Committed>} sent
+   * @returns {Promise<void>}
    */
-  #arrival({ epoch, seq }) {
-    const here = () => this.#room.epoch !== epoch || this.#room.seq >= seq;
-    if (here()) return;
+  #arrival(sent) {
     return new Promise((resolve) => {
+      /** @type {import('./session.js').Committed|null} */
+      let at = null;
       const done = () => {
         this.#env.clearTimeout(timer);
         this.#room.removeEventListener('change', check);
-        resolve(undefined);
+        resolve();
       };
-      const check = () => here() && done();
-      const timer = this.#env.setTimeout(done, EVENT_WITHIN_MS);
+      const check = () => {
+        if (at && (this.#room.epoch !== at.epoch || this.#room.seq >= at.seq)) done();
+      };
+      const timer = this.#env.setTimeout(done, COMMAND_WITHIN_MS);
       this.#room.addEventListener('change', check);
+      sent.then((committed) => {
+        at = committed;
+        check();
+      }, done);
     });
   }
 

@@ -7,6 +7,9 @@ import { Latency } from './drift.js';
 /** Some browsers buffer only to the current frame until they play. */
 const DATA_WITHIN_MS = 3000;
 
+/** A seek lands where it was sent, within a rounding. */
+const SAME_POSITION_S = 0.2;
+
 const HAVE_METADATA = 1;
 const HAVE_CURRENT_DATA = 2;
 const HAVE_FUTURE_DATA = 3;
@@ -20,8 +23,10 @@ export class Player {
 
   wantsPlaying = false;
   rate;
-  /** @type {number|null} of the last seek of ours */
+  /** Of our seek that has not landed yet. @type {number|null} */
   seekTarget = null;
+  /** Where the element says that it goes: some players round what they are told. */
+  #seekHeading = 0;
   /** The browser plays nothing without a click. */
   blocked = false;
   seekLatency = new Latency(250, 3000);
@@ -70,9 +75,13 @@ export class Player {
     return Math.max(this.freshLatency.ms, this.resumeLatency.ms);
   }
 
-  /** @param {number} position */
-  isAt(position) {
-    return !this.#video.seeking && Math.abs(this.#video.currentTime - this.clamp(position)) < 0.1;
+  /**
+   * Whether a seek of ours to that position is under way.
+   * @param {number} position
+   */
+  seeksTo(position) {
+    if (this.seekTarget === null) return false;
+    return [this.seekTarget, this.#seekHeading].some((aim) => Math.abs(position - aim) < SAME_POSITION_S);
   }
 
   /** @param {number} position */
@@ -110,11 +119,21 @@ export class Player {
     this.#seekBegan = this.#env.now();
     this.seekTarget = target;
     this.#video.currentTime = target;
+    this.#seekHeading = this.#video.currentTime;
   }
 
   /** Whoever seeks. */
   noticeSeek() {
     this.#fresh = true;
+    this.#seekBegan ??= this.#env.now();
+  }
+
+  /** How far from its aim a seek of ours has landed, s; null when none has, since this was asked last. */
+  takeLanding() {
+    if (this.seekTarget === null || this.#video.seeking) return null;
+    const error = this.#video.currentTime - this.seekTarget;
+    this.seekTarget = null;
+    return error;
   }
 
   /** Learns from a seek of ours that is done. */
@@ -124,11 +143,24 @@ export class Player {
     this.#seekBegan = null;
   }
 
-  /** @param {number} rate */
+  /**
+   * @param {number} rate
+   * @returns {boolean} whether the element took it: some round it to a list, ignore it, or throw
+   */
   setRate(rate) {
-    if (Math.abs(rate - this.rate) <= 0.0005) return;
-    this.rate = rate;
-    this.#video.playbackRate = rate;
+    if (Math.abs(rate - this.rate) <= 0.0005) return true;
+    try {
+      this.#video.playbackRate = rate;
+    } catch {
+      // NotSupportedError: what it plays at is read below.
+    }
+    this.rate = this.#video.playbackRate;
+    return Math.abs(rate - this.rate) <= 0.001;
+  }
+
+  /** Something else has set the rate. */
+  noticeRate() {
+    this.rate = this.#video.playbackRate;
   }
 
   /** Another source: what was asked of the last one is void, and loading has reset the rate. */

@@ -2,17 +2,19 @@
  * The room as an application sees it: a live model, requests that are promises, and events.
  *
  * Events (CustomEvents; what is in `detail`): `state` RoomState · `change` something in the model changed, once a turn ·
- * `playback` {playback, cause, message} · `chat` · `custom` · `error` TandemError (of what no promise is waiting for) ·
+ * `playback` {playback, cause, message} · `ended` {duration}: the film is over · `chat` · `custom` · `error` TandemError (of what no promise is waiting for) ·
  * `closed` {code, reason, retry} · `message` {direction, message, compact?} · `tick` · `signal` OFFER, ANSWER,
  * ICE_CANDIDATE · `clock`. Texts in them come from other people: show them as text, never as HTML.
  */
 import { browserEnv } from './env.js';
 import { TandemError } from './errors.js';
+import { Intention } from './intention.js';
 import { positionAt } from './model.js';
 import { Session } from './session.js';
 import { encodeTick } from './wire.js';
 
 const MOST_MEASURED_MS = 600_000;
+const AT_THE_END_S = 0.05;
 
 /**
  * @typedef {object} ConnectOptions
@@ -26,6 +28,9 @@ const MOST_MEASURED_MS = 600_000;
  * @property {Partial<import('./env.js').Env>} [env]  for tests
  *
  * @typedef {import('./session.js').Committed} Committed
+ *
+ * @typedef {object} Decided  what the caller saw when it decided on a command, if that is not what the room shows now
+ * @property {number} [film]  `room.film` at that moment
  */
 
 /**
@@ -40,6 +45,7 @@ export class Room extends EventTarget {
   #options;
   #env;
   #session;
+  #intention;
   #tickSeq;
 
   /** @param {ConnectOptions} options */
@@ -52,6 +58,7 @@ export class Room extends EventTarget {
     this.#session = new Session(options, this.#env, (type, detail) => {
       this.dispatchEvent(new CustomEvent(type, { detail }));
     });
+    this.#intention = new Intention(this.#session.model);
   }
 
   /** Resolves on the first ROOM_STATE; rejects with a TandemError on a refusal that is final. */
@@ -99,12 +106,36 @@ export class Room extends EventTarget {
     return this.#session.model.url;
   }
 
+  /** Counts the room's films: one more each time somebody chooses one. */
+  get film() {
+    return this.#session.model.film;
+  }
+
+  /** How long the film is, as the members' players agree on, s; null while nobody has said. */
+  get duration() {
+    return this.#session.model.duration;
+  }
+
+  /** Whether the room stands at the end of its film: `play()` starts it over. */
+  get ended() {
+    const { duration, playback } = this.#session.model;
+    return duration !== null && !this.wantsPlaying && playback.position >= duration - AT_THE_END_S;
+  }
+
   get playback() {
     return this.#session.model.playback;
   }
 
   get gate() {
     return this.#session.model.gate;
+  }
+
+  /**
+   * Whether the room means to play: it plays, or waits at the ready gate to play on. Own commands that are under way count
+   * already. `playback.playing` only says whether the film moves at this moment.
+   */
+  get wantsPlaying() {
+    return this.#intention.playing;
   }
 
   get hasPin() {
@@ -153,27 +184,58 @@ export class Room extends EventTarget {
     return positionAt(this.#session.model.playback, at);
   }
 
-  /** @param {number} [position] s; the room's own when absent */
-  play(position) {
-    return this.#session.request({ type: 'PLAY_PAUSE', control: 'play', ...this.#place(position) });
+  /**
+   * At the ready gate it starts the film without waiting for the others; at the film's end, from its beginning.
+   * @param {number} [position] s; the room's own when absent
+   * @param {Decided} [decided]
+   */
+  play(position, decided = {}) {
+    const place = this.#place(position ?? (this.ended ? 0 : undefined));
+    const { gate } = this.#session.model;
+    const basis = { ...this.#basis(decided), ...(gate && this.#session.model.countsFilms && { gate: gate.id }) };
+    return this.#move(true, { type: 'PLAY_PAUSE', control: 'play', ...place, ...basis });
   }
 
-  /** @param {number} [position] */
-  pause(position) {
-    return this.#session.request({ type: 'PLAY_PAUSE', control: 'pause', ...this.#place(position) });
+  /**
+   * @param {number} [position]
+   * @param {Decided} [decided]
+   */
+  pause(position, decided = {}) {
+    return this.#move(false, { type: 'PLAY_PAUSE', control: 'pause', ...this.#place(position), ...this.#basis(decided) });
   }
 
   /**
    * @param {number} position
-   * @param {{playing?: boolean}} [options] whether the film goes on from there; as now when absent
+   * @param {{playing?: boolean} & Decided} [options] whether the film goes on from there; as the room means to when absent
    */
-  seek(position, { playing = this.#session.model.playback.playing } = {}) {
-    return this.#session.request({ type: 'SEEK', currentTime: position, isPlaying: playing });
+  seek(position, { playing, ...decided } = {}) {
+    // A server that counts films knows best what the room means to do, by the time the command is its turn.
+    const isPlaying = playing ?? (this.#session.model.countsFilms ? undefined : this.wantsPlaying);
+    const message = { type: 'SEEK', currentTime: position, ...(isPlaying !== undefined && { isPlaying }), ...this.#basis(decided) };
+    return isPlaying === undefined ? this.#session.request(message) : this.#move(isPlaying, message);
+  }
+
+  /**
+   * @param {boolean} playing what the command makes of the room's intention
+   * @param {any} message
+   */
+  #move(playing, message) {
+    const committed = this.#session.request(message);
+    void this.#intention.ask(playing, committed);
+    return committed;
+  }
+
+  /**
+   * What a command was decided on: the server refuses it (`STALE`) when the room shows another film by then.
+   * @param {Decided} decided
+   */
+  #basis({ film = this.film }) {
+    return this.#session.model.countsFilms ? { film } : {};
   }
 
   /** @param {number} rate 0.25–4 */
   setRate(rate) {
-    return this.#session.request({ type: 'SET_RATE', rate });
+    return this.#session.request({ type: 'SET_RATE', rate, ...this.#basis({}) });
   }
 
   /**
@@ -244,7 +306,18 @@ export class Room extends EventTarget {
    * @param {{id: number, targetTime: number}} gate
    */
   sendReady({ id, targetTime }) {
-    return this.#session.request({ type: 'READY', gateId: id, targetTime });
+    return this.#session.request({ type: 'READY', gateId: id, targetTime, ...this.#basis({}) });
+  }
+
+  /**
+   * Tells the room whether this member can play its film: the gate waits for ready players only, and the others see who
+   * can't. A server that doesn't count films doesn't know the message.
+   * @param {{state: 'none'|'loading'|'ready'|'failed', reason?: string, duration?: number}} player
+   * @returns {boolean} whether it was sent
+   */
+  sendPlayer(player) {
+    if (this.#session.state !== 'joined' || !this.#session.model.countsFilms) return false;
+    return this.#session.send({ type: 'PLAYER', ...player, film: this.film });
   }
 
   /** @param {{driftMs: number|null, buffering: boolean}} status */

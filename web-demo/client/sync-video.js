@@ -6,16 +6,27 @@
  * @typedef {'idle'|'rate'|'seek'|'waiting'} Mode
  *   in step (playing or paused) · correcting by rate · jumping · for data, the clock, the gate, the start
  *
+ * @typedef {'live'|'paused'|'seek'|'rate'} Limit  why this player can't be kept in step: it shows a live stream · the browser
+ *   keeps it paused · its seeks land elsewhere · it ignores rates, and a jump is not due yet
+ *
  * @typedef {object} SyncOptions
  * @property {boolean} [manageSource]  load the room's URL into the element (default true)
  * @property {string|null} [crossOrigin]  for that; left alone when absent: asking for CORS breaks hosts that have none
+ * @property {boolean} [mediaSession]  answer media keys and the picture-in-picture window with commands (default true)
  */
 import { RateController } from './drift.js';
 import { Emitter } from './emitter.js';
+import { HumanInput } from './human.js';
+import { Interruption } from './interruption.js';
 import { JumpLimiter } from './jumps.js';
+import { EXACT_S, Landing } from './landing.js';
+import { LiveDetector } from './live.js';
+import { MediaSessionControls } from './media-session.js';
 import { DriftMeter } from './meter.js';
 import { NativeControls } from './native-controls.js';
 import { Player } from './player.js';
+import { PlayerStatus, statusOf } from './player-status.js';
+import { RateEffect } from './rate-effect.js';
 import { Reporter } from './report.js';
 import { SourceLoader } from './source.js';
 import { SyncStats } from './sync-stats.js';
@@ -32,6 +43,18 @@ const START_SETTLES_MS = 120;
 const START_BEHIND_MS = 120;
 /** A player that stands this little ahead waits for the room instead of seeking back. */
 const WAIT_AHEAD_MS = 1500;
+/** So far ahead it waits where a seek back would not help: over a hole in the film, or where seeks land elsewhere. */
+const WAIT_LONG_AHEAD_MS = 15_000;
+/** Farther off than this, and no seek to help: it plays on as it is. */
+const OUT_OF_REACH_MS = 15_000;
+/** A limit is worth telling from here on. */
+const LIMIT_ABOVE_MS = { seek: 1000, rate: 100 };
+/** Room and player this far apart (s), a seek under way for an earlier state of the room is given up. */
+const SEEK_ELSEWHERE_S = 3;
+/** A host farther from the room than this (ms) is no reference: what is wrong with its player concerns nobody else. */
+const REFERENCE_WITHIN_MS = 200;
+/** Own commands: what a person did has become one. */
+const COMMANDS = new Set(['PLAY_PAUSE', 'SEEK', 'SET_RATE', 'URL_CHANGE']);
 /** Standing this close to where a pause or a start wants it, it is not worth a seek: a quarter of a frame. */
 const SAME_PLACE_S = 0.01;
 /**
@@ -64,6 +87,13 @@ export class VideoSync {
   #controller = new RateController();
   #stats = new SyncStats();
   #jumps = new JumpLimiter();
+  #landing = new Landing();
+  #effect = new RateEffect();
+  #interruption = new Interruption();
+  #human;
+  #mediaSession;
+  #live;
+  #status;
   #emitter = new Emitter();
   /** @type {(() => void)[]} */
   #undo = [];
@@ -72,6 +102,13 @@ export class VideoSync {
   #placed = false;
   /** @type {number|null} where a pause has put the element */
   #heldAt = null;
+  #holdTries = 0;
+  /** The room's vector that the last seek was for. @type {object|null} */
+  #soughtFor = null;
+  /** An engine has moved the element over a hole, most likely: a seek back would only land there again. */
+  #hopped = false;
+  /** The element was to repeat its film, which would leave the room by itself. */
+  #looped = false;
   /**
    * The start that is still to be learned from: the drift that it was ordered with (negative: too late), and the latency
    * that was counted on.
@@ -91,6 +128,8 @@ export class VideoSync {
   drift = null;
   /** @type {Mode} */
   mode = 'waiting';
+  /** @type {Limit|null} why this player can't be kept in step at the moment */
+  limit = null;
 
   /**
    * @param {import('./room.js').Room} room
@@ -105,16 +144,24 @@ export class VideoSync {
     this.#player = new Player(video, room.env, (type, detail) => this.#emitter.emit(type, detail));
     this.#meter = new DriftMeter(video, room.env, (local) => this.#vector.positionAt(room.clock.roomTime(local)));
     this.#source = new SourceLoader(room, video, options);
-    this.#controls = new NativeControls(room, video, {
+    this.#live = new LiveDetector(video);
+    this.#human = new HumanInput(video, room.env);
+    const denied = (/** @type {{action: string, code: string}} */ detail) => this.#emitter.emit('denied', detail);
+    this.#controls = new NativeControls(room, video, this.#human, {
       wantsPlaying: () => this.#player.wantsPlaying,
-      seekTarget: () => this.#player.seekTarget,
+      seeksTo: (position) => this.#player.seeksTo(position),
       rate: () => this.#player.rate,
       placed: () => this.#placed,
+      live: () => this.#live.detected,
       holdStill: () => this.#pause(),
-      look: () => this.#look(),
       follow: () => this.#follow(),
-      denied: (detail) => this.#emitter.emit('denied', detail),
+      interrupted: () => this.#onInterruption(),
+      hopped: () => this.#onHop(),
+      rateForced: () => this.#onForcedRate(),
+      denied,
     });
+    this.#mediaSession = options.mediaSession === false ? null : new MediaSessionControls(room, room.env.mediaSession, denied);
+    this.#status = new PlayerStatus(room, (status) => this.#emitter.emit('player', status));
     this.#reporter = new Reporter(room, () => this.#reading());
     this.#listen();
     this.#look();
@@ -135,7 +182,8 @@ export class VideoSync {
 
   /**
    * `drift` {drift, mode, rate} · `mode` · `denied` {action, code} · `autoplay-blocked` {muted} (true: it plays, without
-   * sound) · `media-error` {message}
+   * sound) · `media-error` {message} · `player` {state, reason?, duration?}: whether it can play the film · `limit`
+   * {reason, drift}: why it can't be kept in step, or null: now it can
    * @param {string} type
    * @param {(detail: any) => void} fn
    * @returns {() => void} stops it
@@ -144,9 +192,22 @@ export class VideoSync {
     return this.#emitter.on(type, fn);
   }
 
-  /** After `autoplay-blocked`, from a click: plays, with the sound that the page wants. */
+  /** Whether this player can play the room's film. */
+  get player() {
+    return this.#status.current;
+  }
+
+  /** Loads the film again, after an error. @returns {boolean} false when loading is the page's (`manageSource: false`) */
+  retry() {
+    const retried = this.#source.retry();
+    this.#look();
+    return retried;
+  }
+
+  /** After `autoplay-blocked` or the limit `paused`, from a click: plays, with the sound that the page wants. */
   resume({ muted = false } = {}) {
     this.#player.blocked = false;
+    this.#interruption.forget();
     this.#video.muted = muted;
     this.#look();
   }
@@ -158,7 +219,12 @@ export class VideoSync {
     this.#undo.forEach((undo) => undo());
     this.#meter.stop();
     this.#controls.stop();
+    this.#human.stop();
+    this.#mediaSession?.stop();
+    this.#source.stop();
+    this.#status.stop();
     this.#reporter.stop();
+    if (this.#looped) this.#video.loop = true;
     this.#player.setRate(this.#room.playback.rate);
   }
 
@@ -175,6 +241,10 @@ export class VideoSync {
     onRoom('change', () => this.#look());
     // In a background tab timers come once a second or less; what the network brings still comes at once.
     onRoom('tick', () => this.#env.hidden() && this.#look());
+    onRoom('message', ({ detail }) => {
+      // A command made of what the element did is not the page's: the hand may still be on the time line.
+      if (detail.direction === 'out' && COMMANDS.has(detail.message.type) && !this.#controls.busy) this.#human.spend();
+    });
     for (const type of ['seeked', 'canplay', 'playing', 'timeupdate', 'ended', 'loadedmetadata', 'durationchange']) {
       onVideo(type, () => this.#look());
     }
@@ -185,7 +255,12 @@ export class VideoSync {
     onVideo('waiting', () => this.#meter.clear());
     onVideo('emptied', () => this.#onNewSource());
     onVideo('error', () => this.#emitter.emit('media-error', { message: this.#video.error?.message ?? 'the media did not load' }));
-    this.#undo.push(this.#env.onPage('visibilitychange', () => this.#look()));
+    this.#undo.push(
+      this.#env.onPage('visibilitychange', () => {
+        if (!this.#env.hidden()) this.#interruption.noteVisible();
+        this.#look();
+      }),
+    );
   }
 
   #onPlayback() {
@@ -199,8 +274,38 @@ export class VideoSync {
     this.#heldAt = null;
     this.#baseRate = null;
     this.#startTries = 0;
+    this.#hopped = false;
     this.#player.forget();
+    this.#controls.forget();
+    this.#landing.forget();
+    this.#effect.forget();
+    this.#live.forget();
+    this.#interruption.forget();
     this.#meter.clear();
+    this.#look();
+  }
+
+  /** Nobody meant it, so nobody else hears of it. */
+  #onInterruption() {
+    this.#player.wantsPlaying = false;
+    this.#interruption.note(this.#env.now(), this.#env.hidden());
+    this.#meter.clear();
+    this.#look();
+  }
+
+  #onHop() {
+    this.#hopped = true;
+    this.#meter.clear();
+    this.#effect.clear();
+    this.#look();
+  }
+
+  #onForcedRate() {
+    const again = this.#effect.noteForced(this.#env.now());
+    this.#player.noticeRate();
+    this.#meter.setSlip(this.#player.rate - this.#vector.rateAt(this.#room.clock.roomTime()));
+    if (again) this.#baseRate = null;
+    this.#look();
   }
 
   /** The element is not where it was: go to where the room is, without regard to cooldowns. */
@@ -208,7 +313,9 @@ export class VideoSync {
     this.#player.wantsPlaying = !this.#video.paused;
     this.#meter.clear();
     this.#controller.reset();
+    this.#effect.clear();
     this.#jumps.forgive();
+    this.#interruption.forget();
     this.#heldAt = null;
     this.#look();
   }
@@ -224,15 +331,66 @@ export class VideoSync {
   /** @returns {number|void} ms after which to look again, when that is sooner than usual */
   #step() {
     const room = this.#room;
-    if (room.state === 'closed' || this.#controls.busy) return;
-    if (room.self.slot === null) return; // Not in the room yet: nothing is known of it.
-    this.#source.follow();
+    if (room.state === 'closed' || room.self.slot === null) return; // Not in the room yet: nothing is known of it.
+    const retryIn = this.#source.follow();
+    this.#observe();
+    if (this.#controls.busy) return;
+    if (!this.#player.usable) {
+      this.#setMode('waiting');
+      return retryIn;
+    }
+    if (this.#live.detected) return this.#accompany();
     if (!room.clock.synced && !this.#placed) return this.#setMode('waiting');
-    if (!this.#player.usable) return this.#setMode('waiting');
 
     const gate = this.#awaitedGate();
     if (gate) return this.#prepare(gate);
     return room.playback.playing ? this.#play() : this.#hold(room.playback.position);
+  }
+
+  /** What is known of this player, for the room and the page. */
+  #observe() {
+    const video = this.#video;
+    if (video.loop) {
+      video.loop = false;
+      this.#looped = true;
+    }
+    this.#live.look(this.#env.now());
+    const landed = video.paused ? this.#player.takeLanding() : null;
+    if (landed !== null) this.#landing.learn(landed);
+    const { url } = this.#room;
+    this.#status.update(
+      statusOf(video, {
+        failure: this.#source.failure,
+        blocked: this.#player.blocked,
+        live: this.#live.detected,
+        expected: url !== null && this.#source.managed,
+      }),
+    );
+    this.#setLimit();
+  }
+
+  #setLimit() {
+    const off = Math.abs(this.drift ?? 0);
+    const limit = this.#live.detected ? 'live'
+      : this.#interruption.lasting && this.#room.playback.playing ? 'paused'
+      : this.#landing.inexact && off > LIMIT_ABOVE_MS.seek ? 'seek'
+      : this.#effect.useless(this.#env.now()) && off > LIMIT_ABOVE_MS.rate ? 'rate'
+      : null;
+    if (limit === this.limit) return;
+    this.limit = limit;
+    this.#emitter.emit('limit', { reason: limit, drift: this.drift });
+  }
+
+  /** A live stream plays and pauses with the room, and stays where its own player puts it. */
+  #accompany() {
+    this.#placed = true;
+    this.drift = null;
+    this.#setMode('idle');
+    const { paused } = this.#video;
+    if (paused === this.#player.wantsPlaying) return; // Touched, and the event is on its way.
+    const { playing } = this.#room.playback;
+    if (!playing && !paused) this.#pause();
+    if (playing && paused && !this.#player.blocked && this.#interruption.left(this.#env.now()) === 0) void this.#player.play();
   }
 
   /**
@@ -253,7 +411,7 @@ export class VideoSync {
   #prepare(gate) {
     this.#hold(gate.targetTime);
     this.#setMode('waiting');
-    if (this.#readyFor === gate.id || !this.#player.isAt(gate.targetTime) || !this.#player.hasData) return;
+    if (this.#readyFor === gate.id || !this.#standsAt(gate.targetTime) || !this.#player.hasData) return;
     this.#readyFor = gate.id;
     // A gate that closed meanwhile needs no answer; one that was lost with the connection is answered again.
     this.#room.sendReady(gate).catch((error) => {
@@ -277,12 +435,33 @@ export class VideoSync {
     }
     if (this.#heldAt !== target) {
       this.#heldAt = target;
-      if (Math.abs(video.currentTime - target) > SAME_PLACE_S) this.#seekTo(target);
+      this.#holdTries = 0;
+    }
+    if (this.#misses(target)) {
+      this.#holdTries += 1;
+      this.#seekTo(target);
     }
     this.#player.noticeSeekEnd();
     this.#placed = true;
     this.#setDrift((video.currentTime - target) * 1000);
     this.#setMode(video.seeking ? 'seek' : 'idle');
+  }
+
+  /**
+   * Whether standing still at a position takes a seek. What it lands on after as many tries as this source is worth is
+   * taken.
+   * @param {number} target
+   */
+  #misses(target) {
+    const gap = Math.abs(this.#video.currentTime - target);
+    if (this.#holdTries === 0) return gap > (this.#landing.inexact ? Math.max(EXACT_S, this.#landing.worst) : SAME_PLACE_S);
+    return !this.#video.seeking && gap > EXACT_S && this.#holdTries < this.#landing.tries;
+  }
+
+  /** Whether it stands where a pause wants it, or as near as this source's seeks come. @param {number} position */
+  #standsAt(position) {
+    const target = this.#player.clamp(position);
+    return this.#heldAt === target && !this.#video.seeking && this.#player.seekTarget === null && !this.#misses(target);
   }
 
   /**
@@ -302,6 +481,10 @@ export class VideoSync {
     if (this.#isOver(now)) return;
     this.#heldAt = null;
     if (this.#touched && this.#video.paused) return;
+    if (this.#video.paused && this.#interruption.left(this.#env.now()) > 0) {
+      this.#setMode('waiting');
+      return this.#interruption.left(this.#env.now());
+    }
     if (this.#video.paused) return this.#start(now);
     if (!this.#vector.runsAt(now + this.#player.longestStart + 50)) {
       // A start that is scheduled: stand where it begins. (One that is about to happen may have been begun already.)
@@ -337,20 +520,27 @@ export class VideoSync {
   #start(now) {
     if (this.#player.blocked) return this.#setMode('waiting');
     this.#player.noticeSeekEnd();
-    if (this.#video.seeking) return this.#setMode('seek');
+    if (this.#video.seeking) {
+      // Its data may never come: when the room has gone elsewhere, so does the player.
+      const elsewhere = Math.abs(this.#vector.positionAt(now) - this.#video.currentTime) > SEEK_ELSEWHERE_S;
+      if (elsewhere && this.#soughtFor !== this.#vector.current) return this.#seekAhead(now);
+      return this.#setMode('seek');
+    }
 
     const { at, position } = this.#vector.current;
     const here = this.#video.currentTime;
     const lead = this.#player.startLatency.ms;
     const wait = Math.max(this.#vector.reaches(here), at) - now - lead;
-    const late = wait < -START_BEHIND_MS && this.#startTries < MOST_START_TRIES;
-    const early = wait > Math.max(WAIT_AHEAD_MS, at - now - lead + 50);
-    if (here < position - SAME_PLACE_S * 2 || late || early) return this.#seekAhead(now);
+    const late = wait < -START_BEHIND_MS;
+    const early = wait > Math.max(this.#hopped ? WAIT_LONG_AHEAD_MS : WAIT_AHEAD_MS, at - now - lead + 50);
+    const elsewhere = here < position - SAME_PLACE_S * 2 || late || early;
+    const helps = this.#landing.helps(this.#vector.positionAt(Math.max(now, at)) - here);
+    if (elsewhere && helps && this.#startTries < MOST_START_TRIES) return this.#seekAhead(now);
 
     this.#placed = true;
     this.#setMode('waiting');
     if (!this.#player.hasData) return;
-    if (wait > 1) return wait;
+    if (wait > 1 && wait < Math.max(WAIT_LONG_AHEAD_MS, at - now)) return wait;
     this.#begin(wait);
   }
 
@@ -373,8 +563,10 @@ export class VideoSync {
     const { startLatency: latency } = this.#player;
     this.#begun = this.#env.hidden() ? null : { drift: wait * this.#baseRate, latency };
     this.#startTries = 0;
+    this.#hopped = false;
     this.#meter.clear(START_SETTLES_MS);
     this.#controller.reset();
+    this.#effect.clear();
     this.#player.play();
   }
 
@@ -396,11 +588,19 @@ export class VideoSync {
 
     this.#setDrift(drift);
     this.#learnStart(drift);
-    if (this.#jumps.allows(drift, this.#env.now())) return this.#jump();
+    const local = this.#env.now();
+    const ratesHelp = !this.#effect.useless(local);
+    const seeksHelp = this.#landing.helps(drift / 1000);
+    if (seeksHelp && this.#jumps.allows(drift, local, ratesHelp)) return this.#jump(ratesHelp);
 
-    const interval = this.#env.hidden() ? LOOK_HIDDEN_MS : LOOK_MS;
-    this.#setRate(base * (1 + this.#controller.deviation(drift, noise, interval)));
-    this.#setMode(this.#controller.correcting ? 'rate' : 'idle');
+    if (ratesHelp) {
+      const interval = this.#env.hidden() ? LOOK_HIDDEN_MS : LOOK_MS;
+      const reachable = seeksHelp || Math.abs(drift) < OUT_OF_REACH_MS;
+      const deviation = reachable ? this.#controller.deviation(drift, noise, interval) : 0;
+      if (!this.#setRate(base * (1 + deviation))) this.#effect.noteRefused(local);
+      this.#effect.observe(local, drift, this.#player.rate - base);
+    }
+    this.#setMode(ratesHelp && this.#controller.correcting ? 'rate' : 'idle');
     this.#stats.add(drift);
     return this.#untilRateChange(now);
   }
@@ -415,6 +615,7 @@ export class VideoSync {
     this.#baseRate = base;
     this.#setRate(base);
     this.#controller.reset();
+    this.#effect.clear();
     this.#meter.clear(RATE_TAKES_MS * 2);
     return base;
   }
@@ -440,10 +641,11 @@ export class VideoSync {
 
   /**
    * Stop, and let `#start` find the way back in.
+   * @param {boolean} ratesHelp
    * @returns {number|void}
    */
-  #jump() {
-    this.#jumps.noteJump(this.#env.now());
+  #jump(ratesHelp) {
+    this.#jumps.noteJump(this.#env.now(), ratesHelp);
     this.#startTries = 0;
     this.#stats.jumps += 1;
     this.#pause();
@@ -454,18 +656,21 @@ export class VideoSync {
     this.#player.pause();
     this.#meter.clear();
     this.#controller.reset();
+    this.#effect.clear();
   }
 
   /** @param {number} target */
   #seekTo(target) {
+    this.#soughtFor = this.#vector.current;
     this.#player.seekTo(target);
     this.#meter.clear();
   }
 
-  /** @param {number} rate */
+  /** @param {number} rate @returns {boolean} whether the element took it */
   #setRate(rate) {
-    this.#player.setRate(rate);
+    const taken = this.#player.setRate(rate);
     this.#meter.setSlip(this.#player.rate - this.#vector.rateAt(this.#room.clock.roomTime()));
+    return taken;
   }
 
   /** @returns {import('./report.js').Reading} */
@@ -474,13 +679,15 @@ export class VideoSync {
     const { playing } = this.#room.playback;
     const expected = playing || this.#room.gate !== null;
     const { stuck } = this.#player;
+    const { isHost } = this.#room.self;
+    const reference = !isHost || (this.limit === null && Math.abs(this.drift ?? 0) < REFERENCE_WITHIN_MS);
     return {
       position: currentTime,
       playing: !paused,
       rate: this.#room.playback.rate,
       driftMs: this.drift,
       buffering: expected && !ended && stuck,
-      telling: this.#placed && !stuck && !this.#controls.busy && paused !== playing,
+      telling: this.#placed && !stuck && !this.#controls.busy && paused !== playing && !this.#live.detected && reference,
     };
   }
 

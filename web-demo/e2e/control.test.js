@@ -17,6 +17,13 @@ async function annAndBob(t, about) {
   return [ann, bob];
 }
 
+/** An extension's key, say: a person presses it, and the element does what they want. */
+async function byHand(tab, act) {
+  await tab.page.locator('#stage').focus();
+  await tab.page.keyboard.press('x');
+  await tab.page.evaluate(`(${act})(document.querySelector('#video'))`);
+}
+
 const toastSays = (words) => [...document.querySelectorAll('.toast')].some((toast) => toast.innerText.includes(words));
 
 describe('a guest without the controls', () => {
@@ -36,7 +43,7 @@ describe('a guest without the controls', () => {
     await allInStep([ann, bob]);
     const { playback } = await ann.see();
     for (const use of [(video) => video.pause(), (video) => (video.currentTime = 90), (video) => (video.playbackRate = 2)]) {
-      await bob.page.evaluate(`(${use})(document.querySelector('#video'))`);
+      await byHand(bob, use);
       await bob.until('being told', toastSays, 'Only the host can do that here');
       await allInStep([ann, bob]);
     }
@@ -60,16 +67,16 @@ describe('a guest with the controls', () => {
 
     await bob.press('Space');
     await allInStep([ann, bob]);
-    await bob.page.evaluate(() => document.querySelector('#video').pause());
+    await byHand(bob, (video) => video.pause());
     await allInStep([ann, bob], { playing: false });
-    await bob.page.evaluate(() => (document.querySelector('#video').currentTime = 50));
+    await byHand(bob, (video) => (video.currentTime = 50));
     await ann.until('being at 0:50', () => Math.abs(document.querySelector('#video').currentTime - 50) < 0.05);
-    await bob.page.evaluate(() => document.querySelector('#video').play());
+    await byHand(bob, (video) => video.play());
     await allInStep([ann, bob]);
     await bob.press('ArrowRight');
     await ann.until('being five seconds on', () => document.querySelector('#video').currentTime > 55);
     await allInStep([ann, bob]);
-    await bob.page.evaluate(() => (document.querySelector('#video').playbackRate = 1.25));
+    await byHand(bob, (video) => (video.playbackRate = 1.25));
     await allInStep([ann, bob], { rate: 1.25 });
     await bob.click('#play');
     await allInStep([ann, bob], { playing: false });

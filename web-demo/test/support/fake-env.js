@@ -28,6 +28,8 @@ export class FakeEnv {
     this.timers = new Map();
     this.nextTimer = 1;
     this.pageListeners = new Map();
+    this.inputListeners = new Set();
+    this.mediaSession = undefined;
     this.uuids = 0;
     this.now = () => this.time;
     this.wallNow = () => this.wallOffset + this.time;
@@ -45,6 +47,17 @@ export class FakeEnv {
       this.pageListeners.set(type, listeners.add(fn));
       return () => listeners.delete(fn);
     };
+  }
+
+  onInput = (fn) => {
+    this.inputListeners.add(fn);
+    return () => this.inputListeners.delete(fn);
+  };
+
+  /** A person touches the page: a key or the pointer, on `target`. */
+  input(type, { target = {}, isTrusted = true, ...rest } = {}) {
+    const event = { type, isTrusted, target, composedPath: () => [target], buttons: 0, ...rest };
+    for (const fn of [...this.inputListeners]) fn(event);
   }
 
   page(type) {

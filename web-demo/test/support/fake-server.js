@@ -59,7 +59,7 @@ export class FakeServer {
       nodeId: 'node-1', protocol: 3, userId: 'ann', slot: 1, sessionId: 's-1', resumeToken: 'token-1', resumed: false,
       epoch: 100, seq: 4, roomTime: this.roomTime(),
       playback: { position: 0, rate: 1, playing: false, at: 0, seq: 1 },
-      gate: null, hasPin: false, banned: [], graceMs: 30000, heartbeatMs: 8000,
+      gate: null, hasPin: false, banned: [], graceMs: 30000, heartbeatMs: 8000, film: 0, duration: null,
     };
   }
 
@@ -86,6 +86,10 @@ export class FakeServer {
     this.room.seq += 1;
     if (event.playback) this.room.playback = { seq: this.room.seq, ...event.playback };
     if (event.playback) event = { gate: null, ...event };
+    if (event.type === 'URL_CHANGE') {
+      this.room.url = event.url;
+      event = { film: ++this.room.film, ...event };
+    }
     if ('gate' in event) this.room.gate = event.gate;
     const message = { timestamp: this.roomTime(), epoch: this.room.epoch, seq: this.room.seq, ...event };
     if (event.playback) message.playback = this.room.playback;

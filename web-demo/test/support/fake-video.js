@@ -7,7 +7,7 @@ export class FakeVideo extends EventTarget {
     super();
     this.env = env;
     this.options = {
-      duration: 600, startMs: 35, seekMs: [80, 200], speed: 1, jitterMs: 3, outlierMs: 0, frames: false, autoplay: 'allowed',
+      duration: 600, land: (position) => position, takesRate: () => true, works: () => true, seekData: () => true, playsAt: (rate) => rate, startMs: 35, seekMs: [80, 200], speed: 1, jitterMs: 3, outlierMs: 0, frames: false, autoplay: 'allowed',
       ...options,
     };
     this.readyState = 0;
@@ -15,6 +15,9 @@ export class FakeVideo extends EventTarget {
     this.ended = false;
     this.seeking = false;
     this.error = null;
+    this.networkState = 0;
+    this.loop = false;
+    this.loads = 0;
     this.muted = false;
     this.currentSrc = '';
     this.duration = NaN;
@@ -36,15 +39,38 @@ export class FakeVideo extends EventTarget {
   }
 
   set src(url) {
-    this.currentSrc = url;
+    this.attribute = url;
+    this.load();
+  }
+
+  removeAttribute(name) {
+    if (name === 'src') this.attribute = undefined;
+  }
+
+  /** `currentSrc` outlives an element that was emptied, as in browsers. */
+  load() {
+    const url = this.attribute;
     this.#anchor(0);
     this.moving = false;
     this.paused = true;
+    this.seeking = this.ended = false;
     this.rate = this.heardRate = 1;
     this.fresh = true;
     this.readyState = 0;
+    this.error = null;
+    this.duration = NaN;
+    for (const timer of ['loadTimer', 'seekTimer', 'moveTimer', 'endTimer']) this.env.clearTimeout(this[timer]);
+    this.networkState = url === undefined ? 0 : 2;
     this.#fire('emptied');
-    this.env.setTimeout(() => {
+    if (url === undefined) return;
+    this.currentSrc = url;
+    this.loads += 1;
+    this.loadTimer = this.env.setTimeout(() => {
+      if (!this.options.works(url)) {
+        this.networkState = 3;
+        return this.fail(4, { paused: false });
+      }
+      this.networkState = 1;
       this.duration = this.options.duration;
       this.readyState = 4;
       this.#fire('loadedmetadata', 'canplay');
@@ -68,7 +94,25 @@ export class FakeVideo extends EventTarget {
 
   set currentTime(position) {
     this.calls.seek += 1;
-    this.seek(position);
+    this.seek(this.options.land(position));
+  }
+
+  /** An error of the decoder or the network: Chromium tells of it, and of a pause after it. */
+  fail(code, { paused = true } = {}) {
+    this.#anchor(this.truePosition());
+    this.moving = false;
+    this.error = { code, message: `error ${code}` };
+    if (paused && !this.paused) {
+      this.paused = true;
+      return this.#fire('error', 'pause');
+    }
+    this.#fire('error');
+  }
+
+  /** The length becomes known, or grows. */
+  setDuration(seconds) {
+    this.duration = this.options.duration = seconds;
+    this.#fire('durationchange');
   }
 
   get playbackRate() {
@@ -77,7 +121,7 @@ export class FakeVideo extends EventTarget {
 
   set playbackRate(rate) {
     this.calls.rate += 1;
-    this.setRate(rate);
+    if (this.options.takesRate(rate)) this.setRate(rate);
   }
 
   async play() {
@@ -125,6 +169,7 @@ export class FakeVideo extends EventTarget {
     this.readyState = 1;
     this.#fire('seeking');
     this.env.clearTimeout(this.seekTimer);
+    if (!this.options.seekData(this.position)) return; // Its data never comes.
     this.seekTimer = this.env.setTimeout(() => {
       this.seeking = false;
       this.readyState = this.stalled ? 2 : 4;
@@ -139,7 +184,7 @@ export class FakeVideo extends EventTarget {
     this.#fire('ratechange');
     const hear = () => {
       this.#anchor(this.truePosition());
-      this.heardRate = rate;
+      this.heardRate = this.options.playsAt(rate);
     };
     const { rateMs = 0 } = this.options;
     if (rateMs > 0 && this.moving) this.env.setTimeout(hear, rateMs);
@@ -178,6 +223,7 @@ export class FakeVideo extends EventTarget {
     if (!this.moving) return;
     if (this.truePosition() >= this.options.duration) {
       this.#anchor(this.options.duration);
+      if (this.loop) return this.seek(0);
       this.moving = false;
       this.paused = true;
       this.ended = true;

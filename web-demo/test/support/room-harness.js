@@ -8,7 +8,7 @@ export function openRoom({ env = new FakeEnv(), server = new FakeServer(env), ..
     server: 'https://tandem.test:4433', roomId: 'friday', userId: 'ann', transport: 'websocket', storage: null, env, ...options,
   });
   const heard = [];
-  for (const type of ['state', 'change', 'playback', 'chat', 'custom', 'error', 'closed', 'tick', 'signal']) {
+  for (const type of ['state', 'change', 'playback', 'chat', 'custom', 'error', 'closed', 'tick', 'signal', 'ended']) {
     room.addEventListener(type, ({ detail }) => heard.push({ type, detail }));
   }
   return { env, server, room, heard, heardOf: (type) => heard.filter((event) => event.type === type).map(({ detail }) => detail) };

@@ -1,0 +1,71 @@
+/**
+ * Tells the room, and the page, whether this player can play the room's film (PLAYER). The ready gate waits only for
+ * players that are ready, and the others see who can't play the film, and why.
+ *
+ * @typedef {{state: 'none'|'loading'|'ready'|'failed', reason?: string, duration?: number}} Status
+ *   `reason`: `decode`, `network`, `unsupported`, `blocked` (the browser wants a click first), `live` (a live stream)
+ */
+
+/** What the wire takes as a position, s. */
+const LONGEST_S = 604_800;
+
+export class PlayerStatus {
+  #room;
+  #emit;
+  #told = '';
+  /** @type {Status} */
+  current = { state: 'none' };
+  #forget = (/** @type {any} */ event) => {
+    // A membership that is taken over starts without a player.
+    if (event.detail !== 'joined') this.#told = '';
+  };
+
+  /**
+   * @param {import('./room.js').Room} room
+   * @param {(status: Status) => void} emit
+   */
+  constructor(room, emit) {
+    this.#room = room;
+    this.#emit = emit;
+    room.addEventListener('state', this.#forget);
+  }
+
+  /** @param {Status} status */
+  update(status) {
+    if (!same(status, this.current)) {
+      this.current = status;
+      this.#emit(status);
+    }
+    const told = `${JSON.stringify(status)} ${this.#room.film}`;
+    if (told !== this.#told && this.#room.sendPlayer(status)) this.#told = told;
+  }
+
+  stop() {
+    this.#room.removeEventListener('state', this.#forget);
+    if (this.#told !== '') this.#room.sendPlayer({ state: 'none' });
+  }
+}
+
+/**
+ * @param {HTMLVideoElement} video
+ * @param {{failure: string|null, blocked: boolean, live: boolean, expected: boolean}} known `expected`: a film is to be loaded
+ * @returns {Status}
+ */
+export function statusOf({ readyState, networkState, duration, error }, { failure, blocked, live, expected }) {
+  if (failure !== null) return { state: 'failed', reason: failure };
+  if (readyState > 0 && !error) {
+    if (live) return { state: 'failed', reason: 'live' };
+    if (blocked) return { state: 'failed', reason: 'blocked' };
+    const known = duration > 0 && duration <= LONGEST_S;
+    return { state: 'ready', ...(known && { duration: Math.round(duration * 1000) / 1000 }) };
+  }
+  return { state: expected || networkState > 0 ? 'loading' : 'none' };
+}
+
+/**
+ * @param {Status} a
+ * @param {Status} b
+ */
+function same(a, b) {
+  return a.state === b.state && a.reason === b.reason && a.duration === b.duration;
+}
