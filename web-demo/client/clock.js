@@ -15,6 +15,45 @@ const STEP_ABOVE_MS = 50;
 
 const SAMPLES_TO_SYNC = 4;
 
+/**
+ * How coarse this page's clock is. Browsers round `performance.now()`, down to steps of 16.7 or 100 ms against
+ * fingerprinting; all readings of such a clock are whole steps apart, so their greatest common divisor is the step.
+ */
+export class ClockGrain {
+  #last = NaN;
+  #step = 0;
+
+  /** The step, ms; 0 while no coarser than measurements are anyway. */
+  get ms() {
+    return this.#step > FINE_MS ? this.#step : 0;
+  }
+
+  /** @param {number} now a reading of the clock, in order */
+  add(now) {
+    const moved = Math.abs(now - this.#last);
+    this.#last = now;
+    if (!(moved > FINE_MS) || this.#step === FINE_MS) return;
+    this.#step = this.#step === 0 ? moved : commonDivisor(this.#step, moved);
+  }
+}
+
+/** A clock whose steps are smaller is as good as continuous. */
+const FINE_MS = 0.2;
+
+/**
+ * Of two measured numbers, within `FINE_MS`; `FINE_MS` when they have none above it.
+ * @param {number} a
+ * @param {number} b
+ */
+function commonDivisor(a, b) {
+  while (b > FINE_MS) {
+    const rest = a % b;
+    // What misses a whole multiple by a rounding is one.
+    [a, b] = [b, b - rest < FINE_MS ? 0 : rest];
+  }
+  return a > FINE_MS * 2 ? a : FINE_MS;
+}
+
 /** The estimator: exchanges in, offset out. It owns no timer and reads no clock. */
 export class OffsetEstimator {
   /** @type {{offset: number, rtt: number, at: number}[]} */
@@ -25,7 +64,10 @@ export class OffsetEstimator {
   #everSynced = false;
 
   rtt = Infinity;
-  /** Half of the best round trip: the offset can't be further off than this, but for drift since. */
+  /**
+   * Half of the best round trip, and what a coarse clock hides: room time can't be further off than this, but for drift
+   * since.
+   */
   error = Infinity;
   synced = false;
 
@@ -34,18 +76,22 @@ export class OffsetEstimator {
    * @param {number} t1 its arrival, in room time
    * @param {number} t2 departure of the reply, in room time
    * @param {number} t3 its arrival, on our clock
+   * @param {number} [grain] of our clock, ms
    * @returns {boolean} whether the exchange was usable
    */
-  add(t0, t1, t2, t3) {
-    const rtt = t3 - t0 - (t2 - t1);
-    if (!(rtt >= 0) || t2 < t1) return false;
+  add(t0, t1, t2, t3, grain = 0) {
+    const trip = t3 - t0 - (t2 - t1);
+    // A clock that moves in steps may show no time between departure and arrival.
+    if (!(trip >= -grain) || t2 < t1) return false;
+    const rtt = Math.max(0, trip);
     this.#samples.push({ offset: (t1 - t0 + (t2 - t3)) / 2, rtt, at: t3 });
     if (this.#samples.length > WINDOW) this.#samples.shift();
 
     const cost = (/** @type {{rtt: number, at: number}} */ s) => s.rtt / 2 + (t3 - s.at) * AGE_PENALTY;
     const best = this.#samples.reduce((a, b) => (cost(b) <= cost(a) ? b : a));
     this.rtt = best.rtt;
-    this.error = cost(best);
+    // t0, t3, the round trip and the reading that room time is asked for may each be off by a step: early, or late by blur.
+    this.error = cost(best) + 2 * grain;
     const before = this.offsetAt(t3);
     const gap = Math.abs(best.offset - before);
     // A step is for a clock that was moved, not for a line that got slow: while the old offset is within what the best
@@ -90,6 +136,7 @@ export class RoomClock {
   #send;
   #onSample;
   #estimator = new OffsetEstimator();
+  #grain = new ClockGrain();
   /** @type {Map<number, number>} probe id → its t0 */
   #pending = new Map();
   #nextId = 0;
@@ -118,8 +165,14 @@ export class RoomClock {
     return this.#estimator.rtt;
   }
 
+  /** ms that room time may be off. */
   get error() {
     return this.#estimator.error;
+  }
+
+  /** The step in which this page's clock moves, ms; 0 for a fine one. */
+  get grain() {
+    return this.#grain.ms;
   }
 
   get synced() {
@@ -127,7 +180,7 @@ export class RoomClock {
   }
 
   /** @param {number} [at] a moment of `performance.now()` */
-  roomTime(at = this.#env.now()) {
+  roomTime(at = this.#read()) {
     return at + this.#estimator.offsetAt(at);
   }
 
@@ -149,17 +202,23 @@ export class RoomClock {
 
   /** @param {import('./wire.js').Reply} reply */
   onReply(reply) {
-    const arrival = this.#env.now();
+    const arrival = this.#read();
     // Only an answer to a question that is open counts, and counts once: datagrams may come twice.
     if (this.#pending.get(reply.id) !== reply.t0) return;
     this.#pending.delete(reply.id);
-    if (this.#estimator.add(reply.t0, reply.t1, reply.t2, arrival)) this.#onSample();
+    if (this.#estimator.add(reply.t0, reply.t1, reply.t2, arrival, this.#grain.ms)) this.#onSample();
+  }
+
+  #read() {
+    const now = this.#env.now();
+    this.#grain.add(now);
+    return now;
   }
 
   #probe() {
     this.#env.clearTimeout(this.#timer);
-    const now = this.#env.now();
-    if (Math.abs(this.#env.wallNow() - now - this.#wallMinusSteady) > SLEPT_MS) return this.resync();
+    const now = this.#read();
+    if (Math.abs(this.#env.wallNow() - now - this.#wallMinusSteady) > SLEPT_MS + this.#grain.ms) return this.resync();
 
     const id = this.#nextId;
     this.#nextId = (id + 1) & 0xffff;

@@ -146,3 +146,46 @@ test('no probe is sent after stop', async () => {
   await env.advance(10_000);
   assert.equal(probes.length, 1);
 });
+
+/** A page whose clock moves in steps, on a line with these delays, and what it makes of the room's time. */
+async function coarse({ step, blur = 0, seed = 1, there = 3, back = 3 }) {
+  const env = new FakeEnv({ seed });
+  const random = seededRandom(seed);
+  env.time = 1000.37;
+  const offset = 1_795_000_000_123.4;
+  const truth = () => env.time + offset;
+  env.now = () => (step ? Math.floor((env.time + blur * random() * step) / step) * step : env.time);
+  const clock = new RoomClock(env, (bytes) => {
+    const { id, t0 } = decodeCompact(bytes);
+    env.setTimeout(() => {
+      const t1 = truth();
+      env.setTimeout(() => clock.onReply({ kind: 'reply', id, t0, t1, t2: t1 }), back * (0.5 + random()));
+    }, there * (0.5 + random()));
+  });
+  clock.resync();
+  let off = 0;
+  for (let i = 0; i < 400; i++) {
+    await env.advance(37.3 + random() * 10);
+    if (clock.synced) off = Math.max(off, Math.abs(clock.roomTime() - truth()) - clock.error);
+  }
+  clock.stop();
+  return { clock, beyond: off };
+}
+
+for (const step of [1, 1000 / 60, 100]) {
+  for (const blur of [0, 1]) {
+    test(`a clock that moves in steps of ${step.toFixed(1)} ms${blur ? ', blurred,' : ''} says so: room time is within the error that is told`, async (t) => {
+      const { clock, beyond } = await coarse({ step, blur, seed: testSeed(t) });
+      assert.ok(Math.abs(clock.grain - step) < 0.3, `grain ${clock.grain}`);
+      assert.ok(clock.synced);
+      assert.ok(beyond <= 0, `${beyond} ms beyond the error of ${clock.error}`);
+      assert.ok(clock.error < step * 2 + 7, `${clock.error}`);
+    });
+  }
+}
+
+test('a fine clock has no grain', async (t) => {
+  const { clock } = await coarse({ step: 0, seed: testSeed(t), there: 12.3, back: 9.1 });
+  assert.equal(clock.grain, 0);
+  assert.ok(clock.error < 17);
+});
