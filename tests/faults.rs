@@ -287,6 +287,9 @@ async fn fault_28_position_reports_write_nothing() {
     ann.join_v2("friday", "ann").await;
     bob.join("friday", "bob").await;
     ann.expect("USER_JOINED").await;
+    // The first report of a v2 member says that it has a player, which the room keeps.
+    ann.send(json!({"type": "POSITION_UPDATE", "currentTime": 0.5, "isPlaying": false})).await;
+    ann.expect("PLAYER_STATE").await;
     let written = || {
         let size = |name: &str| std::fs::metadata(server.data_dir().join(name)).map_or(0, |file| file.len());
         (size("tandem.db"), size("tandem.db-wal"))

@@ -50,6 +50,8 @@ fn scripts_reach_every_event_and_every_refusal() {
         "pause",
         "rate",
         "correction",
+        "film_ended",
+        "player",
         "seek",
         "gate_progress",
         "url_changed",
@@ -72,6 +74,7 @@ fn scripts_reach_every_event_and_every_refusal() {
         "Full",
         "TargetGone",
         "NoGate",
+        "Stale",
         "BansFull",
         "nothing",
     ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use tandem::hub::outlet::{Happening, Notice, NoticeBody, Welcome};
 use tandem::protocol::{self, Rules};
-use tandem::room::{Command, Control, Room};
+use tandem::room::{Basis, Command, Control, Room};
 
 use crate::house::{NOW, actor, limits, position, room_of, tick, user};
 
@@ -85,7 +85,14 @@ mod encode {
     #[divan::bench]
     fn play(bencher: Bencher<'_, '_>) {
         let (control, lead) = (Control::Play, Duration::from_millis(150));
-        let play = Command::PlayPause { by: actor(0), control, position: Some(position(12.5)), true_at: None, lead };
+        let play = Command::PlayPause {
+            by: actor(0),
+            control,
+            position: Some(position(12.5)),
+            true_at: None,
+            on: Basis::default(),
+            lead,
+        };
         encodes(bencher, &after(10, &play));
     }
 
@@ -93,7 +100,14 @@ mod encode {
     #[divan::bench(args = [2, 10, 200])]
     fn seek(bencher: Bencher<'_, '_>, members: usize) {
         let (by, position) = (actor(0), position(12.5));
-        let seek = Command::Seek { by, position, resume: true, true_at: None, lead: Duration::from_millis(150) };
+        let seek = Command::Seek {
+            by,
+            position,
+            resume: Some(true),
+            true_at: None,
+            on: Basis::default(),
+            lead: Duration::from_millis(150),
+        };
         encodes(bencher, &after(members, &seek));
     }
 

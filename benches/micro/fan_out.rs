@@ -7,7 +7,7 @@ use std::time::Duration;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tandem::hub::Departure;
-use tandem::room::{Command, Control};
+use tandem::room::{Basis, Command, Control};
 
 use crate::house::{House, Sink, position, tick};
 
@@ -70,7 +70,7 @@ fn committed_command(bencher: Bencher<'_, '_>, members: usize) {
         let (by, lead) = (host.actor().clone(), Duration::from_millis(150));
         let control = if playing { Control::Play } else { Control::Pause };
         let position = Some(position(seconds));
-        let command = Command::PlayPause { by, control, position, true_at: None, lead };
+        let command = Command::PlayPause { by, control, position, true_at: None, on: Basis::default(), lead };
         house.runtime.block_on(async {
             house.hub.submit(&host, command, "PLAY_PAUSE", None);
             settled(&house).await;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tandem::clock::Clock;
 use tandem::domain::{
-    CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Rate, RoomId, RoomTime, SessionRef, Slot, Tick, TokenHash,
-    TransportKind, UrlPolicy, UserId, Username,
+    CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Player, PlayerState, Rate, RoomId, RoomTime, SessionRef, Slot,
+    Tick, TokenHash, TransportKind, UrlPolicy, UserId, Username,
 };
 use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
@@ -73,6 +73,8 @@ pub(crate) fn room_of(members: usize) -> Room {
     let mut room = Room::vacant(room_id(0), Head::default());
     for number in 0..members {
         step(&mut room, NOW, &joining(number), &limits());
+        let (by, player) = (actor(number), Player::of(PlayerState::Ready));
+        step(&mut room, NOW, &Command::Player { by, player, film: None, lead: Duration::ZERO }, &limits());
     }
     room
 }

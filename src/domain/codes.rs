@@ -53,6 +53,7 @@ codes! {
         RoomLimit = "ROOM_LIMIT", "no place for another room";
         SessionLimit = "SESSION_LIMIT", "as many sessions as one user may have; leave another room first";
         TargetGone = "TARGET_GONE", "the member addressed is not here";
+        Stale = "STALE", "meant for another film, or for a seek before the last one";
         NoGate = "NO_GATE", "no ready gate is open, or another one";
         RateLimited = "RATE_LIMITED", "too fast; `retryAfterMs`";
         Overloaded = "OVERLOADED", "no place at the moment; `retryAfterMs`";

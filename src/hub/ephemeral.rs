@@ -11,7 +11,7 @@ use super::cell::{Attached, Resolve, State};
 use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickReport};
 use super::relay::Relay;
 use super::{Hub, Membership};
-use crate::domain::{Dialect, MediaTime, RoomId, RoomTime, SessionRef, Tick, UserId};
+use crate::domain::{Dialect, MediaTime, Player, PlayerState, RoomId, RoomTime, SessionRef, Tick, UserId};
 use crate::room::{Command, Connection, Member, Reject};
 use crate::telemetry::{HotCounter, HotHistogram, names};
 
@@ -98,12 +98,22 @@ impl Hub {
         }
     }
 
-    /// POSITION_UPDATE: kept, not relayed.
+    /// POSITION_UPDATE: kept, not relayed. A v2 client can't say PLAYER: its first report shows that it has a player.
     pub fn position(&self, membership: &Membership, position: MediaTime) {
         let now = self.now();
-        if let Some(sender) = membership.cell.lock().attached_mut(membership) {
-            sender.position = Some((position, now));
+        let mut guard = membership.cell.lock();
+        let state = &mut *guard;
+        let Some(sender) = state.attached_mut(membership) else { return };
+        sender.position = Some((position, now));
+        let is_v2 = sender.dialect == Dialect::V2;
+        let shown = |member: &Member| member.player.is_ready();
+        if !is_v2 || state.room.member(&membership.actor.user).is_none_or(shown) {
+            return;
         }
+        drop(guard);
+        let (by, player) = (membership.actor.clone(), Player::of(PlayerState::Ready));
+        let command = Command::Player { by, player, film: None, lead: self.lead(membership) };
+        self.enqueue(&membership.cell, command, Resolve::Forget);
     }
 
     /// A member's own measurements, for the other v3 members.

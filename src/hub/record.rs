@@ -136,6 +136,10 @@ struct Core {
     guest_control: bool,
     pin: Option<crate::domain::PinHash>,
     url: Option<crate::domain::MediaUrl>,
+    #[serde(default)]
+    film: u32,
+    #[serde(default)]
+    duration: Option<crate::domain::MediaTime>,
     playback: crate::room::Playback,
     gate: Option<crate::room::Gate>,
     next_gate: u32,
@@ -150,6 +154,8 @@ impl Core {
             guest_control: room.guest_control,
             pin: room.pin.clone(),
             url: room.url.clone(),
+            film: room.film,
+            duration: room.duration,
             playback: room.playback,
             gate: room.gate.clone(),
             next_gate: room.next_gate,
@@ -164,6 +170,8 @@ impl Core {
         room.guest_control = self.guest_control;
         room.pin = self.pin;
         room.url = self.url;
+        room.film = self.film;
+        room.duration = self.duration;
         room.playback = self.playback;
         room.gate = self.gate;
         room.next_gate = self.next_gate;
@@ -215,6 +223,7 @@ fn user_of(event: &Event) -> Option<&UserId> {
         | Event::Renamed { user, .. }
         | Event::BansChanged { user, .. }
         | Event::GateProgress { user, .. }
+        | Event::PlayerChanged { user, .. }
         | Event::Chat { user, .. }
         | Event::Custom { user, .. }
         | Event::Moved { by: By::Member(user), .. }
@@ -236,8 +245,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        ChatText, Dialect, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Rate, RoomId, SessionRef, Slot,
-        TokenHash, TransportKind, UrlPolicy, Username,
+        ChatText, Dialect, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player, PlayerReason, PlayerState,
+        Rate, RoomId, SessionRef, Slot, TokenHash, TransportKind, UrlPolicy, Username,
     };
     use crate::room::{Cause, Control, ControlKey, Gate, LeaveReason, Playback};
 
@@ -322,6 +331,21 @@ mod tests {
             Event::Moved { by: By::Member(user("ann")), cause: Cause::Rate, playback, key: None },
             Event::Moved { by: By::Member(user("ann")), cause: Cause::Correction, playback, key: None },
             Event::Moved { by: By::Server, cause: Cause::Control(Control::Play), playback, key: None },
+            Event::Moved {
+                by: By::Server,
+                cause: Cause::Ended,
+                playback: Playback { playing: false, ..playback },
+                key: None,
+            },
+            Event::PlayerChanged {
+                user: user("bob"),
+                player: Player {
+                    state: PlayerState::Failed,
+                    reason: Some(PlayerReason::parse("decode").unwrap()),
+                    duration: Some(position),
+                },
+                agreed: Some(position),
+            },
             Event::Sought {
                 by: user("ann"),
                 playback: Playback { playing: false, ..playback },
@@ -388,6 +412,29 @@ mod tests {
             writeln!(golden, "{kind} {user:?}\n  {}\n  {}", text(&body), text(&audit)).unwrap();
         }
         insta::assert_snapshot!("record", golden);
+    }
+
+    /// What 3.0.0 wrote, as its golden file holds it.
+    #[test]
+    fn rooms_and_events_that_3_0_0_stored_are_still_read() {
+        let sample = include_str!("samples/record-3.0.0.txt");
+        let (_, sample) = sample.split_once("# fields\n").unwrap();
+        let (fields, entries) = sample.split_once("# entries: kind, user, event, audit\n").unwrap();
+        let fields = fields.lines().map(|line| line.split_once(": ").unwrap());
+        let fields: BTreeMap<_, _> =
+            fields.map(|(name, value)| (name.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect();
+        let head = Head { epoch: 1_795_000_000_000, seq: 21 };
+        let stored = Snapshot { room: RoomId::parse("friday").unwrap(), head, fields };
+        let room = super::room(&stored).unwrap();
+        assert_eq!((room.members().len(), room.host(), room.film()), (2, Some(&user("bob")), 0));
+        // Each entry is three lines: its kind, the event, the audit.
+        let bodies: Vec<_> = entries.lines().skip(1).step_by(3).map(str::trim).collect();
+        assert_eq!(bodies.len(), 23);
+        for body in bodies {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            let entry = Entry { head, at: at(0), kind: "", user: None, body, audit: Bytes::new() };
+            super::event(&entry).unwrap();
+        }
     }
 
     #[test]

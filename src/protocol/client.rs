@@ -1,11 +1,11 @@
 //! What a client can say, in the words of the domain.
 
 use crate::domain::{
-    ChatText, Dialect, ErrorCode, Fallback, Head, Limits, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken,
-    RoomId, RoomTime, UrlPolicy, UserId, Username,
+    ChatText, Dialect, ErrorCode, Fallback, Head, Limits, MediaTime, MediaUrl, Namespace, Pin, Player, Rate,
+    ResumeToken, RoomId, RoomTime, UrlPolicy, UserId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
-use crate::room::Control;
+use crate::room::{Basis, Control};
 
 /// What decoding depends on.
 #[derive(Debug, Clone, Default)]
@@ -92,17 +92,19 @@ pub enum Ask {
     /// SET_PIN.
     SetPin(Option<Pin>),
     /// PLAY_PAUSE.
-    PlayPause { control: Control, position: Option<MediaTime>, true_at: Option<RoomTime> },
+    PlayPause { control: Control, position: Option<MediaTime>, true_at: Option<RoomTime>, on: Basis },
     /// SEEK.
-    Seek { position: MediaTime, resume: bool, true_at: Option<RoomTime> },
+    Seek { position: MediaTime, resume: Option<bool>, true_at: Option<RoomTime>, on: Basis },
     /// SET_RATE.
-    SetRate(Rate),
+    SetRate { rate: Rate, on: Basis },
     /// URL_CHANGE.
     SetUrl { url: MediaUrl, position: MediaTime },
     /// SYNC_PLAYBACK.
     Adopt { position: MediaTime, playing: bool, url: Option<MediaUrl> },
     /// READY.
-    Ready { gate: Option<u32>, target: Option<MediaTime> },
+    Ready { gate: Option<u32>, target: Option<MediaTime>, film: Option<u32> },
+    /// PLAYER.
+    Player { player: Player, film: Option<u32> },
     /// CHAT.
     Chat(ChatText),
     /// CUSTOM without `to`; `payload` is JSON text.
@@ -145,10 +147,11 @@ impl Ask {
             Self::SetPin(_) => "SET_PIN",
             Self::PlayPause { .. } => "PLAY_PAUSE",
             Self::Seek { .. } => "SEEK",
-            Self::SetRate(_) => "SET_RATE",
+            Self::SetRate { .. } => "SET_RATE",
             Self::SetUrl { .. } => "URL_CHANGE",
             Self::Adopt { .. } => "SYNC_PLAYBACK",
             Self::Ready { .. } => "READY",
+            Self::Player { .. } => "PLAYER",
             Self::Chat(_) => "CHAT",
             Self::Custom { .. } => "CUSTOM",
         }

@@ -7,11 +7,11 @@ use super::client::{Ask, BadRequest, ClientMessage, JoinMessage, Request, Rules}
 use super::fields::{Field, Fields};
 use super::{MAX_INTEGER, PROTOCOL};
 use crate::domain::{
-    ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, MediaTime, MediaUrl, Namespace, Pin, Rate, ResumeToken,
-    RoomId, Username,
+    ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, MediaTime, MediaUrl, Namespace, Pin, Player, PlayerReason,
+    PlayerState, Rate, ResumeToken, RoomId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
-use crate::room::Control;
+use crate::room::{Basis, Control};
 
 /// Reads one message.
 pub fn decode(text: &[u8], rules: &Rules) -> Result<Request, BadRequest> {
@@ -58,8 +58,9 @@ const DECODERS: &[(&str, Decoder)] = &[
     ("SET_PIN", set_pin),
     ("PLAY_PAUSE", play_pause),
     ("SEEK", seek),
-    ("SET_RATE", |f, _| Ok(Ask::SetRate(Rate::parse(f.rate.must(Field::number)?)?).into())),
+    ("SET_RATE", |f, _| Ok(Ask::SetRate { rate: Rate::parse(f.rate.must(Field::number)?)?, on: basis(f)? }.into())),
     ("READY", ready),
+    ("PLAYER", player),
     ("HOST_HEARTBEAT", heartbeat),
     ("POSITION_UPDATE", position_update),
     ("URL_CHANGE", url_change),
@@ -134,18 +135,33 @@ fn set_pin(f: &Fields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
 
 fn play_pause(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let position = f.current_time.position(&rules.limits)?;
-    Ok(Ask::PlayPause { control: control(f)?, position, true_at: f.event_timestamp.moment()? }.into())
+    Ok(Ask::PlayPause { control: control(f)?, position, true_at: f.event_timestamp.moment()?, on: basis(f)? }.into())
 }
 
 fn seek(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let position = f.current_time.must(|field| field.position(&rules.limits))?;
-    let resume = f.is_playing.flag()?.unwrap_or(false);
-    Ok(Ask::Seek { position, resume, true_at: f.event_timestamp.moment()? }.into())
+    let resume = f.is_playing.flag()?;
+    Ok(Ask::Seek { position, resume, true_at: f.event_timestamp.moment()?, on: basis(f)? }.into())
 }
 
 fn ready(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    let gate = f.gate_id.integer(u64::from(u32::MAX))?.and_then(|id| u32::try_from(id).ok());
-    Ok(Ask::Ready { gate, target: f.target_time.position(&rules.limits)? }.into())
+    let gate = f.gate_id.count()?;
+    Ok(Ask::Ready { gate, target: f.target_time.position(&rules.limits)?, film: f.film.count()? }.into())
+}
+
+fn player(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let player = Player {
+        state: PlayerState::parse(&f.state.must(Field::text)?)?,
+        reason: f.reason.filled_text()?.map(|text| PlayerReason::parse(&text)).transpose()?,
+        // 0 is what a player says before it knows.
+        duration: f.duration.position(&rules.limits)?.filter(|duration| *duration > MediaTime::ZERO),
+    };
+    Ok(Ask::Player { player, film: f.film.count()? }.into())
+}
+
+/// What the sender saw when it decided.
+fn basis(f: &Fields<'_>) -> Result<Basis, Invalid> {
+    Ok(Basis { film: f.film.count()?, gate: f.gate.count()? })
 }
 
 fn heartbeat(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {

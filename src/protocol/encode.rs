@@ -11,7 +11,7 @@ use super::json_text::Embedded;
 use super::wire::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
 use crate::domain::{ErrorCode, Head, Limits, RoomTime, UserId};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
-use crate::room::{By, Cause, Event, Member, Room};
+use crate::room::{By, Cause, Control, Event, Member, Room};
 
 /// ROOM_STATE for one member.
 pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Bytes {
@@ -37,6 +37,8 @@ pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Byte
         seq: room.head.seq,
         room_time: ExactMillis(welcome.now),
         standing: standing(room),
+        film: room.film,
+        duration: room.duration,
         has_pin: room.pin.is_some(),
         banned: &room.bans,
         grace_ms: limits.grace_secs.saturating_mul(1000),
@@ -88,15 +90,16 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             let standing = Standing::new(playback, room.gate.as_ref());
             let user_id = author(by);
             match cause {
-                Cause::Control(control) => event(&wire::PlayPause {
+                Cause::Control(_) | Cause::Ended => event(&wire::PlayPause {
                     user_id,
-                    control: *control,
+                    control: if playback.playing { Control::Play } else { Control::Pause },
                     // Position and the moment at which it is true, not the moment of sending: a v2 client adds the
                     // time since then.
                     current_time: playback.position,
                     event_timestamp: Millis(playback.at),
                     stamp,
                     standing,
+                    reason: (*cause == Cause::Ended).then_some("ended"),
                 }),
                 Cause::Rate => event(&wire::RateChanged { user_id, rate: playback.rate, stamp, standing }),
                 Cause::Correction => event(&wire::Correction { reason: "correction", user_id, stamp, standing }),
@@ -113,12 +116,20 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
         Event::GateProgress { .. } => {
             event(&wire::ReadyGate { outcome: "progress", gate: room.gate.as_ref().map(Gate::new), stamp })
         }
+        Event::PlayerChanged { user, player, agreed } => event(&wire::PlayerChanged {
+            user_id: user,
+            state: player.state,
+            reason: player.reason.as_ref(),
+            duration: *agreed,
+            stamp,
+        }),
         Event::UrlChanged { by, url, playback } => event(&wire::UrlChange {
             user_id: by,
             url,
             current_time: MediaMillis(playback.position),
             stamp,
             standing: Standing::new(playback, room.gate.as_ref()),
+            film: room.film,
         }),
         Event::Adopted { by, playback, .. } => event(&wire::SyncPlayback {
             user_id: by,
@@ -128,6 +139,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             url: room.url.as_ref(),
             stamp,
             standing: Standing::new(playback, room.gate.as_ref()),
+            film: room.film,
         }),
         Event::Chat { user, text } => {
             let username = room.member(user).map(|member| &member.name);

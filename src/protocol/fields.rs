@@ -80,6 +80,11 @@ fields! {
     drift_ms = "driftMs";
     clock_error_ms = "clockErrorMs";
     buffering = "buffering";
+    state = "state";
+    reason = "reason";
+    duration = "duration";
+    film = "film";
+    gate = "gate";
 }
 
 impl<'a> Fields<'a> {
@@ -194,6 +199,11 @@ impl<'a> Field<'a> {
             Ok(number) if number <= max => Ok(Some(number)),
             _ => Err(self.out_of_range(&format!("must be a whole number from 0 to {max}"))),
         }
+    }
+
+    /// A whole number of 32 bits: films and gates are counted in these.
+    pub(super) fn count(self) -> Result<Option<u32>, Invalid> {
+        Ok(self.integer(u64::from(u32::MAX))?.and_then(|number| u32::try_from(number).ok()))
     }
 
     /// A number whatever it is, or nothing: for values that are only given back.

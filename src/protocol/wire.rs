@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 use super::client::Echo;
 use super::json_text::Embedded;
 use crate::domain::{
-    ChatText, Head, MediaTime, MediaUrl, Namespace, NodeId, Rate, RoomId, RoomTime, Slot, TransportKind, UserId,
-    Username,
+    ChatText, Head, MediaTime, MediaUrl, Namespace, NodeId, PlayerReason, PlayerState, Rate, RoomId, RoomTime, Slot,
+    TransportKind, UserId, Username,
 };
 use crate::room::{self, Control, LeaveReason};
 
@@ -168,6 +168,8 @@ messages! {
         seq: u64,
         room_time: ExactMillis,
         #[serde(flatten)] standing: Standing<'a>,
+        film: u32,
+        duration: Option<MediaTime>,
         has_pin: bool,
         banned: &'a BTreeSet<UserId>,
         grace_ms: u64,
@@ -224,6 +226,7 @@ messages! {
         event_timestamp: Millis,
         #[serde(flatten)] stamp: Stamp,
         #[serde(flatten)] standing: Standing<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<&'static str>,
     }
     SeekPause<'a> = "SEEK_PAUSE" {
         user_id: &'a UserId,
@@ -245,6 +248,7 @@ messages! {
         current_time: MediaMillis,
         #[serde(flatten)] stamp: Stamp,
         #[serde(flatten)] standing: Standing<'a>,
+        film: u32,
     }
     SyncPlayback<'a> = "SYNC_PLAYBACK" {
         user_id: &'a UserId,
@@ -253,6 +257,7 @@ messages! {
         url: Option<&'a MediaUrl>,
         #[serde(flatten)] stamp: Stamp,
         #[serde(flatten)] standing: Standing<'a>,
+        film: u32,
     }
     /// The vector of a correction.
     Correction<'a> = "PLAYBACK" {
@@ -264,6 +269,13 @@ messages! {
     ReadyGate<'a> = "READY_GATE" {
         outcome: &'static str,
         gate: Option<Gate<'a>>,
+        #[serde(flatten)] stamp: Stamp,
+    }
+    PlayerChanged<'a> = "PLAYER_STATE" {
+        user_id: &'a UserId,
+        state: PlayerState,
+        #[serde(skip_serializing_if = "Option::is_none")] reason: Option<&'a PlayerReason>,
+        duration: Option<MediaTime>,
         #[serde(flatten)] stamp: Stamp,
     }
     Chat<'a> = "CHAT" {
@@ -358,6 +370,8 @@ pub(super) struct User<'a> {
     protocol: u8,
     transport: TransportKind,
     joined_at: Millis,
+    player: PlayerState,
+    player_reason: Option<&'a PlayerReason>,
 }
 
 impl<'a> User<'a> {
@@ -370,6 +384,8 @@ impl<'a> User<'a> {
             protocol: member.dialect.number(),
             transport: member.transport,
             joined_at: Millis(member.joined_at),
+            player: member.player.state,
+            player_reason: member.player.reason.as_ref(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{By, Cause, Connection, ControlKey, Event, Member, Playback, Room};
-use crate::domain::{Head, UserId};
+use crate::domain::{Head, Player, PlayerState, UserId};
 
 impl Room {
     /// Takes an event in: advances the head by one (`Created`: to 1 of the new epoch).
@@ -23,6 +23,7 @@ impl Room {
                     token: *token,
                     previous_token: None,
                     recent: VecDeque::new(),
+                    player: Player::default(),
                 };
                 self.members.insert(user.clone(), member);
             }
@@ -34,7 +35,10 @@ impl Room {
                     // Whichever was used stays: the answer that carries the new one may be lost.
                     member.previous_token = Some(proved.unwrap_or(member.token));
                     member.token = *token;
+                    // Another page may have come back: it shows its own player.
+                    member.player = Player::default();
                 }
+                self.await_no_more(user);
             }
             Event::Disconnected { user, until, .. } => {
                 if let Some(member) = self.members.get_mut(user) {
@@ -89,13 +93,25 @@ impl Room {
                     gate.ready.insert(user.clone());
                 }
             }
+            Event::PlayerChanged { user, player, agreed } => {
+                if let Some(member) = self.members.get_mut(user) {
+                    member.player = player.clone();
+                }
+                self.duration = *agreed;
+                // A player that loads its film again may still answer; the gate's deadline bounds that.
+                if matches!(player.state, PlayerState::None | PlayerState::Failed) {
+                    self.await_no_more(user);
+                }
+            }
             Event::UrlChanged { by, url, playback } => {
                 self.url = Some(url.clone());
+                self.begin_film();
                 self.replace_playback(by, playback);
             }
             Event::Adopted { by, playback, url } => {
-                if url.is_some() {
+                if url.is_some() && *url != self.url {
                     self.url.clone_from(url);
+                    self.begin_film();
                 }
                 self.replace_playback(by, playback);
             }
@@ -122,6 +138,18 @@ impl Room {
             transport: *transport,
             token: *token,
         });
+    }
+
+    /// What players said is said of the film before. A player that has one will load this film too.
+    fn begin_film(&mut self) {
+        self.film = self.film.saturating_add(1);
+        self.duration = None;
+        let shown = self.members.iter().filter(|(_, member)| member.player.state != PlayerState::None);
+        for user in shown.map(|(user, _)| user.clone()).collect::<Vec<_>>() {
+            if let Some(member) = self.members.get_mut(&user) {
+                member.player = Player::of(PlayerState::Loading);
+            }
+        }
     }
 
     fn replace_playback(&mut self, by: &UserId, playback: &Playback) {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::domain::{
-    ChatText, Dialect, MediaTime, MediaUrl, Namespace, PinHash, Rate, RoomTime, SessionRef, TokenHash, TransportKind,
-    UserId, Username,
+    ChatText, Dialect, MediaTime, MediaUrl, Namespace, PinHash, Player, Rate, RoomTime, SessionRef, TokenHash,
+    TransportKind, UserId, Username,
 };
 
 /// The member that asks, as its session knows it: a session that was superseded acts for nobody.
@@ -52,6 +52,15 @@ pub enum PinProof {
         /// Whether it fitted.
         fits: bool,
     },
+}
+
+/// What the sender of a command saw when it decided on it, as far as it says so: a command for another film is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Basis {
+    /// The room's film ([`Room::film`](super::Room::film)).
+    pub film: Option<u32>,
+    /// The room's last gate, open or not. A position that was meant at an earlier gate would undo the seek since.
+    pub gate: Option<u32>,
 }
 
 /// `play` or `pause`.
@@ -120,18 +129,22 @@ pub enum Command {
         control: Control,
         position: Option<MediaTime>,
         true_at: Option<RoomTime>,
+        on: Basis,
         lead: Duration,
     },
+    /// `resume`: whether to play on at the target; `None`: as the room means to now.
     Seek {
         by: Actor,
         position: MediaTime,
-        resume: bool,
+        resume: Option<bool>,
         true_at: Option<RoomTime>,
+        on: Basis,
         lead: Duration,
     },
     SetRate {
         by: Actor,
         rate: Rate,
+        on: Basis,
         lead: Duration,
     },
     SetUrl {
@@ -159,6 +172,14 @@ pub enum Command {
         by: Actor,
         gate: Option<u32>,
         target: Option<MediaTime>,
+        film: Option<u32>,
+        lead: Duration,
+    },
+    /// The member's player; one for another film than the room's says nothing.
+    Player {
+        by: Actor,
+        player: Player,
+        film: Option<u32>,
         lead: Duration,
     },
     Chat {

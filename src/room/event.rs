@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, ControlKey, Gate, Playback};
 use crate::domain::{
-    ChatText, Dialect, MediaUrl, Namespace, PinHash, RoomTime, SessionRef, Slot, TokenHash, TransportKind, UserId,
-    Username,
+    ChatText, Dialect, MediaTime, MediaUrl, Namespace, PinHash, Player, RoomTime, SessionRef, Slot, TokenHash,
+    TransportKind, UserId, Username,
 };
 
 /// Who moved the playback.
@@ -13,7 +13,7 @@ use crate::domain::{
 pub enum By {
     /// A member.
     Member(UserId),
-    /// The room itself: the ready gate.
+    /// The room itself: the ready gate, or the end of the film.
     Server,
 }
 
@@ -26,6 +26,8 @@ pub enum Cause {
     Rate,
     /// The host's player deviated steadily.
     Correction,
+    /// The film has reached the duration that the players agree on.
+    Ended,
 }
 
 /// Why a member is gone.
@@ -128,13 +130,20 @@ pub enum Event {
         id: u32,
         user: UserId,
     },
-    /// Another film; playback stands at its position; an open gate closes.
+    /// A member's player, for the room's film; `agreed` is the room's duration after it. Nothing is awaited any more of
+    /// a player that failed or is gone.
+    PlayerChanged {
+        user: UserId,
+        player: Player,
+        agreed: Option<MediaTime>,
+    },
+    /// Another film; playback stands at its position; an open gate closes; every player starts over.
     UrlChanged {
         by: UserId,
         url: MediaUrl,
         playback: Playback,
     },
-    /// The sender's whole state became the room's; an open gate closes.
+    /// The sender's whole state became the room's; an open gate closes. With another address it is another film.
     Adopted {
         by: UserId,
         playback: Playback,
@@ -173,6 +182,8 @@ impl Event {
             Self::Moved { cause: Cause::Control(Control::Pause), .. } => "pause",
             Self::Moved { cause: Cause::Rate, .. } => "rate",
             Self::Moved { cause: Cause::Correction, .. } => "correction",
+            Self::Moved { cause: Cause::Ended, .. } => "film_ended",
+            Self::PlayerChanged { .. } => "player",
             Self::Sought { .. } => "seek",
             Self::GateProgress { .. } => "gate_progress",
             Self::UrlChanged { .. } => "url_changed",

@@ -1,8 +1,9 @@
 //! The ready gate: after a seek that should play on, the room stands still until its members have buffered.
 //!
-//! It waits for every member that was connected at the seek, but not for a v2 seeker (which never answers). It opens
+//! It waits for every member that was connected at the seek and whose player was ready then, but not for a v2 seeker (which
+//! never answers). A member that only chats, or whose player loads or failed, would only use up the deadline. It opens
 //! when all of them are ready; or when `GATE_QUORUM_MS` have passed and two thirds are; or at its deadline. Who leaves
-//! or loses its connection is no longer awaited. Play, pause, seek and a change of film cancel it.
+//! or loses its connection, and whose player fails, is no longer awaited. Play, pause, seek and a change of film cancel it.
 
 use std::collections::BTreeSet;
 

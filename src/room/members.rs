@@ -122,6 +122,7 @@ mod tests {
             token: TokenHash::from_bytes([0; 32]),
             previous_token: None,
             recent: [].into(),
+            player: Default::default(),
         }
     }
 

@@ -27,7 +27,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Actor, Command, Control, Join, PinProof};
+pub use command::{Actor, Basis, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};
 pub use gate::Gate;
 pub use members::Members;
@@ -77,6 +77,9 @@ pub enum Reject {
     /// The member addressed is not here.
     #[error("that member is not here")]
     TargetGone,
+    /// The command was decided on another film, or before the room's last seek.
+    #[error("that was meant for what the room showed before")]
+    Stale,
     /// No ready gate is open, or another one, or this member is not awaited.
     #[error("no ready gate awaits this")]
     NoGate,
@@ -99,6 +102,7 @@ impl Reject {
             Self::Banned => ErrorCode::UserBanned,
             Self::Full | Self::SlotsExhausted => ErrorCode::RoomFull,
             Self::TargetGone => ErrorCode::TargetGone,
+            Self::Stale => ErrorCode::Stale,
             Self::NoGate => ErrorCode::NoGate,
             Self::BansFull => ErrorCode::OutOfRange,
             Self::PinStale | Self::ProbeFirst(_) => ErrorCode::Internal,

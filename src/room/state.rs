@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Gate, Members};
 use crate::domain::{
-    Dialect, Head, MediaTime, MediaUrl, PinHash, Rate, RoomId, RoomTime, SessionRef, Slot, TokenHash, TransportKind,
-    UserId, Username,
+    Dialect, Head, MediaTime, MediaUrl, PinHash, Player, Rate, RoomId, RoomTime, SessionRef, Slot, TokenHash,
+    TransportKind, UserId, Username,
 };
 
 /// Where the film stands, for all time until the next event: at `t >= at` it is at
@@ -35,6 +35,14 @@ impl Playback {
         } else {
             self.position
         }
+    }
+
+    /// The moment at which a film that moves reaches `end`; at once when it is there already.
+    pub fn reaches(&self, end: MediaTime) -> Option<RoomTime> {
+        let missing = (end.seconds() - self.position.seconds()).max(0.0) / self.rate.factor();
+        // Rounded up to the microsecond, so that the film has arrived by then.
+        let micros = (missing * 1e6).ceil();
+        (self.playing && micros < 1e15).then(|| self.at + Duration::from_micros(micros as u64))
     }
 }
 
@@ -102,6 +110,9 @@ pub struct Member {
     pub previous_token: Option<TokenHash>,
     /// Its last commands: at most 8. One without a timestamp is here only while it is the room's last.
     pub recent: VecDeque<ControlKey>,
+    /// Its player, for the room's film. A member that joins or comes back has none until it says PLAYER.
+    #[serde(default)]
+    pub player: Player,
 }
 
 impl Member {
@@ -131,6 +142,12 @@ pub struct Room {
     pub(crate) guest_control: bool,
     pub(crate) pin: Option<PinHash>,
     pub(crate) url: Option<MediaUrl>,
+    /// Counts the films of the epoch: one more with each change of the address.
+    #[serde(default)]
+    pub(crate) film: u32,
+    /// How long the film is, as the members' players agree on. Stays when they go, until another film comes.
+    #[serde(default)]
+    pub(crate) duration: Option<MediaTime>,
     pub(crate) playback: Playback,
     pub(crate) gate: Option<Gate>,
     pub(crate) next_gate: u32,
@@ -150,6 +167,8 @@ impl Room {
             guest_control: false,
             pin: None,
             url: None,
+            film: 0,
+            duration: None,
             playback: Playback {
                 position: MediaTime::ZERO,
                 rate: Rate::NORMAL,
@@ -204,6 +223,26 @@ impl Room {
         self.host.as_ref()
     }
 
+    /// Which film of the epoch it shows; 0 before the first one.
+    pub fn film(&self) -> u32 {
+        self.film
+    }
+
+    /// How long the film is, where members' players have said so.
+    pub fn duration(&self) -> Option<MediaTime> {
+        self.duration
+    }
+
+    /// Whether the room plays, or means to: a film that stands at an open gate is not paused.
+    pub fn intends_to_play(&self) -> bool {
+        self.playback.playing || self.gate.is_some()
+    }
+
+    /// When the film that plays is over.
+    pub fn ends_at(&self) -> Option<RoomTime> {
+        self.duration.and_then(|end| self.playback.reaches(end))
+    }
+
     /// Where the film stands.
     pub fn playback(&self) -> &Playback {
         &self.playback
@@ -229,12 +268,12 @@ impl Room {
         self.is_host(user) || (self.guest_control && self.members.contains_key(user))
     }
 
-    /// When [`Command::Deadline`](super::Command::Deadline) is due: the first grace time or the gate.
+    /// When [`Command::Deadline`](super::Command::Deadline) is due: the first grace time, the gate, or the film's end.
     pub fn next_deadline(&self) -> Option<RoomTime> {
         let grace = self.members.values().filter_map(|member| match member.connection {
             Connection::Lost { until } => Some(until),
             Connection::Live(_) => None,
         });
-        grace.chain(self.gate.as_ref().map(Gate::next_deadline)).min()
+        grace.chain(self.gate.as_ref().map(Gate::next_deadline)).chain(self.ends_at()).min()
     }
 }

@@ -256,14 +256,17 @@ impl Dispatch {
             Ask::Unban(target) => Command::Unban { by, target },
             // A new PIN is hashed first: `set_pin`.
             Ask::SetPin(_) => Command::SetPin { by, pin: None },
-            Ask::PlayPause { control, position, true_at } => {
-                Command::PlayPause { by, control, position, true_at, lead: lead() }
+            Ask::PlayPause { control, position, true_at, on } => {
+                Command::PlayPause { by, control, position, true_at, on, lead: lead() }
             }
-            Ask::Seek { position, resume, true_at } => Command::Seek { by, position, resume, true_at, lead: lead() },
-            Ask::SetRate(rate) => Command::SetRate { by, rate, lead: lead() },
+            Ask::Seek { position, resume, true_at, on } => {
+                Command::Seek { by, position, resume, true_at, on, lead: lead() }
+            }
+            Ask::SetRate { rate, on } => Command::SetRate { by, rate, on, lead: lead() },
             Ask::SetUrl { url, position } => Command::SetUrl { by, url, position },
             Ask::Adopt { position, playing, url } => Command::Adopt { by, position, playing, url, lead: lead() },
-            Ask::Ready { gate, target } => Command::Ready { by, gate, target, lead: lead() },
+            Ask::Ready { gate, target, film } => Command::Ready { by, gate, target, film, lead: lead() },
+            Ask::Player { player, film } => Command::Player { by, player, film, lead: lead() },
             Ask::Chat(text) => Command::Chat { by, text },
             Ask::Custom { namespace, payload } => Command::Custom { by, namespace, payload },
         }

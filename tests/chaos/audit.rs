@@ -251,6 +251,7 @@ fn tells_of(message: &Value, row: &Fact) -> bool {
         "MEMBER_CONNECTION" => row.kind == "member_disconnected",
         "PLAYBACK" => row.kind == "correction",
         "READY_GATE" => row.kind == "gate_progress",
+        "PLAYER_STATE" => row.kind == "player",
         _ => true,
     };
     let by = text("userId").filter(|user| *user != "server");

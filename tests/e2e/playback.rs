@@ -12,6 +12,8 @@ over_every_carrier! {
     commands_of_one_member_never_overtake_one_another;
     everybody_sees_the_same_order_whoever_speaks;
     the_gate_waits_for_each_member_once_and_says_for_whom;
+    a_member_whose_player_fails_delays_no_seek_and_everybody_hears_of_it;
+    a_film_stands_at_the_end_that_the_players_report;
     the_rate_is_part_of_the_position;
     a_film_is_a_https_url_of_a_host_on_the_list;
 }
@@ -111,6 +113,11 @@ async fn the_gate_waits_for_each_member_once_and_says_for_whom([a, b, c]: Carrie
     ann.join("friday", "ann").await;
     bob.join("friday", "bob").await;
     cat.join("friday", "cat").await;
+    for member in [&mut ann, &mut bob, &mut cat] {
+        member.is_ready().await;
+    }
+    // Everybody has heard of everybody.
+    bob.until("PLAYER_STATE").await;
     ann.seek(93.25, true).await;
     let seek = bob.until("SEEK_PAUSE").await;
     assert_eq!(seek["gate"]["awaiting"], json!(["ann", "bob", "cat"]));
@@ -125,6 +132,49 @@ async fn the_gate_waits_for_each_member_once_and_says_for_whom([a, b, c]: Carrie
     bob.expect("READY_GATE").await;
     let play = bob.expect("PLAY_PAUSE").await;
     assert_eq!((&play["userId"], &play["currentTime"], &play["gate"]), (&json!("server"), &json!(93.25), &json!(null)));
+}
+
+async fn a_member_whose_player_fails_delays_no_seek_and_everybody_hears_of_it([a, b, _]: Carriers) {
+    let server = TestServer::with(&[("GATE_DEADLINE_MS", "60000"), ("GATE_QUORUM_MS", "60000")]).await;
+    let (mut ann, mut bob) = (server.connect(a).await, server.connect(b).await);
+    ann.join("friday", "ann").await;
+    bob.join("friday", "bob").await;
+    bob.send(json!({"type": "PLAYER", "state": "failed", "reason": "unsupported"})).await;
+    let told = ann.until("PLAYER_STATE").await;
+    assert_eq!(
+        (&told["userId"], &told["state"], &told["reason"]),
+        (&json!("bob"), &json!("failed"), &json!("unsupported"))
+    );
+    ann.is_ready().await;
+    ann.seek(10.0, true).await;
+    let seek = ann.until("SEEK_PAUSE").await;
+    assert_eq!(seek["gate"]["awaiting"], json!(["ann"]));
+    ann.send(json!({"type": "READY", "gateId": seek["gateId"]})).await;
+    assert_eq!(ann.until("PLAY_PAUSE").await["userId"], "server");
+    let state = server.connect(b).await.join("friday", "cat").await;
+    let players: Vec<_> =
+        state["users"].as_array().unwrap().iter().map(|user| (&user["player"], &user["playerReason"])).collect();
+    let (failed, why, none) = (json!("failed"), json!("unsupported"), json!(null));
+    assert_eq!(players, [(&json!("ready"), &none), (&failed, &why), (&json!("none"), &none)]);
+}
+
+async fn a_film_stands_at_the_end_that_the_players_report([a, b, _]: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob) = (server.connect(a).await, server.connect(b).await);
+    ann.join("friday", "ann").await;
+    bob.join("friday", "bob").await;
+    ann.send(json!({"type": "URL_CHANGE", "url": "https://example.org/film"})).await;
+    assert_eq!(ann.until("URL_CHANGE").await["film"], 1);
+    ann.send(json!({"type": "PLAYER", "state": "ready", "duration": 90.5, "film": 1})).await;
+    assert_eq!(ann.until("PLAYER_STATE").await["duration"], 90.5);
+    // Decided on a film that is no longer there.
+    ann.send(json!({"type": "PLAY_PAUSE", "control": "play", "currentTime": 0, "film": 0})).await;
+    ann.refused("STALE").await;
+    ann.send(json!({"type": "PLAY_PAUSE", "control": "play", "currentTime": 90.4, "film": 1})).await;
+    assert_eq!(bob.until("PLAY_PAUSE").await["control"], "play");
+    let end = bob.until("PLAY_PAUSE").await;
+    assert_eq!((&end["userId"], &end["control"], &end["reason"]), (&json!("server"), &json!("pause"), &json!("ended")));
+    assert_eq!((&end["currentTime"], &end["playback"]["position"]), (&json!(90.5), &json!(90.5)));
 }
 
 async fn the_rate_is_part_of_the_position([a, b, _]: Carriers) {

@@ -122,6 +122,11 @@ async fn play_and_pause_go_to_all_and_a_repetition_does_no_harm() {
 async fn seek_waits_for_the_others_and_then_the_server_plays() {
     let server = TestServer::start().await;
     let (mut ann, mut bob) = two(&server).await;
+    // Every v2 client reports its position all the time: so it is known to have a player.
+    bob.send(json!({"type": "POSITION_UPDATE", "currentTime": 0, "isPlaying": false})).await;
+    for member in [&mut ann, &mut bob] {
+        assert_eq!(member.expect("PLAYER_STATE").await["state"], "ready");
+    }
     ann.send(json!({"type": "SEEK", "currentTime": 93.25, "isPlaying": true, "eventTimestamp": null})).await;
     for member in [&mut ann, &mut bob] {
         let seek = member.expect("SEEK_PAUSE").await;
@@ -158,7 +163,13 @@ async fn host_heartbeat_goes_to_all_the_host_too() {
         given["eventTimestamp"] = json!(given["eventTimestamp"].as_f64());
         assert_eq!(given, expected);
     }
-    bob.send(json!({"type": "POSITION_UPDATE", "currentTime": 7.4, "isPlaying": false})).await;
+    // The first report shows that bob has a player; what it says is not relayed.
+    for seconds in [7.4, 7.6] {
+        bob.send(json!({"type": "POSITION_UPDATE", "currentTime": seconds, "isPlaying": false})).await;
+    }
+    for member in [&mut ann, &mut bob] {
+        member.expect("PLAYER_STATE").await;
+    }
     bob.hears_nothing().await;
     ann.hears_nothing().await;
 }
@@ -257,6 +268,11 @@ async fn a_room_of_both_generations_plays_together() {
     old.expect("HOST_CHANGED").await;
     new.until("HOST_CHANGED").await;
     // The gate after a new member's seek awaits both.
+    old.send(json!({"type": "POSITION_UPDATE", "currentTime": 10.0, "isPlaying": true})).await;
+    old.expect("PLAYER_STATE").await;
+    new.until("PLAYER_STATE").await;
+    new.is_ready().await;
+    old.expect("PLAYER_STATE").await;
     new.seek(50.0, true).await;
     let seek = new.expect("SEEK_PAUSE").await;
     assert_eq!(seek["gate"]["awaiting"], json!(["new", "old"]));

@@ -262,7 +262,7 @@ fn url_change_alone_speaks_milliseconds() {
     assert_eq!(at(r#","currentTime":93250"#), position(93.25));
     assert_eq!(at(""), MediaTime::ZERO);
     assert!(
-        matches!(ask(r#"{"type":"SEEK","currentTime":93.25}"#), Ask::Seek { position: p, resume: false, .. } if p == position(93.25))
+        matches!(ask(r#"{"type":"SEEK","currentTime":93.25}"#), Ask::Seek { position: p, resume: None, .. } if p == position(93.25))
     );
 }
 

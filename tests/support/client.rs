@@ -136,6 +136,12 @@ impl Client {
         self.send(json!({"type": "SEEK", "currentTime": position, "isPlaying": playing})).await;
     }
 
+    /// Its player is ready, and gates wait for it from now on.
+    pub(crate) async fn is_ready(&mut self) {
+        self.send(json!({"type": "PLAYER", "state": "ready"})).await;
+        self.until("PLAYER_STATE").await;
+    }
+
     pub(crate) async fn chat(&mut self, text: &str) {
         self.send(json!({"type": "CHAT", "text": text})).await;
     }

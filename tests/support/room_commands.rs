@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tandem::domain::{
-    ChatText, Dialect, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Rate, RoomTime, SessionRef, TokenHash,
-    TransportKind, UserId, Username,
+    ChatText, Dialect, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player, PlayerReason, PlayerState,
+    Rate, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
-use tandem::room::{Actor, Command, Connection, Control, Join, PinProof, Room};
+use tandem::room::{Actor, Basis, Command, Connection, Control, Join, PinProof, Room};
 
 use super::Stage;
 
@@ -83,8 +83,8 @@ impl<'a> Script<'a> {
 
 impl Stage {
     pub(super) fn command(&mut self, script: &mut Script<'_>) -> Command {
-        let kind = script.byte() % 32;
-        if kind == 31 && !self.sent.is_empty() {
+        let kind = script.byte() % 35;
+        if kind == 34 && !self.sent.is_empty() {
             return self.sent[usize::from(script.byte()) % self.sent.len()].clone();
         }
         let command = self.new_command(kind, script);
@@ -116,18 +116,21 @@ impl Stage {
                 control: script.control(),
                 position: script.maybe(|script| script.position(&self.limits)),
                 true_at: self.true_at(script),
+                on: self.basis(script),
                 lead: script.lead(),
             },
             22 | 23 => Command::Seek {
                 by: self.actor(script),
                 position: script.position(&self.limits),
-                resume: !script.byte().is_multiple_of(4),
+                resume: [None, Some(false), Some(true), Some(true)][usize::from(script.byte()) % 4],
                 true_at: self.true_at(script),
+                on: self.basis(script),
                 lead: script.lead(),
             },
             24 => Command::SetRate {
                 by: self.actor(script),
                 rate: Rate::parse([0.25, 1.0, 1.1, 4.0][usize::from(script.byte() % 4)]).expect("a rate"),
+                on: self.basis(script),
                 lead: script.lead(),
             },
             25 => Command::SetUrl { by: self.actor(script), url: self.url(), position: script.position(&self.limits) },
@@ -152,8 +155,14 @@ impl Stage {
                     Some(gate) if script.flag() => gate.target,
                     _ => script.position(&self.limits),
                 });
-                Command::Ready { by, gate: gate_id, target, lead: script.lead() }
+                Command::Ready { by, gate: gate_id, target, film: self.basis(script).film, lead: script.lead() }
             }
+            30..=32 => Command::Player {
+                by: self.actor(script),
+                player: self.player(script),
+                film: self.basis(script).film,
+                lead: script.lead(),
+            },
             _ if script.flag() => Command::Chat {
                 by: self.actor(script),
                 text: ChatText::parse(script.text(), &self.limits).expect("a text"),
@@ -163,6 +172,35 @@ impl Stage {
                 namespace: Namespace::parse("org.example").expect("a namespace"),
                 payload: "{}".to_owned(),
             },
+        }
+    }
+
+    /// Mostly nothing, or what the room shows; sometimes what it no longer does.
+    fn basis(&self, script: &mut Script<'_>) -> Basis {
+        let byte = script.byte();
+        let film = match byte % 8 {
+            0..=3 => None,
+            4..=6 => Some(self.room.film()),
+            _ => Some(self.room.film().wrapping_sub(1)),
+        };
+        let gate = (byte >= 200).then(|| self.last_gate.wrapping_sub(u32::from(byte >= 240)));
+        Basis { film, gate }
+    }
+
+    /// Mostly ready.
+    fn player(&self, script: &mut Script<'_>) -> Player {
+        let byte = script.byte();
+        let state = match byte % 8 {
+            0 => PlayerState::None,
+            1 => PlayerState::Loading,
+            2 => PlayerState::Failed,
+            _ => PlayerState::Ready,
+        };
+        let failed = state == PlayerState::Failed;
+        Player {
+            state,
+            reason: failed.then(|| PlayerReason::parse("decode").expect("a reason")),
+            duration: script.maybe(|script| script.position(&self.limits)),
         }
     }
 
@@ -252,6 +290,7 @@ pub(super) fn actor_of(command: &Command) -> Option<&Actor> {
         | Command::SetUrl { by, .. }
         | Command::Adopt { by, .. }
         | Command::Ready { by, .. }
+        | Command::Player { by, .. }
         | Command::Chat { by, .. }
         | Command::Custom { by, .. } => Some(by),
     }

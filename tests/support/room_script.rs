@@ -6,7 +6,7 @@ mod room_commands;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tandem::domain::{Dialect, Head, Limits, RoomId, RoomTime};
+use tandem::domain::{Dialect, Head, Limits, Player, PlayerState, RoomId, RoomTime};
 use tandem::room::{Actor, By, Cause, Command, Connection, ControlKey, Event, Join, PinProof, Playback, Reject, Room};
 
 use room_commands::{PINS, Script, USERS, actor_of, for_hosts, moves, pin_of};
@@ -24,6 +24,14 @@ pub fn play(data: &[u8]) -> BTreeMap<String, usize> {
         stage.advance(&mut script);
         let command = stage.command(&mut script);
         stage.step(&command);
+        // Gates wait only for players that are ready: most who enter say so at once.
+        if let Command::Join(join) = &command
+            && !script.byte().is_multiple_of(4)
+        {
+            let by = Actor { user: join.user.clone(), session: join.session.clone() };
+            let player = Player::of(PlayerState::Ready);
+            stage.step(&Command::Player { by, player, film: None, lead: Duration::ZERO });
+        }
     }
     stage.everybody_leaves();
     stage.seen
@@ -148,8 +156,11 @@ impl Stage {
                     self.last_gate = gate.id;
                 }
             }
+            Event::Moved { cause: Cause::Rate, playback, .. } if !playback.playing => self.check_vector(playback),
             Event::Moved { playback, .. } | Event::UrlChanged { playback, .. } | Event::Adopted { playback, .. } => {
                 self.check_vector(playback);
+                let end = self.room.duration().map_or(f64::INFINITY, |end| end.seconds());
+                assert!(playback.position.seconds() <= end, "beyond the end of the film");
             }
             Event::Created { .. } | Event::Ended { .. } => {}
             _ => assert_eq!(*self.room.playback(), playback, "{event:?} moved the playback"),
@@ -182,6 +193,11 @@ impl Stage {
     fn check_decision(&self, before: &Room, command: &Command, events: &[Event]) {
         for event in events {
             let (by, what) = match event {
+                Event::Moved { by: By::Server, cause: Cause::Ended, playback, .. } => {
+                    assert!(!playback.playing && Some(playback.position) == self.room.duration(), "not at its end");
+                    assert!(matches!(command, Command::Deadline { .. }), "ended of itself");
+                    continue;
+                }
                 Event::Moved { by: By::Server, .. } => {
                     assert!(before.gate().is_some() || matches!(command, Command::Seek { .. }), "played of itself");
                     continue;
@@ -273,6 +289,11 @@ impl Stage {
         if let Some(gate) = room.gate() {
             let live = |user: &tandem::domain::UserId| room.member(user).is_some_and(|member| member.is_live());
             assert!(gate.awaiting.iter().chain(&gate.ready).all(live), "the gate counts somebody who is not there");
+            let plays = |user: &tandem::domain::UserId| {
+                room.member(user)
+                    .is_some_and(|member| !matches!(member.player.state, PlayerState::None | PlayerState::Failed))
+            };
+            assert!(gate.awaiting.iter().all(plays), "the gate waits for a player that can't answer");
             assert!(gate.awaiting.is_disjoint(&gate.ready));
             assert!(!gate.awaiting.is_empty(), "the gate waits for nobody");
             assert!(!room.playback().playing, "the film runs behind a closed gate");

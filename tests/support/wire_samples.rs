@@ -62,10 +62,11 @@ pub(crate) fn room(playback: Playback, gate: Option<Gate>) -> Room {
     };
     let zoe = member("Zoë \"Z\"", 1, json!({"Live": session(1)}), "V3", "webtransport");
     let bob = member("Bob", 2, json!({"Lost": {"until": at(30_000)}}), "V2", "websocket");
-    let ann = member("Ann", 3, json!({"Live": session(3)}), "V3", "websocket");
+    let mut ann = member("Ann", 3, json!({"Live": session(3)}), "V3", "websocket");
+    ann["player"] = json!({"state": "failed", "reason": "decode"});
     serde_json::from_value(json!({
         "id": "friday", "head": {"epoch": EPOCH, "seq": 9}, "created_at": at(0), "host": "ann", "guest_control": true,
-        "pin": "$argon2id$", "url": film(), "playback": playback, "gate": gate, "next_gate": 4, "next_slot": 4,
+        "pin": "$argon2id$", "url": film(), "film": 1, "duration": 5400.0, "playback": playback, "gate": gate, "next_gate": 4, "next_slot": 4,
         "bans": ["mallory"], "members": {"ann": ann, "bob": bob, "zoe": zoe},
     }))
     .unwrap()
@@ -128,6 +129,18 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
             Event::Sought { by: ann.clone(), playback: paused, gate: Some(gate()), key: None }
         }),
         ("rate", quiet(), moved(By::Member(ann.clone()), Cause::Rate)),
+        ("film over", room(paused, None), {
+            Event::Moved { by: By::Server, cause: Cause::Ended, playback: paused, key: None }
+        }),
+        ("player that failed", quiet(), {
+            let reason = Some(PlayerReason::parse("decode").unwrap());
+            let player = Player { reason, ..Player::of(PlayerState::Failed) };
+            Event::PlayerChanged { user: ann.clone(), player, agreed: None }
+        }),
+        ("player that is ready", quiet(), {
+            let player = Player { duration: Some(position(5400.5)), ..Player::of(PlayerState::Ready) };
+            Event::PlayerChanged { user: ann.clone(), player, agreed: Some(position(5400.0)) }
+        }),
         ("film", quiet(), Event::UrlChanged { by: ann.clone(), url: film(), playback }),
         ("adopted", quiet(), Event::Adopted { by: ann.clone(), playback, url: None }),
         ("correction", quiet(), moved(By::Member(ann.clone()), Cause::Correction)),
@@ -224,10 +237,11 @@ pub(crate) const CLIENT_MESSAGES: &[&str] = &[
     r#"{"type":"BAN","targetUserId":"bob"}"#,
     r#"{"type":"UNBAN","targetUserId":"bob"}"#,
     r#"{"type":"SET_PIN","pin":"4711"}"#,
-    r#"{"type":"PLAY_PAUSE","control":"play","currentTime":12.5,"eventTimestamp":1795000000000.5,"ref":7}"#,
-    r#"{"type":"SEEK","currentTime":93.25,"isPlaying":true,"eventTimestamp":1795000000000,"ref":9007199254740992}"#,
-    r#"{"type":"SET_RATE","rate":1.25}"#,
-    r#"{"type":"READY","gateId":3,"targetTime":93.25}"#,
+    r#"{"type":"PLAY_PAUSE","control":"play","currentTime":12.5,"eventTimestamp":1795000000000.5,"film":1,"gate":2,"ref":7}"#,
+    r#"{"type":"SEEK","currentTime":93.25,"isPlaying":true,"eventTimestamp":1795000000000,"film":1,"gate":2,"ref":9007199254740992}"#,
+    r#"{"type":"SET_RATE","rate":1.25,"film":1,"gate":2}"#,
+    r#"{"type":"READY","gateId":3,"targetTime":93.25,"film":1}"#,
+    r#"{"type":"PLAYER","state":"failed","reason":"decode","duration":5400.5,"film":1}"#,
     r#"{"type":"HOST_HEARTBEAT","currentTime":12.5,"isPlaying":true,"eventTimestamp":1795000000000}"#,
     r#"{"type":"POSITION_UPDATE","currentTime":12.5,"isPlaying":false}"#,
     r#"{"type":"URL_CHANGE","url":"https://example.org/film.webm","currentTime":93250}"#,

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::Draft;
-use crate::domain::{Dialect, MediaTime, RoomTime, UserId};
-use crate::room::{Actor, By, Cause, Control, ControlKey, Event, Gate, Playback, Reject};
+use super::playback::bounded;
+use crate::domain::{Dialect, MediaTime, Player, PlayerState, RoomTime, UserId};
+use crate::room::{Actor, Basis, By, Cause, Control, ControlKey, Event, Gate, Playback, Reject};
 
 /// A v2 READY names its target instead of the gate, as its player reports it.
 const SAME_TARGET_SECS: f64 = 1.0;
@@ -14,18 +15,21 @@ impl Draft<'_> {
         &mut self,
         by: &Actor,
         position: MediaTime,
-        resume: bool,
+        resume: Option<bool>,
         true_at: Option<RoomTime>,
+        on: Basis,
         lead: Duration,
     ) -> Result<(), Reject> {
         let member = self.controller(by)?;
+        let resume = self.resumes(member.dialect, resume);
         let key = ControlKey { control: None, position: Some(position), true_at, taken: self.now };
         // Without a timestamp only the room's last command can be meant, and what came of that shows whether it was
         // to play on: the same target, but the other way round, is another command.
-        let played_on = self.base.gate.is_some() || self.base.playback.playing;
+        let played_on = self.base.intends_to_play();
         if (true_at.is_some() || resume == played_on) && self.is_repeated(member, &key) {
             return Ok(());
         }
+        self.current(on)?;
         let playback = self.standing(position);
         let target = playback.position;
         let gate = if resume { self.gate(&by.user, member.dialect, target) } else { None };
@@ -37,11 +41,19 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// `None`: there is nobody to wait for.
+    /// Whether to play on at a seek's target. Without a word of its sender the room goes on meaning what it means. At an
+    /// open gate the seek before has stopped a v2 client's player, so that its `false` says nothing of what people want.
+    fn resumes(&self, dialect: Dialect, resume: Option<bool>) -> bool {
+        let at_gate = dialect == Dialect::V2 && self.base.gate.is_some();
+        resume.filter(|_| !at_gate).unwrap_or_else(|| self.base.intends_to_play())
+    }
+
+    /// `None`: there is nobody to wait for. A player that loads, failed or was never shown would only use up the deadline.
     fn gate(&self, seeker: &UserId, dialect: Dialect, target: MediaTime) -> Option<Gate> {
         let answers = |user: &UserId| dialect == Dialect::V3 || user != seeker;
-        let live = self.base.members.iter().filter(|(_, member)| member.is_live()).map(|(user, _)| user);
-        let awaiting: std::collections::BTreeSet<_> = live.filter(|user| answers(user)).cloned().collect();
+        let able = self.base.members.iter().filter(|(_, member)| member.is_live() && member.player.is_ready());
+        let awaiting: std::collections::BTreeSet<_> =
+            able.map(|(user, _)| user).filter(|user| answers(user)).cloned().collect();
         (!awaiting.is_empty()).then(|| Gate {
             id: self.base.next_gate,
             target,
@@ -58,9 +70,19 @@ impl Draft<'_> {
         by: &Actor,
         gate: Option<u32>,
         target: Option<MediaTime>,
+        film: Option<u32>,
         lead: Duration,
     ) -> Result<(), Reject> {
-        self.actor(by)?;
+        let member = self.actor(by)?;
+        // Late, and of no use to anybody: nothing that its sender should hear of.
+        if film.is_some_and(|film| film != self.base.film) {
+            return Ok(());
+        }
+        // A v2 client can't say PLAYER: one that has sought shows that it has a player.
+        if member.dialect == Dialect::V2 && !member.player.is_ready() {
+            self.show_player(&by.user, Player::of(PlayerState::Ready));
+            return Ok(());
+        }
         let open = self.base.gate.as_ref().ok_or(Reject::NoGate)?;
         let meant = match (gate, target) {
             (Some(id), _) => id == open.id,
@@ -87,7 +109,9 @@ impl Draft<'_> {
         }
     }
 
-    fn release(&mut self, position: MediaTime, lead: Duration) {
+    fn release(&mut self, target: MediaTime, lead: Duration) {
+        // A member that went just now may have taken a longer duration with it.
+        let position = bounded(target, self.room().duration, self.limits);
         let playback = Playback {
             position,
             rate: self.base.playback.rate,

@@ -38,6 +38,7 @@ impl Draft<'_> {
             self.depart(user, LeaveReason::Lost);
         }
         self.settle(lead);
+        self.end_film();
     }
 
     pub(super) fn rename(&mut self, by: &Actor, name: &Username) -> Result<(), Reject> {
@@ -114,6 +115,7 @@ impl Draft<'_> {
 
     /// One member goes for good, and hands the room on if it was the host. [`Draft::settle`] must follow.
     fn depart(&mut self, user: &UserId, reason: LeaveReason) {
+        self.withdraw_player(user);
         self.push(Event::Left { at: self.now, user: user.clone(), reason });
         self.elect();
     }

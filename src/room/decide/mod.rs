@@ -4,10 +4,11 @@ mod gate;
 mod join;
 mod membership;
 mod playback;
+mod player;
 
 use std::time::Duration;
 
-use super::{Actor, Command, Event, Member, Reject, Room};
+use super::{Actor, Basis, Command, Event, Member, Reject, Room};
 use crate::domain::{Limits, RoomTime};
 
 impl Room {
@@ -27,19 +28,20 @@ impl Room {
             Command::Ban { by, target } => draft.ban(by, target)?,
             Command::Unban { by, target } => draft.unban(by, target)?,
             Command::SetPin { by, pin } => draft.set_pin(by, pin.as_ref())?,
-            Command::PlayPause { by, control, position, true_at, lead } => {
-                draft.play_pause(by, *control, *position, *true_at, *lead)?;
+            Command::PlayPause { by, control, position, true_at, on, lead } => {
+                draft.play_pause(by, *control, *position, *true_at, *on, *lead)?;
             }
-            Command::Seek { by, position, resume, true_at, lead } => {
-                draft.seek(by, *position, *resume, *true_at, *lead)?;
+            Command::Seek { by, position, resume, true_at, on, lead } => {
+                draft.seek(by, *position, *resume, *true_at, *on, *lead)?;
             }
-            Command::SetRate { by, rate, lead } => draft.set_rate(by, *rate, *lead)?,
+            Command::SetRate { by, rate, on, lead } => draft.set_rate(by, *rate, *on, *lead)?,
             Command::SetUrl { by, url, position } => draft.set_url(by, url, *position)?,
             Command::Adopt { by, position, playing, url, lead } => {
                 draft.adopt(by, *position, *playing, url.as_ref(), *lead)?;
             }
             Command::Correct { host, position, playing, at } => draft.correct(host, *position, *playing, *at),
-            Command::Ready { by, gate, target, lead } => draft.ready(by, *gate, *target, *lead)?,
+            Command::Ready { by, gate, target, film, lead } => draft.ready(by, *gate, *target, *film, *lead)?,
+            Command::Player { by, player, film, lead } => draft.player(by, player, *film, *lead)?,
             Command::Chat { by, text } => {
                 draft.actor(by)?;
                 draft.push(Event::Chat { user: by.user.clone(), text: text.clone() });
@@ -110,6 +112,14 @@ impl<'a> Draft<'a> {
     fn controller(&self, by: &Actor) -> Result<&'a Member, Reject> {
         let member = self.actor(by)?;
         if self.base.may_control(&by.user) { Ok(member) } else { Err(Reject::NotInControl) }
+    }
+
+    /// Refuses what was decided on a film, or at a gate, that is no longer the room's. A command that doesn't say is taken.
+    fn current(&self, on: Basis) -> Result<(), Reject> {
+        let newest_gate = self.base.next_gate.saturating_sub(1);
+        let stale =
+            on.film.is_some_and(|film| film != self.base.film) || on.gate.is_some_and(|gate| gate != newest_gate);
+        if stale { Err(Reject::Stale) } else { Ok(()) }
     }
 
     /// When a command that is scheduled `lead` ahead takes effect.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Draft;
 use crate::domain::{Dialect, Limits, MediaTime, MediaUrl, Rate, RoomTime, UserId};
-use crate::room::{Actor, By, Cause, Control, ControlKey, Event, Member, Playback, Reject};
+use crate::room::{Actor, Basis, By, Cause, Control, ControlKey, Event, Member, Playback, Reject};
 
 /// How far back a client's timestamp is believed.
 const MAX_CARRY: Duration = Duration::from_secs(2);
@@ -19,6 +19,7 @@ impl Draft<'_> {
         control: Control,
         position: Option<MediaTime>,
         true_at: Option<RoomTime>,
+        on: Basis,
         lead: Duration,
     ) -> Result<(), Reject> {
         let member = self.controller(by)?;
@@ -26,6 +27,7 @@ impl Draft<'_> {
         if self.is_repeated(member, &key) {
             return Ok(());
         }
+        self.current(on)?;
         let current = &self.base.playback;
         let true_at = true_at.map(|at| member.dialect.believed(at, self.now));
         let playback = match control {
@@ -50,15 +52,17 @@ impl Draft<'_> {
         Ok(())
     }
 
-    pub(super) fn set_rate(&mut self, by: &Actor, rate: Rate, lead: Duration) -> Result<(), Reject> {
+    pub(super) fn set_rate(&mut self, by: &Actor, rate: Rate, on: Basis, lead: Duration) -> Result<(), Reject> {
         self.controller(by)?;
+        self.current(on)?;
         let current = self.base.playback;
         if current.rate == rate {
             return Ok(());
         }
         // A start that is scheduled later still happens then.
         let at = self.scheduled(lead).max(current.at);
-        let position = bounded(current.position_at(at), self.limits);
+        // A film that stands, stands where it is: at an open gate that is the gate's target.
+        let position = if current.playing { self.bounded(current.position_at(at)) } else { current.position };
         let playback = Playback { position, rate, at, seq: self.next_seq(), ..current };
         self.push(Event::Moved { by: By::Member(by.user.clone()), cause: Cause::Rate, playback, key: None });
         Ok(())
@@ -66,7 +70,8 @@ impl Draft<'_> {
 
     pub(super) fn set_url(&mut self, by: &Actor, url: &MediaUrl, position: MediaTime) -> Result<(), Reject> {
         self.controller(by)?;
-        let playback = self.standing(position);
+        // The duration of the film before says nothing of this one.
+        let playback = Playback { position, ..self.standing(position) };
         self.push(Event::UrlChanged { by: by.user.clone(), url: url.clone(), playback });
         Ok(())
     }
@@ -80,7 +85,10 @@ impl Draft<'_> {
         lead: Duration,
     ) -> Result<(), Reject> {
         self.controller(by)?;
-        let playback = if playing { self.running(position, self.scheduled(lead)) } else { self.standing(position) };
+        let mut playback = if playing { self.running(position, self.scheduled(lead)) } else { self.standing(position) };
+        if url.is_some_and(|url| self.base.url.as_ref() != Some(url)) {
+            playback.position = position;
+        }
         self.push(Event::Adopted { by: by.user.clone(), playback, url: url.cloned() });
         Ok(())
     }
@@ -140,9 +148,31 @@ impl Draft<'_> {
     }
 
     fn vector(&self, position: MediaTime, playing: bool, at: RoomTime) -> Playback {
-        let position = bounded(position, self.limits);
+        let position = self.bounded(position);
         Playback { position, rate: self.base.playback.rate, playing, at, seq: self.next_seq() }
     }
+
+    fn bounded(&self, position: MediaTime) -> MediaTime {
+        bounded(position, self.base.duration, self.limits)
+    }
+
+    /// The film is over: the room stands at its end.
+    pub(super) fn end_film(&mut self) {
+        let now = self.now;
+        let room = self.room();
+        let Some(end) = room.duration.filter(|_| room.ends_at().is_some_and(|at| at <= now)) else { return };
+        let rate = room.playback.rate;
+        let playback = Playback { position: end, rate, playing: false, at: now, seq: self.next_seq() };
+        self.push(Event::Moved { by: By::Server, cause: Cause::Ended, playback, key: None });
+    }
+}
+
+/// A film that nobody stopped runs on without end: what is written down lies within the film, as far as its duration is
+/// known, and within `MAX_POSITION_SECS`.
+pub(super) fn bounded(position: MediaTime, duration: Option<MediaTime>, limits: &Limits) -> MediaTime {
+    let largest = MediaTime::ZERO.moved(limits.position_secs as f64);
+    let end = duration.filter(|end| *end < largest).unwrap_or(largest);
+    if position > end { end } else { position }
 }
 
 /// Where a film that was at `position` at `true_at` is at `start`; never back. A timestamp further back than any network
@@ -150,10 +180,4 @@ impl Draft<'_> {
 fn carried(position: MediaTime, true_at: RoomTime, start: RoomTime, rate: Rate) -> MediaTime {
     let elapsed = start.saturating_since(true_at);
     if elapsed > MAX_CARRY { position } else { position.moved(elapsed.as_secs_f64() * rate.factor()) }
-}
-
-/// A film that nobody stopped runs on without end: what is written down stays within `MAX_POSITION_SECS`.
-fn bounded(position: MediaTime, limits: &Limits) -> MediaTime {
-    let largest = limits.position_secs as f64;
-    if position.seconds() > largest { MediaTime::ZERO.moved(largest) } else { position }
 }

@@ -180,5 +180,6 @@ fn gates_count_from_one_again_in_a_new_epoch() {
     scene.at(0).send(ann.seek(60.0)).taken();
     scene.at(1).send(ann.leave()).expect(&["left ann left", "ended"]);
     scene.at(2).send(ann.join()).taken();
+    scene.at(3).send(ann.is_ready()).taken();
     scene.at(3).send(ann.seek(9.0)).expect(&["ann seek 9 @3 gate 1 [ann]"]);
 }

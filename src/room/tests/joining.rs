@@ -17,7 +17,7 @@ fn the_first_join_founds_the_room_with_its_pin_and_makes_the_joiner_host() {
 #[test]
 fn a_room_that_comes_back_within_the_same_millisecond_is_a_later_epoch() {
     let ann = v3("ann");
-    let mut scene = Scene::of(&[&ann]);
+    let mut scene = Scene::without_players(&[&ann]);
     let first = scene.room.head.epoch;
     scene.at(0).send(ann.leave()).expect(&["left ann left", "ended"]);
     assert_eq!(scene.room.head, Head { epoch: first, seq: 3 });

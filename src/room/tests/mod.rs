@@ -4,6 +4,7 @@ mod gate;
 mod joining;
 mod membership;
 mod playback;
+mod player;
 mod record;
 mod scene;
 mod v2_faults;

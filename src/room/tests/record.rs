@@ -8,13 +8,12 @@ use crate::room::{Control, Room};
 #[test]
 fn the_record_of_a_room_keeps_its_form() {
     let (ann, bob) = (v3("ann"), v2("bob"));
-    let mut scene = Scene::new();
-    scene.at(0).send(ann.join()).taken();
-    scene.at(0).send(bob.join()).taken();
-    scene.at(0).send(v3("cat").join()).taken();
+    let mut scene = Scene::without_players(&[&ann, &bob, &v3("cat")]);
     scene.at(1).send(ann.set_pin(Some("$argon2id$"))).taken();
     scene.at(1).send(ann.guests(true)).taken();
     scene.at(1).send(ann.show("https://example.org/film", 0.0)).taken();
+    scene.at(1).send(ann.measures(5400.5)).taken();
+    scene.at(1).send(v3("cat").is_ready()).taken();
     scene.at(2).send(ann.ban("eve")).taken();
     scene.at(3).send(bob.control(Control::Play, Some(59.5), Some(2))).taken();
     scene.at(4).send(bob.seek(60.25)).taken();
@@ -25,7 +24,7 @@ fn the_record_of_a_room_keeps_its_form() {
     let member = |name: &str, slot: u16, dialect: &str, connection: serde_json::Value| {
         json!({
             "name": "Guest", "slot": slot, "joined_at": time(0), "connection": connection, "dialect": dialect,
-            "transport": "memory", "token": token(name.as_bytes()[0]), "previous_token": null, "recent": [],
+            "transport": "memory", "token": token(name.as_bytes()[0]), "previous_token": null, "recent": [], "player": {"state": "none"},
         })
     };
     let mut members = json!({
@@ -33,19 +32,23 @@ fn the_record_of_a_room_keeps_its_form() {
         "bob": member("bob", 2, "V2", json!({"Lost": {"until": time(30_006)}})),
         "cat": member("cat", 3, "V3", json!({"Live": {"node": "node-1", "id": 99}})),
     });
+    members["ann"]["player"] = json!({"state": "ready", "duration": 5400.5});
+    members["cat"]["player"] = json!({"state": "ready"});
     members["bob"]["recent"] = json!([
         {"control": "play", "position": 59.5, "true_at": time(2), "taken": time(3)},
         {"control": null, "position": 60.25, "true_at": null, "taken": time(4)},
     ]);
     let record = json!({
         "id": "friday",
-        "head": {"epoch": START_MS, "seq": 11},
+        "head": {"epoch": START_MS, "seq": 13},
         "created_at": time(0),
         "host": "ann",
         "guest_control": true,
         "pin": "$argon2id$",
         "url": "https://example.org/film",
-        "playback": {"position": 60.25, "rate": 1.0, "playing": false, "at": time(4), "seq": 9},
+        "film": 1,
+        "duration": 5400.5,
+        "playback": {"position": 60.25, "rate": 1.0, "playing": false, "at": time(4), "seq": 11},
         "gate": {
             "id": 1, "target": 60.25, "awaiting": ["cat"], "ready": ["ann"],
             "quorum_at": time(3_004), "deadline": time(7_004), "by": "bob",

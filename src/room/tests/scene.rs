@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::domain::{
-    ChatText, Dialect, Head, Limits, MediaTime, MediaUrl, NodeId, PinHash, Rate, RoomId, RoomTime, SessionRef,
-    TokenHash, TransportKind, UserId, Username,
+    ChatText, Dialect, Head, Limits, MediaTime, MediaUrl, NodeId, PinHash, Player, PlayerReason, PlayerState, Rate,
+    RoomId, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
-use crate::room::{Actor, By, Cause, Command, Control, Event, Gate, Join, PinProof, Reject, Room};
+use crate::room::{Actor, Basis, By, Cause, Command, Control, Event, Gate, Join, PinProof, Reject, Room};
 
 /// Scene time 0, in room time.
 pub(super) const START_MS: i64 = 1_795_000_000_000;
@@ -140,6 +140,7 @@ impl Person {
             control,
             position: position.map(seconds),
             true_at: true_at.map(ms),
+            on: Basis::default(),
             lead: LEAD,
         }
     }
@@ -153,7 +154,12 @@ impl Person {
     }
 
     pub(super) fn seek_at(&self, position: f64, resume: bool, true_at: Option<i64>) -> Command {
-        Command::Seek { by: self.by(), position: seconds(position), resume, true_at: true_at.map(ms), lead: LEAD }
+        self.seek_resuming(position, Some(resume), true_at)
+    }
+
+    pub(super) fn seek_resuming(&self, position: f64, resume: Option<bool>, true_at: Option<i64>) -> Command {
+        let (by, on) = (self.by(), Basis::default());
+        Command::Seek { by, position: seconds(position), resume, true_at: true_at.map(ms), on, lead: LEAD }
     }
 
     pub(super) fn seek(&self, position: f64) -> Command {
@@ -161,7 +167,7 @@ impl Person {
     }
 
     pub(super) fn rate(&self, rate: f64) -> Command {
-        Command::SetRate { by: self.by(), rate: Rate::parse(rate).unwrap(), lead: LEAD }
+        Command::SetRate { by: self.by(), rate: Rate::parse(rate).unwrap(), on: Basis::default(), lead: LEAD }
     }
 
     pub(super) fn show(&self, address: &str, position: f64) -> Command {
@@ -177,7 +183,25 @@ impl Person {
     }
 
     pub(super) fn ready(&self, gate: Option<u32>, target: Option<f64>) -> Command {
-        Command::Ready { by: self.by(), gate, target: target.map(seconds), lead: LEAD }
+        Command::Ready { by: self.by(), gate, target: target.map(seconds), film: None, lead: LEAD }
+    }
+
+    pub(super) fn shows(&self, player: Player, film: Option<u32>) -> Command {
+        Command::Player { by: self.by(), player, film, lead: LEAD }
+    }
+
+    pub(super) fn is_ready(&self) -> Command {
+        self.shows(Player::of(PlayerState::Ready), None)
+    }
+
+    /// Its player has a film of this length.
+    pub(super) fn measures(&self, duration: f64) -> Command {
+        self.shows(Player { duration: Some(seconds(duration)), ..Player::of(PlayerState::Ready) }, None)
+    }
+
+    pub(super) fn fails(&self, reason: &str) -> Command {
+        let reason = Some(PlayerReason::parse(reason).unwrap());
+        self.shows(Player { reason, ..Player::of(PlayerState::Failed) }, None)
     }
 
     pub(super) fn say(&self, text: &str) -> Command {
@@ -203,8 +227,17 @@ impl Scene {
         Self { room, limits: Limits::default(), now: ms(0) }
     }
 
-    /// A room that these founded and entered, in this order, at time 0.
+    /// A room that these founded and entered, in this order, at time 0, each with a player that is ready.
     pub(super) fn of(people: &[&Person]) -> Self {
+        let mut scene = Self::without_players(people);
+        for person in people {
+            scene.at(0).send(person.is_ready()).taken();
+        }
+        scene
+    }
+
+    /// The same, and nobody shows a player.
+    pub(super) fn without_players(people: &[&Person]) -> Self {
         let mut scene = Self::new();
         for person in people {
             scene.at(0).send(person.join()).taken();
@@ -320,6 +353,7 @@ fn told(event: &Event) -> String {
                 Cause::Control(Control::Pause) => "pause".to_owned(),
                 Cause::Rate => format!("rate {}", playback.rate.factor()),
                 Cause::Correction => format!("correct {}", playback.playing),
+                Cause::Ended => "end".to_owned(),
             };
             format!("{who} {what} {}", vector(playback))
         }
@@ -331,6 +365,13 @@ fn told(event: &Event) -> String {
             format!("{by} seek {}{}", vector(playback), gate.unwrap_or_default())
         }
         Event::GateProgress { id, user } => format!("ready {user} for {id}"),
+        Event::PlayerChanged { user, player, agreed } => {
+            let state = player.state.as_str();
+            format!(
+                "player {user} {state}{}",
+                agreed.map_or_else(String::new, |end| format!(", ends {}", end.seconds()))
+            )
+        }
         Event::UrlChanged { by, url, playback } => format!("{by} shows {} {}", url.as_str(), vector(playback)),
         Event::Adopted { by, playback, .. } => format!("{by} adopt {} {}", playback.playing, vector(playback)),
         Event::Chat { user, text } => format!("{user}: {}", text.as_str()),

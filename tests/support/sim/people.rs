@@ -258,7 +258,7 @@ impl World {
         let next = self.asked.len() as u64 + 1;
         let names: Vec<_> = self.people.iter().map(|person| person.name).collect();
         let somebody = self.dice.pick(&names).unwrap();
-        let (what, message) = match self.dice.below(34) {
+        let (what, message) = match self.dice.below(36) {
             0..=5 => (What::Chat, json!({ "type": "CHAT", "text": format!("chat {next}.") })),
             6 => (What::Custom, json!({ "type": "CUSTOM", "namespace": "sim", "payload": { "n": next } })),
             7..=9 => (What::Moves, json!({ "type": "PLAY_PAUSE", "control": "play", "currentTime": next })),
@@ -293,6 +293,11 @@ impl World {
                     _ => None,
                 });
                 (What::Other, json!({ "type": "READY", "gateId": gate }))
+            }
+            34..=35 => {
+                let state = if self.dice.percent(80) { "ready" } else { "failed" };
+                let duration = 5000 + self.dice.below(3);
+                (What::Other, json!({ "type": "PLAYER", "state": state, "duration": duration }))
             }
             _ => {
                 self.tick(line).await;

@@ -1,0 +1,100 @@
+//! Whether a member's player can play the room's film, as the member itself says (PLAYER).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ErrorCode, Invalid, MediaTime};
+
+/// What a member's player is up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlayerState {
+    /// The member shows no player: it only chats, or has not said PLAYER since it joined.
+    #[default]
+    None,
+    /// The player reads the film's beginning.
+    Loading,
+    /// The player has the film and can seek in it.
+    Ready,
+    /// The player can't play the film.
+    Failed,
+}
+
+impl PlayerState {
+    /// Every state, in the order of the documentation.
+    pub const ALL: [Self; 4] = [Self::None, Self::Loading, Self::Ready, Self::Failed];
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Refuses any other word.
+    pub fn parse(word: &str) -> Result<Self, Invalid> {
+        let known = Self::ALL.into_iter().find(|state| state.as_str() == word);
+        known.ok_or_else(|| {
+            Invalid::new(ErrorCode::BadMessage, "`state` must be `none`, `loading`, `ready` or `failed`")
+        })
+    }
+}
+
+/// Why a player can't play: a word for programs, such as `decode`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlayerReason(Arc<str>);
+
+impl PlayerReason {
+    /// Accepts 1–32 characters of `A–Z a–z 0–9 . _ : -`.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let fits = (1..=32).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'));
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(Invalid::new(ErrorCode::OutOfRange, "reason must be 1-32 characters of A-Z a-z 0-9 . _ : -"))
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PlayerReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// A member's player, for the film that the room shows.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Player {
+    /// What it is up to.
+    pub state: PlayerState,
+    /// Why it failed, where the member says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<PlayerReason>,
+    /// How long the film is, as far as this player knows. Never 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<MediaTime>,
+}
+
+impl Player {
+    /// In this state, with nothing else said.
+    pub fn of(state: PlayerState) -> Self {
+        Self { state, ..Self::default() }
+    }
+
+    /// Whether a ready gate may wait for it.
+    pub fn is_ready(&self) -> bool {
+        self.state == PlayerState::Ready
+    }
+}

@@ -1,0 +1,61 @@
+//! PLAYER: whether a member's player can play the film, and how long the film is, as the players agree on.
+
+use std::time::Duration;
+
+use super::Draft;
+use crate::domain::{MediaTime, Player, UserId};
+use crate::room::{Actor, Event, Member, Reject, Room};
+
+impl Draft<'_> {
+    /// A member says what its player is up to. Said of another film than the room's, it says nothing.
+    pub(super) fn player(
+        &mut self,
+        by: &Actor,
+        player: &Player,
+        film: Option<u32>,
+        lead: Duration,
+    ) -> Result<(), Reject> {
+        let known = &self.actor(by)?.player;
+        if known == player || film.is_some_and(|film| film != self.base.film) {
+            return Ok(());
+        }
+        self.show_player(&by.user, player.clone());
+        self.release_if_met(lead);
+        Ok(())
+    }
+
+    pub(super) fn show_player(&mut self, user: &UserId, player: Player) {
+        let mut room = self.room().clone();
+        if let Some(member) = room.members.get_mut(user) {
+            member.player.clone_from(&player);
+        }
+        let agreed = agreed_duration(&room).or(room.duration);
+        self.push(Event::PlayerChanged { user: user.clone(), player, agreed });
+    }
+
+    /// Before a member goes: what its player said of the film's length goes with it, as far as others know better.
+    pub(super) fn withdraw_player(&mut self, user: &UserId) {
+        let mut room = self.room().clone();
+        if room.members.get(user).is_none_or(|member| member.player.duration.is_none()) {
+            return;
+        }
+        room.members.remove(user);
+        if agreed_duration(&room).is_some_and(|agreed| room.duration != Some(agreed)) {
+            self.show_player(user, Player::default());
+        }
+    }
+}
+
+/// How long the film is: what the host's player says; without it, the median of what the members' players say (of two in
+/// the middle the longer one: a film that runs on past its end does less harm than one that is cut).
+///
+/// Guests have no say beside the host: however many claim that the film is over, they can't stop what they may not control.
+fn agreed_duration(room: &Room) -> Option<MediaTime> {
+    let said = |member: &Member| member.player.duration.filter(|_| member.player.is_ready());
+    if let Some(of_host) = room.host.as_ref().and_then(|host| room.members.get(host)).and_then(said) {
+        return Some(of_host);
+    }
+    let mut all: Vec<_> = room.members.values().filter_map(said).collect();
+    all.sort_by(|a, b| a.seconds().total_cmp(&b.seconds()));
+    all.get(all.len() / 2).copied()
+}
