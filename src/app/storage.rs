@@ -74,7 +74,11 @@ impl Storage {
             let sequencer = Sequencer::Memory(memory);
             return Ok((Self { repository, log, quotas, sequencer, tasks: log_tasks, end, node, database }, snapshots));
         };
-        let options = RedisOptions { ca: redis.ca.clone(), ..RedisOptions::new(redis.url.clone()) };
+        let options = RedisOptions {
+            ca: redis.ca.clone(),
+            outbox_bytes: redis.outbox_bytes,
+            ..RedisOptions::new(redis.url.clone())
+        };
         let node = incarnation(&config.node);
         let redis = RedisLog::connect(options, node.clone(), &log_tasks, end.clone()).await?;
         // Before anything is decided here: room time is Redis' time.
@@ -214,7 +218,7 @@ fn cluster(roster: &Roster) -> Map<String, Value> {
     cluster.insert("nodes".into(), nodes.into());
     if let Some(census) = &roster.census {
         cluster.insert("rooms".into(), census.rooms.into());
-        let outbox = json!({"waiting": census.waiting, "ageMs": census.age_ms, "entries": census.entries});
+        let outbox = json!({"waiting": census.waiting, "ageMs": census.age_ms, "entries": census.entries, "bytes": census.bytes});
         cluster.insert("outbox".into(), outbox);
         cluster.insert("drainer".into(), census.drainer.as_str().into());
         cluster.insert("measuredMsAgo".into(), census.at.into());

@@ -14,6 +14,8 @@ pub struct Redis {
     pub url: SecretString,
     /// Whose certificates are trusted instead of the machine's: PEM.
     pub ca: Option<PathBuf>,
+    /// Bytes that the outboxes may hold.
+    pub outbox_bytes: u64,
 }
 
 /// A database shared by several nodes.
@@ -33,7 +35,16 @@ pub(super) fn redis(raw: &Raw) -> Result<Option<Redis>, ConfigError> {
                    one of Sentinels with tls=true";
         return Err(ConfigError::Needs { name: "REDIS_CA_PATH", other: "REDIS_URL", why });
     }
-    Ok(url.map(|url| Redis { url, ca }))
+    let outbox_bytes = megabytes(raw, "REDIS_OUTBOX_MB", 16, 65_536)?;
+    Ok(url.map(|url| Redis { url, ca, outbox_bytes }))
+}
+
+/// A size in MiB, as bytes.
+pub(super) fn megabytes(raw: &Raw, name: &'static str, least: u64, most: u64) -> Result<u64, ConfigError> {
+    raw.required(name, |text| match number::<u64>(text, "a whole number")? {
+        size if (least..=most).contains(&size) => Ok(size << 20),
+        _ => Err(format!("not within {least}-{most} MiB")),
+    })
 }
 
 fn encrypted(url: &SecretString) -> bool {

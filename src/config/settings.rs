@@ -108,6 +108,12 @@ const TABLE: &[Row] = &[
         "",
         "PEM certificates of the authorities that rediss:// trusts; unset: the machine's. PostgreSQL's: sslrootcert in DATABASE_URL",
     ),
+    (
+        STORAGE,
+        "REDIS_OUTBOX_MB",
+        "256",
+        "what commits that wait for the database, or for other readers, may take of Redis' memory, MiB (16-65536); the oldest go first",
+    ),
     (STORAGE, "DATABASE_URL", "", "PostgreSQL; unset: SQLite in DATA_DIR"),
     (STORAGE, "POSTGRES_HOST", "", "instead of DATABASE_URL: host"),
     (STORAGE, "POSTGRES_PORT", "", "instead of DATABASE_URL: port (5432)"),

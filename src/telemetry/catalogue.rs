@@ -98,6 +98,8 @@ catalogue! {
     COMMITS_REMEMBERED = "tandem_commits_remembered_total", Counter, Count, [], "Commits that Redis lost before the database had them, put into the outbox again.";
     OUTBOX_WAITING = "tandem_outbox_waiting", Gauge, Count, [], "Commits in Redis that the database doesn't have yet (on the node that drains).";
     OUTBOX_AGE = "tandem_outbox_age_seconds", Gauge, Seconds, [], "Age of the oldest of them.";
+    OUTBOX_BYTES = "tandem_outbox_bytes", Gauge, Bytes, [], "Bytes of the outboxes in Redis, as the node that drains last counted.";
+    OUTBOX_LOST = "tandem_outbox_lost_total", Counter, Count, [], "Commits that left the outbox before the database had them, because it was at its bound or Redis' memory was used up.";
     OUTBOX_UNREADABLE = "tandem_outbox_unreadable_total", Counter, Count, [], "Outbox entries that this version can't read.";
     CLOCK_OFFSET = "tandem_clock_offset_seconds", Gauge, Seconds, [], "How far Redis' clock is ahead of this machine's.";
     NODES = "tandem_nodes", Gauge, Count, [], "Nodes of the cluster whose lease runs.";

@@ -5,6 +5,7 @@ mod hot;
 mod json;
 mod logging;
 mod otlp;
+mod seldom;
 #[cfg(test)]
 #[path = "../../tests/support/subscriber.rs"]
 pub(crate) mod subscriber;
@@ -16,6 +17,7 @@ pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
 pub use hot::{HotCounter, HotCounters, HotHistogram};
 pub use logging::{LogFormat, Logging, LoggingError, PROBE_SPAN, REQUEST_SPAN, init_logging, parse_filter};
 pub use otlp::{Otlp, OtlpError};
+pub use seldom::Seldom;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;

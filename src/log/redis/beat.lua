@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A node lives. KEYS  1 leases  2 what is said of the cluster: by each node of itself, by the drainer (field '@') of all
 -- ARGV  1 node ('' only looks)  2 its lease (ms)  3 how long the dead are kept (ms)  4 what it says of itself
 -- Answers: nodes that live, nodes whose lease ran out, what is said, now (ms).

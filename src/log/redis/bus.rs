@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, RedisError, Script, Value};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +24,12 @@ use super::keys::Partition;
 use super::link::{Link, Request};
 use super::record::{Body, Message, RecordError};
 use super::server::{Kind, Server};
+use super::wishes::Rooms;
 use super::{Lives, publish_command};
 use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
 use crate::log::{Followed, LogError};
-use crate::telemetry::{HotHistogram, names};
+use crate::telemetry::{HotHistogram, Seldom, names};
 
 static BUS_LAG: HotHistogram = HotHistogram::new(names::BUS_LAG);
 
@@ -59,15 +60,6 @@ pub(super) struct Bus {
     /// µs from saying something to hearing it.
     lag: AtomicU64,
     probe: Script,
-}
-
-#[derive(Default)]
-struct Rooms {
-    wanted: HashSet<RoomId>,
-    heard: HashSet<RoomId>,
-    /// Rooms for which the two sets may differ, in the order of the calls.
-    changed: Vec<RoomId>,
-    waiting: Vec<(RoomId, oneshot::Sender<()>)>,
 }
 
 /// Why a session of the bus ended.
@@ -154,21 +146,17 @@ impl Bus {
     pub(super) async fn subscribe(&self, room: &RoomId, patience: Duration) -> Result<(), LogError> {
         let confirmed = {
             let mut rooms = self.rooms.lock();
-            rooms.wanted.insert(room.clone());
-            if rooms.heard.contains(room) && !rooms.changed.contains(room) {
-                return Ok(());
+            match rooms.want(room) {
+                Some(confirmed) => confirmed,
+                None => return Ok(()),
             }
-            rooms.changed.push(room.clone());
-            let (sender, receiver) = oneshot::channel();
-            rooms.waiting.push((room.clone(), sender));
-            receiver
         };
         self.asked.notify_one();
         match tokio::time::timeout(patience, confirmed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(LogError("the bus has stopped".to_owned())),
             Err(_) => {
-                self.rooms.lock().waiting.retain(|(_, waiting)| !waiting.is_closed());
+                self.rooms.lock().forget_dropped();
                 Err(LogError(format!("no subscription within {patience:?}")))
             }
         }
@@ -176,8 +164,7 @@ impl Bus {
 
     pub(super) fn unsubscribe(&self, room: &RoomId) {
         let mut rooms = self.rooms.lock();
-        if rooms.wanted.remove(room) {
-            rooms.changed.push(room.clone());
+        if rooms.leave(room) {
             drop(rooms);
             self.asked.notify_one();
         }
@@ -186,13 +173,19 @@ impl Bus {
     /// Keeps the bus connected until stopped.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut failures = 0;
+        // An outage is one piece of news; that the bus is up again is told by the session.
+        let down = Seldom::new();
         loop {
             let began = Clock::instant();
             let ended = stop.run_until_cancelled(self.session()).await;
             self.silence();
             let Some(Err(error)) = ended else { return };
             failures = if began.elapsed() > Duration::from_secs(10) { 0 } else { failures + 1 };
-            tracing::warn!(%error, "the bus is down");
+            if down.is_due() {
+                tracing::warn!(%error, "the bus is down");
+            } else {
+                tracing::debug!(%error, "the bus is down");
+            }
             let ceiling = (25_u64 << failures.min(6)).min(1500);
             let pause = Duration::from_millis(rand::rng().random_range(ceiling / 4..=ceiling));
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -204,7 +197,7 @@ impl Bus {
     fn silence(&self) {
         metrics::gauge!(names::BUS_ALIVE).set(0.0);
         self.alive.send_replace(false);
-        self.rooms.lock().heard.clear();
+        self.rooms.lock().end_session();
     }
 
     /// From connecting to the break of a connection.
@@ -269,7 +262,8 @@ impl Bus {
             channels.extend(partitions.first().map(|partition| partition.probe_channel(node)));
             session.subscribe(place, &channels).await?;
         }
-        self.follow_wishes_of(session, self.wanted()).await?;
+        let wanted = self.rooms.lock().begin_session();
+        self.follow_wishes_of(session, wanted).await?;
         let session_number = self.sessions.fetch_add(1, Ordering::Relaxed);
         if session_number > 0 || !self.rooms.lock().wanted.is_empty() {
             self.parts.inbox.gap();
@@ -321,15 +315,7 @@ impl Bus {
                 };
             }
         }
-        let mut state = self.rooms.lock();
-        let waiting = std::mem::take(&mut state.waiting);
-        for (room, confirmed) in waiting {
-            if state.heard.contains(&room) {
-                let _ = confirmed.send(());
-            } else {
-                state.waiting.push((room, confirmed));
-            }
-        }
+        self.rooms.lock().confirm();
         Ok(())
     }
 

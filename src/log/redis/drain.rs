@@ -19,21 +19,23 @@ use tokio_util::sync::CancellationToken;
 use super::keys::{self, Partition};
 use super::recent::StreamId;
 use super::roster::Census;
-use super::{RedisLog, millis, record, unreadable};
+use super::{RedisLog, millis, outbox, record, unreadable};
 use crate::clock::Clock;
 use crate::domain::RoomId;
 use crate::log::{Commit, LogError};
 use crate::repository::Repository;
-use crate::telemetry::names;
+use crate::telemetry::{Seldom, names};
 
 /// The consumer group of the audit.
-const GROUP: &str = "audit";
+pub(super) const GROUP: &str = "audit";
 /// How often outboxes are trimmed and measured.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// A warning about a database that is away comes this often.
-const WARN_EVERY: Duration = Duration::from_secs(30);
+/// Housekeeping asks for so many partitions at a time.
+const AT_ONCE: usize = 16;
 /// Above this share of what an outbox may hold, commits are about to be lost to the audit.
 const ALARM: f64 = 0.8;
+/// Per cent of Redis' `maxmemory` above which its memory counts as short (as in `trim.lua`).
+const SHORT: u64 = 75;
 
 /// How the drainer works.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +70,13 @@ pub struct Drainer {
     /// The last entry of each partition that arrived here since this node leads.
     arrived: BTreeMap<Partition, StreamId>,
     housekept: Option<Instant>,
-    warned: Option<Instant>,
+    /// When the lease was taken or renewed.
+    renewed: Instant,
+    /// The last trim found Redis' memory short.
+    short: bool,
+    away: Seldom,
+    unreadable: Seldom,
+    full: Seldom,
 }
 
 struct Scripts {
@@ -96,10 +104,22 @@ impl Drainer {
             read: Script::new(include_str!("read.lua")),
             claim: Script::new(include_str!("claim.lua")),
             finish: Script::new(include_str!("finish.lua")),
-            trim: Script::new(include_str!("trim.lua")),
+            trim: outbox::trim_script(),
             lease: Script::new(include_str!("lease.lua")),
         };
-        Self { log, repository, options, scripts, arrived: BTreeMap::new(), housekept: None, warned: None }
+        Self {
+            log,
+            repository,
+            options,
+            scripts,
+            arrived: BTreeMap::new(),
+            housekept: None,
+            renewed: Clock::instant(),
+            short: false,
+            away: Seldom::new(),
+            unreadable: Seldom::new(),
+            full: Seldom::new(),
+        }
     }
 
     /// Drains until stopped. Stopping gives the lease back; what was read and not finished is another's to claim.
@@ -126,13 +146,9 @@ impl Drainer {
         if let Err(error) = self.take_over().await {
             return tracing::warn!(%error, "what an earlier drainer left can't be read");
         }
-        let mut renewed = Clock::instant();
         loop {
-            if renewed.elapsed() > self.options.lease / 3 {
-                if !self.hold().await {
-                    return;
-                }
-                renewed = Clock::instant();
+            if self.stay().await.is_err() {
+                return;
             }
             match self.read().await {
                 Ok(batch) if batch.entries.is_empty() => tokio::time::sleep(self.options.idle).await,
@@ -142,19 +158,34 @@ impl Drainer {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the outbox can't be read");
+                    if self.unreadable.is_due() {
+                        tracing::warn!(%error, "the outbox can't be read");
+                    }
                     return;
                 }
             }
-            self.keep_house().await;
+            if self.keep_house().await.is_err() {
+                return;
+            }
         }
     }
 
-    async fn hold(&self) -> bool {
+    /// Takes the lease, or renews it.
+    async fn hold(&mut self) -> bool {
         let mut call = self.scripts.lease.prepare_invoke();
         call.key(keys::DRAINER).arg(self.log.node.as_str()).arg(millis(self.options.lease));
+        // The lease runs from the moment at which Redis hears of it, which is no earlier than this.
+        let asked = Clock::instant();
         let held = self.log.link.script(&call).await;
-        held.ok().and_then(|held| redis::from_redis_value(held).ok()) == Some(1)
+        let held = held.ok().and_then(|held| redis::from_redis_value(held).ok()) == Some(1);
+        self.renewed = asked;
+        held
+    }
+
+    /// Renews the lease when a third of it has passed. Asked before each step that may take as long as Redis likes.
+    async fn stay(&mut self) -> Result<(), Deposed> {
+        let due = self.renewed.elapsed() > self.options.lease / 3;
+        if due && !self.hold().await { Err(Deposed) } else { Ok(()) }
     }
 
     async fn resign(&self) {
@@ -168,6 +199,7 @@ impl Drainer {
         for partition in Partition::all() {
             let mut from = "0-0".to_owned();
             loop {
+                self.stay().await.map_err(|Deposed| LogError("another node drains now".to_owned()))?;
                 let mut call = self.scripts.claim.prepare_invoke();
                 call.key(partition.outbox()).arg(GROUP).arg(self.log.node.as_str());
                 call.arg(self.options.batch).arg(&from);
@@ -220,15 +252,14 @@ impl Drainer {
         while !batch.commits.is_empty() {
             let started = Clock::instant();
             let stored = {
-                let append = self.repository.append(&batch.commits);
+                let repository = Arc::clone(&self.repository);
+                let append = repository.append(&batch.commits);
                 let mut append = std::pin::pin!(append);
                 loop {
                     // An append that hangs must not cost the lease: another node would store the same meanwhile.
                     tokio::select! {
                         stored = &mut append => break stored,
-                        () = tokio::time::sleep(self.options.lease / 3) => if !self.hold().await {
-                            return Err(Deposed);
-                        },
+                        () = tokio::time::sleep(self.options.lease / 3) => self.hold_on().await?,
                     }
                 }
             };
@@ -238,25 +269,23 @@ impl Drainer {
                 Ok(()) => break,
                 Err(error) => {
                     metrics::counter!(names::APPEND_FAILURES).increment(1);
-                    if self.warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
-                        self.warned = Some(Clock::instant());
+                    if self.away.is_due() {
                         tracing::warn!(%error, commits = batch.commits.len(), "the audit waits for the database");
                     }
                     failures += 1;
                     let ceiling = (50_u64 << failures.min(7)).min(5000);
                     let pause = Duration::from_millis(rand::rng().random_range(ceiling / 2..=ceiling));
                     tokio::time::sleep(pause.min(self.options.lease / 3)).await;
-                    if !self.hold().await {
-                        return Err(Deposed);
-                    }
-                    self.keep_house().await;
+                    self.hold_on().await?;
+                    self.keep_house().await?;
                 }
             }
         }
-        if self.warned.take().is_some() {
+        if self.away.clear() {
             tracing::info!("the database takes the audit again");
         }
         for (partition, entries) in &batch.entries {
+            self.stay().await?;
             if let Err(error) = self.finish(*partition, entries).await {
                 // They stay pending: whoever leads next stores them once more.
                 tracing::warn!(%error, "stored commits could not be marked");
@@ -277,40 +306,59 @@ impl Drainer {
         self.log.link.script(&call).await.map(drop)
     }
 
-    /// Trims, measures, warns.
-    async fn keep_house(&mut self) {
-        if self.housekept.is_some_and(|at| at.elapsed() < HOUSEKEEPING.min(self.options.retain)) {
-            return;
+    async fn hold_on(&mut self) -> Result<(), Deposed> {
+        if self.hold().await { Ok(()) } else { Err(Deposed) }
+    }
+
+    /// Trims, measures, warns. Far from Redis it takes longer than a lease, which is renewed meanwhile.
+    async fn keep_house(&mut self) -> Result<(), Deposed> {
+        let every = if self.short { HOUSEKEEPING / 5 } else { HOUSEKEEPING };
+        if self.housekept.is_some_and(|at| at.elapsed() < every.min(self.options.retain)) {
+            return Ok(());
         }
         self.housekept = Some(Clock::instant());
-        let Ok(now) = self.log.redis_millis().await else { return };
+        let Ok(now) = self.log.redis_millis().await else { return Ok(()) };
         let before = StreamId::at_millis(now.saturating_sub(millis(self.options.retain)));
         let mut census =
-            Census { drainer: self.log.node.clone(), rooms: 0, waiting: 0, age_ms: 0, entries: 0, at: now };
-        let mut fullest = 0;
-        for partition in Partition::all() {
-            let mut call = self.scripts.trim.prepare_invoke();
-            call.key(partition.outbox()).key(partition.audited()).key(partition.rooms());
-            call.arg(GROUP).arg(before.to_string());
-            let Ok(answer) = self.log.link.script(&call).await else { return };
-            type Counts = (u64, u64, u64, u64);
-            let Ok((waiting, since, entries, rooms)) = redis::from_redis_value::<Counts>(answer) else { continue };
-            census.waiting += waiting;
-            census.entries += entries;
-            census.rooms += rooms;
-            if since > 0 {
-                census.age_ms = census.age_ms.max(now.saturating_sub(since));
-                fullest = fullest.max(entries);
+            Census { drainer: self.log.node.clone(), rooms: 0, waiting: 0, age_ms: 0, entries: 0, bytes: 0, at: now };
+        let (mut fullest, mut percent) = (0.0_f64, 0);
+        let partitions: Vec<Partition> = Partition::all().collect();
+        for partitions in partitions.chunks(AT_ONCE) {
+            self.stay().await?;
+            let trims = partitions.iter().map(|partition| self.log.trim(&self.scripts.trim, *partition, before));
+            let Ok(trimmed) = try_join_all(trims).await else { return Ok(()) };
+            for part in trimmed {
+                census.waiting += part.waiting;
+                census.entries += part.entries;
+                census.rooms += part.rooms;
+                census.bytes += part.bytes;
+                percent = percent.max(part.percent);
+                if part.since > 0 {
+                    census.age_ms = census.age_ms.max(now.saturating_sub(part.since));
+                    // What waits fills the entries, and with them the bytes, in proportion.
+                    let waiting = part.waiting as f64 / part.entries.max(1) as f64;
+                    let entries = part.entries as f64 / f64::from(self.log.options.outbox_entries);
+                    let bytes = part.bytes as f64 / self.log.outbox_share().max(1) as f64;
+                    fullest = fullest.max(waiting * entries.max(bytes));
+                }
             }
         }
         metrics::gauge!(names::OUTBOX_WAITING).set(census.waiting as f64);
         metrics::gauge!(names::OUTBOX_AGE).set(census.age_ms as f64 / 1000.0);
+        metrics::gauge!(names::OUTBOX_BYTES).set(census.bytes as f64);
+        self.stay().await?;
         if let Err(error) = self.log.tell(&census).await {
             tracing::debug!(%error, "the other nodes don't hear what was counted");
         }
-        if fullest as f64 > ALARM * f64::from(self.log.options.outbox_entries) {
-            tracing::error!(fullest, "an outbox is nearly full: soon the oldest commits will be lost to the audit");
+        if fullest > ALARM && self.full.is_due() {
+            let percent = (fullest * 100.0) as u64;
+            tracing::error!(percent, "an outbox is nearly full: soon the oldest commits will be lost to the audit");
         }
+        self.short = percent > SHORT;
+        if self.short && self.full.is_due() {
+            tracing::error!(percent, "Redis' maxmemory is nearly used up: the outboxes are trimmed early");
+        }
+        Ok(())
     }
 }
 
@@ -323,6 +371,11 @@ impl Batch {
         for (id, fields) in entries {
             let Some(entry) = StreamId::parse(&id) else { continue };
             last = Some(entry);
+            if fields == Value::Nil {
+                // Trimmed while it was in a reader's hands: nothing is left to store, it only has to be finished.
+                self.entries.entry(partition).or_default().push(entry);
+                continue;
+            }
             match read_entry(fields) {
                 Ok(commit) => {
                     self.commits.push(commit);

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS 1 lease  ARGV 1 who  2 its life (ms); answers 1 when it is this one's now
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then

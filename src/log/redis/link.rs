@@ -42,6 +42,9 @@ struct State {
     attempt: Option<WeakShared<Attempt>>,
 }
 
+/// A connection and its generation.
+pub(super) type Door = (u64, Conn);
+
 type Attempt = BoxFuture<'static, RedisResult<Conn>>;
 
 impl Link {
@@ -85,7 +88,12 @@ impl Link {
 
     /// One attempt.
     pub(super) async fn once(&self, request: &Request<'_>) -> RedisResult<Value> {
-        let (generation, mut conn) = self.connection().await?;
+        let door = self.connection().await?;
+        self.once_through(door, request).await
+    }
+
+    /// One attempt, on this connection and no other: its first poll puts the request on the connection.
+    pub(super) async fn once_through(&self, (generation, mut conn): Door, request: &Request<'_>) -> RedisResult<Value> {
         let answer = match request {
             Request::Command(command) => command.query_async(&mut conn).await,
             Request::Script(script) => script.invoke_async(&mut conn).await,
@@ -98,7 +106,8 @@ impl Link {
         })
     }
 
-    async fn connection(&self) -> RedisResult<(u64, Conn)> {
+    /// The present connection; made, if there is none.
+    pub(super) async fn connection(&self) -> RedisResult<Door> {
         let (generation, attempt) = {
             let mut state = self.state.lock();
             if let Some(conn) = &state.conn {

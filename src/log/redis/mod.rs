@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@turn` (whose commit is waited for), `@hold` (until when commits wait, after it was written back), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
 //! | `tandem:{pNN}:rooms` | sorted set of live rooms by the second of their last commit | [`Lives::room`] |
-//! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed |
+//! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed, bytes bounded (`outbox.rs`) |
 //! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
 //! | `tandem:{pNN}:audited` | the last outbox entry that the database has | [`Lives::outbox`] |
 //! | `tandem:{pNN}:joins:<address>`, `…:pins:<address and room>` | what of a rate is used up | two windows of it |
@@ -43,6 +43,7 @@ mod drain;
 mod inbox;
 mod keys;
 mod link;
+mod outbox;
 mod publisher;
 mod quotas;
 mod recent;
@@ -52,6 +53,7 @@ mod server;
 mod tallies;
 mod time;
 mod turns;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -72,6 +74,7 @@ use self::bus::{Bus, BusParts};
 use self::inbox::Inbox;
 use self::keys::Partition;
 use self::link::Link;
+use self::outbox::Relief;
 use self::publisher::{Publication, Publisher};
 use self::recent::Recent;
 use self::roster::Seen;
@@ -111,6 +114,9 @@ pub struct RedisOptions {
     pub lives: Lives,
     /// Commits that a partition's outbox holds while the database is away; beyond it the oldest are lost to the audit.
     pub outbox_entries: u32,
+    /// Bytes that all outboxes may hold together, each partition's an equal part. Beyond it the oldest go: those that
+    /// the database has, then others.
+    pub outbox_bytes: u64,
 }
 
 /// How long things live in Redis.
@@ -140,6 +146,7 @@ impl RedisOptions {
             muster: Duration::from_secs(2),
             lives: Lives { room: hours(24), end: hours(1), outbox: hours(7 * 24), place: hours(1) },
             outbox_entries: 16_384,
+            outbox_bytes: 256 << 20,
         }
     }
 }
@@ -157,6 +164,7 @@ pub struct RedisLog {
     report: Mutex<String>,
     turns: Turns,
     publisher: Publisher,
+    relief: Relief,
     options: RedisOptions,
     scripts: Scripts,
     /// Commits are named by this process's random number and a count.
@@ -212,8 +220,9 @@ impl RedisLog {
             report: Mutex::default(),
             turns: Turns::default(),
             publisher,
+            relief: Relief::default(),
             scripts: Scripts {
-                commit: Script::new(include_str!("commit.lua")),
+                commit: outbox::script(include_str!("commit.lua")),
                 restore: Script::new(include_str!("restore.lua")),
             },
             incarnation: format!("{:016x}", rand::random::<u64>()),
@@ -281,6 +290,7 @@ impl RedisLog {
         let lives = &self.options.lives;
         let mut call = self.scripts.commit.prepare_invoke();
         call.key(partition.room(&commit.room)).key(partition.outbox()).key(partition.rooms()).key(partition.era());
+        call.key(partition.audited());
         call.arg(record::head_text(commit.expected)).arg(record::head_text(commit.next)).arg(commit.next.epoch);
         call.arg(u8::from(commit.row.ended)).arg(u8::from(commit.patch.clear)).arg(self.node.as_str()).arg(id);
         call.arg(publish_command(self.bus.is_cluster())).arg(partition.channel(&commit.room));
@@ -288,6 +298,8 @@ impl RedisLog {
         call.arg(commit.room.as_str()).arg(millis(lives.room)).arg(millis(lives.end)).arg(millis(lives.outbox));
         call.arg(self.options.outbox_entries);
         call.arg(u8::from(self.turns.is_due(&commit.room))).arg(millis(turns::TURN));
+        // An answer is asked for again within the deadline; twice that for clocks and pauses.
+        call.arg(self.outbox_share()).arg(millis(self.options.deadline * 2));
         let gone: Vec<_> = commit.patch.fields.iter().filter(|(_, value)| value.is_none()).collect();
         call.arg(gone.len());
         for (field, _) in gone {
@@ -303,6 +315,8 @@ impl RedisLog {
         match answer.what.as_str() {
             "ok" | "again" => {
                 let (entry, era) = (answer.text(0)?, answer.text(1)?);
+                let lost = redis::from_redis_value(answer.value(2)?).map_err(unreadable)?;
+                self.relief.note_lost(lost);
                 self.recent.add(partition, &entry, &era, &commit, events, state);
                 Ok(Outcome::Committed)
             }
@@ -393,6 +407,7 @@ impl Log for RedisLog {
 
     fn unsubscribe(&self, room: &RoomId) {
         self.bus.unsubscribe(room);
+        self.turns.forget(room);
     }
 
     fn follow(&self) -> BoxFuture<'_, Followed> {

@@ -2,10 +2,12 @@
 //!
 //! It doesn't wait for one answer before it sends on: a tick would be as late as the ones before it, and the answer says
 //! nothing that it needs. What is under way is bounded, so a Redis that stands still fills the queue, and then messages are
-//! dropped, counted.
+//! dropped, counted. While there is no connection the task itself waits for one: batches that each waited for it would go on
+//! it in any order, and the offer of a call must not come after its candidates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -13,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::bus::Bus;
 use super::keys::Partition;
-use super::link::{Link, Request};
+use super::link::{Door, Link, Request};
 use super::publish_command;
 use crate::telemetry::names;
 
@@ -23,6 +25,9 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 /// Pipelines that wait for their answer.
 const UNDER_WAY: usize = 16;
+/// Pause after a failed attempt at a connection; it doubles.
+const RETRY: Duration = Duration::from_millis(20);
+const RETRY_MOST: Duration = Duration::from_secs(1);
 
 /// An ephemeral message on its way.
 pub(super) struct Publication {
@@ -61,6 +66,15 @@ pub(super) async fn run(bus: Arc<Bus>, link: Arc<Link>, mut publications: mpsc::
             }
             Some(()) = under_way.next() => continue,
         }
+        let mut retry = RETRY;
+        let door = loop {
+            match link.connection().await {
+                Ok(door) => break door,
+                Err(error) => tracing::debug!(%error, "ephemeral messages wait for a connection"),
+            }
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MOST);
+        };
         let cluster = bus.is_cluster();
         // A pipeline goes to one shard. Within a partition the order stays.
         let mut pipelines: BTreeMap<Option<Partition>, redis::Pipeline> = BTreeMap::new();
@@ -69,7 +83,7 @@ pub(super) async fn run(bus: Arc<Bus>, link: Arc<Link>, mut publications: mpsc::
             pipeline.cmd(publish_command(cluster)).arg(channel).arg(message).ignore();
         }
         for pipeline in pipelines.into_values() {
-            let mut sending = Box::pin(send(Arc::clone(&link), pipeline));
+            let mut sending = Box::pin(send(Arc::clone(&link), door.clone(), pipeline));
             // The first poll puts it on the connection: here, so that the order stays.
             if futures_util::poll!(sending.as_mut()).is_pending() {
                 under_way.push(sending);
@@ -78,8 +92,8 @@ pub(super) async fn run(bus: Arc<Bus>, link: Arc<Link>, mut publications: mpsc::
     }
 }
 
-async fn send(link: Arc<Link>, pipeline: redis::Pipeline) {
-    if let Err(error) = link.once(&Request::Pipeline(&pipeline)).await {
+async fn send(link: Arc<Link>, door: Door, pipeline: redis::Pipeline) {
+    if let Err(error) = link.once_through(door, &Request::Pipeline(&pipeline)).await {
         dropped(pipeline.len() as u64);
         tracing::debug!(%error, "ephemeral messages are lost");
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use redis::{Script, Value};
 
 use super::keys::Partition;
-use super::{Answer, RedisLog, millis, record, unreadable};
+use super::{Answer, RedisLog, millis, outbox, record, unreadable};
 use crate::domain::{Head, RoomId};
 use crate::log::{Commit, LogError};
 use crate::telemetry::names;
@@ -159,7 +159,7 @@ struct Found {
 
 impl RedisLog {
     pub(super) async fn keep_recent(self: Arc<Self>) {
-        let (look, again) = (Script::new(include_str!("recent.lua")), Script::new(include_str!("again.lua")));
+        let (look, again) = (Script::new(include_str!("recent.lua")), outbox::script(include_str!("again.lua")));
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seen_session = self.bus.sessions();
@@ -248,11 +248,12 @@ impl RedisLog {
         again: &Script,
     ) -> Result<(StreamId, String), LogError> {
         let mut call = again.prepare_invoke();
-        call.key(partition.outbox()).key(partition.era());
+        call.key(partition.outbox()).key(partition.era()).key(partition.audited());
         call.arg(kept.room.as_str()).arg(record::head_text(kept.head)).arg(&kept.events[..]).arg(&kept.state[..]);
         call.arg(millis(self.options.lives.outbox)).arg(self.options.outbox_entries);
         // Each loss begins an era of its own: under a name that was there before, the second one would not be noticed.
         call.arg(format!("{}-{}-again", self.incarnation, self.commits.fetch_add(1, Ordering::Relaxed)));
+        call.arg(self.outbox_share());
         let answer = Answer::of(self.link.script(&call).await?)?;
         let entry = answer.text(0)?;
         let entry = StreamId::parse(&entry).ok_or_else(|| LogError(format!("{entry} is no stream entry")))?;

@@ -46,6 +46,9 @@ pub struct Census {
     pub age_ms: u64,
     /// Commits in the outboxes, those that the database has included.
     pub entries: u64,
+    /// Bytes of the outboxes.
+    #[serde(default)]
+    pub bytes: u64,
     /// When, ms by Redis' clock; in a [`Roster`]: how long ago.
     pub at: u64,
 }

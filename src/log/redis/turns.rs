@@ -40,23 +40,49 @@ impl Turns {
             conflicts.remove(room);
         }
     }
+
+    /// This node has no more to say there.
+    pub(super) fn forget(&self, room: &RoomId) {
+        self.0.lock().remove(room);
+    }
 }
 
 impl RedisLog {
-    /// Asks again while the room has to wait, which the answer says how long to do.
+    /// Asks again while the room has to wait, which the answer says how long to do, and once Redis has been relieved.
     pub(super) async fn in_turn(&self, call: &ScriptInvocation<'_>) -> Result<Answer, LogError> {
         let since = Clock::instant();
         loop {
             let answer = Answer::of(self.link.script(call).await?)?;
-            if answer.what != "wait" {
-                return Ok(answer);
-            }
-            if since.elapsed() > self.options.deadline {
-                return Err(LogError(format!("others had their turns for {:?}", self.options.deadline)));
-            }
-            let longest: u64 = redis::from_redis_value(answer.value(0)?).map_err(unreadable)?;
+            let longest: u64 = match answer.what.as_str() {
+                "wait" if since.elapsed() > self.options.deadline => {
+                    return Err(LogError(format!("others had their turns for {:?}", self.options.deadline)));
+                }
+                "wait" => redis::from_redis_value(answer.value(0)?).map_err(unreadable)?,
+                "full" if since.elapsed() > self.options.deadline => {
+                    return Err(LogError("Redis is full (maxmemory)".to_owned()));
+                }
+                "full" => {
+                    self.relieve().await?;
+                    50
+                }
+                _ => return Ok(answer),
+            };
             let pause = rand::rng().random_range(longest / 2..=longest).max(1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_that_this_node_left_after_a_conflict_is_forgotten() {
+        let (turns, friday) = (Turns::default(), RoomId::parse("friday").unwrap());
+        (0..PATIENT).for_each(|_| turns.note(&friday, true));
+        assert!(turns.is_due(&friday));
+        turns.forget(&friday);
+        assert!(!turns.is_due(&friday) && turns.0.lock().is_empty());
     }
 }
