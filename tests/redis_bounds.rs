@@ -166,7 +166,7 @@ async fn signals_that_waited_for_a_connection_arrive_in_their_order() {
     let friday = room("friday");
     other.subscribe(&friday).await.unwrap();
     let mut next = 0_u32;
-    for _ in 0..15 {
+    for _ in 0..6 {
         proxy.stall();
         proxy.hang_up();
         // The connection is known to be gone, and an attempt at a new one is under way.
