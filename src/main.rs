@@ -1,6 +1,6 @@
 //! `tandem`: options → run → exit code.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use tandem::app::App;
@@ -63,7 +63,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     // Once it is announced, it can be told to stop.
-    announce(&app);
+    say(&app.announcement(std::io::stdout().is_terminal()));
     let running = app.run(stopping);
     // A second signal ends at once: the first handler is used up by then.
     let (mut again, mut and_again) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -81,22 +81,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// Where to go: on the terminal, for people.
-fn announce(app: &App) {
-    if let Some(address) = app.plain_address() {
-        let host = if address.ip().is_loopback() || address.ip().is_unspecified() {
-            "localhost".into()
-        } else {
-            address.ip().to_string()
-        };
-        say(format_args!("tandem is serving. Open http://{host}:{} in two browsers.", address.port()));
-    }
-    if let Some(address) = app.secure_address() {
-        say(format_args!("WebTransport and HTTPS are on {address} (UDP and TCP)."));
-    }
-}
-
 /// Whoever started the server may have stopped reading: no reason to die.
-fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+fn say(lines: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
 }

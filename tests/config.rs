@@ -26,7 +26,7 @@ fn nothing_configured_is_a_laptop_on_loopback() {
     assert_eq!((config.port, config.quic_port), (4001, Some(4433)));
     assert!(config.redis.is_none() && config.postgres.is_none());
     assert!(config.rate_limits && config.allowed_origins.allows("https://anywhere.example"));
-    assert!(config.media.admits("anywhere.example"));
+    assert!(config.media.any_public() && config.media.loopback());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.share_url.as_str(), "/#room={room}");
     let CertSource::SelfSigned { dir, names } = config.certificate else { panic!("self-signed") };
@@ -267,6 +267,30 @@ fn env_example_is_made_from_the_table() {
     for line in settings::env_example().lines().filter(|line| line.contains('=') && !line.starts_with("# ")) {
         assert!(line.starts_with('#'), "every default is a comment, so that copying the file changes nothing: {line}");
     }
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let help = config(&[], &["help"]).unwrap_err();
+    assert!(help.contains("--quic-port") && help.contains("check-config"), "{help}");
+}
+
+#[test]
+fn a_certificate_of_ones_own_names_the_machine_and_the_addresses_that_are_bound() {
+    let names = |settings: &[(&str, &str)]| match config(settings, &[]).unwrap().certificate {
+        CertSource::SelfSigned { names, .. } => names,
+        CertSource::Files { .. } => panic!("self-signed"),
+    };
+    let machine = config(&[], &[]).unwrap().machine;
+    let (alone, open) = (names(&[]), names(&[("HOST", "0.0.0.0"), ("PUBLIC_HOST", "tandem.example")]));
+    for address in machine.addresses.iter().map(ToString::to_string) {
+        assert!(open.contains(&address) && !alone.contains(&address), "{address}: {open:?}");
+    }
+    if let Some(name) = machine.name.filter(|name| !name.contains('.')) {
+        assert!(alone.contains(&name) && open.contains(&format!("{name}.local")), "{open:?}");
+    }
+    assert!(open.contains(&"tandem.example".to_owned()));
+    assert!(names(&[("HOST", "192.0.2.7")]).contains(&"192.0.2.7".to_owned()));
 }
 
 #[test]

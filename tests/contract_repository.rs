@@ -60,8 +60,8 @@ macro_rules! on {
             a_room_has_one_short_link_whoever_asks_at_the_same_time
             a_short_link_is_found_in_either_case
             a_short_link_lives_from_its_last_use
-            an_expired_short_link_is_replaced
-            the_short_link_of_a_room_that_ends_goes_with_it
+            an_expired_short_link_is_remembered_and_lives_again_when_its_room_asks_for_one
+            the_short_link_of_a_room_that_ends_expires_with_it_and_is_remembered
             digits_of_short_links_are_equally_likely
             a_closed_repository_answers_with_an_error_and_not_with_a_panic
         }
@@ -384,16 +384,20 @@ async fn a_short_link_lives_from_its_last_use(backend: impl Backend) {
     assert!(repository.resolve_short(&short, minutes(957), minutes(1197)).await.unwrap().is_none());
 }
 
-async fn an_expired_short_link_is_replaced(backend: impl Backend) {
+async fn an_expired_short_link_is_remembered_and_lives_again_when_its_room_asks_for_one(backend: impl Backend) {
     let (friday, repository) = (room("friday"), backend.open().await.unwrap());
     let short = repository.short_link(&friday, minutes(0), minutes(240)).await.unwrap();
-    let new = repository.short_link(&friday, minutes(240), minutes(480)).await.unwrap();
-    assert_ne!(new, short);
     assert_eq!(repository.resolve_short(&short, minutes(241), minutes(481)).await.unwrap(), None);
-    assert_eq!(repository.resolve_short(&new, minutes(241), minutes(481)).await.unwrap(), Some(friday));
+    assert_eq!(repository.recall_short(&short).await.unwrap(), Some(friday.clone()));
+    assert_eq!(repository.short_link(&friday, minutes(242), minutes(482)).await.unwrap(), short);
+    assert_eq!(repository.resolve_short(&short, minutes(243), minutes(483)).await.unwrap(), Some(friday));
+    repository.prune(minutes(482)).await.unwrap();
+    assert_eq!(repository.recall_short(&short).await.unwrap(), Some(room("friday")), "it had been used");
+    repository.prune(minutes(484)).await.unwrap();
+    assert_eq!(repository.recall_short(&short).await.unwrap(), None);
 }
 
-async fn the_short_link_of_a_room_that_ends_goes_with_it(backend: impl Backend) {
+async fn the_short_link_of_a_room_that_ends_expires_with_it_and_is_remembered(backend: impl Backend) {
     let (friday, sunday, repository) = (room("friday"), room("sunday"), backend.open().await.unwrap());
     let both = [created(&friday, Head::default(), EPOCH), created(&sunday, Head::default(), EPOCH)];
     repository.append(&both).await.unwrap();
@@ -401,6 +405,7 @@ async fn the_short_link_of_a_room_that_ends_goes_with_it(backend: impl Backend) 
     let kept = repository.short_link(&sunday, minutes(0), minutes(240)).await.unwrap();
     repository.append(&[ended(&friday, head(EPOCH, 1)), after(&sunday, head(EPOCH, 1))]).await.unwrap();
     assert_eq!(repository.resolve_short(&gone, minutes(1), minutes(241)).await.unwrap(), None);
+    assert_eq!(repository.recall_short(&gone).await.unwrap(), Some(friday));
     assert_eq!(repository.resolve_short(&kept, minutes(1), minutes(241)).await.unwrap(), Some(sunday));
 }
 

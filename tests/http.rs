@@ -13,11 +13,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use edge::{NOW, Parts, SHORT, TOKEN, film, site, within};
+use edge::{NOW, OLD_SHORT, Parts, SHORT, TOKEN, film, site, within};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tandem::domain::{HostPattern, UrlPolicy};
 use tandem::http::ice::{IceServers, Turn};
 use tandem::transport::Public;
 use tandem::transport::proxies::TrustedProxies;
@@ -109,6 +110,37 @@ async fn transports_tells_the_addresses_by_which_the_client_came() {
 }
 
 #[tokio::test]
+async fn the_machine_itself_is_told_how_others_reach_it_and_nobody_else() {
+    let mut parts = Parts::default();
+    let ask = async |parts: &Parts, host: &str, peer: [u8; 4]| {
+        let mut request = Request::get("/api/addresses").header("host", host).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((peer, 5000))));
+        let response = within(parts.router().oneshot(request)).await.unwrap();
+        let (status, body) = (response.status(), response.into_body().collect().await.unwrap().to_bytes());
+        (status, serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    let told = (StatusCode::OK, json!({"origins": ["https://192.168.1.5:4433"]}));
+    let nothing = (StatusCode::NOT_FOUND, json!({"error": "Not found"}));
+    assert_eq!(ask(&parts, "localhost:4001", [127, 0, 0, 1]).await, told);
+    assert_eq!(ask(&parts, "localhost:4001", [192, 168, 1, 9]).await, nothing);
+    assert_eq!(ask(&parts, "rebound.example:4001", [127, 0, 0, 1]).await, nothing);
+    parts.proxies = TrustedProxies::parse("1").unwrap();
+    assert_eq!(ask(&parts, "localhost:4001", [127, 0, 0, 1]).await, nothing);
+}
+
+#[tokio::test]
+async fn a_page_of_a_refused_origin_is_told_so_where_it_asks_first() {
+    let parts = Parts { origins: "https://a.example", ..Parts::default() };
+    let refused = ask(&parts, "/api/transports", &["host: tandem.example", "origin: https://b.example"]).await;
+    assert_eq!((refused.status, &refused.json()["code"]), (StatusCode::FORBIDDEN, &json!("ORIGIN_REFUSED")));
+    assert_eq!(refused.header("access-control-allow-origin"), "*", "or the page could not read it");
+    for origin in ["https://a.example", "https://tandem.example"] {
+        let answer = ask(&parts, "/api/transports", &["host: tandem.example", &format!("origin: {origin}")]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{origin}");
+    }
+}
+
+#[tokio::test]
 async fn localhost_is_handed_out_as_the_address_that_quic_listens_on() {
     let mut parts = Parts::default();
     let quic = async |parts: &mut Parts, bound: &str| {
@@ -180,6 +212,42 @@ async fn a_short_link_leads_where_the_template_says_with_the_room_encoded() {
     assert_eq!(link.header("location"), "https://www.netflix.com/?tandemRoom=fri%3Aday");
     let gone = ask(&parts, "/room/zzzzzzz", &[]).await;
     assert_eq!((gone.status, gone.header("location")), (StatusCode::NOT_FOUND, ""));
+}
+
+#[tokio::test]
+async fn a_short_link_whose_room_is_over_leads_to_the_page_with_the_way_on() {
+    let mut parts = Parts::default();
+    for path in [format!("/room/{OLD_SHORT}"), format!("/room/{}/4711", OLD_SHORT.to_uppercase())] {
+        let link = ask(&parts, &path, &[]).await;
+        assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "/#room=last%3Aweek&over=1"), "{path}");
+    }
+    let resolved = ask(&parts, &format!("/api/room/{OLD_SHORT}"), &[]).await;
+    assert_eq!((resolved.status, resolved.json()), (StatusCode::NOT_FOUND, json!({"error": "Room not found"})));
+    parts.share_url = "https://www.netflix.com/?tandemRoom={room}";
+    let link = ask(&parts, &format!("/room/{OLD_SHORT}"), &[]).await;
+    assert_eq!(link.header("location"), "https://www.netflix.com/?tandemRoom=last%3Aweek");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_page_for_people_and_json_below_api() {
+    let parts = Parts::default();
+    let browser = "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    for path in ["/room/zzzzzzz", "/room/zzzzzzz/4711", "/room/short", "/nowhere", "/.git/config"] {
+        let page = ask(&parts, path, &[browser]).await;
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (StatusCode::NOT_FOUND, "text/html; charset=utf-8"),
+            "{path}"
+        );
+        assert_eq!(page.body, Bytes::from("<!doctype html>nothing here"));
+        assert!(page.header("content-security-policy").contains("default-src 'self'"));
+        let program = ask(&parts, path, &["accept: */*"]).await;
+        assert_eq!((program.status, program.body), (StatusCode::NOT_FOUND, Bytes::from("not found\n")), "{path}");
+    }
+    let api = ask(&parts, "/api/nowhere", &[browser]).await;
+    assert_eq!((api.status, api.json()), (StatusCode::NOT_FOUND, json!({"error": "Not found"})));
+    let diagnostics = ask_in_public(&parts, "/status", &[browser]).await;
+    assert_eq!(diagnostics.body, Bytes::from("<!doctype html>nothing here"), "as if it weren't there");
 }
 
 #[tokio::test]
@@ -326,6 +394,25 @@ async fn the_demo_page_is_served_with_its_tag_and_may_do_no_more_than_it_needs()
     let head = ask(&parts, "HEAD /", &[]).await;
     assert_eq!((head.status, head.header("content-length"), head.body.len()), (StatusCode::OK, "15", 0));
     assert_eq!(ask(&parts, "POST /", &[]).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn the_page_may_play_only_what_the_server_would_relay() {
+    let mut parts = Parts::default();
+    let mut sources = async |list: &str, loopback| {
+        let hosts = list.split_whitespace().map(|host| HostPattern::parse(host).unwrap()).collect();
+        parts.media = UrlPolicy::new(hosts, loopback);
+        let answer = ask(&parts, "/", &[]).await;
+        let policy = answer.header("content-security-policy").to_owned();
+        let media = policy.split("; ").find_map(|part| part.strip_prefix("media-src ")).unwrap();
+        media.to_owned()
+    };
+    assert_eq!(sources("", false).await, "'self' https: blob: data:");
+    assert_eq!(sources("", true).await, "'self' https: http://localhost:* http://127.0.0.1:* blob: data:");
+    assert_eq!(sources("* nas.local", false).await, "'self' https: blob: data:");
+    let listed = "'self' https://films.example:* https://*.cdn.example:* blob: data:";
+    assert_eq!(sources("films.example *.cdn.example", true).await, listed);
+    assert_eq!(sources("films.example [2001:db8::1]", false).await, "'self' https: blob: data:");
 }
 
 #[tokio::test]

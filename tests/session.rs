@@ -43,7 +43,7 @@ impl House {
         });
         let services = Services {
             hub,
-            rules: Arc::new(Rules { limits, urls: UrlPolicy { hosts: Vec::new() } }),
+            rules: Arc::new(Rules { limits, urls: UrlPolicy::any() }),
             clock,
             rates: true,
             stop: CancellationToken::new(),

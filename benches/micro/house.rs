@@ -113,7 +113,7 @@ impl House {
     pub(crate) fn services(&self) -> Services {
         Services {
             hub: self.hub.clone(),
-            rules: Arc::new(Rules { limits: limits(), urls: UrlPolicy { hosts: Vec::new() } }),
+            rules: Arc::new(Rules { limits: limits(), urls: UrlPolicy::any() }),
             clock: self.clock.clone(),
             rates: false,
             stop: CancellationToken::new(),

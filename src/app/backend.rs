@@ -77,6 +77,10 @@ impl Backend for Rooms {
         })
     }
 
+    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>> {
+        Box::pin(async move { self.storage.repository.recall_short(short).await.map_err(unavailable) })
+    }
+
     fn authorize_member<'a>(
         &'a self,
         room: &'a RoomId,

@@ -10,6 +10,7 @@
 //! 3. what was accepted is committed;
 //! 4. the database is closed.
 
+mod announce;
 mod backend;
 mod drain;
 mod storage;
@@ -36,12 +37,14 @@ use crate::repository::{Repository, RepositoryError};
 use crate::session::transport::Transport;
 use crate::session::{self, Cap, Caps, Full, Services, SessionCounts};
 use crate::telemetry::{Metrics, names};
+use crate::transport::origin::OriginGuard;
 use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::{QuicListener, QuicOptions};
 use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
 use crate::transport::websocket::{Door, WebSocketTransport};
 use crate::transport::{Accept, Refused, quic, webtransport};
+use announce::Addresses;
 use backend::Rooms;
 use drain::{Phase, Progress};
 use storage::Storage;
@@ -174,19 +177,38 @@ impl App {
         self.secure.as_ref().map(|secure| secure.quic.local_addr())
     }
 
+    /// What to say on the terminal. `picture`: with a QR code of the address for others.
+    pub fn announcement(&self, picture: bool) -> String {
+        let (config, stores) = (&self.parts.config, self.storage.for_people(&self.parts.config));
+        match self.addresses() {
+            Some(addresses) => announce::announcement(&addresses, &stores, &config.node, picture),
+            None => String::new(),
+        }
+    }
+
+    fn addresses(&self) -> Option<Addresses<'_>> {
+        let config = &self.parts.config;
+        Some(Addresses { plain: self.plain_address()?, secure: self.secure_address(), config })
+    }
+
     /// Serves until `stop` resolves, then drains.
     pub async fn run(self, stop: impl Future<Output = ()>) {
+        let for_others = self.addresses().map(|addresses| addresses.for_others()).unwrap_or_default();
         let Self { parts, plain, secure, hub, storage, certificates, services, admission, metrics } = self;
         let reception = Reception { services: services.clone(), admission: admission.clone() };
         let progress = Progress::new(admission.clone());
         let short_link = Duration::from_secs(parts.config.limits.short_link_hours * 3600);
         let rooms = Rooms::new(hub.clone(), Arc::clone(&storage), &services, short_link, progress.clone());
+        let ports = [plain.local_addr().ok(), secure.as_ref().map(|secure| secure.quic.local_addr())];
+        let ports = ports.into_iter().flatten().map(|address| address.port()).collect();
+        let config = &parts.config;
+        let origins = OriginGuard::new(config.allowed_origins.clone(), config.public_host.clone(), ports);
         let router = http::router(Http {
             node: parts.config.node.clone(),
             clock: parts.clock.clone(),
             started: parts.started,
             backend: Arc::new(rooms),
-            door: parts.door(reception.clone()),
+            door: parts.door(reception.clone(), origins.clone()),
             metrics: metrics.clone(),
             proxies: parts.config.trusted_proxies.clone(),
             public: PublicAddress {
@@ -198,11 +220,13 @@ impl App {
                 let certificates = Arc::clone(&certificates);
                 Arc::new(move || certificates.hashes())
             },
+            for_others,
             share_url: parts.config.share_url.clone(),
+            media: parts.config.media.clone(),
             ice: parts.config.ice.clone(),
             assets: http::demo::embedded(),
         });
-        parts.listen(plain, secure, router, reception, &certificates);
+        parts.listen(plain, secure, router, reception, origins, &certificates);
         parts.background(&hub, &storage.repository, certificates, metrics);
 
         stop.await;
@@ -250,7 +274,7 @@ impl Parts {
     }
 
     /// Where WebSocket connections come in.
-    fn door(&self, reception: Reception) -> Door {
+    fn door(&self, reception: Reception, origins: OriginGuard) -> Door {
         let serve = move |transport: WebSocketTransport| -> BoxFuture<'static, ()> {
             match reception.admission.admit(transport.peer()) {
                 Ok(permit) => reception.serve(transport, permit),
@@ -258,9 +282,7 @@ impl Parts {
                 Err(full) => Box::pin(session::turn_away(transport, full)),
             }
         };
-        let config = &self.config;
-        let origins = config.allowed_origins.clone();
-        Door::new(origins, &config.limits, self.sessions.clone(), self.draining.clone(), Arc::new(serve))
+        Door::new(origins, &self.config.limits, self.sessions.clone(), self.draining.clone(), Arc::new(serve))
     }
 
     fn listen(
@@ -269,6 +291,7 @@ impl Parts {
         secure: Option<Secure>,
         router: axum::Router,
         reception: Reception,
+        origins: OriginGuard,
         certificates: &Arc<CertStore>,
     ) {
         let edge = |tracker: &TaskTracker, stop: &CancellationToken| Edge {
@@ -299,7 +322,7 @@ impl Parts {
         }
         let server = webtransport::Server {
             accept: reception,
-            origins: self.config.allowed_origins.clone(),
+            origins,
             router,
             message_bytes: count(limits.message_bytes),
             body_bytes: BODY_BYTES,

@@ -168,6 +168,19 @@ impl Storage {
         details
     }
 
+    /// Where rooms and history are, for the line that a start prints.
+    pub(super) fn for_people(&self, config: &Config) -> String {
+        let rooms = match &self.sequencer {
+            Sequencer::Memory(_) => "memory",
+            Sequencer::Redis { .. } => "Redis",
+        };
+        let history = match &config.postgres {
+            Some(_) => "PostgreSQL".to_owned(),
+            None => format!("SQLite ({})", config.data_dir.join("tandem.db").display()),
+        };
+        format!("Rooms are in {rooms}, history is in {history}")
+    }
+
     /// What was accepted is committed.
     pub(super) async fn close_log(&self) {
         if let Sequencer::Memory(memory) = &self.sequencer {

@@ -93,7 +93,6 @@ fn clap() -> Clap {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps a group's video players in step")
         .after_help("Each flag is also an environment variable; the flag wins. --help shows the limits too.")
-        .disable_help_subcommand(true)
         .args(flags)
         .subcommand(Clap::new("serve").about("run the server (what happens without a command, too)"))
         .subcommand(Clap::new("check-config").about("print the resolved configuration, secrets hidden"))

@@ -3,6 +3,7 @@
 
 pub mod cli;
 mod database;
+mod machine;
 mod raw;
 pub mod settings;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use database::{Postgres, Redis};
+pub use machine::Machine;
 pub use raw::{Environment, Raw, Source};
 
 use crate::domain::{HostPattern, Limits, NodeId, UrlPolicy};
@@ -41,6 +43,8 @@ pub struct Config {
     pub quic_identity: Identity,
     /// `PUBLIC_HOST`
     pub public_host: Option<String>,
+    /// What the operating system says of the machine.
+    pub machine: Machine,
     /// `TRUSTED_PROXIES`
     pub trusted_proxies: TrustedProxies,
     /// `TLS_CERT_PATH` and `TLS_KEY_PATH`, or `CERTS_DIR` with the names that a certificate made here is good for.
@@ -147,7 +151,7 @@ impl Config {
             _ => Err(format!("not within 1-{MAX_ENDPOINTS}")),
         })?;
         let public_host = raw.parsed("PUBLIC_HOST", host_name)?;
-        let machine = machine_name(environment);
+        let machine = Machine::look(environment);
         let redis = database::redis(raw)?;
         let postgres = database::postgres(raw)?;
         if redis.is_some() && postgres.is_none() {
@@ -157,27 +161,32 @@ impl Config {
         }
         let node = match raw.parsed("NODE_ID", |text| NodeId::parse(text).map_err(|invalid| invalid.message))? {
             Some(node) => node,
-            None => made_node(machine.as_deref()).map_err(|why| ConfigError::Wrong {
+            None => made_node(machine.name.as_deref()).map_err(|why| ConfigError::Wrong {
                 name: "NODE_ID",
                 value: String::new(),
                 why,
             })?,
         };
+        let trusted_proxies = raw.parsed("TRUSTED_PROXIES", TrustedProxies::parse)?.unwrap_or_default();
+        // A server that is bound to loopback behind a proxy has viewers on other machines, each with a loopback of its own.
+        let alone = host.is_loopback() && trusted_proxies == TrustedProxies::None && public_host.is_none();
+        let media = UrlPolicy::new(raw.parsed("ALLOWED_MEDIA_HOSTS", media_hosts)?.unwrap_or_default(), alone);
         let mut config = Self {
             host,
             port,
             quic_port,
             quic_endpoints,
             quic_identity: quic_identity(raw)?,
-            certificate: certificate(raw, host, public_host.as_deref(), machine.as_deref())?,
+            certificate: certificate(raw, host, public_host.as_deref(), &machine)?,
             public_host,
-            trusted_proxies: raw.parsed("TRUSTED_PROXIES", TrustedProxies::parse)?.unwrap_or_default(),
+            machine,
+            trusted_proxies,
             data_dir: raw.required("DATA_DIR", |text| Ok(PathBuf::from(text)))?,
             redis,
             postgres,
             allowed_origins: raw
                 .required("ALLOWED_ORIGINS", |list| OriginPolicy::parse(list).map_err(|error| error.to_string()))?,
-            media: UrlPolicy { hosts: raw.parsed("ALLOWED_MEDIA_HOSTS", media_hosts)?.unwrap_or_default() },
+            media,
             rate_limits: raw.required("RATE_LIMITS", |text| match text {
                 "on" => Ok(true),
                 "off" => Ok(false),
@@ -234,7 +243,7 @@ fn media_hosts(text: &str) -> Result<Vec<HostPattern>, String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items
         .map(|item| {
-            HostPattern::parse(item).ok_or_else(|| format!("{item:?} is neither example.org nor *.example.org"))
+            HostPattern::parse(item).ok_or_else(|| format!("{item:?} is none of example.org, *.example.org, *"))
         })
         .collect()
 }
@@ -249,12 +258,7 @@ fn quic_identity(raw: &Raw) -> Result<Identity, ConfigError> {
     Ok(Identity { server_id: server_id.or(injected), secret: raw.parsed("QUIC_SHARED_SECRET", SharedSecret::parse)? })
 }
 
-fn certificate(
-    raw: &Raw,
-    host: IpAddr,
-    public: Option<&str>,
-    machine: Option<&str>,
-) -> Result<CertSource, ConfigError> {
+fn certificate(raw: &Raw, host: IpAddr, public: Option<&str>, machine: &Machine) -> Result<CertSource, ConfigError> {
     let why = "a certificate and its key go together";
     match (raw.text("TLS_CERT_PATH"), raw.text("TLS_KEY_PATH")) {
         (Some(cert), Some(key)) => Ok(CertSource::Files { cert: cert.into(), key: key.into() }),
@@ -262,8 +266,15 @@ fn certificate(
         (None, Some(_)) => Err(ConfigError::Needs { name: "TLS_KEY_PATH", other: "TLS_CERT_PATH", why }),
         (None, None) => {
             let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-            let bound = (!host.is_unspecified()).then(|| host.to_string());
-            for name in [machine.map(str::to_owned), bound, public.map(str::to_owned)].into_iter().flatten() {
+            let own = machine.name.iter().flat_map(|name| {
+                // The name that mDNS gives the machine in its own network.
+                [Some(name.clone()), (!name.contains('.')).then(|| format!("{name}.local"))].into_iter().flatten()
+            });
+            let bound: Vec<String> = match host {
+                host if host.is_unspecified() => machine.addresses.iter().map(IpAddr::to_string).collect(),
+                host => vec![host.to_string()],
+            };
+            for name in own.chain(bound).chain(public.map(str::to_owned)) {
                 if name.is_ascii() && !names.contains(&name) {
                     names.push(name);
                 }
@@ -348,13 +359,6 @@ fn limits(raw: &Raw) -> Result<Limits, ConfigError> {
         return contradiction("MAX_OUTBOX_BYTES", "MAX_MESSAGE_BYTES", "the outbox must hold a message");
     }
     Ok(limits)
-}
-
-/// The machine's name. Asking the kernel takes a system call that the standard library doesn't have; its file does.
-fn machine_name(environment: &Environment) -> Option<String> {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = kernel.or_else(|| environment.hostname())?.trim().to_owned();
-    host_name(&name).ok().filter(|name| !name.is_empty())
 }
 
 /// Two processes on one machine must not share a name, so a random number follows.

@@ -125,13 +125,14 @@ const TABLE: &[Row] = &[
         ACCESS,
         "ALLOWED_ORIGINS",
         "*",
-        "origins that may open sessions: a list of https://example.org, chrome-extension://*, or *",
+        "origins that may open sessions besides the server's own page: a list of https://example.org, chrome-extension://*, or *",
     ),
     (
         ACCESS,
         "ALLOWED_MEDIA_HOSTS",
         "",
-        "hosts that films may come from: a list of example.org, *.example.org; unset: any",
+        "hosts that films may come from: a list of example.org, *.example.org, * (any public host); unset: any public host. \
+         Hosts of private networks only where the list names them",
     ),
     (
         ACCESS,

@@ -38,7 +38,7 @@ codes! {
         UnknownType = "UNKNOWN_TYPE", "no such message";
         OutOfRange = "OUT_OF_RANGE", "a number outside its range, a text outside its length";
         BadId = "BAD_ID", "roomId or userId is not an id";
-        BadUrl = "BAD_URL", "not https, or its host is not on the list";
+        BadUrl = "BAD_URL", "not https, or its host is private or not on the list";
         BadPinFormat = "BAD_PIN_FORMAT", "a PIN is 1–64 printable characters";
         NotJoined = "NOT_JOINED", "JOIN first";
         NotHost = "NOT_HOST", "only the host may do this";

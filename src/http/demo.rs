@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rust_embed::RustEmbed;
 
 use super::App;
+use super::not_found::{no_such_endpoint, not_found};
 
 /// Finds a file by its path (`app/main.js`).
 pub type Assets = Arc<dyn Fn(&str) -> Option<Asset> + Send + Sync>;
@@ -86,22 +87,22 @@ pub(super) async fn serve(State(http): App, method: Method, uri: Uri, headers: H
     if method != Method::GET && method != Method::HEAD {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response();
     }
+    if uri.path().starts_with("/api/") {
+        return no_such_endpoint();
+    }
     let path = uri.path().trim_start_matches('/');
     let path = if path.is_empty() || path.ends_with('/') { format!("{path}index.html") } else { path.to_owned() };
     // Embedded names are exact; a debug build reads a directory, so what climbs or hides is refused before.
     if path.split('/').any(|part| part.starts_with('.')) {
-        return not_found();
+        return not_found(&http, &headers);
     }
-    let mut response = (http.assets)(&path).map_or_else(not_found, |asset| respond(asset, &method, &headers));
+    let asset = (http.assets)(&path);
+    let mut response = asset.map_or_else(|| not_found(&http, &headers), |asset| respond(asset, &method, &headers));
     // Other people's pages import the client and show the film.
     if path.starts_with("client/") || path.starts_with("media/") {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
     response
-}
-
-pub(super) fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, "not found\n").into_response()
 }
 
 fn respond(asset: Asset, method: &Method, headers: &HeaderMap) -> Response {

@@ -1,11 +1,13 @@
 //! Everything that is asked over plain HTTP: probes, diagnostics, addresses, short links, history, the demo page.
 //! Handlers know the rest of the server through [`Backend`] only.
 
+mod addresses;
 mod caller;
 pub mod demo;
 mod events;
 mod health;
 pub mod ice;
+mod not_found;
 pub mod probe;
 mod request_id;
 mod router;
@@ -27,7 +29,7 @@ pub use router::router;
 pub use short_links::ShareUrl;
 
 use crate::clock::Clock;
-use crate::domain::{Head, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UserId};
+use crate::domain::{Head, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UrlPolicy, UserId};
 use crate::repository::EventRow;
 use crate::telemetry::Metrics;
 use crate::transport::proxies::TrustedProxies;
@@ -46,6 +48,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The room behind a short id; its life starts anew.
     fn resolve_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>>;
+
+    /// The room that a short id stood for, expired or not; `None`: it was never made, or is forgotten.
+    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>>;
 
     /// Whether this token is that member's, of a room that is live.
     fn authorize_member<'a>(
@@ -126,8 +131,12 @@ pub struct Http {
     pub public: PublicAddress,
     /// SHA-256 of self-signed certificates (`CertStore::hashes`).
     pub hashes: Arc<dyn Fn() -> Vec<[u8; 32]> + Send + Sync>,
+    /// Origins by which other machines reach this server, best first.
+    pub for_others: Vec<String>,
     /// Where short links lead.
     pub share_url: ShareUrl,
+    /// Hosts that films may come from: the page's `media-src`.
+    pub media: UrlPolicy,
     /// `/api/ice-servers`.
     pub ice: ice::IceServers,
     /// The demo page.

@@ -11,8 +11,10 @@ use axum::routing::{any, get};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument;
 
+use super::not_found::not_found;
 use super::request_id::{self, REQUEST_ID, RequestId};
-use super::{App, Caller, Http, demo, events, health, ice, short_links, status, transports};
+use super::{App, Caller, Http, addresses, demo, events, health, ice, short_links, status, transports};
+use crate::domain::{HostPattern, UrlPolicy};
 use crate::telemetry::names;
 use crate::transport::Public;
 
@@ -23,14 +25,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BODY_BYTES: usize = 16 * 1024;
 
 /// The page is this server's own; what it plays and connects to may be elsewhere, but encrypted or on this machine.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; \
-    connect-src 'self' ws: wss: https:; \
-    media-src 'self' https: http://localhost:* http://127.0.0.1:* blob: data:; \
-    img-src 'self' data: blob:; \
-    object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+/// `media-src` follows [`UrlPolicy`], so that the page plays only what the server would relay.
+fn content_security_policy(media: &UrlPolicy) -> HeaderValue {
+    let policy = format!(
+        "default-src 'self'; connect-src 'self' ws: wss: https:; media-src 'self' {} blob: data:; \
+         img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+        media_sources(media)
+    );
+    // The sources hold only characters of host names.
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'"))
+}
 
-const SECURITY: [(HeaderName, HeaderValue); 4] = [
-    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
+/// CSP host sources of the film hosts. CSP has no form for IPv6 addresses: one on the list opens `https:`.
+fn media_sources(media: &UrlPolicy) -> String {
+    let v6 = |pattern: &HostPattern| pattern.as_str().contains(['[', ':']);
+    if media.any_public() || media.listed().iter().any(v6) {
+        let local = if media.loopback() { " http://localhost:* http://127.0.0.1:*" } else { "" };
+        return format!("https:{local}");
+    }
+    let sources: Vec<String> = media.listed().iter().map(|pattern| format!("https://{}:*", pattern.as_str())).collect();
+    sources.join(" ")
+}
+
+const SECURITY: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("camera=(self), microphone=(self)")),
@@ -38,16 +55,18 @@ const SECURITY: [(HeaderName, HeaderValue); 4] = [
 
 /// The router of both TCP listeners and of HTTP/3.
 pub fn router(http: Http) -> Router {
+    let csp = content_security_policy(&http.media);
+    let http = Arc::new(http);
     let diagnostics = Router::new()
         .route("/status", get(status::status))
         .route("/metrics", get(status::metrics))
-        .route_layer(middleware::from_fn(only_on_port));
-    let http = Arc::new(http);
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&http), only_on_port));
     Router::new()
         .route("/ws", any(websocket))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/api/transports", get(transports::transports))
+        .route("/api/addresses", get(addresses::addresses))
         .route("/api/short-id/{room}", get(short_links::mint))
         .route("/api/room/{short}", get(short_links::resolve))
         .route("/api/rooms/{room}/events", get(events::events))
@@ -57,33 +76,33 @@ pub fn router(http: Http) -> Router {
         .merge(diagnostics)
         .fallback(demo::serve)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn_with_state(Arc::clone(&http), common))
+        .layer(middleware::from_fn_with_state((Arc::clone(&http), csp), common))
         .with_state(http)
 }
 
 async fn websocket(State(http): App, caller: Caller, request: Request) -> Response {
-    http.door.upgrade(request, caller.address)
+    http.door.upgrade(request, caller.address, caller.authority.as_ref())
 }
 
 /// On the public port diagnostics look as if they weren't there.
-async fn only_on_port(request: Request, next: Next) -> Response {
+async fn only_on_port(State(http): App, request: Request, next: Next) -> Response {
     if request.extensions().get::<Public>().is_some() {
-        return demo::not_found();
+        return not_found(&http, request.headers());
     }
     next.run(request).await
 }
 
-async fn common(State(http): App, request: Request, next: Next) -> Response {
+async fn common(State((http, csp)): State<(Arc<Http>, HeaderValue)>, request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers(), &http.node);
     let span = id.span(&request);
-    let mut response = answer(request, next).instrument(span.clone()).await;
+    let mut response = answer(request, next, csp).instrument(span.clone()).await;
     metrics::counter!(names::HTTP_REQUESTS, "status" => class(response.status())).increment(1);
     request_id::record(&span, response.status());
     response.headers_mut().insert(REQUEST_ID, id.into_header());
     response
 }
 
-async fn answer(request: Request, next: Next) -> Response {
+async fn answer(request: Request, next: Next, csp: HeaderValue) -> Response {
     let api = request.uri().path().starts_with("/api/");
     let mut response = if api && request.method() == Method::OPTIONS {
         preflight()
@@ -99,6 +118,7 @@ async fn answer(request: Request, next: Next) -> Response {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id"));
     }
+    headers.insert(header::CONTENT_SECURITY_POLICY, csp);
     for (name, value) in SECURITY {
         headers.insert(name, value);
     }

@@ -1,12 +1,16 @@
 //! Short links, with v2's bodies. A PIN never stands in a path or query: a link carries it in its fragment, which no
 //! server sees.
+//!
+//! A link outlives its room: as long as its row is kept, `/room/{id}` leads to the page with the room's name, and
+//! `&over=1` tells the page that nobody is there, so that it can offer to open the room again.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
+use super::not_found::not_found;
 use super::{App, Caller, Http, Unavailable, error};
 use crate::domain::{RoomId, ShortId};
 
@@ -39,6 +43,12 @@ impl ShareUrl {
         self.0.replace("{room}", &encoded)
     }
 
+    /// The address for a room that is over. Only the page knows the mark; another site gets the plain address.
+    fn link_to_ended(&self, room: &RoomId) -> String {
+        let link = self.link(room);
+        if self.0.starts_with('/') && self.0.contains("#room=") { format!("{link}&over=1") } else { link }
+    }
+
     /// The template.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -64,23 +74,33 @@ pub(super) async fn resolve(State(http): App, Path(short): Path<String>) -> Resu
     })
 }
 
-pub(super) async fn follow(State(http): App, Path(short): Path<String>) -> Result<Response, Unavailable> {
-    redirect(&http, &short).await
+pub(super) async fn follow(
+    State(http): App,
+    Path(short): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Unavailable> {
+    redirect(&http, &short, &headers).await
 }
 
 /// v2 put the PIN into the path. It is dropped: a redirect would hand it on to logs and histories.
 pub(super) async fn follow_old(
     State(http): App,
     Path((short, _pin)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, Unavailable> {
-    redirect(&http, &short).await
+    redirect(&http, &short, &headers).await
 }
 
-async fn redirect(http: &Http, short: &str) -> Result<Response, Unavailable> {
-    Ok(match room_of(http, short).await? {
-        Some((_, room)) => (StatusCode::FOUND, [(header::LOCATION, http.share_url.link(&room))]).into_response(),
-        None => (StatusCode::NOT_FOUND, "no such room\n").into_response(),
-    })
+async fn redirect(http: &Http, short: &str, headers: &HeaderMap) -> Result<Response, Unavailable> {
+    let Some(short) = ShortId::parse(short) else { return Ok(not_found(http, headers)) };
+    let known = match http.backend.resolve_short(&short).await? {
+        Some(room) => Some(room),
+        None => http.backend.recall_short(&short).await?,
+    };
+    let Some(room) = known else { return Ok(not_found(http, headers)) };
+    let live = http.backend.room_is_live(&room).await?;
+    let link = if live { http.share_url.link(&room) } else { http.share_url.link_to_ended(&room) };
+    Ok((StatusCode::FOUND, [(header::LOCATION, link)]).into_response())
 }
 
 async fn room_of(http: &Http, short: &str) -> Result<Option<(ShortId, RoomId)>, Unavailable> {

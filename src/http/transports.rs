@@ -7,13 +7,18 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::StatusCode;
 use http::uri::Authority;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::{App, Caller, Http, PublicAddress, error};
 
-pub(super) async fn transports(State(http): App, caller: Caller) -> Response {
+pub(super) async fn transports(State(http): App, caller: Caller, headers: HeaderMap) -> Response {
+    if !http.door.admits(&headers, caller.authority.as_ref()) {
+        // A browser can't read why an upgrade was refused, but this it can: the client asks here first.
+        let body = json!({"error": "pages of this origin may not use this server", "code": "ORIGIN_REFUSED"});
+        return (StatusCode::FORBIDDEN, Json(body)).into_response();
+    }
     let (Some(authority), Some(base)) = (&caller.authority, caller.base_url("ws")) else {
         return error(StatusCode::BAD_REQUEST, "the request names no host");
     };

@@ -26,11 +26,9 @@ pub(super) struct Change<'a> {
     /// Stored fields are deleted first.
     pub(super) clear: bool,
     pub(super) fields: BTreeMap<&'a str, Option<&'a Bytes>>,
-    /// Whoever is stored as a member left at that time.
+    /// The room ended at that time: its members left, its short link expired.
     pub(super) emptied: Option<RoomTime>,
     pub(super) users: BTreeMap<&'a UserId, (UserRow, RoomTime)>,
-    /// The room's short link goes.
-    pub(super) unlink: bool,
 }
 
 pub(super) struct Latest<'a> {
@@ -42,15 +40,7 @@ pub(super) struct Latest<'a> {
 
 impl<'a> Change<'a> {
     fn since(head: Option<Head>) -> Self {
-        Self {
-            head,
-            latest: None,
-            clear: false,
-            fields: BTreeMap::new(),
-            emptied: None,
-            users: BTreeMap::new(),
-            unlink: false,
-        }
+        Self { head, latest: None, clear: false, fields: BTreeMap::new(), emptied: None, users: BTreeMap::new() }
     }
 
     fn take(&mut self, commit: &'a Commit) {
@@ -84,7 +74,6 @@ impl<'a> Change<'a> {
     fn empty(&mut self, at: RoomTime) {
         self.clear = true;
         self.fields.clear();
-        self.unlink = true;
         self.emptied = Some(at);
         for (user, updated) in self.users.values_mut().filter(|(user, _)| user.left_at.is_none()) {
             user.left_at = Some(at);

@@ -22,7 +22,7 @@ pub trait Repository: Send + Sync + 'static {
     /// Stores commits in order, all or none, durable when it answers. A commit whose entries are there already is skipped.
     /// One that is not later than the room's stored head adds what events are missing, and leaves the room as it is: what
     /// is replayed never brings old state back. A later epoch keeps nothing of the one before; `row.ended` archives the
-    /// room, deletes its fields and its short link, and closes its users' rows. An error says nothing about the outcome
+    /// room, deletes its fields, expires its short link, and closes its users' rows. An error says nothing about the outcome
     /// (the answer may be what was lost): ask [`Repository::heads`]. Nothing that a commit holds makes it fail by itself.
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>>;
 
@@ -60,6 +60,9 @@ pub trait Repository: Send + Sync + 'static {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>>;
+
+    /// The room that a short id stood for, expired or not. Rows stay until [`Repository::prune`] takes them.
+    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>>;
 
     /// Whether the database answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>>;

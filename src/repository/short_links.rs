@@ -9,12 +9,11 @@ pub(super) const RENEW_AFTER: Duration = Duration::from_secs(60);
 /// There are 36^7 = 78 billion ids: that so many draws in a row hit living ones is no chance, something is broken.
 pub(super) const DRAWS: usize = 32;
 
-/// The link of room `$2`, if it lives at `$3`; then it lives until `$1`.
-pub(super) const KEEP: &str =
-    "UPDATE short_links SET expires_at = $1 WHERE room_id = $2 AND expires_at > $3 RETURNING short_id";
+/// The link of room `$2`, expired or not; it then lives until `$1`. A room that opens again keeps its link.
+pub(super) const KEEP: &str = "UPDATE short_links SET expires_at = $1 WHERE room_id = $2 RETURNING short_id";
 
-/// The link of a room, whose life is over.
-pub(super) const DROP: &str = "DELETE FROM short_links WHERE room_id = $1";
+/// The room that id `$1` stood for, expired or not, until the row is pruned.
+pub(super) const RECALL: &str = "SELECT room_id FROM short_links WHERE short_id = $1";
 
 /// One row if the id is now this room's. An id that is taken is left alone, unless its life is over.
 pub(super) const TAKE: &str = "INSERT INTO short_links (short_id, room_id, created_at, expires_at) \

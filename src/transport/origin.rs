@@ -1,9 +1,20 @@
-//! Which web pages may open sessions.
+//! Which web pages may open sessions: those of `ALLOWED_ORIGINS`, and always the server's own.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::ORIGIN;
+use http::uri::Authority;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Refusals are logged once in this time, with their number.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+/// An origin is written into the log up to this length.
+const SHOWN_CHARS: usize = 100;
 
 /// The origins that may open a session. Nothing here uses cookies, so this keeps other people's pages from using this
 /// server, not from impersonating its users; a client that is no browser sends no origin and is let in.
@@ -36,16 +47,6 @@ impl OriginPolicy {
             policy.allow(entry)?;
         }
         Ok(policy)
-    }
-
-    /// Whether a request with these headers may open a session.
-    pub fn admits(&self, headers: &HeaderMap) -> bool {
-        let mut origins = headers.get_all(ORIGIN).iter();
-        match (origins.next(), origins.next()) {
-            (None, _) => true,
-            (Some(origin), None) => origin.to_str().is_ok_and(|origin| self.allows(origin)),
-            (Some(_), Some(_)) => false,
-        }
     }
 
     /// Whether this origin is on the list.
@@ -86,6 +87,97 @@ impl OriginPolicy {
     }
 }
 
+/// The policy of a running server, which knows its own addresses.
+#[derive(Debug, Clone)]
+pub struct OriginGuard {
+    policy: OriginPolicy,
+    /// `PUBLIC_HOST`.
+    public_host: Option<String>,
+    /// Ports that the server listens on.
+    ports: Vec<u16>,
+    complaints: Arc<Mutex<Complaints>>,
+}
+
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Instant>,
+    /// Refusals since then.
+    unsaid: u64,
+}
+
+impl From<OriginPolicy> for OriginGuard {
+    fn from(policy: OriginPolicy) -> Self {
+        Self::new(policy, None, Vec::new())
+    }
+}
+
+impl OriginGuard {
+    /// `ports`: those that the server listens on, its page may have come from any of them.
+    pub fn new(policy: OriginPolicy, public_host: Option<String>, ports: Vec<u16>) -> Self {
+        Self { policy, public_host, ports, complaints: Arc::default() }
+    }
+
+    /// Whether a request with these headers, sent to `asked`, may open a session. A refusal is logged, at most once in
+    /// [`COMPLAIN_EVERY`].
+    pub fn admits(&self, headers: &HeaderMap, asked: Option<&Authority>) -> bool {
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let (origin, fits) = match (origins.next(), origins.next()) {
+            (None, _) => return true,
+            (Some(origin), None) => {
+                let text = origin.to_str().unwrap_or_default();
+                (text, self.policy.allows(text) || self.is_own(text, asked))
+            }
+            (Some(_), Some(_)) => ("several", false),
+        };
+        if !fits {
+            self.complain(origin);
+        }
+        fits
+    }
+
+    /// The page of this very server. Its host is the one that the request was sent to, or `PUBLIC_HOST`; its port is the
+    /// request's own, one of the server's (the page came over TCP, the session goes over UDP), or 443 of a proxy in front.
+    fn is_own(&self, origin: &str, asked: Option<&Authority>) -> bool {
+        let Ok(origin) = url::Url::parse(origin) else { return false };
+        let (Some(host), Some(port), "http" | "https") =
+            (origin.host_str(), origin.port_or_known_default(), origin.scheme())
+        else {
+            return false;
+        };
+        let asked_port =
+            asked.map(|asked| asked.port_u16().unwrap_or(if origin.scheme() == "https" { 443 } else { 80 }));
+        let asked_host = asked.is_some_and(|asked| same_host(host, asked.host()));
+        let public = self.public_host.as_deref().is_some_and(|public| same_host(host, public));
+        let own_port = self.ports.contains(&port) || (origin.scheme() == "https" && port == 443);
+        (asked_host && asked_port == Some(port)) || ((asked_host || public) && own_port)
+    }
+
+    fn complain(&self, origin: &str) {
+        let mut complaints = self.complaints.lock();
+        complaints.unsaid += 1;
+        let now = Instant::now();
+        if complaints.last.is_some_and(|last| now - last < COMPLAIN_EVERY) {
+            return;
+        }
+        let refused = std::mem::take(&mut complaints.unsaid);
+        complaints.last = Some(now);
+        let origin: String = origin.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect();
+        tracing::warn!(origin, refused, "a page of an origin that ALLOWED_ORIGINS does not list was refused");
+    }
+}
+
+/// Host names compare without case; all spellings of the machine itself are one.
+fn same_host(one: &str, other: &str) -> bool {
+    fn bare(host: &str) -> &str {
+        host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+    }
+    let loopback = |host: &str| {
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    let (one, other) = (bare(one), bare(other));
+    one.eq_ignore_ascii_case(other) || (loopback(one) && loopback(other))
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -94,6 +186,70 @@ mod tests {
 
     fn headers(origins: &[&'static str]) -> HeaderMap {
         origins.iter().map(|origin| (ORIGIN, HeaderValue::from_static(origin))).collect()
+    }
+
+    fn guard(list: &str) -> OriginGuard {
+        OriginPolicy::parse(list).unwrap().into()
+    }
+
+    /// Listens on 4001 and 4433.
+    fn served(public_host: Option<&str>) -> OriginGuard {
+        let policy = OriginPolicy::parse("https://other.example").unwrap();
+        OriginGuard::new(policy, public_host.map(str::to_owned), vec![4001, 4433])
+    }
+
+    fn own(guard: &OriginGuard, origin: &'static str, asked: &'static str) -> bool {
+        guard.admits(&headers(&[origin]), Some(&Authority::from_static(asked)))
+    }
+
+    #[test]
+    fn the_servers_own_page_is_let_in_whatever_the_list_says() {
+        for (origin, asked) in [
+            ("http://localhost:4001", "localhost:4001"),
+            ("http://localhost:4001", "127.0.0.1:4433"),
+            ("https://localhost:4433", "[::1]:4433"),
+            ("http://192.168.1.5:4001", "192.168.1.5:4433"),
+            ("https://Tandem.example", "tandem.example"),
+            ("https://tandem.example", "tandem.example:443"),
+            ("http://tandem.example", "tandem.example"),
+            ("https://tandem.example", "tandem.example:4433"),
+            ("https://tandem.example:8443", "tandem.example:8443"),
+            ("https://[2001:db8::1]:4433", "[2001:db8::1]:4433"),
+        ] {
+            assert!(own(&served(None), origin, asked), "{origin} at {asked}");
+        }
+        assert!(own(&served(Some("tandem.example")), "https://tandem.example", "10.0.0.7:4001"));
+    }
+
+    #[test]
+    fn a_page_of_another_host_or_port_is_not_the_servers_own() {
+        for (origin, asked) in [
+            ("https://evil.example", "tandem.example"),
+            ("https://tandem.example.evil.example", "tandem.example"),
+            ("http://localhost:3000", "localhost:4001"),
+            ("http://tandem.example", "tandem.example:4433"),
+            ("https://tandem.example:8443", "tandem.example:4433"),
+            ("https://127.0.0.1:4433", "tandem.example:4433"),
+            ("null", "tandem.example"),
+            ("file://", "tandem.example"),
+            ("chrome-extension://tandem.example", "tandem.example"),
+        ] {
+            assert!(!own(&served(None), origin, asked), "{origin} at {asked}");
+        }
+        assert!(!served(None).admits(&headers(&["https://tandem.example"]), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_logged_once_in_a_while_with_their_number() {
+        let guard = served(None);
+        let refuse = || assert!(!own(&guard, "https://evil.example", "tandem.example"));
+        refuse();
+        assert_eq!(guard.complaints.lock().unsaid, 0, "the first is said at once");
+        (0..5).for_each(|_| refuse());
+        assert_eq!(guard.complaints.lock().unsaid, 5);
+        tokio::time::advance(COMPLAIN_EVERY).await;
+        refuse();
+        assert_eq!(guard.complaints.lock().unsaid, 0);
     }
 
     #[test]
@@ -131,14 +287,14 @@ mod tests {
 
     #[test]
     fn a_client_without_an_origin_is_no_browser_and_is_let_in() {
-        assert!(OriginPolicy::parse("https://example.org").unwrap().admits(&headers(&[])));
+        assert!(guard("https://example.org").admits(&headers(&[]), None));
     }
 
     #[test]
     fn two_origins_in_one_request_are_refused() {
-        let policy = OriginPolicy::parse("https://example.org").unwrap();
-        assert!(policy.admits(&headers(&["https://example.org"])));
-        assert!(!policy.admits(&headers(&["https://example.org", "https://example.org"])));
+        let policy = guard("https://example.org");
+        assert!(policy.admits(&headers(&["https://example.org"]), None));
+        assert!(!policy.admits(&headers(&["https://example.org", "https://example.org"]), None));
     }
 
     #[test]

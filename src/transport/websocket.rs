@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -33,7 +34,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::origin::OriginPolicy;
+use super::origin::OriginGuard;
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Limits, TransportKind};
 use crate::session::Cap;
@@ -56,7 +57,7 @@ pub type Serve = Arc<dyn Fn(WebSocketTransport) -> BoxFuture<'static, ()> + Send
 /// Where WebSocket connections come in.
 #[derive(Clone)]
 pub struct Door {
-    origins: OriginPolicy,
+    origins: OriginGuard,
     config: WebSocketConfig,
     tracker: TaskTracker,
     draining: CancellationToken,
@@ -66,7 +67,7 @@ pub struct Door {
 impl Door {
     /// Sessions run on `tracker`; once `draining` is cancelled, no new one is let in.
     pub fn new(
-        origins: OriginPolicy,
+        origins: OriginGuard,
         limits: &Limits,
         tracker: TaskTracker,
         draining: CancellationToken,
@@ -82,13 +83,19 @@ impl Door {
         Self { origins, config, tracker, draining, serve }
     }
 
-    /// Answers an upgrade request; the session starts when the client has the answer.
-    pub fn upgrade(&self, mut request: Request, peer: IpAddr) -> Response {
+    /// Whether a page that sends these headers to `asked` may open sessions.
+    pub fn admits(&self, headers: &HeaderMap, asked: Option<&Authority>) -> bool {
+        self.origins.admits(headers, asked)
+    }
+
+    /// Answers an upgrade request of a client at `peer` that was sent to `asked`; the session starts when the client has
+    /// the answer.
+    pub fn upgrade(&self, mut request: Request, peer: IpAddr, asked: Option<&Authority>) -> Response {
         let accept = match handshake(&request) {
             Ok(accept) => accept,
             Err((status, hint, words)) => return refuse((status, [hint], words).into_response(), "handshake"),
         };
-        if !self.origins.admits(request.headers()) {
+        if !self.admits(request.headers(), asked) {
             return refuse(
                 (StatusCode::FORBIDDEN, "this origin may not open sessions here\n").into_response(),
                 "origin",

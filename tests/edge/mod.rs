@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use tandem::clock::Clock;
-use tandem::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UserId};
+use tandem::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UrlPolicy, UserId};
 use tandem::http::demo::{Asset, Assets};
 use tandem::http::ice::IceServers;
 use tandem::http::{Backend, Http, PublicAddress, ShareUrl, Status, Unavailable};
@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) const NOW: RoomTime = RoomTime::from_millis(1_795_000_000_000);
 pub(crate) const SHORT: &str = "abc1234";
+pub(crate) const OLD_SHORT: &str = "old1234";
 pub(crate) const TOKEN: &str = "the-token-of-ann";
 
 /// Fails the test when something takes too long.
@@ -36,7 +37,7 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(120), future).await.expect("this took too long")
 }
 
-/// Room `friday` is live, ann is its member, `abc1234` its short id.
+/// Rooms `friday` and `fri:day` are live, ann is a member, `abc1234` a short id; `old1234` is one of a room that is over.
 #[derive(Default)]
 pub(crate) struct FakeBackend {
     /// What readiness says of the database.
@@ -67,7 +68,7 @@ impl Backend for FakeBackend {
     }
 
     fn room_is_live<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<bool, Unavailable>> {
-        self.answer(room.as_str() == "friday")
+        self.answer(matches!(room.as_str(), "friday" | "fri:day"))
     }
 
     fn mint_short<'a>(&'a self, _room: &'a RoomId) -> BoxFuture<'a, Result<ShortId, Unavailable>> {
@@ -76,6 +77,10 @@ impl Backend for FakeBackend {
 
     fn resolve_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>> {
         self.answer((short.as_str() == SHORT).then(|| RoomId::parse("fri:day").unwrap()))
+    }
+
+    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>> {
+        self.answer((short.as_str() == OLD_SHORT).then(|| RoomId::parse("last:week").unwrap()))
     }
 
     fn authorize_member<'a>(
@@ -108,13 +113,18 @@ impl Backend for FakeBackend {
     }
 }
 
-/// A page and a film of 1000 bytes.
+/// A page, the page for what is not there, and a film of 1000 bytes.
 pub(crate) fn assets() -> Assets {
     Arc::new(|path| match path {
         "index.html" => Some(Asset {
             bytes: Bytes::from_static(b"<!doctype html>"),
             content_type: "text/html; charset=utf-8",
             etag: "\"page\"".into(),
+        }),
+        "404.html" => Some(Asset {
+            bytes: Bytes::from_static(b"<!doctype html>nothing here"),
+            content_type: "text/html; charset=utf-8",
+            etag: "\"nothing\"".into(),
         }),
         "film.webm" => Some(Asset { bytes: film(), content_type: "video/webm", etag: "\"film\"".into() }),
         _ => None,
@@ -132,6 +142,7 @@ pub(crate) struct Parts {
     pub(crate) public: PublicAddress,
     pub(crate) hashes: Vec<[u8; 32]>,
     pub(crate) share_url: &'static str,
+    pub(crate) media: UrlPolicy,
     pub(crate) ice: IceServers,
     pub(crate) origins: &'static str,
     pub(crate) limits: Limits,
@@ -149,6 +160,7 @@ impl Default for Parts {
             public: PublicAddress { host: None, bound: IpAddr::V4(Ipv4Addr::LOCALHOST), quic_port: Some(4433) },
             hashes: Vec::new(),
             share_url: "/#room={room}",
+            media: UrlPolicy::any(),
             ice: IceServers::default(),
             origins: "*",
             limits: Limits::default(),
@@ -170,7 +182,7 @@ impl Parts {
             clock,
             backend: Arc::clone(&self.backend) as Arc<dyn Backend>,
             door: Door::new(
-                OriginPolicy::parse(self.origins).unwrap(),
+                OriginPolicy::parse(self.origins).unwrap().into(),
                 &self.limits,
                 self.tracker.clone(),
                 self.draining.clone(),
@@ -180,7 +192,9 @@ impl Parts {
             proxies: self.proxies.clone(),
             public: self.public.clone(),
             hashes: Arc::new(move || hashes.clone()),
+            for_others: vec!["https://192.168.1.5:4433".to_owned()],
             share_url: ShareUrl::parse(self.share_url).unwrap(),
+            media: self.media.clone(),
             ice: self.ice.clone(),
             assets: Arc::clone(&self.assets),
         })

@@ -308,7 +308,7 @@ fn ping_gives_back_any_number_and_nothing_else() {
 #[test]
 fn films_come_only_from_hosts_on_the_list() {
     let hosts = vec![HostPattern::parse("*.example.org").unwrap()];
-    let rules = Rules { urls: UrlPolicy { hosts }, ..Rules::default() };
+    let rules = Rules { urls: UrlPolicy::new(hosts, false), ..Rules::default() };
     let change = |url: &str| decode(format!(r#"{{"type":"URL_CHANGE","url":"{url}"}}"#).as_bytes(), &rules);
     change("https://films.example.org/1").unwrap();
     assert_eq!(change("https://example.com/1").unwrap_err().code, ErrorCode::BadUrl);

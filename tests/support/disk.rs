@@ -117,6 +117,10 @@ impl Repository for Disk {
         Box::pin(async { Self::refuse() })
     }
 
+    fn recall_short<'a>(&'a self, _short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
+        Box::pin(async { Self::refuse() })
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
         Box::pin(async { Self::refuse() })
     }

@@ -170,7 +170,7 @@ impl TestServer {
         let (refuses, impatient) = (setup.refuses, setup.impatient);
         let server = Server {
             accept: Echo { seen: sender, refuses, impatient, stop: stop.clone() },
-            origins: OriginPolicy::parse(setup.origins).unwrap(),
+            origins: OriginPolicy::parse(setup.origins).unwrap().into(),
             router: setup.router,
             message_bytes: MESSAGE_BYTES,
             body_bytes: BODY_BYTES,

@@ -8,6 +8,7 @@
  */
 import { browserEnv } from './env.js';
 import { TandemError } from './errors.js';
+import { filmForRoom, resolveFilm } from './film-address.js';
 import { Intention } from './intention.js';
 import { positionAt } from './model.js';
 import { Session } from './session.js';
@@ -102,8 +103,9 @@ export class Room extends EventTarget {
     return this.#session.model.guestControl;
   }
 
+  /** The film's address, a film of the server's own resolved against the server's base. */
   get url() {
-    return this.#session.model.url;
+    return resolveFilm(this.#session.model.url, this.#options.server);
   }
 
   /** Counts the room's films: one more each time somebody chooses one. */
@@ -244,7 +246,8 @@ export class Room extends EventTarget {
    */
   setUrl(url, position = 0) {
     // The one field of the wire that is in ms, since v2.
-    return this.#session.request({ type: 'URL_CHANGE', url, currentTime: Math.round(position * 1000) });
+    const film = filmForRoom(url, this.#options.server);
+    return this.#session.request({ type: 'URL_CHANGE', url: film, currentTime: Math.round(position * 1000) });
   }
 
   /** @param {string} username */

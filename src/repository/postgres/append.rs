@@ -86,32 +86,32 @@ async fn insert_events(connection: &mut PgConnection, batch: &[Commit]) -> Resul
 
 async fn store(connection: &mut PgConnection, rooms: &BTreeMap<&RoomId, Change<'_>>) -> Result<(), RepositoryError> {
     const CLEAR: &str = "DELETE FROM room_fields WHERE room_id = ANY($1::text[])";
-    const UNLINK: &str = "DELETE FROM short_links WHERE room_id = ANY($1::text[])";
     const LEFT: &str = "UPDATE users SET left_at = gone.at, updated_at = gone.at, is_connected = false \
          FROM unnest($1::text[], $2::bigint[]) AS gone (room_id, at) \
          WHERE users.room_id = gone.room_id AND users.left_at IS NULL";
+    const EXPIRE: &str = "UPDATE short_links SET expires_at = LEAST(expires_at, gone.at) \
+         FROM unnest($1::text[], $2::bigint[]) AS gone (room_id, at) WHERE short_links.room_id = gone.room_id";
 
     let changed: Vec<(&RoomId, &Change<'_>, &Latest<'_>)> =
         rooms.iter().filter_map(|(room, change)| Some((*room, change, change.latest.as_ref()?))).collect();
     for rows in changed.chunks(ROWS) {
         update_rooms(connection, rows).await?;
     }
-    let of = |which: fn(&Change<'_>) -> bool| -> Vec<&str> {
-        changed.iter().filter(|(_, change, _)| which(change)).map(|(room, ..)| room.as_str()).collect()
-    };
-    for (sql, rooms) in [(CLEAR, of(|change| change.clear)), (UNLINK, of(|change| change.unlink))] {
-        if !rooms.is_empty() {
-            sqlx::query(sql).bind(rooms).execute(&mut *connection).await?;
-        }
+    let cleared: Vec<&str> =
+        changed.iter().filter(|(_, change, _)| change.clear).map(|(room, ..)| room.as_str()).collect();
+    if !cleared.is_empty() {
+        sqlx::query(CLEAR).bind(cleared).execute(&mut *connection).await?;
     }
     let emptied: Vec<(&str, RoomTime)> =
         changed.iter().filter_map(|(room, change, _)| Some((room.as_str(), change.emptied?))).collect();
     if !emptied.is_empty() {
-        sqlx::query(LEFT)
-            .bind(column(&emptied, |(room, _)| *room))
-            .bind(column(&emptied, |(_, at)| at.as_micros()))
-            .execute(&mut *connection)
-            .await?;
+        for sql in [LEFT, EXPIRE] {
+            sqlx::query(sql)
+                .bind(column(&emptied, |(room, _)| *room))
+                .bind(column(&emptied, |(_, at)| at.as_micros()))
+                .execute(&mut *connection)
+                .await?;
+        }
     }
     store_fields(connection, &changed).await?;
     store_users(connection, &changed).await

@@ -225,6 +225,14 @@ impl Repository for PostgresRepository {
         })
     }
 
+    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
+        Box::pin(async move {
+            let mut lease = self.lease().await?;
+            let result = self.answer(short_links::recall(lease.connection(), short)).await;
+            lease.end(result).await
+        })
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
         Box::pin(async move {
             let mut lease = self.lease().await?;

@@ -6,7 +6,7 @@ use sqlx::{Connection, Row};
 use crate::domain::{RoomId, RoomTime, ShortId};
 use crate::repository::RepositoryError;
 use crate::repository::columns::{corrupt, room_id, short_id};
-use crate::repository::short_links::{DRAWS, DROP, FRESH, KEEP, RENEW_AFTER, RESOLVE, TAKE};
+use crate::repository::short_links::{DRAWS, FRESH, KEEP, RECALL, RENEW_AFTER, RESOLVE, TAKE};
 
 /// Tells the locks of links from other advisory locks; the second half is the room's hash.
 const LINKS: i32 = 0x7464_6c6b;
@@ -24,18 +24,12 @@ pub(super) async fn make(
         .bind(room.as_str())
         .execute(&mut *tx)
         .await?;
-    let kept = sqlx::query(KEEP)
-        .bind(expires.as_micros())
-        .bind(room.as_str())
-        .bind(now.as_micros())
-        .fetch_optional(&mut *tx)
-        .await?;
+    let kept = sqlx::query(KEEP).bind(expires.as_micros()).bind(room.as_str()).fetch_optional(&mut *tx).await?;
     if let Some(row) = kept {
         let short = short_id(row.try_get(0).map_err(corrupt("short id"))?)?;
         tx.commit().await?;
         return Ok(short);
     }
-    sqlx::query(DROP).bind(room.as_str()).execute(&mut *tx).await?;
     for _ in 0..DRAWS {
         let short = draw();
         let taken = sqlx::query(TAKE)
@@ -74,6 +68,12 @@ pub(super) async fn resolve(
         .bind(now.as_micros())
         .fetch_optional(connection)
         .await?;
+    row.as_ref().map(room_of).transpose()
+}
+
+/// The room that an id stood for, expired or not.
+pub(super) async fn recall(connection: &mut PgConnection, short: &ShortId) -> Result<Option<RoomId>, RepositoryError> {
+    let row = sqlx::query(RECALL).bind(short.as_str()).fetch_optional(connection).await?;
     row.as_ref().map(room_of).transpose()
 }
 

@@ -73,6 +73,7 @@ async fn store(
                is_connected = excluded.is_connected, joined_at = excluded.joined_at, \
                updated_at = excluded.updated_at, left_at = excluded.left_at",
     };
+    const EXPIRE: &str = "UPDATE short_links SET expires_at = min(expires_at, ?) WHERE room_id = ?";
     const LEFT: &str =
         "UPDATE users SET left_at = ?1, updated_at = ?1, is_connected = 0 WHERE room_id = ?2 AND left_at IS NULL";
 
@@ -100,13 +101,11 @@ async fn store(
         changed().filter(|(_, change, _)| change.clear).map(|(room, _, _)| room)
     })
     .await?;
-    delete_of(connection, "DELETE FROM short_links WHERE room_id IN (SELECT value FROM json_each(?))", || {
-        changed().filter(|(_, change, _)| change.unlink).map(|(room, _, _)| room)
-    })
-    .await?;
     for (room, change, _) in changed() {
         if let Some(at) = change.emptied {
-            sqlx::query(LEFT).bind(at.as_micros()).bind(room.as_str()).execute(&mut *connection).await?;
+            for sql in [LEFT, EXPIRE] {
+                sqlx::query(sql).bind(at.as_micros()).bind(room.as_str()).execute(&mut *connection).await?;
+            }
         }
     }
 

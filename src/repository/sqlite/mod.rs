@@ -201,6 +201,13 @@ impl Repository for SqliteRepository {
         })
     }
 
+    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
+        Box::pin(async move {
+            let mut reader = self.readers.acquire().await?;
+            short_links::recall(&mut reader, short).await
+        })
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
         Box::pin(read::ping(&self.readers))
     }

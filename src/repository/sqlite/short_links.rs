@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use crate::domain::{RoomId, RoomTime, ShortId};
 use crate::repository::RepositoryError;
 use crate::repository::columns::{corrupt, room_id, short_id};
-use crate::repository::short_links::{DRAWS, DROP, FRESH, KEEP, RENEW_AFTER, RESOLVE, TAKE};
+use crate::repository::short_links::{DRAWS, FRESH, KEEP, RECALL, RENEW_AFTER, RESOLVE, TAKE};
 
 pub(super) async fn make(
     connection: &mut SqliteConnection,
@@ -16,18 +16,12 @@ pub(super) async fn make(
     mut draw: impl FnMut() -> ShortId + Send,
 ) -> Result<ShortId, RepositoryError> {
     let mut tx = sqlx::Connection::begin_with(connection, "BEGIN IMMEDIATE").await?;
-    let kept = sqlx::query(KEEP)
-        .bind(expires.as_micros())
-        .bind(room.as_str())
-        .bind(now.as_micros())
-        .fetch_optional(&mut *tx)
-        .await?;
+    let kept = sqlx::query(KEEP).bind(expires.as_micros()).bind(room.as_str()).fetch_optional(&mut *tx).await?;
     if let Some(row) = kept {
         let text: String = row.try_get(0).map_err(corrupt("short id"))?;
         tx.commit().await?;
         return short_id(&text);
     }
-    sqlx::query(DROP).bind(room.as_str()).execute(&mut *tx).await?;
     for _ in 0..DRAWS {
         let short = draw();
         let taken = sqlx::query(TAKE)
@@ -67,6 +61,15 @@ pub(super) async fn resolve(
         .bind(now.as_micros())
         .fetch_optional(connection)
         .await?;
+    row.as_ref().map(room_of).transpose()
+}
+
+/// The room that an id stood for, expired or not.
+pub(super) async fn recall(
+    connection: &mut SqliteConnection,
+    short: &ShortId,
+) -> Result<Option<RoomId>, RepositoryError> {
+    let row = sqlx::query(RECALL).bind(short.as_str()).fetch_optional(connection).await?;
     row.as_ref().map(room_of).transpose()
 }
 

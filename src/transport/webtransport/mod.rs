@@ -38,7 +38,7 @@ pub use inbound::WebTransportInbound;
 pub use outbound::WebTransportOutbound;
 pub use session::WebTransportSession;
 
-use super::origin::OriginPolicy;
+use super::origin::OriginGuard;
 use super::quic::QuicListener;
 use super::{Accept, Public};
 
@@ -51,7 +51,7 @@ pub struct Server<A> {
     /// Takes the sessions.
     pub accept: A,
     /// Who may open one.
-    pub origins: OriginPolicy,
+    pub origins: OriginGuard,
     /// Answers all other requests; they carry [`Public`] and `ConnectInfo<SocketAddr>`.
     pub router: axum::Router,
     /// Limit of a JSON message.

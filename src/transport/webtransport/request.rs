@@ -111,7 +111,7 @@ impl<A: Accept> Requests<A> {
         held: Held,
         acknowledged: BoxFuture<'static, ()>,
     ) -> Option<BoxFuture<'static, ()>> {
-        if !self.server.origins.admits(request.headers()) {
+        if !self.server.origins.admits(request.headers(), request.uri().authority()) {
             refuse(&mut stream, StatusCode::FORBIDDEN, "origin", None).await;
             return None;
         }

@@ -1,0 +1,23 @@
+//! By which addresses other machines reach this server: for the page of somebody who is on this machine, whose own address
+//! (`localhost`) means nothing to others.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::not_found::no_such_endpoint;
+use super::{App, Caller};
+use crate::transport::proxies::TrustedProxies;
+
+/// Only this machine is told: the addresses of an inner network are nobody else's business. Behind a proxy every peer may
+/// be on loopback, so nobody is told there.
+pub(super) async fn addresses(State(http): App, caller: Caller) -> Response {
+    let asked = caller.authority.as_ref().map(|authority| authority.host()).unwrap_or_default();
+    // A page of another origin can't have this host in its request unless it is on this machine, too (DNS rebinding).
+    let by_loopback = matches!(asked, "localhost" | "127.0.0.1" | "[::1]");
+    if !caller.address.is_loopback() || !by_loopback || http.proxies != TrustedProxies::None {
+        return no_such_endpoint();
+    }
+    Json(json!({"origins": http.for_others})).into_response()
+}
