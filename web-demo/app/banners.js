@@ -1,7 +1,7 @@
 /** Reconnecting, degraded, and the ready gate with its countdown. */
 import { onChange } from './change.js';
 import { byId, every, listen, setText, setVar } from './dom.js';
-import { nameList } from './format.js';
+import { isolate, nameList } from './format.js';
 
 /** How long a line may be down before it is worth a banner: a blip heals by itself. */
 const BLIP_MS = 900;
@@ -34,7 +34,7 @@ export function setupBanners({ room, signal }) {
     const left = Math.max(0, gate.deadline - room.clock.roomTime());
     if (seen?.id !== gate.id) seen = { id: gate.id, span: Math.max(1, left) };
     const waiting = gate.awaiting.filter((id) => !gate.ready.includes(id));
-    const names = waiting.map((id) => (id === room.self.userId ? 'you' : room.members.find((m) => m.userId === id)?.username ?? 'somebody'));
+    const names = waiting.map((id) => (id === room.self.userId ? 'you' : isolate(room.members.find((m) => m.userId === id)?.username ?? 'somebody')));
     setText(gateText, names.length ? `Waiting for ${nameList(names)}…` : 'Everyone is ready');
     setText(gateCount, `${Math.ceil(left / 1000)} s`);
     setVar(arc, '--left', String(Math.round((left / seen.span) * 100)));

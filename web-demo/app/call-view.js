@@ -130,7 +130,7 @@ function makeTile(userId, { own }) {
   const video = h('video', { attrs: { playsinline: '', autoplay: '' } });
   // One's own voice must not come back; the picture is mirrored, as people know themselves.
   video.muted = own;
-  const label = h('span');
+  const label = h('bdi');
   const avatar = h('span', { class: 'avatar', attrs: { 'aria-hidden': 'true' }, vars: { '--hue': hueOf(userId) } });
   const tools = h('div', { class: 'tile-tools' });
   const element = h('div', { class: `tile no-video${own ? ' mirror' : ''}`, vars: { '--hue': hueOf(userId) } }, video, avatar, h('span', { class: 'tile-name' }, label), tools);

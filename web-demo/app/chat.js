@@ -1,6 +1,5 @@
-/** The chat, and the quiet lines about who came and went. */
-import { onChange } from './change.js';
-import { byId, h, listen, setText } from './dom.js';
+/** The chat: what people say, and the quiet lines about what happened in the room (news.js). */
+import { byId, h, listen, person, setText } from './dom.js';
 import { wallTime } from './format.js';
 import { hueOf, initials } from './identity.js';
 import { attempt, toast } from './toast.js';
@@ -9,44 +8,64 @@ import { attempt, toast } from './toast.js';
 const KEEP = 500;
 const FOLLOW_MS = 120_000;
 
-/** @param {import('./types.js').Ctx} ctx @param {ReturnType<typeof import('./tabs.js').setupTabs>} tabs @param {boolean} fresh */
-export function setupChat({ room, signal }, tabs, fresh) {
+/** @typedef {{userId: string, username: string, text: string, timestamp: number, replayed?: boolean}} Line */
+/** @typedef {ReturnType<typeof setupChat>} Chat */
+
+/**
+ * @param {import('./types.js').Ctx} ctx @param {ReturnType<typeof import('./tabs.js').setupTabs>} tabs
+ * @param {boolean} fresh
+ * @param {import('./session.js').Heard[]} early lines that came before this view
+ */
+export function setupChat({ room, signal }, tabs, fresh, early) {
+  const log = byId('chat-log', HTMLElement);
   const list = byId('chat-list', HTMLElement);
   const form = byId('chat-form', HTMLFormElement);
   const input = byId('chat-input', HTMLTextAreaElement);
   const unread = byId('chat-unread', HTMLElement);
   let missed = 0;
-  /** @type {{userId: string, timestamp: number} | null} */
-  let previous = null;
+  /** Who spoke last, among the new lines and among those from before we came. @type {Record<'new' | 'old', Line | null>} */
+  const previous = { new: null, old: null };
+  /** Lines from before we came go above the first line of our own visit. @type {Element | null} */
+  let visit = null;
   if (fresh) list.replaceChildren();
 
-  /** @param {HTMLElement} item */
-  const add = (item) => {
+  /** @param {HTMLElement} item @param {Element | null} [before] */
+  const add = (item, before = null) => {
     // Somebody who reads further up is not pulled down.
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-    list.append(item);
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+    list.insertBefore(item, before);
     while (list.childElementCount > KEEP) list.firstElementChild?.remove();
-    if (atEnd) list.scrollTop = list.scrollHeight;
+    if (atEnd) log.scrollTop = log.scrollHeight;
   };
-  /** @param {string} text */
-  const system = (text) => {
-    previous = null;
-    add(h('li', { class: 'chat-system' }, text));
+  /** @param {...(string | Node)} words */
+  const system = (...words) => {
+    previous.new = null;
+    const item = h('li', { class: 'chat-system', attrs: { dir: 'auto' } }, ...words);
+    visit ??= item;
+    add(item);
   };
 
-  listen(room, 'chat', (event) => {
-    const { userId, username, text, timestamp } = event.detail;
-    const follow = previous?.userId === userId && timestamp - (previous?.timestamp ?? 0) < FOLLOW_MS;
-    previous = { userId, timestamp };
-    const body = h('p', { class: 'chat-text' }, text);
+  /** @param {Line} line */
+  const say = (line) => {
+    const { userId, username, text, timestamp, replayed } = line;
+    // What comes again after a lost connection was missed; what a newcomer is told is history.
+    const history = replayed === true && fresh;
+    const when = history ? 'old' : 'new';
+    const last = previous[when];
+    const follow = last?.userId === userId && timestamp - last.timestamp < FOLLOW_MS;
+    previous[when] = line;
+    const body = h('p', { class: 'chat-text', attrs: { dir: 'auto' } }, text);
+    const time = h('time', { attrs: { datetime: new Date(timestamp).toISOString() } }, wallTime(timestamp));
     add(follow
       ? h('li', { class: 'chat-item follow' }, body)
       : h('li', { class: 'chat-item' },
         h('span', { class: 'avatar', vars: { '--hue': hueOf(userId) }, attrs: { 'aria-hidden': 'true' } }, initials(username)),
-        h('div', { class: 'chat-head' }, h('strong', {}, userId === room.self.userId ? 'You' : username), h('time', { attrs: { datetime: new Date(timestamp).toISOString() } }, wallTime(timestamp))),
-        body));
-    if (!tabs.isSelected('chat')) showMissed(missed + 1);
-  }, signal);
+        h('div', { class: 'chat-head' }, h('strong', {}, userId === room.self.userId ? 'You' : person(username)), time),
+        body), history ? visit : null);
+    if (!history && !tabs.isSelected('chat')) showMissed(missed + 1);
+  };
+  for (const { type, detail } of early) if (type === 'chat') say(detail);
+  listen(room, 'chat', (event) => say(event.detail), signal);
 
   /** @param {number} count */
   const showMissed = (count) => {
@@ -57,10 +76,8 @@ export function setupChat({ room, signal }, tabs, fresh) {
   tabs.onSelect((name) => {
     if (name !== 'chat') return;
     showMissed(0);
-    list.scrollTop = list.scrollHeight;
+    log.scrollTop = log.scrollHeight;
   });
-
-  setupNews(room, signal, system, fresh);
 
   const send = async () => {
     const text = input.value.trim();
@@ -82,39 +99,10 @@ export function setupChat({ room, signal }, tabs, fresh) {
   }, signal);
 
   return {
+    system,
     focus() {
       tabs.select('chat');
       input.focus();
     },
   };
-}
-
-/**
- * Says who came, went, or hosts now, by comparing the list with the one before.
- * @param {import('./types.js').Room} room @param {AbortSignal} signal
- * @param {(text: string) => void} say @param {boolean} fresh
- */
-function setupNews(room, signal, say, fresh) {
-  /** @type {Map<string, string> | null} */
-  let known = null;
-  let host = room.hostUserId;
-  const compare = () => {
-    if (room.state !== 'joined') return;
-    const now = new Map(room.members.map((m) => [m.userId, m.username]));
-    if (known === null) {
-      if (fresh) say(now.size === 1 ? 'You opened the room' : 'You joined');
-    } else {
-      for (const [userId, name] of now) {
-        const before = known.get(userId);
-        if (before === undefined) say(`${name} joined`);
-        else if (before !== name) say(`${before} is now ${name}`);
-      }
-      for (const [userId, name] of known) if (!now.has(userId)) say(`${name} left`);
-      if (room.hostUserId !== host && room.hostUserId !== null) say(room.self.isHost ? 'You host the room now' : `${now.get(room.hostUserId) ?? 'Somebody'} hosts the room now`);
-    }
-    known = now;
-    host = room.hostUserId;
-  };
-  onChange(room, compare, signal);
-  compare();
 }

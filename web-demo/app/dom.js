@@ -39,11 +39,29 @@ export function h(tag, props = {}, ...children) {
 }
 
 /**
+ * A name that a person chose, in an element of its own writing direction: a right-to-left name, or a direction mark in it,
+ * leaves what stands around it alone.
+ * @param {string} name
+ */
+export function person(name) {
+  return h('bdi', {}, name);
+}
+
+/** A sentence whose isolated parts (format.js, isolate) become elements. @param {string} text @returns {Node[]} */
+export function words(text) {
+  // Split at a pattern with a group, the odd parts are the isolated ones.
+  return text.split(/\u2068([^\u2069]*)\u2069/).map((part, at) => (at % 2 ? person(part) : new Text(part)));
+}
+
+/**
  * Writes text only when it changed: a live region must not speak again, a selection must not be lost.
  * @param {Element} element @param {string} text
  */
 export function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const plain = text.replace(/[\u2068\u2069]/g, '');
+  if (element.textContent === plain) return;
+  if (plain === text) element.textContent = text;
+  else element.replaceChildren(...words(text));
 }
 
 /** @param {HTMLElement | SVGElement} element @param {string} name @param {string} value */
@@ -85,8 +103,8 @@ export function openDialog(dialog) {
 export function confirmDialog({ title, text, yes }) {
   const dialog = byId('confirm-dialog', HTMLDialogElement);
   const yesButton = byId('confirm-yes', HTMLButtonElement);
-  byId('confirm-title', HTMLElement).textContent = title;
-  byId('confirm-text', HTMLElement).textContent = text;
+  setText(byId('confirm-title', HTMLElement), title);
+  setText(byId('confirm-text', HTMLElement), text);
   yesButton.textContent = yes;
   let answer = false;
   yesButton.onclick = () => {

@@ -16,6 +16,9 @@ const SENTENCES = {
   USER_ID_TAKEN: 'This seat is taken by another tab. Close it, or open a fresh tab.',
   TOKEN_INVALID: 'Your seat in the room could not be confirmed. Join again.',
   USER_BANNED: 'The host has banned you from this room.',
+  KICKED: 'The host removed you a moment ago. You can come back soon.',
+  ORIGIN_REFUSED: 'This server does not let pages of this address in. Whoever runs it can add it to ALLOWED_ORIGINS.',
+  STALE: 'The film was changed in the meantime.',
   ROOM_FULL: 'The room is full.',
   ROOM_LIMIT: 'The server has no place for another room right now.',
   SESSION_LIMIT: 'You are in too many rooms at once. Leave one first.',
@@ -62,9 +65,9 @@ export function closeStory({ code, reason }) {
     case 4005:
       return { title: 'You are here in another tab', text: 'Your seat moved there. Join again to bring it back.', again: true };
     case 4006:
-      return { title: 'The host removed you', text: 'You can ask to come back and join again.', again: true };
+      return { title: 'The host removed you', text: 'For about a minute the room stays closed to you; then you can join again.', again: true };
     case 4007:
-      return { title: 'The host banned you', text: 'This seat can’t enter the room again.', again: false };
+      return { title: 'The host banned you', text: 'This browser can’t enter the room until the host lifts the ban.', again: false };
     case 4000:
     case 4001:
       return { title: 'The connection was ended', text: `The server refused what this page sent${reason ? ` (${reason})` : ''}.`, again: true };

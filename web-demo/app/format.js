@@ -46,6 +46,11 @@ export function driftTone(ms) {
   return size <= 40 ? 'good' : size <= 250 ? 'warn' : 'bad';
 }
 
+/** A name inside a sentence: its writing direction ends where it ends. dom.js makes it an element. @param {string} name */
+export function isolate(name) {
+  return `\u2068${name}\u2069`;
+}
+
 /** "Ann", "Ann and Bob", "Ann, Bob and 2 more". @param {string[]} names */
 export function nameList(names) {
   if (names.length <= 1) return names[0] ?? '';

@@ -1,7 +1,11 @@
 /**
- * The page's address: `#room=<id>[&pin=<pin>]`, and for test drivers `&name=`, `&transport=`, `&autojoin=1`.
+ * The page's address: `#room=<id>[&pin=<pin>][&owner=<hash>]`, and for test drivers `&name=`, `&transport=`, `&autojoin=1`.
+ * `owner` is the hash of the key of the room's owner: if the room is over, it is opened again for that owner. `&over=1` is
+ * set by the server when a short link leads to a room with nobody in it.
  * All of it is in the fragment, which browsers never send: a PIN in a path or a query would end in logs.
  */
+
+import { tidyRoomId } from './identity.js';
 
 /** @typedef {'auto' | 'webtransport' | 'websocket'} Transport */
 
@@ -10,10 +14,12 @@ export function readFragment(hash) {
   const params = new URLSearchParams(hash.replace(/^#/, ''));
   const transport = params.get('transport');
   return {
-    room: params.get('room') ?? '',
+    room: tidyRoomId(params.get('room') ?? ''),
     pin: params.get('pin') ?? '',
     name: params.get('name') ?? '',
     transport: isTransport(transport) ? transport : null,
+    owner: ownerOf(params.get('owner')),
+    over: params.get('over') === '1',
     autojoin: params.get('autojoin') === '1',
   };
 }
@@ -23,8 +29,14 @@ export function isTransport(value) {
   return value === 'auto' || value === 'webtransport' || value === 'websocket';
 }
 
-/** @param {string} room @param {string} [pin] */
-export function roomFragment(room, pin) {
+/** A SHA-256 in base64url; anything else is as good as none. @param {string | null | undefined} text */
+export function ownerOf(text) {
+  return text && /^[A-Za-z0-9_-]{43}$/.test(text) ? text : '';
+}
+
+/** @param {{room: string, pin?: string, owner?: string}} parts */
+export function roomFragment({ room, pin, owner }) {
   // Not URLSearchParams: it writes a space as "+", which other readers of fragments take for a plus.
-  return `#room=${encodeURIComponent(room)}${pin ? `&pin=${encodeURIComponent(pin)}` : ''}`;
+  const also = Object.entries({ pin, owner }).map(([name, value]) => (value ? `&${name}=${encodeURIComponent(value)}` : ''));
+  return `#room=${encodeURIComponent(room)}${also.join('')}`;
 }

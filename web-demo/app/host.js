@@ -1,6 +1,7 @@
 /** Room settings: for the host controls, for guests the reasons. */
 import { onChange } from './change.js';
 import { byId, h, listen, setText } from './dom.js';
+import { isolate } from './format.js';
 import { authority } from './source.js';
 import { attempt } from './toast.js';
 
@@ -41,7 +42,7 @@ export function setupHostSettings(ctx) {
     const host = room.members.find((m) => m.isHost);
     guests.hidden = pinForm.hidden = bans.hidden = !isHost;
     note.hidden = isHost;
-    setText(note, `${authority({ canControl, isHost, guestControl: room.guestControl, host: host?.username })} ${room.hasPin ? 'The room has a PIN.' : 'The room has no PIN.'}`);
+    setText(note, `${authority({ canControl, isHost, guestControl: room.guestControl, host: host && isolate(host.username) })} ${room.hasPin ? 'The room has a PIN.' : 'The room has no PIN.'}`);
     guests.setAttribute('aria-checked', String(room.guestControl));
     setText(pinLabel, room.hasPin ? 'New PIN' : 'PIN for newcomers');
     pinInput.placeholder = room.hasPin ? 'The room has one' : '4 to 32 characters';

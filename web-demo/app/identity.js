@@ -88,7 +88,16 @@ export function suggestRoomId() {
   return `${ADJECTIVES[a % ADJECTIVES.length]}-${NOUNS[b % NOUNS.length]}-${String(c % 10_000).padStart(4, '0')}`;
 }
 
-export const isRoomId = (/** @type {string} */ text) => /^[A-Za-z0-9._:@-]{1,64}$/.test(text);
+/** One spelling for names that look the same: composed letters, single spaces. @param {string} text */
+export function tidyRoomId(text) {
+  return text.normalize('NFC').replace(/\s+/gu, ' ').trim();
+}
+
+/** Whether it can be a room's name; the server has the last word. Takes a tidy one. @param {string} text */
+export function isRoomId(text) {
+  const graphemes = typeof Intl.Segmenter === 'function' ? [...new Intl.Segmenter().segment(text)].length : [...text].length;
+  return graphemes >= 1 && graphemes <= 64 && /[\p{L}\p{N}\p{P}\p{S}]/u.test(text) && !/\p{Cc}/u.test(text);
+}
 
 /** Every member's colour follows from the id alone, so that all screens agree. @param {string} userId */
 export function hueOf(userId) {

@@ -1,6 +1,11 @@
-/** The share dialog: QR code, copy, and the system's own share sheet where there is one. */
+/**
+ * The share dialog: QR code, copy, and the system's own share sheet where there is one. What is shared is the page's own
+ * address with the room's name and the hash of its owner's key: it works as long as the server does, whoever is in the
+ * room, and a room that is opened again by it still belongs to its owner.
+ */
+import { othersOrigin } from './addresses.js';
 import { byId, listen, openDialog } from './dom.js';
-import { roomFragment } from './fragment.js';
+import { ownerOf, roomFragment } from './fragment.js';
 import { encodeQr, qrPath } from './qr.js';
 import { toast } from './toast.js';
 
@@ -13,31 +18,35 @@ export function setupInvite({ room, wish, signal }) {
   const copy = byId('invite-copy', HTMLButtonElement);
   const share = byId('invite-share', HTMLButtonElement);
   const note = byId('invite-note', HTMLElement);
+  const where = byId('invite-where', HTMLElement);
   let opened = 0;
 
-  const full = () => `${location.origin}${location.pathname}${roomFragment(wish.roomId, room.hasPin ? wish.pin : '')}`;
+  /** @param {string} origin */
+  const link = (origin) => {
+    const fragment = roomFragment({ room: wish.roomId, pin: room.hasPin ? wish.pin : '', owner: ownerOf(/** @type {any} */ (room).owner) || wish.owner });
+    return `${origin}${location.pathname}${fragment}`;
+  };
+  /** @param {string} origin @param {string} warning  empty: none */
+  const show = (origin, warning = '') => {
+    field.value = link(origin);
+    drawQr(field.value);
+    where.textContent = warning;
+    where.hidden = warning === '';
+  };
 
   const open = async () => {
     const mine = ++opened;
-    show(full());
+    show(location.origin);
     note.textContent = room.hasPin
       ? wish.pin
         ? 'The link carries the PIN behind its #, which browsers never send to a server. Share it as you would the PIN.'
         : 'The room has a PIN that this tab does not know. Newcomers will be asked for it.'
-      : 'Anyone with the link can come in.';
+      : 'Anyone with the link can come in, today or another day.';
     copy.textContent = 'Copy';
     void openDialog(dialog);
     copy.focus();
-    // Short links lead to the room without its PIN, so a room with one is shared by its full link.
-    if (room.hasPin) return;
-    const short = await shortLink(wish.roomId);
-    if (short && mine === opened && dialog.open && !room.hasPin) show(short);
-  };
-
-  /** @param {string} link */
-  const show = (link) => {
-    field.value = link;
-    drawQr(link);
+    const { origin, warning } = await othersOrigin();
+    if (mine === opened && dialog.open) show(origin, warning);
   };
 
   byId('invite-button', HTMLButtonElement).onclick = () => void open();
@@ -54,20 +63,6 @@ export function setupInvite({ room, wish, signal }) {
   share.onclick = () => void navigator.share({ title: 'Watch with me', url: field.value }).catch(() => {});
   listen(signal, 'abort', () => dialog.close());
   return { open: () => void open() };
-}
-
-/** @param {string} roomId @returns {Promise<string | null>} */
-async function shortLink(roomId) {
-  try {
-    const answer = await fetch(`/api/short-id/${encodeURIComponent(roomId)}`, { signal: AbortSignal.timeout(4000) });
-    if (!answer.ok) return null;
-    const { shortUrl } = await answer.json();
-    const url = new URL(shortUrl, location.href);
-    return /^https?:$/.test(url.protocol) ? url.href : null;
-  } catch {
-    // The full link works just as well.
-    return null;
-  }
 }
 
 /** @param {HTMLInputElement} field */

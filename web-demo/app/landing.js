@@ -1,10 +1,11 @@
 /** The first screen: a name, a room, a PIN if one is wanted. */
-import { byId } from './dom.js';
+import { byId, h } from './dom.js';
 import { isTransport } from './fragment.js';
-import { isRoomId, suggestRoomId } from './identity.js';
+import { isRoomId, suggestRoomId, tidyRoomId } from './identity.js';
 
 /** @typedef {import('./types.js').Wish} Wish */
 
+const ENTER = 'Enter the room';
 /** After this long without an answer the visitor can give up. */
 const PATIENCE_MS = 4000;
 
@@ -17,16 +18,27 @@ export function setupLanding(onJoin, onCancel) {
   const submit = byId('join-submit', HTMLButtonElement);
   /** The room that an invitation named; the wording follows it. */
   let invited = '';
+  /** The owner that the invitation named; it holds for that room only. */
+  let owner = '';
+  /** The invitation's room had nobody in it. */
+  let over = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let patience;
   let waiting = false;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  let holding;
 
   const wording = () => {
-    const joining = invited !== '' && room.value.trim() === invited;
-    byId('join-title', HTMLElement).textContent = joining ? `Join ${invited}` : 'Open a room';
-    byId('join-hint', HTMLElement).textContent = joining
-      ? 'You were invited. Say who you are and you are in.'
-      : 'If nobody is in it yet, the room is made and you host it.';
+    const joining = invited !== '' && tidyRoomId(room.value) === invited;
+    const title = byId('join-title', HTMLElement);
+    if (joining && over) title.textContent = 'This room is over';
+    else title.replaceChildren(...(joining ? ['Join ', h('bdi', {}, invited)] : ['Open a room']));
+    byId('join-hint', HTMLElement).textContent = !joining
+      ? 'If nobody is in it yet, the room is made and you host it.'
+      : over
+        ? 'Everybody has left. Open it again: the name and the links to it stay the same.'
+        : 'You were invited. Say who you are and you are in.';
+    if (!waiting) submit.textContent = joining && over ? 'Open it again' : ENTER;
   };
 
   byId('join-shuffle', HTMLButtonElement).addEventListener('click', () => {
@@ -40,11 +52,12 @@ export function setupLanding(onJoin, onCancel) {
   form.addEventListener('submit', (event) => {
     event.preventDefault();
     if (waiting) return onCancel();
-    const wish = { roomId: room.value.trim(), name: name.value.trim(), pin: pin.value, transport: chosenTransport(form) };
+    const roomId = tidyRoomId(room.value);
+    const wish = { roomId, name: name.value.trim(), pin: pin.value, owner: roomId === invited ? owner : '', transport: chosenTransport(form) };
     /** @type {[HTMLInputElement, boolean, string][]} */
     const checks = [
       [name, wish.name !== '', 'Tell the others who you are.'],
-      [room, isRoomId(wish.roomId), 'A room name has letters, digits and . _ : @ - and no spaces.'],
+      [room, isRoomId(wish.roomId), 'A room name has 1 to 64 characters, and something in it that can be seen.'],
       [pin, wish.pin === '' || wish.pin.length >= 4, 'A PIN has at least 4 characters.'],
     ];
     const failed = checks.find(([, good]) => !good);
@@ -61,10 +74,12 @@ export function setupLanding(onJoin, onCancel) {
   });
 
   return {
-    /** @param {Partial<Wish>} wish */
+    /** @param {Partial<Wish & {over: boolean}>} wish */
     fill(wish) {
       if (wish.roomId !== undefined) {
         invited = wish.roomId;
+        owner = wish.owner ?? '';
+        over = wish.over === true;
         room.value = wish.roomId || suggestRoomId();
       }
       if (wish.name !== undefined) name.value = wish.name;
@@ -79,15 +94,42 @@ export function setupLanding(onJoin, onCancel) {
     /** @param {boolean} on */
     busy(on) {
       clearTimeout(patience);
+      clearInterval(holding);
       waiting = on;
       submit.disabled = on;
-      submit.textContent = on ? 'Connecting…' : 'Enter the room';
-      if (!on) return;
+      submit.textContent = 'Connecting…';
+      if (!on) return wording();
       patience = setTimeout(() => {
         submit.disabled = false;
         submit.textContent = 'Stop trying';
         showLandingError('The server has not answered yet. Still trying…');
       }, PATIENCE_MS);
+    },
+    /** The visitor is asked for something: nobody waits for the server meanwhile. */
+    pause() {
+      clearTimeout(patience);
+      showLandingError('');
+    },
+    /**
+     * The server wants no other try for so long: counts down on the button.
+     * @param {number} ms @param {string} text
+     */
+    hold(ms, text) {
+      clearInterval(holding);
+      const until = performance.now() + ms;
+      const tick = () => {
+        const left = Math.ceil((until - performance.now()) / 1000);
+        submit.disabled = left > 0;
+        if (left > 0) submit.textContent = `Join again in ${left} s`;
+        else {
+          clearInterval(holding);
+          showLandingError('');
+          wording();
+        }
+      };
+      showLandingError(text, 'KICKED');
+      holding = setInterval(tick, 250);
+      tick();
     },
     focus() {
       // On a phone the keyboard would jump up over the page.

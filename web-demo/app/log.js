@@ -1,7 +1,6 @@
 /** The event log: what crosses the wire, for people who test by hand. And a box to send anything back. */
 import { byId, every, h, listen, setText } from './dom.js';
 import { jsonNodes } from './json-view.js';
-import { takeEarly } from './session.js';
 
 /** Rows kept; a long evening of them would make the page heavy. */
 const KEEP = 400;
@@ -21,8 +20,11 @@ const TEMPLATES = [
   ['Unknown type', { type: 'NO_SUCH_TYPE' }],
 ];
 
-/** @param {import('./types.js').Ctx} ctx @param {ReturnType<typeof import('./tabs.js').setupTabs>} tabs @param {boolean} fresh */
-export function setupLog({ room, signal }, tabs, fresh) {
+/**
+ * @param {import('./types.js').Ctx} ctx @param {ReturnType<typeof import('./tabs.js').setupTabs>} tabs @param {boolean} fresh
+ * @param {import('./session.js').Heard[]} early
+ */
+export function setupLog({ room, signal }, tabs, fresh, early) {
   const list = byId('log-list', HTMLElement);
   const filter = byId('log-filter', HTMLInputElement);
   const pause = byId('log-pause', HTMLButtonElement);
@@ -64,7 +66,7 @@ export function setupLog({ room, signal }, tabs, fresh) {
     }
     add({ direction, type: String(message?.type ?? '?'), text: brief(message), message, at });
   };
-  for (const { detail, at } of takeEarly(room)) onMessage(detail, at);
+  for (const { type, detail, at } of early) if (type === 'message') onMessage(detail, at);
   listen(room, 'message', (event) => onMessage(event.detail, new Date()), signal);
   listen(room, 'state', () => add({ direction: 'local', type: 'state', text: room.state, message: { state: room.state, transport: room.transport }, at: new Date() }), signal);
   listen(room, 'closed', (event) => add({ direction: 'local', type: 'closed', text: brief(event.detail), message: event.detail, at: new Date() }), signal);

@@ -36,6 +36,8 @@ function start() {
     roomId: fragment.room,
     name: fragment.name || longStorage.getItem(NAME_KEY) || '',
     pin: fragment.pin,
+    owner: fragment.owner,
+    over: fragment.over,
     transport: fragment.transport ?? (isTransport(storedTransport) ? storedTransport : 'auto'),
   };
   landing.fill(wish);
@@ -46,12 +48,12 @@ function start() {
 
 /** Somebody pasted another invitation into this tab. */
 function onFragment() {
-  const { room, pin } = readFragment(location.hash);
+  const { room, pin, owner, over } = readFragment(location.hash);
   if (inside) {
     if (!room || room === inside.wish.roomId) return;
     leave({ keepFragment: true });
   }
-  landing.fill({ roomId: room, pin });
+  landing.fill({ roomId: room, pin, owner, over });
 }
 
 /** @param {Wish} wish */
@@ -64,19 +66,23 @@ async function join(wish) {
   try {
     const entered = await waitReady(room, wish);
     if (mine !== attemptNumber) return room.leave();
-    if (!entered) return;
+    if (!entered) return landing.busy(false);
     showLandingError('');
     enter(room, wish);
   } catch (error) {
     room.leave();
     if (mine !== attemptNumber) return;
     tabStorage.removeItem(INSIDE_KEY);
+    landing.busy(false);
     showView('landing');
-    showLandingError(sentence(error), codeOf(error));
+    const wait = Number(/** @type {{retryAfterMs?: unknown}} */ (error)?.retryAfterMs ?? 0);
+    if (codeOf(error) === 'KICKED' && wait > 0) landing.hold(wait, sentence({ code: 'KICKED' }));
+    else showLandingError(sentence(error), codeOf(error));
+    return;
   } finally {
-    if (mine === attemptNumber) landing.busy(false);
     if (joining === room) joining = null;
   }
+  landing.busy(false);
 }
 
 function cancelJoin() {
@@ -99,11 +105,13 @@ async function waitReady(room, wish) {
       return true;
     } catch (error) {
       if (!/^(PIN_|BAD_PIN)/.test(codeOf(error))) throw error;
+      landing.pause();
       const pin = await askPin(error, wish.pin !== '');
       if (pin === null) {
         room.leave();
         return false;
       }
+      if (joining === room) landing.busy(true);
       wish.pin = pin;
       ready = room.retryWithPin(pin);
     }
@@ -132,7 +140,7 @@ function enter(room, wish, { fresh = true } = {}) {
 
 /** @param {Wish} wish */
 function writeFragment(wish) {
-  history.replaceState(null, '', roomFragment(wish.roomId, wish.pin));
+  history.replaceState(null, '', roomFragment({ room: wish.roomId, pin: wish.pin, owner: wish.owner }));
   document.title = `${wish.roomId} · tandem`;
 }
 
@@ -147,7 +155,7 @@ function leave({ keepFragment = false } = {}) {
   tabStorage.removeItem(INSIDE_KEY);
   if (!keepFragment) history.replaceState(null, '', location.pathname);
   document.title = 'tandem';
-  landing.fill({ roomId: '', name: wish.name, pin: '', transport: wish.transport });
+  landing.fill({ roomId: '', name: wish.name, pin: '', owner: '', transport: wish.transport });
   landing.busy(false);
   showView('landing');
 }

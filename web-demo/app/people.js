@@ -1,7 +1,7 @@
 /** Who is here: host, transport, round trip, drift, buffering, away. And what a host can do about them. */
 import { onChange } from './change.js';
 import { byId, confirmDialog, every, h, setText } from './dom.js';
-import { driftTone, msText, signedMs } from './format.js';
+import { driftTone, isolate, msText, signedMs } from './format.js';
 import { icon } from './icons.js';
 import { hueOf, initials } from './identity.js';
 import { attempt } from './toast.js';
@@ -58,7 +58,7 @@ const KIND_TITLE = { v2: 'An older client, protocol 2 over WebSocket', WT: 'WebT
 function makeRow(ctx, userId) {
   const { room, sync } = ctx;
   const avatar = h('span', { class: 'avatar', vars: { '--hue': hueOf(userId) } });
-  const name = h('span');
+  const name = h('bdi');
   const suffix = h('small');
   const crown = h('span', { attrs: { title: 'Host' } }, icon('crown'), h('span', { class: 'sr-only' }, 'Host'));
   const badge = h('abbr', { class: 'badge' });
@@ -165,11 +165,18 @@ function hostActions({ room }, userId, username, close) {
   };
   return [
     action('Make host', '', () => room.transferHost(userId)),
-    action('Remove', '', () => room.kick(userId)),
+    action('Remove', '', async () => {
+      const sure = await confirmDialog({
+        title: `Remove ${isolate(username)}?`,
+        text: 'They leave at once. For about a minute they can’t come back from the same place with the same name, seat or browser; after that they can. To keep somebody out, ban them.',
+        yes: 'Remove',
+      });
+      if (sure) await room.kick(userId);
+    }),
     action('Ban', 'danger', async () => {
       const sure = await confirmDialog({
-        title: `Ban ${username}?`,
-        text: 'They leave at once and this seat can’t come back until you lift the ban in the room settings.',
+        title: `Ban ${isolate(username)}?`,
+        text: 'They leave at once. The ban holds their seat and the browser they use now, until you lift it in the room settings. It does not hold another browser or a private window: against that, set a PIN.',
         yes: 'Ban',
       });
       if (sure) await room.ban(userId);

@@ -1,7 +1,7 @@
 /** The controls over the film. Play, pause, seek and rate are the room's; volume and full screen are one's own. */
 import { onChange } from './change.js';
-import { byId, every, h, listen, setText, setVar } from './dom.js';
-import { clockText, driftTone, signedMs, spokenTime } from './format.js';
+import { byId, every, h, listen, setText, setVar, words } from './dom.js';
+import { clockText, driftTone, isolate, signedMs, spokenTime } from './format.js';
 import { icon, setIcon } from './icons.js';
 import { longStorage } from './identity.js';
 import { attempt, toast } from './toast.js';
@@ -27,7 +27,7 @@ export function setupPlayer(ctx) {
 
   function deny() {
     const host = room.members.find((m) => m.isHost);
-    toast(host ? `${host.username} has the controls. Guests can’t play, pause or seek in this room.` : 'Nobody hosts this room at the moment.');
+    toast(host ? `${isolate(host.username)} has the controls. Guests can’t play, pause or seek in this room.` : 'Nobody hosts this room at the moment.');
   }
 
   async function toggle() {
@@ -75,7 +75,7 @@ export function setupPlayer(ctx) {
   /** @param {string} name @param {string} text */
   function flash(name, text) {
     const box = byId('flash', HTMLElement);
-    box.replaceChildren(icon(name), ...(text ? [h('span', {}, text)] : []));
+    box.replaceChildren(icon(name), ...(text ? [h('span', {}, ...words(text))] : []));
     box.classList.remove('show');
     void box.offsetWidth; // Restarts the animation.
     box.classList.add('show');
@@ -103,8 +103,8 @@ export function setupPlayer(ctx) {
   listen(room, 'playback', (event) => {
     const { cause, message } = event.detail;
     const who = message?.userId === room.self.userId ? '' : room.members.find((m) => m.userId === message?.userId)?.username ?? '';
-    if (cause === 'PLAY_PAUSE') flash(message.control === 'play' ? 'play' : 'pause', who);
-    else if (cause === 'SEEK_PAUSE' && who) flash('forward', `${who} went to ${clockText(message.currentTime)}`);
+    if (cause === 'PLAY_PAUSE') flash(message.control === 'play' ? 'play' : 'pause', who && isolate(who));
+    else if (cause === 'SEEK_PAUSE' && who) flash('forward', `${isolate(who)} went to ${clockText(message.currentTime)}`);
     update();
   }, signal);
 

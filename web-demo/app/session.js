@@ -1,15 +1,16 @@
-/** Connecting, and remembering what crossed the wire before there was a log to show it. */
+/** Connecting, and remembering what crossed the wire, and what was said, before there was a view to show it. */
 import { connect } from '../client/index.js';
 import { tabStorage, tabUserId } from './identity.js';
 
 /** @typedef {import('./types.js').Room} Room */
 /** @typedef {import('./types.js').Wish} Wish */
-/** @typedef {{detail: any, at: Date}} Heard */
+/** @typedef {{type: string, detail: any, at: Date}} Heard */
 
-/** More than a few refused PINs are not worth keeping. */
-const MOST_EARLY = 100;
+/** A few refused PINs, and the last lines of the chat, which follow the room's state in the same packet. */
+const MOST_EARLY = 500;
+const TYPES = ['message', 'chat'];
 
-/** @type {WeakMap<Room, () => Heard[]>} */
+/** @type {WeakMap<Room, {heard: Heard[], stop: () => void}>} */
 const early = new WeakMap();
 
 /** @param {Wish} wish @returns {Promise<Room>} a room that is still connecting */
@@ -27,20 +28,27 @@ export async function openRoom(wish) {
   /** @type {Heard[]} */
   const heard = [];
   const hear = (/** @type {Event} */ event) => {
-    heard.push({ detail: /** @type {CustomEvent} */ (event).detail, at: new Date() });
+    heard.push({ type: event.type, detail: /** @type {CustomEvent} */ (event).detail, at: new Date() });
     if (heard.length > MOST_EARLY) heard.shift();
   };
-  room.addEventListener('message', hear);
-  early.set(room, () => {
-    room.removeEventListener('message', hear);
-    return heard;
+  for (const type of TYPES) room.addEventListener(type, hear);
+  early.set(room, {
+    heard,
+    stop() {
+      for (const type of TYPES) room.removeEventListener(type, hear);
+    },
   });
   return room;
 }
 
-/** Once: from then on the caller listens. @param {Room} room */
+/**
+ * Everything heard so far; from then on the caller listens. Later calls for the same room get nothing.
+ * @param {Room} room
+ * @returns {Heard[]}
+ */
 export function takeEarly(room) {
-  const taken = early.get(room)?.() ?? [];
+  const kept = early.get(room);
   early.delete(room);
-  return taken;
+  kept?.stop();
+  return kept?.heard ?? [];
 }

@@ -2,11 +2,11 @@
 import { onChange } from './change.js';
 import { byId, every, listen, openDialog, setText } from './dom.js';
 import { codeOf, sentence } from './errors.js';
-import { filmTitle } from './format.js';
+import { filmTitle, isolate } from './format.js';
 import { attempt } from './toast.js';
 
 /** The film that ships with the server. */
-export const testFilm = () => new URL('media/film.webm', document.baseURI.replace(/#.*$/, '')).href;
+export const testFilm = () => new URL('media/film.webm', document.baseURI).href;
 
 /** @param {import('./types.js').Ctx} ctx */
 export function setupSource(ctx) {
@@ -66,7 +66,7 @@ export function setupSource(ctx) {
     byId('now-title', HTMLElement).title = room.url ?? '';
     button.hidden = !canControl;
     setText(button, room.url ? 'Change film' : 'Choose film');
-    setText(byId('authority', HTMLElement), authority({ canControl, isHost, guestControl: room.guestControl, host: host?.username }));
+    setText(byId('authority', HTMLElement), authority({ canControl, isHost, guestControl: room.guestControl, host: host && isolate(host.username) }));
   };
   onChange(room, update, signal);
   every(2000, update, signal);

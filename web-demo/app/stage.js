@@ -1,5 +1,6 @@
 /** What may lie over the film: no film, a film that can't be played, waiting for data, waiting for a tap. */
 import { byId, listen, setText } from './dom.js';
+import { isolate } from './format.js';
 import { toast } from './toast.js';
 
 /** Shorter stalls are not worth a spinner. */
@@ -60,7 +61,7 @@ export function setupStageOverlays({ room, sync, video, signal }) {
         const can = room.self.canControl;
         setText(byId('stage-empty-text', HTMLElement), can
           ? 'Choose what everyone will watch. The test film has a running clock, so you can see how close you are.'
-          : `${host?.username ?? 'The host'} has not chosen a film yet.`);
+          : `${host ? isolate(host.username) : 'The host'} has not chosen a film yet.`);
         byId('empty-test-film', HTMLElement).hidden = !can;
         byId('empty-choose', HTMLElement).hidden = !can;
       }

@@ -1,13 +1,17 @@
 /** Short messages at the edge of the screen, and the one way to run a command of the room. */
-import { byId, h } from './dom.js';
+import { byId, h, words } from './dom.js';
 import { sentence } from './errors.js';
 import { icon } from './icons.js';
 
 /** @type {Map<string, {element: HTMLElement, timer: ReturnType<typeof setTimeout>}>} */
 const shown = new Map();
 
-/** The same text twice stays one toast: a key held down must not pile them up. @param {string} text */
-export function toast(text) {
+/**
+ * The same text twice stays one toast: a key held down must not pile them up.
+ * @param {string} text
+ * @param {'warn' | 'info'} [kind] info: what others did, nothing is wrong
+ */
+export function toast(text, kind = 'warn') {
   const host = byId('toasts', HTMLElement);
   // A modal dialog or a full-screen film covers everything outside it: the toasts move in there.
   const cover = document.querySelector('dialog[open]') ?? document.fullscreenElement ?? document.body;
@@ -19,7 +23,7 @@ export function toast(text) {
     return;
   }
   const close = h('button', { class: 'icon-button', attrs: { type: 'button', 'aria-label': 'Dismiss' } }, icon('x'));
-  const element = h('div', { class: 'toast' }, icon('warn'), h('span', {}, text), close);
+  const element = h('div', { class: `toast ${kind}` }, icon(kind), h('span', {}, ...words(text)), close);
   close.addEventListener('click', () => dismiss(text));
   host.append(element);
   shown.set(text, { element, timer: setTimeout(() => dismiss(text), 6000) });

@@ -13,6 +13,7 @@
  * @property {string} name
  * @property {string} pin     empty: none
  * @property {Transport} transport
+ * @property {string} owner   from an invitation: hash of the owner's key, empty: none
  */
 
 /**

@@ -88,6 +88,7 @@ describe('the host', () => {
     const [ann, bob] = await annAndBob(t, 'kick');
     await ann.click('[aria-label="Actions for Bob"]');
     await ann.page.getByRole('button', { name: 'Remove', exact: true }).click();
+    await ann.click('#confirm-yes');
     await bob.until('being told', () => document.querySelector('#closed-dialog').open && document.querySelector('#closed-title').innerText === 'The host removed you');
     await ann.until('being alone', () => document.querySelectorAll('#members .member').length === 1);
     await bob.click('#closed-again');

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { closeStory, sentence } from '../app/errors.js';
 import { clockText, driftTone, filmTitle, nameList, signedMs, spokenTime } from '../app/format.js';
 import { readFragment, roomFragment } from '../app/fragment.js';
-import { hueOf, initials, isRoomId, suggestRoomId } from '../app/identity.js';
+import { hueOf, initials, isRoomId, suggestRoomId, tidyRoomId } from '../app/identity.js';
 import { railPlace } from '../app/rail.js';
 
 test('every error code of the protocol has a sentence of its own', () => {
@@ -30,24 +30,33 @@ test('a banned member is not offered to join again, a kicked one is', () => {
   assert.equal(closeStory({ code: 'USER_BANNED', reason: 'x' }).again, false);
 });
 
-test('a room and a PIN survive the way through a link', () => {
-  for (const [room, pin] of [['friday', ''], ['a.b:c@d-e_1', '4711'], ['x', 'p&n=#+ %é']]) {
-    const back = readFragment(roomFragment(room, pin));
-    assert.equal(back.room, room);
-    assert.equal(back.pin, pin);
+test('a room, a PIN and an owner survive the way through a link', () => {
+  const owner = 'A'.repeat(42) + '_';
+  const rooms = ['friday', 'a.b:c@d-e_1', 'x', 'film night', 'кино', '映画の夜', '🍿 popcorn 👨‍👩‍👧', 'a+b & c=d #1 ?', '100 %'];
+  for (const room of rooms) {
+    for (const pin of ['', '4711', 'p&n=#+ %é']) {
+      const back = readFragment(roomFragment({ room, pin, owner }));
+      assert.deepEqual([back.room, back.pin, back.owner], [room, pin, owner]);
+    }
   }
+  assert.equal(readFragment('#room=r&owner=short').owner, '', 'no hash');
 });
 
 test("a test driver's options are read, nonsense is not", () => {
   const read = readFragment('#room=r&name=Ann&transport=websocket&autojoin=1');
-  assert.deepEqual(read, { room: 'r', pin: '', name: 'Ann', transport: 'websocket', autojoin: true });
+  assert.deepEqual(read, { room: 'r', pin: '', name: 'Ann', owner: '', over: false, transport: 'websocket', autojoin: true });
   assert.equal(readFragment('#transport=pigeon').transport, null);
+  assert.equal(readFragment('#room=r&over=1').over, true);
+});
+
+test('a room name is any words that can be seen, and equal ones are spelled equally', () => {
+  for (const room of ['friday', 'film night', 'кино', '🍿', '👨‍👩‍👧'.repeat(64), 'e\u0301'.normalize('NFC')]) assert.ok(isRoomId(room), room);
+  for (const room of ['', 'x'.repeat(65), '\u200b', '\u0000', 'a\u0007']) assert.ok(!isRoomId(room), JSON.stringify(room));
+  assert.equal(tidyRoomId('  Cafe\u0301 \t night\n'), 'Caf\u00e9 night');
 });
 
 test('suggested rooms are ids that the server takes', () => {
   for (let i = 0; i < 50; i++) assert.ok(isRoomId(suggestRoomId()));
-  assert.equal(isRoomId('no spaces'), false);
-  assert.equal(isRoomId('x'.repeat(65)), false);
 });
 
 test("a member's colour depends on the id alone and spreads", () => {

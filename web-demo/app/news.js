@@ -1,0 +1,101 @@
+/**
+ * What happens in the room, told to those who didn't do it: a line in the chat, and a toast where it changes what they
+ * see or may do. Who came, went, and hosts is found by comparing the list of members with the one before, so that a missed
+ * event is told too; who did something is taken from the events themselves.
+ */
+import { onChange } from './change.js';
+import { listen, person } from './dom.js';
+import { filmTitle, isolate } from './format.js';
+import { testFilm } from './source.js';
+import { toast } from './toast.js';
+
+/** "Here" is said again to everybody who comes: somebody in the call is told about once in this time. */
+const CALL_NEWS_EVERY_MS = 60_000;
+
+/** @typedef {(...words: (string | Node)[]) => void} Say */
+
+/** @param {import('./types.js').Ctx} ctx @param {Say} say @param {boolean} fresh */
+export function setupNews({ room, signal }, say, fresh) {
+  const nameOf = (/** @type {string | undefined} */ userId) => room.members.find((m) => m.userId === userId)?.username ?? 'Somebody';
+  const isSelf = (/** @type {string | undefined} */ userId) => userId === room.self.userId;
+  /** Why members left that were removed. @type {Map<string, string>} */
+  const removed = new Map();
+
+  /**
+   * @param {boolean} own     whether it was we who did it
+   * @param {string} name
+   * @param {string} did      "changed the film"
+   */
+  const tell = (own, name, did) => {
+    if (own) return say(`You ${did}`);
+    say(person(name), ` ${did}`);
+    toast(`${isolate(name)} ${did}.`, 'info');
+  };
+
+  listen(room, 'message', (event) => {
+    const { direction, message } = event.detail;
+    // The room learns of the message right after this; its name for the film is the one that counts.
+    if (direction === 'in') queueMicrotask(() => report(message));
+  }, signal);
+  /** @param {any} message */
+  function report(message) {
+    const host = nameOf(room.hostUserId ?? undefined);
+    switch (message.type) {
+      case 'URL_CHANGE':
+        return tell(isSelf(message.userId), nameOf(message.userId), `put on ${titleOf(room.url)}`);
+      case 'PIN_CHANGED':
+        return tell(room.self.isHost, host, message.hasPin ? 'set a PIN for newcomers' : 'removed the PIN');
+      case 'GUEST_CONTROL':
+        return tell(room.self.isHost, host, message.enabled ? 'gave everyone play, pause and seek' : 'took play, pause and seek back');
+      case 'USER_LEFT':
+        if (message.reason === 'kicked' || message.reason === 'banned') removed.set(message.userId, message.reason);
+        return;
+    }
+  }
+
+  let callToldAt = -Infinity;
+  listen(room, 'custom', (event) => {
+    const { namespace, payload, userId } = event.detail;
+    if (namespace !== 'tandem.call' || payload?.kind !== 'here' || isSelf(userId)) return;
+    say(person(nameOf(userId)), ' is in the call');
+    if (performance.now() - callToldAt < CALL_NEWS_EVERY_MS) return;
+    callToldAt = performance.now();
+    toast(`${isolate(nameOf(userId))} started a call. “Join call” is at the top.`, 'info');
+  }, signal);
+
+  /** @type {Map<string, string> | null} */
+  let known = null;
+  let host = room.hostUserId;
+  const compare = () => {
+    if (room.state !== 'joined') return;
+    const now = new Map(room.members.map((m) => [m.userId, m.username]));
+    if (known === null) {
+      if (fresh) say(now.size === 1 ? 'You opened the room' : 'You joined');
+    } else {
+      for (const [userId, name] of now) {
+        const before = known.get(userId);
+        if (before === undefined) say(person(name), ' joined');
+        else if (before !== name) say(person(before), ' is now ', person(name));
+      }
+      for (const [userId, name] of known) {
+        if (now.has(userId)) continue;
+        const why = removed.get(userId);
+        say(person(name), why === 'banned' ? ' was banned by the host' : why === 'kicked' ? ' was removed by the host' : ' left');
+        removed.delete(userId);
+      }
+      if (room.hostUserId !== host && room.hostUserId !== null) {
+        if (room.self.isHost) say('You host the room now');
+        else say(person(now.get(room.hostUserId) ?? 'Somebody'), ' hosts the room now');
+      }
+    }
+    known = now;
+    host = room.hostUserId;
+  };
+  onChange(room, compare, signal);
+  compare();
+}
+
+/** @param {string | null} url */
+function titleOf(url) {
+  return url === null ? 'no film' : url === testFilm() ? 'the test film' : filmTitle(url);
+}
