@@ -32,6 +32,6 @@ export function setupEnding({ room, video, signal }) {
 /** @param {import('./types.js').Room} room @param {HTMLVideoElement} video */
 function isOver(room, video) {
   if (!room.url || room.state !== 'joined' || video.error) return false;
-  const length = /** @type {any} */ (room).duration ?? (Number.isFinite(video.duration) ? video.duration : 0);
+  const length = room.duration ?? (Number.isFinite(video.duration) ? video.duration : 0);
   return length > 0 && !room.playback.playing && room.gate === null && room.positionNow() >= length - AT_THE_END_S;
 }
