@@ -11,6 +11,8 @@ use http::uri::Authority;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
+
 /// Refusals are logged once in this time, with their number.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 /// An origin is written into the log up to this length.
@@ -155,7 +157,7 @@ impl OriginGuard {
     fn complain(&self, origin: &str) {
         let mut complaints = self.complaints.lock();
         complaints.unsaid += 1;
-        let now = Instant::now();
+        let now = Clock::instant();
         if complaints.last.is_some_and(|last| now - last < COMPLAIN_EVERY) {
             return;
         }
