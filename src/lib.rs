@@ -28,3 +28,4 @@ mod rota;
 pub mod session;
 pub mod telemetry;
 pub mod transport;
+pub mod vital;

@@ -76,7 +76,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        () = running => Ok(tokio::task::spawn_blocking(|| logging.finish()).await?),
+        outcome = running => {
+            tokio::task::spawn_blocking(|| logging.finish()).await?;
+            Ok(outcome?)
+        }
         () = impatient => anyhow::bail!("stopped at once, at the second signal"),
     }
 }

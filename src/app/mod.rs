@@ -15,11 +15,13 @@ mod backend;
 mod drain;
 mod storage;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rustls::server::ResolvesServerCert;
 use tokio::net::TcpListener;
@@ -44,6 +46,7 @@ use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
 use crate::transport::websocket::{Door, WebSocketTransport};
 use crate::transport::{Accept, Refused, quic, webtransport};
+use crate::vital::{Lost, Vital};
 use announce::Addresses;
 use backend::Rooms;
 use drain::{Phase, Progress};
@@ -110,6 +113,10 @@ struct Parts {
     draining: CancellationToken,
     /// The end of background tasks.
     stop: CancellationToken,
+    /// Places of connections over QUIC and TCP, in one table.
+    connections: Caps,
+    /// Hears of listeners that are gone.
+    vital: Vital,
 }
 
 /// What listens on `QUIC_PORT`, UDP and TCP.
@@ -130,12 +137,14 @@ impl App {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
+            connections: connection_caps(&config),
+            vital: Vital::default(),
             config,
         };
         let (mut storage, snapshots) = Storage::open(&parts.config, &parts.clock, &parts.tasks, &parts.stop).await?;
         let plain = tcp::bind("PORT", SocketAddr::new(parts.config.host, parts.config.port)).await?;
         let secure = match parts.config.quic_port {
-            Some(port) => Some(bind_secure(&parts.config, port, Arc::clone(&certificates) as _).await?),
+            Some(port) => Some(bind_secure(&parts, port, Arc::clone(&certificates) as _).await?),
             None => None,
         };
         let limits = Arc::new(parts.config.limits.clone());
@@ -191,8 +200,8 @@ impl App {
         Some(Addresses { plain: self.plain_address()?, secure: self.secure_address(), config })
     }
 
-    /// Serves until `stop` resolves, then drains.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// Serves until `stop` resolves, or until a task is lost without which nobody is served; then drains.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Lost> {
         let for_others = self.addresses().map(|addresses| addresses.for_others()).unwrap_or_default();
         let Self { parts, plain, secure, hub, storage, certificates, services, admission, metrics } = self;
         let reception = Reception { services: services.clone(), admission: admission.clone() };
@@ -229,7 +238,10 @@ impl App {
         parts.listen(plain, secure, router, reception, origins, &certificates);
         parts.background(&hub, &storage.repository, certificates, metrics);
 
-        stop.await;
+        let outcome = tokio::select! {
+            () = stop => Ok(()),
+            lost = parts.vital.lost() => Err(lost),
+        };
 
         progress.enter(Phase::Leaving);
         parts.draining.cancel();
@@ -258,6 +270,7 @@ impl App {
             tracing::warn!("the log or the database did not close in time");
         }
         tracing::info!("stopped");
+        outcome
     }
 }
 
@@ -301,23 +314,20 @@ impl Parts {
             stop: stop.clone(),
         };
         let limits = &self.config.limits;
-        let total = connections(limits.sessions);
-        let of_address = self.config.rate_limits.then(|| connections(limits.address_sessions));
-        let caps = Caps::new(total, of_address);
+        let caps = self.connections.clone();
         // All clients behind a proxy have its address here; their own counts where sessions are admitted.
         let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
-        let plain_caps = if behind_proxies { Caps::new(total, None) } else { caps.clone() };
+        let plain_caps = if behind_proxies { Caps::new(connections(limits.sessions), None) } else { caps.clone() };
         // Probes and whoever asks how far a stop has come are answered until its end; sessions have their own tracker.
-        self.tasks.spawn(edge(&self.tasks, &self.stop).serve_plain(plain, plain_caps));
+        let serving = edge(&self.tasks, &self.stop).serve_plain(plain, plain_caps);
+        self.tasks.spawn(self.guard("the listener on PORT", &self.stop, serving));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
         match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
-            Ok(tls) => drop(self.sessions.spawn(edge(&self.sessions, &self.draining).serve_tls(
-                tcp,
-                caps,
-                Arc::new(tls),
-                port,
-            ))),
+            Ok(tls) => {
+                let serving = edge(&self.sessions, &self.draining).serve_tls(tcp, caps, Arc::new(tls), port);
+                self.sessions.spawn(self.guard("the HTTPS listener", &self.draining, serving));
+            }
             Err(error) => tracing::error!(%error, "HTTPS is off"),
         }
         let server = webtransport::Server {
@@ -328,6 +338,16 @@ impl Parts {
             body_bytes: BODY_BYTES,
         };
         webtransport::serve(quic, server, &self.sessions, self.draining.clone());
+    }
+
+    /// A task without which the process ends.
+    fn guard<W: Future<Output = ()>>(
+        &self,
+        task: &'static str,
+        stop: &CancellationToken,
+        work: W,
+    ) -> impl Future<Output = ()> + use<W> {
+        self.vital.clone().guard(task, stop.clone(), work.map(Ok::<_, Infallible>))
     }
 
     fn background(&self, hub: &Hub, repository: &Arc<dyn Repository>, certificates: Arc<CertStore>, metrics: Metrics) {
@@ -344,15 +364,17 @@ impl Parts {
 /// UDP and TCP on the same number. With port 0 the system chooses the UDP port, and another is drawn when its TCP twin
 /// is taken.
 async fn bind_secure(
-    config: &Config,
+    parts: &Parts,
     port: u16,
     certificates: Arc<dyn ResolvesServerCert>,
 ) -> Result<Secure, StartError> {
     const DRAWS: u32 = 20;
+    let config = &parts.config;
     let defaults = QuicOptions::default();
     let options = QuicOptions {
         endpoints: config.quic_endpoints.unwrap_or(defaults.endpoints),
-        max_connections: connections(config.limits.sessions),
+        caps: parts.connections.clone(),
+        vital: parts.vital.clone(),
         identity: config.quic_identity.clone(),
         ..defaults
     };
@@ -369,6 +391,13 @@ async fn bind_secure(
             Err(_) => {}
         }
     }
+}
+
+/// Places of connections, for all and for each address, whatever they come by.
+fn connection_caps(config: &Config) -> Caps {
+    let limits = &config.limits;
+    let of_address = config.rate_limits.then(|| connections(limits.address_sessions));
+    Caps::new(connections(limits.sessions), of_address)
 }
 
 /// Connections for so many sessions: some more, because who comes too late must be told so, and probes must get through.

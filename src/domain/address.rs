@@ -1,18 +1,44 @@
 //! Client addresses, as they are counted.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// What counts as one address: IPv6 hands every customer a /64, so a client has as many of those as it likes.
 pub fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        IpAddr::V6(address) => IpAddr::V6(first_bits(address, 64)),
         v4 => v4,
+    }
+}
+
+/// The /48 of an IPv6 address: what a site gets, 65,536 networks that count as addresses. IPv4 has none: its addresses are
+/// scarce, and neighbours in them are strangers.
+pub fn network_of(address: IpAddr) -> Option<IpAddr> {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Some(IpAddr::V6(first_bits(address, 48))),
+        IpAddr::V4(_) => None,
+    }
+}
+
+fn first_bits(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
+    let rest = 128 - bits;
+    (address.to_bits() >> rest << rest).into()
+}
+
+/// Whether the address is one that only this machine or its own network can have: a proxy's, rather than a client's.
+pub fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, ..] = address.octets();
+            // RFC 6598's shared space (100.64.0.0/10) is what container networks of some clouds use.
+            address.is_private() || address.is_loopback() || address.is_link_local() || (a == 100 && b & 0xc0 == 64)
+        }
+        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::counted_as;
+    use super::{counted_as, is_private, network_of};
 
     #[test]
     fn a_network_of_ipv6_is_one_address_and_ipv4_is_itself_in_either_form() {
@@ -21,5 +47,25 @@ mod tests {
         assert_ne!(counted("2001:db8::1"), counted("2001:db8:0:1::1"));
         assert_eq!(counted("::ffff:192.0.2.1"), counted("192.0.2.1"));
         assert_ne!(counted("192.0.2.1"), counted("192.0.2.2"));
+    }
+
+    #[test]
+    fn a_site_is_a_48_of_ipv6() {
+        let site = |text: &str| network_of(text.parse().unwrap());
+        assert_eq!(site("2001:db8:7::1"), site("2001:db8:7:ffff::1"));
+        assert_ne!(site("2001:db8:7::1"), site("2001:db8:8::1"));
+        assert_eq!(site("192.0.2.1"), None);
+        assert_eq!(site("::ffff:192.0.2.1"), None);
+    }
+
+    #[test]
+    fn private_addresses_are_told_from_public_ones() {
+        for private in ["10.1.2.3", "172.17.0.1", "192.168.0.2", "127.0.0.1", "100.64.0.9", "::1", "fd00::1", "fe80::1"]
+        {
+            assert!(is_private(private.parse().unwrap()), "{private}");
+        }
+        for public in ["203.0.113.7", "172.32.0.1", "100.128.0.1", "2001:db8::1"] {
+            assert!(!is_private(public.parse().unwrap()), "{public}");
+        }
     }
 }

@@ -14,7 +14,7 @@ mod secret;
 mod text;
 mod time;
 
-pub use address::counted_as;
+pub use address::{counted_as, is_private, network_of};
 pub use codes::{CloseCode, ErrorCode, Invalid};
 pub use datagram::CompactBytes;
 pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};

@@ -1,4 +1,12 @@
-//! How many connections, or sessions, are held: in all, and from one address.
+//! How many connections, or sessions, are held: in all, from one address, and from one network of IPv6 addresses.
+//!
+//! ```text
+//! QUIC endpoint ─┐ open(address): a handshake under way
+//! TLS listener ──┼──────────────► Caps ──► Cap: counted until it is dropped
+//! plain listener ┘ admit(address): a whole place
+//! ```
+//! QUIC and TCP share one table, so an address has its places once, whatever it connects by. An address counts only when it
+//! is proved (RFC 9000 §8.1, or TCP's handshake): otherwise packets with a forged sender would use up the places of another.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,7 +14,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::domain::counted_as;
+use crate::domain::{counted_as, network_of};
+
+/// A /48 of IPv6 may hold this many times what one address may: a site's network has 65,536 networks that count as
+/// addresses, and an attacker has a site's network for the asking.
+const NETWORK_SHARE: usize = 8;
+/// The same of handshakes under way.
+const NETWORK_HANDSHAKES: usize = 4;
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +28,7 @@ pub enum Full {
     /// The node's number (`MAX_SESSIONS`).
     #[error("this server has no place for another session")]
     Node,
-    /// The address's number (`MAX_SESSIONS_PER_ADDRESS`).
+    /// The address's number (`MAX_SESSIONS_PER_ADDRESS`), or its network's.
     #[error("this address has too many sessions")]
     Address,
     /// A planned stop has begun.
@@ -24,57 +38,134 @@ pub enum Full {
 
 /// Counts who holds a [`Cap`] until it ends; clones share the count.
 #[derive(Debug, Clone)]
-pub struct Caps(Arc<Inner>);
+pub struct Caps {
+    shared: Arc<Inner>,
+    /// Places that this handle leaves free for others.
+    leaves: usize,
+}
 
 #[derive(Debug)]
 struct Inner {
     total: usize,
-    per_address: Option<usize>,
+    per_address: Option<PerAddress>,
     held: Mutex<Held>,
+}
+
+/// What one address may hold.
+#[derive(Debug, Clone, Copy)]
+struct PerAddress {
+    places: usize,
+    handshakes: usize,
+}
+
+impl PerAddress {
+    fn of(places: usize) -> Self {
+        // A quarter is plenty for people who come back together after a restart; a small number still lets an office in.
+        Self { places, handshakes: (places / 4).clamp(64, 256).min(places) }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Held {
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<IpAddr, Count>,
+    /// Networks of IPv6 addresses.
+    by_network: HashMap<IpAddr, Count>,
     closed: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    places: usize,
+    /// Those of them whose handshake is under way.
+    handshakes: usize,
+}
+
+impl Count {
+    fn has_place(&self, places: usize, handshakes: usize, is_handshake: bool) -> bool {
+        self.places < places && (!is_handshake || self.handshakes < handshakes)
+    }
+
+    fn add(&mut self, is_handshake: bool) {
+        self.places += 1;
+        self.handshakes += usize::from(is_handshake);
+    }
 }
 
 impl Caps {
     /// `per_address` `None`: only the total counts.
     pub fn new(total: usize, per_address: Option<usize>) -> Self {
-        Self(Arc::new(Inner { total, per_address, held: Mutex::default() }))
+        let per_address = per_address.map(PerAddress::of);
+        Self { shared: Arc::new(Inner { total, per_address, held: Mutex::default() }), leaves: 0 }
+    }
+
+    /// The same table, of whose total `places` are left to other handles.
+    #[must_use]
+    pub fn leaving(&self, places: usize) -> Self {
+        Self { shared: Arc::clone(&self.shared), leaves: places }
     }
 
     /// A place for one from there.
     pub fn admit(&self, address: IpAddr) -> Result<Cap, Full> {
-        let address = counted_as(address);
-        let mut held = self.0.held.lock();
+        self.take(address, false)
+    }
+
+    /// A place for one from there whose handshake is under way: of these an address has fewer.
+    pub fn open(&self, address: IpAddr) -> Result<Cap, Full> {
+        self.take(address, true)
+    }
+
+    /// Whether there would be a place for one from there. Takes none: the address isn't proved.
+    pub fn check(&self, address: IpAddr) -> Result<(), Full> {
+        self.has_place(&self.shared.held.lock(), address, true)
+    }
+
+    fn has_place(&self, held: &Held, address: IpAddr, is_handshake: bool) -> Result<(), Full> {
         if held.closed {
             return Err(Full::Draining);
         }
-        if held.total >= self.0.total {
+        if held.total >= self.shared.total.saturating_sub(self.leaves) {
             return Err(Full::Node);
         }
-        if let Some(most) = self.0.per_address {
-            let count = held.by_address.entry(address).or_default();
-            if *count >= most {
-                return Err(Full::Address);
+        let Some(PerAddress { places, handshakes }) = self.shared.per_address else { return Ok(()) };
+        let count = |counts: &HashMap<IpAddr, Count>, key| counts.get(&key).copied().unwrap_or_default();
+        let (of_network, hands_of_network) = (places * NETWORK_SHARE, handshakes * NETWORK_HANDSHAKES);
+        let has_place = count(&held.by_address, counted_as(address)).has_place(places, handshakes, is_handshake)
+            && network_of(address).is_none_or(|network| {
+                count(&held.by_network, network).has_place(of_network, hands_of_network, is_handshake)
+            });
+        if has_place { Ok(()) } else { Err(Full::Address) }
+    }
+
+    fn take(&self, address: IpAddr, is_handshake: bool) -> Result<Cap, Full> {
+        let mut held = self.shared.held.lock();
+        self.has_place(&held, address, is_handshake)?;
+        let (address, network) = (counted_as(address), network_of(address));
+        if self.shared.per_address.is_some() {
+            held.by_address.entry(address).or_default().add(is_handshake);
+            if let Some(network) = network {
+                held.by_network.entry(network).or_default().add(is_handshake);
             }
-            *count += 1;
         }
         held.total += 1;
-        Ok(Cap { caps: Arc::clone(&self.0), address })
+        Ok(Cap { caps: Arc::clone(&self.shared), address, network, is_handshake })
     }
 
     /// From now on nobody.
     pub fn close(&self) {
-        self.0.held.lock().closed = true;
+        self.shared.held.lock().closed = true;
     }
 
     /// Held now.
     pub fn held(&self) -> usize {
-        self.0.held.lock().total
+        self.shared.held.lock().total
+    }
+
+    /// The address that holds most, with its number, if it holds more than half of all.
+    pub fn majority(&self) -> Option<(IpAddr, usize)> {
+        let held = self.shared.held.lock();
+        let most = held.by_address.iter().max_by_key(|(_, count)| count.places)?;
+        (most.1.places * 2 > held.total).then_some((*most.0, most.1.places))
     }
 }
 
@@ -83,29 +174,58 @@ impl Caps {
 pub struct Cap {
     caps: Arc<Inner>,
     address: IpAddr,
+    network: Option<IpAddr>,
+    is_handshake: bool,
 }
 
-impl Drop for Cap {
-    fn drop(&mut self) {
-        let mut held = self.caps.held.lock();
-        held.total -= 1;
-        if let Some(count) = held.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                held.by_address.remove(&self.address);
+impl Cap {
+    /// The handshake is done: the place no longer counts among those under way.
+    pub fn established(&mut self) {
+        if std::mem::take(&mut self.is_handshake) {
+            self.change(|count| count.handshakes -= 1);
+        }
+    }
+
+    /// Changes the counts that this place is in; nothing is kept of those who left.
+    fn change(&self, change: impl Fn(&mut Count)) {
+        let held = &mut *self.caps.held.lock();
+        let of_network = self.network.map(|network| (&mut held.by_network, network));
+        for (counts, key) in [Some((&mut held.by_address, self.address)), of_network].into_iter().flatten() {
+            if let Some(count) = counts.get_mut(&key) {
+                change(count);
+                if count.places == 0 {
+                    counts.remove(&key);
+                }
             }
         }
     }
 }
 
+impl Drop for Cap {
+    fn drop(&mut self) {
+        let handshakes = usize::from(self.is_handshake);
+        self.change(|count| {
+            count.places -= 1;
+            count.handshakes -= handshakes;
+        });
+        self.caps.held.lock().total -= 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Caps, Full};
+    use std::net::IpAddr;
+
+    use super::{Caps, Full, NETWORK_HANDSHAKES, NETWORK_SHARE};
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
 
     #[test]
     fn a_place_is_given_back_when_its_connection_ends() {
         let caps = Caps::new(2, Some(1));
-        let (a, b, c) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap());
+        let (a, b, c) = (address("192.0.2.1"), address("192.0.2.2"), address("192.0.2.3"));
         let first = caps.admit(a).unwrap();
         assert_eq!(caps.admit(a).err(), Some(Full::Address), "one address, one place");
         let second = caps.admit(b).unwrap();
@@ -114,21 +234,70 @@ mod tests {
         assert!(caps.admit(c).is_ok());
         drop(second);
         assert_eq!(caps.held(), 0);
-        assert!(caps.0.held.lock().by_address.is_empty(), "nothing is kept of those who left");
+        assert!(caps.shared.held.lock().by_address.is_empty(), "nothing is kept of those who left");
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_network_count_as_one() {
         let caps = Caps::new(9, Some(1));
-        let _first = caps.admit("2001:db8::1".parse().unwrap()).unwrap();
-        assert!(caps.admit("2001:db8::2".parse().unwrap()).is_err());
-        assert!(caps.admit("2001:db8:0:1::1".parse().unwrap()).is_ok());
+        let _first = caps.admit(address("2001:db8::1")).unwrap();
+        assert!(caps.admit(address("2001:db8::2")).is_err());
+        assert!(caps.admit(address("2001:db8:0:1::1")).is_ok());
+    }
+
+    /// The `number`th /64 of one /48.
+    fn of_site(number: usize) -> IpAddr {
+        address(&format!("2001:db8:7:{number:x}::1"))
+    }
+
+    #[test]
+    fn a_site_s_network_holds_a_few_addresses_shares_and_not_the_whole_node() {
+        let caps = Caps::new(100_000, Some(2));
+        let held: Vec<_> = (0..1000).filter_map(|number| caps.admit(of_site(number)).ok()).collect();
+        assert_eq!(held.len(), 2 * NETWORK_SHARE);
+        assert!(caps.admit(address("2001:db8:8::1")).is_ok(), "another site");
+        assert!(caps.admit(address("192.0.2.1")).is_ok());
+        drop(held);
+        assert!(caps.shared.held.lock().by_network.is_empty());
+    }
+
+    #[test]
+    fn an_address_has_fewer_handshakes_under_way_than_places() {
+        let caps = Caps::new(100_000, Some(400));
+        let mut opened: Vec<_> = (0..500).filter_map(|_| caps.open(address("192.0.2.1")).ok()).collect();
+        assert_eq!(opened.len(), 100, "a quarter");
+        assert!(caps.admit(address("192.0.2.1")).is_ok(), "its finished ones are counted apart");
+        opened.iter_mut().for_each(super::Cap::established);
+        assert!(caps.open(address("192.0.2.1")).is_ok(), "those are established");
+        let of_network: Vec<_> = (0..1000).filter_map(|number| caps.open(of_site(number)).ok()).collect();
+        assert_eq!(of_network.len(), 100 * NETWORK_HANDSHAKES);
+    }
+
+    #[test]
+    fn a_handle_leaves_the_last_places_to_others() {
+        let caps = Caps::new(3, None);
+        let public = caps.leaving(1);
+        let _held = [public.admit(address("192.0.2.1")).unwrap(), public.admit(address("192.0.2.2")).unwrap()];
+        assert_eq!(public.admit(address("192.0.2.3")).err(), Some(Full::Node));
+        assert!(caps.admit(address("192.0.2.3")).is_ok());
+    }
+
+    #[test]
+    fn an_address_that_holds_more_than_half_is_named() {
+        let caps = Caps::new(9, Some(9));
+        assert_eq!(caps.majority(), None);
+        let _two = [caps.admit(address("10.0.0.1")).unwrap(), caps.admit(address("10.0.0.1")).unwrap()];
+        let one = caps.admit(address("192.0.2.1")).unwrap();
+        assert_eq!(caps.majority(), Some((address("10.0.0.1"), 2)));
+        let _more = caps.admit(address("192.0.2.1")).unwrap();
+        assert_eq!(caps.majority(), None);
+        drop(one);
     }
 
     #[test]
     fn who_closes_admits_nobody() {
         let caps = Caps::new(9, None);
         caps.close();
-        assert_eq!(caps.admit("192.0.2.1".parse().unwrap()).err(), Some(Full::Draining));
+        assert_eq!(caps.admit(address("192.0.2.1")).err(), Some(Full::Draining));
     }
 }

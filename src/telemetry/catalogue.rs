@@ -78,6 +78,7 @@ catalogue! {
     QUIC_HANDSHAKES = "tandem_quic_handshakes_total", Counter, Count, ["outcome"], "QUIC handshakes; every outcome but ok and retry is a failure.";
     QUIC_HANDSHAKES_PENDING = "tandem_quic_handshakes_pending", Gauge, Count, [], "QUIC handshakes under way.";
     QUIC_CONNECTIONS = "tandem_quic_connections", Gauge, Count, [], "QUIC connections open, with and without a session.";
+    PANICS_CONTAINED = "tandem_panics_contained_total", Counter, Count, ["in"], "Panics that cost one connection: in quic_connection. Each is a bug; one that would cost more ends the process.";
     WEBTRANSPORT_REQUESTS = "tandem_webtransport_requests_total", Counter, Count, ["outcome"], "WebTransport requests; every outcome but ok is a refusal.";
     WEBTRANSPORT_STREAMS_REFUSED = "tandem_webtransport_streams_refused_total", Counter, Count, ["reason"], "Streams of WebTransport clients that were reset.";
     DATAGRAMS_DROPPED = "tandem_datagrams_dropped_total", Counter, Count, ["direction", "reason"], "Datagrams not passed on.";

@@ -10,6 +10,7 @@ use tandem::app::App;
 use tandem::config::Environment;
 use tandem::config::cli::{Command, parse};
 use tandem::telemetry::Metrics;
+use tandem::vital::Lost;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -170,7 +171,7 @@ pub(crate) struct TestServer {
     site: Site,
     place: Place,
     tracker: TaskTracker,
-    running: Option<(CancellationToken, JoinHandle<()>)>,
+    running: Option<(CancellationToken, JoinHandle<Result<(), Lost>>)>,
 }
 
 impl std::ops::Deref for TestServer {
@@ -194,7 +195,7 @@ impl TestServer {
         Self { site, place, tracker, running: Some(running) }
     }
 
-    async fn run(site: &Site, tracker: &TaskTracker) -> (Place, (CancellationToken, JoinHandle<()>)) {
+    async fn run(site: &Site, tracker: &TaskTracker) -> (Place, (CancellationToken, JoinHandle<Result<(), Lost>>)) {
         let environment: Environment = site.settings.iter().cloned().collect();
         let Ok(Command::Serve(config)) = parse(["tandem"], &environment) else { panic!("the settings are wrong") };
         let app = soon("the start", App::build(*config, Metrics::install().unwrap())).await.expect("a start");
@@ -213,8 +214,14 @@ impl TestServer {
     pub(crate) async fn stop(&mut self) {
         if let Some((stop, done)) = self.running.take() {
             stop.cancel();
-            soon("the server to stop", done).await.expect("a server that doesn't panic");
+            soon("the server to stop", done).await.expect("a server that doesn't panic").expect("no task is lost");
         }
+    }
+
+    /// The end of a server that nobody told to stop.
+    pub(crate) async fn lost(&mut self) -> Lost {
+        let (_, done) = self.running.take().expect("a running server");
+        soon("the server to end", done).await.expect("a server that doesn't panic").expect_err("a loss")
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

@@ -162,7 +162,16 @@ impl TestServer {
     }
 
     pub fn with(setup: Setup) -> Self {
+        Self::resolving(setup, |certificates| certificates)
+    }
+
+    /// With a resolver of the test's own around the certificate.
+    pub fn resolving(
+        setup: Setup,
+        around: impl FnOnce(Arc<dyn ResolvesServerCert>) -> Arc<dyn ResolvesServerCert>,
+    ) -> Self {
         let (certificate, key) = certificate();
+        let key = around(key);
         let listener = QuicListener::bind(([127, 0, 0, 1], 0).into(), key, setup.options).unwrap();
         let address = listener.local_addr();
         let (sender, seen) = mpsc::channel(10_000);

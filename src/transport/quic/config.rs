@@ -64,7 +64,8 @@ fn transport(options: &QuicOptions) -> Result<TransportConfig, BindError> {
         .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
         .keep_alive_interval(Some(options.keep_alive))
         .max_idle_timeout(Some(idle))
-        .enable_segmentation_offload(options.segmentation_offload)
+        // Ticks and events of many clients gain nothing by it, and some network drivers break it.
+        .enable_segmentation_offload(false)
         .congestion_controller_factory(Arc::new(CubicConfig::default()));
     Ok(transport)
 }

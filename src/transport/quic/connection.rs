@@ -375,7 +375,8 @@ impl Shared {
         }))
     }
 
-    fn close(&self, state: &mut State, code: VarInt, reason: Bytes) {
+    /// Closes the connection from this side.
+    pub(super) fn close(&self, state: &mut State, code: VarInt, reason: Bytes) {
         state.proto.close(Clock::instant().into_std(), code, reason);
         self.end(state, ConnectionError::LocallyClosed);
         self.touch(state);
@@ -397,6 +398,24 @@ impl Shared {
 impl State {
     pub(super) fn is_open(&self) -> bool {
         self.error.is_none()
+    }
+
+    /// The handshake is done.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Does what the passing of time asks for, once: what a probe timeout (RFC 9002 §6.2) asks for must be sent before the
+    /// next one counts, or each doubles the wait for the one after it. After a pause of the process several are overdue.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.is_due(now) {
+            self.proto.handle_timeout(now);
+        }
+    }
+
+    /// Whether a timer of the connection is over.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        self.proto.poll_timeout().is_some_and(|at| at <= now)
     }
 
     pub(super) fn error(&self) -> Option<ConnectionError> {
@@ -425,5 +444,55 @@ impl State {
 fn wake(waiting: &mut Option<Waker>) {
     if let Some(waker) = waiting.take() {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use quinn_proto::crypto::rustls::QuicClientConfig;
+    use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
+
+    use super::*;
+
+    /// A connection whose first packet was sent, and is never answered.
+    fn unanswered(now: Instant) -> (Connection, Arc<Shared>) {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h3".to_vec()];
+        let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
+        let (_, proto) = endpoint.connect(now, config, ([192, 0, 2, 1], 443).into(), "localhost").unwrap();
+        let (connection, shared) = Connection::new(0, proto, Arc::default());
+        assert_eq!(packets(&shared, now), 1);
+        (connection, shared)
+    }
+
+    fn packets(shared: &Shared, now: Instant) -> usize {
+        let mut packet = Vec::new();
+        let mut sent = 0;
+        while shared.lock().proto.poll_transmit(now, 1, &mut packet).is_some() {
+            packet.clear();
+            sent += 1;
+        }
+        sent
+    }
+
+    #[test]
+    fn of_several_overdue_probe_timeouts_one_counts_and_its_probe_is_sent_before_the_next() {
+        let start = Clock::instant().into_std();
+        let (_connection, shared) = unanswered(start);
+        let first = shared.lock().proto.poll_timeout().unwrap() - start;
+        // The process stood still for so long that the next timeouts are overdue as well.
+        let now = start + first * 8;
+        shared.lock().expire(now);
+        assert!(packets(&shared, now) > 0, "the probe");
+        let next = shared.lock().proto.poll_timeout().unwrap() - now;
+        assert!(next <= first * 2, "the wait for the next one has doubled once: {first:?}, {next:?}");
     }
 }

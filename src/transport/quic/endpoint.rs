@@ -16,11 +16,16 @@
 //! connections is on one of them at a time. The kernel chooses the socket by the client's address. A client whose address
 //! changes turns up at another one, which sees by the connection id whose the packet is, and hands it over. So none closes
 //! its socket while another has connections: what the kernel had put there for them would be lost.
+//!
+//! **A panic** in the state of one connection drops that connection. One in what the connections share ends the endpoint,
+//! and with it the process ([`Vital`](crate::vital::Vital)).
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -28,16 +33,19 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, Incoming, ServerConfig, Transmit};
+use quinn_proto::{
+    ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, EndpointEvent, Incoming, ServerConfig, Transmit,
+};
 use quinn_udp::{BATCH_SIZE, RecvMeta};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::connection::{Connection, Inbox, Shared, State};
 use super::deadlines::Deadlines;
-use super::handshake::{self, Admitted, Screen, Verdict};
+use super::handshake::{self, Admitted, Place, Screen, Verdict};
 use super::identity::Ids;
 use super::socket::Socket;
 use crate::clock::Clock;
+use crate::telemetry::names;
 
 /// Batches read in a round: more wait for the next one.
 const BATCHES: usize = 4;
@@ -45,9 +53,7 @@ const BATCHES: usize = 4;
 const ROUND: usize = 256;
 /// Packets that one connection may send in a round.
 const PACKETS: usize = 20;
-/// Packets of one connection that the kernel may be handed as one.
-const SEGMENTS: usize = 10;
-/// Who says nothing for so long is quiet.
+/// A connection without packets for this long counts as silent.
 const SILENCE: Duration = Duration::from_secs(1);
 /// Packets of one endpoint that wait for another: beyond it they are lost, as UDP's may be.
 const FORWARDED: usize = 1024;
@@ -86,16 +92,30 @@ struct Slot {
     shared: Arc<Shared>,
     /// The deadline that is set for it.
     armed: Option<Instant>,
-    /// When the last packet came.
-    heard: Instant,
-    /// That packet ended a silence.
+    heard: Hearing,
+    /// What it counts for, while it lives.
+    place: Place,
+}
+
+/// When packets of a connection came.
+struct Hearing {
+    last: Instant,
+    /// A packet ended a silence since the connection was last driven.
     was_silent: bool,
+}
+
+impl Hearing {
+    /// A packet came. Several may come before the connection is driven.
+    fn hear(&mut self, now: Instant) {
+        self.was_silent |= now.saturating_duration_since(self.last) > SILENCE;
+        self.last = now;
+    }
 }
 
 impl Slot {
     /// When there is something to do even if nothing happens.
-    fn deadline(&self, state: &mut State, idle: Duration) -> Option<Instant> {
-        let silent = state.is_open().then_some(self.heard + idle);
+    fn deadline(heard: Instant, state: &mut State, idle: Duration) -> Option<Instant> {
+        let silent = state.is_open().then_some(heard + idle);
         silent.into_iter().chain(state.proto.poll_timeout()).min()
     }
 }
@@ -112,7 +132,6 @@ pub(super) struct Setup {
     pub(super) ids: Option<Ids>,
     /// Silence after which a connection is lost.
     pub(super) idle: Duration,
-    pub(super) segmentation_offload: bool,
     pub(super) screen: Screen,
     /// From here on new connections are refused.
     pub(super) stop: CancellationToken,
@@ -129,7 +148,6 @@ pub(super) struct Driver {
     number: usize,
     ids: Option<Ids>,
     idle: Duration,
-    segments: usize,
     screen: Screen,
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     accepted: Box<dyn Fn(Admitted) + Send>,
@@ -148,9 +166,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(setup: Setup) -> Self {
-        let Setup { socket, config, server, desks, number, ids, idle, segmentation_offload, screen, stop, accepted } =
-            setup;
-        let segments = if segmentation_offload { socket.max_segments().min(SEGMENTS) } else { 1 };
+        let Setup { socket, config, server, desks, number, ids, idle, screen, stop, accepted } = setup;
         let batch = usize::from(u16::try_from(config.get_max_udp_payload_size()).unwrap_or(u16::MAX));
         let received = vec![0; batch * socket.receive_segments() * BATCH_SIZE].into();
         Self {
@@ -160,7 +176,6 @@ impl Driver {
             number,
             ids,
             idle,
-            segments,
             screen,
             stop: Some(Box::pin(stop.cancelled_owned())),
             accepted,
@@ -227,14 +242,16 @@ impl Driver {
         let mut answer = Vec::new();
         match self.endpoint.handle(now, from, to, ecn, data, &mut answer) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(Some(slot)) = self.connections.get_mut(handle.0) {
-                    slot.was_silent = now.saturating_duration_since(slot.heard) > SILENCE;
-                    slot.heard = now;
-                    let mut state = slot.shared.lock();
-                    state.proto.handle_event(event);
-                    if !std::mem::replace(&mut state.touched, true) {
-                        self.due.push_back(handle.0);
-                    }
+                let Some(Some(slot)) = self.connections.get_mut(handle.0) else { return };
+                slot.heard.hear(now);
+                let mut state = slot.shared.lock();
+                if !std::mem::replace(&mut state.touched, true) {
+                    self.due.push_back(handle.0);
+                }
+                let taken = contain(|| state.proto.handle_event(event));
+                drop(state);
+                if let Err(panic) = taken {
+                    self.lose(handle.0, &*panic);
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.admit(incoming, now, answer),
@@ -244,7 +261,13 @@ impl Driver {
     }
 
     fn admit(&mut self, incoming: Incoming, now: Instant, mut answer: Vec<u8>) {
-        let transmit = match self.screen.judge(&incoming) {
+        let verdict = if self.stop.is_some() {
+            self.screen.judge(&incoming)
+        } else {
+            handshake::count("refused_stopping");
+            Verdict::Refuse
+        };
+        let transmit = match verdict {
             Verdict::Refuse => Some(self.endpoint.refuse(incoming, &mut answer)),
             // Fails only where it is not possible, and then it wasn't asked for.
             Verdict::Retry => self.endpoint.retry(incoming, &mut answer).ok(),
@@ -256,10 +279,11 @@ impl Driver {
                     if self.connections.len() <= number {
                         self.connections.resize_with(number + 1, || None);
                     }
-                    self.connections[number] = Some(Slot { shared, armed: None, heard: now, was_silent: false });
+                    self.connections[number] =
+                        Some(Slot { shared, armed: None, heard: Hearing { last: now, was_silent: false }, place });
                     self.screen.opened();
                     self.due.push_back(number);
-                    (self.accepted)(self.screen.admitted(connection, place));
+                    (self.accepted)(self.screen.admitted(connection));
                     None
                 }
                 Err(refused) => {
@@ -286,7 +310,7 @@ impl Driver {
             let Some(Some(slot)) = self.connections.get_mut(number) else { continue };
             slot.armed = None;
             // Most were set for the loss of a packet, and nothing was lost.
-            match slot.deadline(&mut slot.shared.lock(), self.idle) {
+            match Slot::deadline(slot.heard.last, &mut slot.shared.lock(), self.idle) {
                 Some(at) if at > now => self.deadlines.set(number, &mut slot.armed, at, now),
                 _ => self.due.push_back(number),
             }
@@ -301,59 +325,86 @@ impl Driver {
                 return Ok(false);
             }
             let Some(number) = self.due.pop_front() else { break };
-            self.drive_one(number, now);
+            let mut in_endpoint = false;
+            if let Err(panic) = contain(|| self.drive_one(number, now, &mut in_endpoint)) {
+                if in_endpoint {
+                    resume_unwind(panic);
+                }
+                self.lose(number, &*panic);
+            }
         }
         Ok(true)
     }
 
-    fn drive_one(&mut self, number: usize, now: Instant) {
-        let Self { socket, endpoint, connections, deadlines, packet, unsent, segments, due, idle, .. } = self;
+    /// A panic in one connection's state: the connection is dropped, and the others live on.
+    fn lose(&mut self, number: usize, panic: &(dyn Any + Send)) {
+        let Some(slot) = self.connections.get_mut(number).and_then(Option::take) else { return };
+        tracing::error!(panic = crate::vital::words(panic), "a QUIC connection is dropped: its state panicked");
+        metrics::counter!(names::PANICS_CONTAINED, "in" => "quic_connection").increment(1);
+        slot.shared.abandon(&mut slot.shared.lock());
+        self.endpoint.handle_event(ConnectionHandle(number), EndpointEvent::drained());
+        self.deadlines.remove(number, slot.armed);
+        self.closed();
+    }
+
+    /// `in_endpoint` is true while the state that all connections share is being changed.
+    fn drive_one(&mut self, number: usize, now: Instant, in_endpoint: &mut bool) {
+        let Self { socket, endpoint, connections, deadlines, packet, unsent, due, idle, screen, .. } = self;
         let Some(Some(slot)) = connections.get_mut(number) else { return };
-        let Slot { shared, heard, .. } = &*slot;
+        let Slot { shared, armed, heard, place } = slot;
         let mut state = shared.lock();
         state.touched = false;
-        if now >= *heard + *idle {
+        if now >= heard.last + *idle {
             shared.give_up(&mut state, now);
         }
-        while state.proto.poll_timeout().is_some_and(|at| at <= now) {
-            state.proto.handle_timeout(now);
-        }
+        state.expire(now);
         let mut drained = false;
         while let Some(event) = state.proto.poll_endpoint_events() {
             drained |= event.is_drained();
-            if let Some(answer) = endpoint.handle_event(ConnectionHandle(number), event) {
+            *in_endpoint = true;
+            let answer = endpoint.handle_event(ConnectionHandle(number), event);
+            *in_endpoint = false;
+            if let Some(answer) = answer {
                 state.proto.handle_event(answer);
             }
         }
         let mut sent = 0;
         while sent < PACKETS {
             packet.clear();
-            let Some(transmit) = state.proto.poll_transmit(now, *segments, packet) else { break };
-            sent += transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size));
+            let Some(transmit) = state.proto.poll_transmit(now, 1, packet) else { break };
+            sent += 1;
             if socket.try_send(&transmit, packet).is_err() {
                 *unsent = Some(transmit);
                 break;
             }
         }
-        if (sent >= PACKETS || unsent.is_some()) && !std::mem::replace(&mut state.touched, true) {
+        let unfinished = sent >= PACKETS || unsent.is_some() || state.is_due(now);
+        if unfinished && !std::mem::replace(&mut state.touched, true) {
             due.push_back(number);
         }
         shared.tell(&mut state);
+        if place.is_under_way() {
+            if !state.is_open() {
+                place.given_up();
+            } else if state.is_connected() && screen.establish(place, state.proto.remote_address().ip()).is_err() {
+                handshake::turn_away(shared, &mut state);
+            }
+        }
         if drained {
             drop(state);
-            deadlines.remove(number, slot.armed);
+            deadlines.remove(number, *armed);
             connections[number] = None;
             self.closed();
             return;
         }
-        let at = slot.deadline(&mut state, *idle);
+        let at = Slot::deadline(heard.last, &mut state, *idle);
         drop(state);
         // A deadline that moves away mostly comes back with the next packet, and is left; not if there is none for long.
-        if std::mem::take(&mut slot.was_silent) {
-            deadlines.remove(number, slot.armed.take());
+        if std::mem::take(&mut heard.was_silent) {
+            deadlines.remove(number, armed.take());
         }
         if let Some(at) = at {
-            deadlines.set(number, &mut slot.armed, at, now);
+            deadlines.set(number, armed, at, now);
         }
     }
 
@@ -381,7 +432,6 @@ impl Driver {
         self.desk().inbox.listen(context.waker());
         if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
             self.stop = None;
-            self.endpoint.set_server_config(None);
         }
         let now = Clock::instant().into_std();
         let more = self.receive(context, now)?;
@@ -396,6 +446,11 @@ impl Driver {
         }
         Ok(Poll::Pending)
     }
+}
+
+/// Runs work on the state of one connection, and catches its panic: what it leaves half done is dropped with the connection.
+fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(work))
 }
 
 impl Drop for Driver {
@@ -414,5 +469,22 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.round(context)?);
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_ends_a_silence_is_not_forgotten_for_the_one_behind_it() {
+        let start = Clock::instant().into_std();
+        let mut hearing = Hearing { last: start, was_silent: false };
+        hearing.hear(start + SILENCE / 2);
+        assert!(!hearing.was_silent);
+        let late = start + SILENCE * 3;
+        hearing.hear(late);
+        hearing.hear(late);
+        assert!(hearing.was_silent, "both came in one batch");
     }
 }

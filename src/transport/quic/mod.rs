@@ -37,6 +37,9 @@ use handshake::Screen;
 use identity::Endpoints;
 use socket::Socket;
 
+use crate::session::Caps;
+use crate::vital::Vital;
+
 /// HTTP/3's H3_NO_ERROR.
 pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
@@ -59,13 +62,13 @@ pub struct QuicOptions {
     pub handshake: Duration,
     /// Handshakes under way at once; more are refused.
     pub max_handshakes: usize,
-    /// Handshakes under way from which clients must prove their address first, at the cost of one round trip.
+    /// Of these, handshakes of clients that haven't proved their address. More must prove it first (Retry, RFC 9000 §8.1.2),
+    /// at the cost of one round trip: such a client has no state here, so forged packets use up these places only.
     pub retry_above: usize,
-    /// Connections open at once, with and without a session; more are refused.
-    pub max_connections: usize,
-    /// Generic segmentation offload. Off: ticks and events of many clients gain nothing by it, a connection that has once
-    /// sent ten packets at a time keeps their place (7 KiB) for its life, and some network drivers break it.
-    pub segmentation_offload: bool,
+    /// Places of connections, with and without a session, in all and for each address; more are refused. Shared with TCP.
+    pub caps: Caps,
+    /// Hears of an endpoint that is gone.
+    pub vital: Vital,
     /// This node among others behind the same address.
     pub identity: Identity,
 }
@@ -81,9 +84,9 @@ impl Default for QuicOptions {
             idle: Duration::from_millis(14_500),
             handshake: Duration::from_secs(10),
             max_handshakes: 1024,
-            retry_above: 256,
-            max_connections: 120_000,
-            segmentation_offload: false,
+            retry_above: 64,
+            caps: Caps::new(120_000, None),
+            vital: Vital::default(),
             identity: Identity::default(),
         }
     }
@@ -168,16 +171,11 @@ impl QuicListener {
                 number,
                 ids: ids.clone(),
                 idle: options.idle,
-                segmentation_offload: options.segmentation_offload,
                 screen: screen.clone(),
                 stop: stop.clone(),
                 accepted: Box::new(accepted),
             });
-            tracker.spawn(async move {
-                if let Err(error) = driver.await {
-                    tracing::error!(%error, "the QUIC socket failed; no more WebTransport until a restart");
-                }
-            });
+            tracker.spawn(options.vital.clone().guard("a QUIC endpoint", stop.clone(), driver));
         }
     }
 }

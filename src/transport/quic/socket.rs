@@ -64,11 +64,6 @@ impl Socket {
         self.io.poll_send_ready(context)
     }
 
-    /// Packets that the kernel sends as one at the most.
-    pub(super) fn max_segments(&self) -> usize {
-        self.state.max_gso_segments()
-    }
-
     /// Packets that the kernel delivers as one at the most.
     pub(super) fn receive_segments(&self) -> usize {
         self.state.gro_segments()
