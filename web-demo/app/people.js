@@ -5,6 +5,7 @@ import { driftTone, isolate, msText, signedMs } from './format.js';
 import { icon } from './icons.js';
 import { hueOf, initials } from './identity.js';
 import { attempt } from './toast.js';
+import { playerText } from './trouble.js';
 
 /** @typedef {import('./types.js').Member} Member */
 /** @typedef {import('./types.js').Ctx} Ctx */
@@ -114,7 +115,8 @@ function makeRow(ctx, userId) {
       setText(badge, kind);
       element.classList.toggle('away', !member.connected);
       element.classList.toggle('buffering', member.connected && member.buffering);
-      setText(state, !member.connected ? awayText(member, room.clock.roomTime()) : member.buffering ? 'Buffering' : '');
+      element.classList.toggle('failed', member.connected && member.player === 'failed');
+      setText(state, !member.connected ? awayText(member, room.clock.roomTime()) : playerText(member) || (member.buffering ? 'Buffering' : ''));
       state.hidden = state.textContent === '';
       const value = own ? sync.drift : member.driftMs;
       const known = member.connected && value !== null && Number.isFinite(value) && room.playback.playing;
@@ -155,11 +157,13 @@ function selfActions({ room, wish }, close) {
 
 /** @param {Ctx} ctx @param {string} userId @param {string} username @param {() => void} close */
 function hostActions({ room }, userId, username, close) {
-  /** @param {string} label @param {string} kind @param {() => Promise<unknown>} run */
+  /** @param {string} label @param {string} kind @param {() => Promise<unknown>} run  false: the host thought better of it */
   const action = (label, kind, run) => {
     const button = h('button', { class: `button compact ${kind}`, attrs: { type: 'button' } }, label);
     button.addEventListener('click', async () => {
-      if (await attempt(run)) close();
+      let done = true;
+      const accepted = await attempt(async () => (done = (await run()) !== false));
+      if (accepted && done) close();
     });
     return button;
   };
@@ -171,7 +175,7 @@ function hostActions({ room }, userId, username, close) {
         text: 'They leave at once. For about a minute they can’t come back from the same place with the same name, seat or browser; after that they can. To keep somebody out, ban them.',
         yes: 'Remove',
       });
-      if (sure) await room.kick(userId);
+      return sure && room.kick(userId);
     }),
     action('Ban', 'danger', async () => {
       const sure = await confirmDialog({
@@ -179,7 +183,7 @@ function hostActions({ room }, userId, username, close) {
         text: 'They leave at once. The ban holds their seat and the browser they use now, until you lift it in the room settings. It does not hold another browser or a private window: against that, set a PIN.',
         yes: 'Ban',
       });
-      if (sure) await room.ban(userId);
+      return sure && room.ban(userId);
     }),
   ];
 }

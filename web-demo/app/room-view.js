@@ -21,6 +21,7 @@ import { setupStats } from './stats.js';
 import { setupStatus } from './status.js';
 import { setupTabs } from './tabs.js';
 import { toast } from './toast.js';
+import { setupTrouble } from './trouble.js';
 
 /** @typedef {import('./types.js').Room} Room */
 /** @typedef {import('./types.js').Wish} Wish */
@@ -57,6 +58,7 @@ export function mountRoom(room, wish, actions) {
   const player = setupPlayer(ctx);
   setupSource(ctx);
   setupEnding(ctx);
+  setupTrouble(ctx);
   setupRail(ctx);
   setupPeople(ctx);
   setupHostSettings(ctx);

@@ -62,7 +62,7 @@ export function setupSource(ctx) {
     const { canControl, isHost } = room.self;
     const host = room.members.find((m) => m.isHost);
     setText(byId('now-title', HTMLElement), room.url ? (room.url === testFilm() ? 'The test film' : filmTitle(room.url)) : 'No film yet');
-    setText(byId('now-host', HTMLElement), room.url ? hostOf(room.url) : '');
+    setText(byId('now-host', HTMLElement), room.url && room.url !== testFilm() ? hostOf(room.url) : '');
     byId('now-title', HTMLElement).title = room.url ?? '';
     button.hidden = !canControl;
     setText(button, room.url ? 'Change film' : 'Choose film');

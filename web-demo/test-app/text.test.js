@@ -6,6 +6,7 @@ import { clockText, driftTone, filmTitle, nameList, signedMs, spokenTime } from 
 import { readFragment, roomFragment } from '../app/fragment.js';
 import { hueOf, initials, isRoomId, suggestRoomId, tidyRoomId } from '../app/identity.js';
 import { railPlace } from '../app/rail.js';
+import { sentenceFor } from '../app/trouble.js';
 
 test('every error code of the protocol has a sentence of its own', () => {
   const protocol = readFileSync(new URL('../../docs/PROTOCOL.md', import.meta.url), 'utf8');
@@ -89,4 +90,13 @@ test('the rail keeps sign and order and ends at its edge', () => {
   assert.equal(railPlace(0), 0);
   assert.ok(railPlace(-40) < 0 && railPlace(40) < railPlace(250));
   assert.equal(railPlace(90_000), 1);
+});
+
+test('who can’t play the film is named, with the reason where it is one', () => {
+  const member = (username, playerReason) => /** @type {any} */ ({ username, playerReason, player: 'failed' });
+  const plain = (text) => text.replace(/[\u2068\u2069]/g, '');
+  assert.equal(sentenceFor([]), '');
+  assert.match(plain(sentenceFor([member('Bob', 'decode')])), /^Bob can’t play this film: their browser can’t decode it\./);
+  assert.match(plain(sentenceFor([member('Bob', 'decode'), member('Cid', 'network')])), /^Bob and Cid can’t play this film\./);
+  assert.match(plain(sentenceFor([member('Bob', 'a reason of another client')])), /^Bob can’t play this film\./);
 });

@@ -1,0 +1,68 @@
+/**
+ * What is wrong with the film, and for whom: members whose players can't play it, this player's own limits, and the card
+ * over the film with a way to try again. The client loads a failed film again by itself, later and later; the button
+ * doesn't wait.
+ */
+import { onChange } from './change.js';
+import { byId, every, listen, setText } from './dom.js';
+import { isolate, nameList } from './format.js';
+import { toast } from './toast.js';
+
+/** @typedef {import('./types.js').Member} Member */
+
+/** Why somebody can't play it, in words that follow "… can't play this film: ". @type {Record<string, string>} */
+const WHY = {
+  network: 'its address doesn’t answer them',
+  decode: 'their browser can’t decode it',
+  unsupported: 'their browser can’t play it, or doesn’t reach it',
+  blocked: 'their browser waits for a click',
+  live: 'it is a live stream, which isn’t kept in step',
+};
+
+/** What this player can't do, for the viewer. @type {Record<string, string>} */
+const LIMITS = {
+  live: 'This is a live stream: play and pause are everybody’s, but streams aren’t kept in step.',
+  seek: 'This film’s server or this player only jumps to certain places, so you may be a little off.',
+  paused: 'Your browser paused the film. Press play to be back with the others.',
+};
+
+/** @param {import('./types.js').Ctx} ctx */
+export function setupTrouble({ room, sync, video, signal }) {
+  const note = byId('cannot-play', HTMLElement);
+  const limit = byId('own-limit', HTMLElement);
+  const retry = byId('error-retry', HTMLButtonElement);
+  const choose = byId('error-choose', HTMLButtonElement);
+  choose.onclick = () => byId('source-button', HTMLButtonElement).click();
+  retry.onclick = () => {
+    sync.retry();
+    toast('Trying again…', 'info');
+  };
+  listen(video, 'loadedmetadata', () => update(), signal);
+
+  function update() {
+    const others = room.members.filter((m) => m.userId !== room.self.userId && m.connected && m.player === 'failed');
+    note.hidden = others.length === 0 || !room.url;
+    setText(note, sentenceFor(others));
+    setText(limit, (sync.limit && LIMITS[sync.limit]) || '');
+    limit.hidden = limit.textContent === '' || video.error !== null;
+    choose.hidden = !room.self.canControl;
+  }
+  onChange(room, update, signal);
+  every(1000, update, signal);
+  signal.addEventListener('abort', () => (note.hidden = limit.hidden = true), { once: true });
+}
+
+/** @param {Member[]} members */
+export function sentenceFor(members) {
+  if (members.length === 0) return '';
+  const names = nameList(members.map((m) => isolate(m.username)));
+  const reasons = new Set(members.map((m) => m.playerReason ?? ''));
+  const [reason] = reasons;
+  const why = reasons.size === 1 && WHY[reason] ? `: ${WHY[reason]}` : '';
+  return `${names} can’t play this film${why}. The others don’t wait for them.`;
+}
+
+/** In a list of people, where there is less room. @param {Member} member */
+export function playerText(member) {
+  return member.player === 'failed' ? (member.playerReason === 'blocked' ? 'Waits for a click' : 'Can’t play the film') : '';
+}
