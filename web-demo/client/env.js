@@ -19,6 +19,7 @@
  *   calls `fn` on that page event; returns the function that stops it
  * @property {(fn: (event: Event) => void) => () => void} onInput
  *   calls `fn` on pointer and key events anywhere on the page, before the page's own handlers; returns what stops it
+ * @property {() => boolean} userActive whether a person has pressed something on this page in the last seconds
  * @property {MediaSession|undefined} mediaSession
  * @property {() => Storage|null} defaultStorage
  */
@@ -51,6 +52,7 @@ export function browserEnv() {
       for (const type of INPUT_EVENTS) g.window?.addEventListener(type, fn, options);
       return () => INPUT_EVENTS.forEach((type) => g.window?.removeEventListener(type, fn, options));
     },
+    userActive: () => g.navigator?.userActivation?.isActive ?? true,
     mediaSession: g.navigator?.mediaSession,
     defaultStorage() {
       // Reading the property throws where the user blocks site data.

@@ -1,28 +1,41 @@
 /**
- * Whether a person has just touched the page. What a media element does is a command to the room only then: browsers and
- * player engines pause, seek and change the rate of an element by themselves, and media events don't say whose doing they
- * are. Only trusted input events count; `navigator.userActivation` does not serve, because it stays set for seconds after
- * any key in the chat.
+ * Whether a person is behind what a media element does. That is a command to the room; what browsers and player engines do
+ * by themselves (pause, seek, another rate) is not, and media events don't say whose doing they are.
+ *
+ * Two kinds of evidence. Input events that the page sees: pointer and keys, trusted ones only, and not what is typed into a
+ * field. And touches of the element's own controls, whose events Chromium keeps to itself: then the page has a user
+ * activation, with the pointer over the element or the focus on it. An activation lasts for seconds after any press anywhere,
+ * so alone it proves nothing, and for seeks, which engines make of their own at any time, there must be more.
  */
 
 /** A media element answers its controls at once; a listener of the page may take a moment. */
 const ANSWERS_WITHIN_MS = 1000;
+/** For so long a browser counts a page as activated by a press. */
+const ACTIVATED_MS = 5000;
 
-/** Keys that write, or that act on the browser instead of the film. */
+/** Keys that act on the browser instead of the film. */
 const NOT_FOR_THE_FILM = new Set(['Tab', 'Escape', 'Shift', 'Control', 'Alt', 'AltGraph', 'Meta', 'CapsLock', 'Dead', 'Unidentified']);
 
 const TEXT_INPUTS = new Set(['text', 'search', 'url', 'tel', 'email', 'password', 'number', 'date', 'time', 'datetime-local', 'month', 'week']);
+
+/**
+ * @typedef {'play'|'pause'|'drag'|'seek'|'rate'} Act
+ *   `drag`: a seek right behind a pause, as browsers make it of a press on the time line
+ */
 
 export class HumanInput {
   #video;
   #env;
   #stop;
+  /** Of the last input for the film, on the page or on the player. */
   #at = -Infinity;
   #onPlayerAt = -Infinity;
+  /** Of the last press that the page saw, or that the element's own controls have answered. */
+  #pressedAt = -Infinity;
+  #movedAt = -Infinity;
   /** The press that goes on has become a command of the page's. */
   #spent = false;
-  /** A pointer is down: on a time line, that is a drag. */
-  held = false;
+  #held = false;
 
   /**
    * @param {HTMLVideoElement} video
@@ -34,14 +47,22 @@ export class HumanInput {
     this.#stop = env.onInput((event) => this.#notice(event));
   }
 
-  /** Whether a person may be behind what the element does at this moment. */
-  get recent() {
-    return this.#shows || this.#env.now() - this.#at < ANSWERS_WITHIN_MS;
+  /**
+   * Whether a person may have done what the element has just done.
+   * @param {Act} act
+   * @param {boolean} [starving] the film stood still for want of data: an engine is likely to move it
+   */
+  did(act, starving = false) {
+    const now = this.#env.now();
+    if (now - (starving ? this.#onPlayerAt : this.#at) < ANSWERS_WITHIN_MS || this.#showsOwnWindow) return true;
+    if (!this.#onOwnControls(act, now)) return false;
+    this.#pressedAt = now;
+    return true;
   }
 
-  /** The same, but only by a touch of the player itself: its own controls, or a slider. */
-  get recentOnPlayer() {
-    return this.#shows || this.#env.now() - this.#onPlayerAt < ANSWERS_WITHIN_MS;
+  /** A pointer is down: on a time line, that is a drag. */
+  get held() {
+    return this.#held || this.#is(':active');
   }
 
   /**
@@ -57,33 +78,52 @@ export class HumanInput {
     this.#stop();
   }
 
-  /**
-   * Safari's full-screen player and its picture-in-picture window have controls of their own, which no event tells of.
-   */
-  get #shows() {
+  /** Safari's full-screen player and its picture-in-picture window have controls of their own, without any event. */
+  get #showsOwnWindow() {
     const mode = /** @type {any} */ (this.#video).webkitPresentationMode;
     return mode === 'fullscreen' || mode === 'picture-in-picture';
+  }
+
+  /**
+   * @param {Act} act
+   * @param {number} now
+   */
+  #onOwnControls(act, now) {
+    const focused = /** @type {any} */ (this.#video.getRootNode?.())?.activeElement === this.#video;
+    if (!this.#video.controls || !this.#env.userActive() || !(focused || this.#is(':hover'))) return false;
+    // Neither browsers nor engines play, or stop and go elsewhere, while the page is seen and the film is sound.
+    if (act !== 'seek' && act !== 'rate') return true;
+    // An activation that no other press explains is one by the controls; else the pointer must be at work on them.
+    return this.#is(':active') || now - this.#movedAt < ANSWERS_WITHIN_MS || now - this.#pressedAt > ACTIVATED_MS;
+  }
+
+  /** @param {string} pseudoClass */
+  #is(pseudoClass) {
+    return this.#video.matches?.(pseudoClass) ?? false;
   }
 
   /** @param {Event} event */
   #notice(event) {
     if (!event.isTrusted) return;
     const { type } = event;
-    const pointer = /** @type {PointerEvent} */ (event);
-    if (type === 'pointerdown' || type === 'keydown') this.#spent = false;
+    const now = this.#env.now();
     if (type === 'pointermove') {
+      if (event.composedPath().includes(this.#video)) this.#movedAt = now;
       // Without a button it is only a pointer that passes by; the end of the last press may have been lost.
-      if (pointer.buttons === 0) this.held = false;
-      if (!this.held) return;
-    } else if (type === 'pointerdown') this.held = true;
-    else if (type === 'pointerup' || type === 'pointercancel') this.held = false;
-    else if (type.startsWith('key') && !isForTheFilm(/** @type {KeyboardEvent} */ (event))) return;
+      if (/** @type {PointerEvent} */ (event).buttons === 0) this.#held = false;
+      if (!this.#held) return;
+    } else {
+      this.#pressedAt = now;
+      if (type === 'pointerdown' || type === 'keydown') this.#spent = false;
+      if (type.startsWith('pointer')) this.#held = type === 'pointerdown';
+      if (type.startsWith('key') && !isForTheFilm(/** @type {KeyboardEvent} */ (event))) return;
+    }
     if (this.#spent) return;
-    this.#at = this.#env.now();
-    if (this.#isOnPlayer(event)) this.#onPlayerAt = this.#at;
+    this.#at = now;
+    if (this.#isOnPlayer(event)) this.#onPlayerAt = now;
   }
 
-  /** @param {Event} event */
+  /** The player itself, or a slider: a page's own time line. @param {Event} event */
   #isOnPlayer(event) {
     const [innermost] = event.composedPath();
     return event.composedPath().includes(this.#video) || /** @type {any} */ (innermost)?.type === 'range';

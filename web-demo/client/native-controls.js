@@ -44,6 +44,8 @@ export class NativeControls {
   #pending = null;
   /** @type {{position: number, since: number}|null} where the viewer's hand has dragged it, until that is a command */
   #drag = null;
+  /** When something other than syncVideo has last paused it. */
+  #pausedAt = -Infinity;
   /** Whether the film stood still for want of data before it was moved, as before a hole that an engine hops over. */
   #starving = false;
   /** @type {any} */
@@ -99,7 +101,7 @@ export class NativeControls {
     const { playback, wantsPlaying } = this.#room;
     // What plays the element before it was put to its place (`autoplay`), without a person (a script), or while the room
     // means to play anyway (at the gate it starts when all are ready) commands nothing: the element goes back to the room.
-    if (playback.playing || wantsPlaying || !this.#own.placed() || !this.#byHand()) return this.#own.follow();
+    if (playback.playing || wantsPlaying || !this.#own.placed() || !this.#byHand('play')) return this.#own.follow();
     const position = this.#video.currentTime;
     // Everybody starts together, the one who pressed the button too.
     this.#own.holdStill();
@@ -108,12 +110,15 @@ export class NativeControls {
 
   #onPause() {
     const { paused, ended } = this.#video;
-    if (!paused || ended || this.busy || !this.#own.wantsPlaying() || !this.#room.playback.playing) return;
-    const byHand = this.#byHand();
+    if (ended || !this.#own.wantsPlaying()) return;
+    this.#pausedAt = this.#env.now();
+    if (!paused || this.busy) return;
+    if (!this.#room.playback.playing) return this.#own.follow();
+    const byHand = this.#byHand('pause');
     this.#later(PAUSE_SETTLES_MS, () => {
       if (!this.#video.paused) return this.#own.follow();
       // Asked once more: a page that went to the background, or an error, is often told of only after the pause.
-      if (!byHand || !this.#byHand()) return this.#own.interrupted();
+      if (!byHand || !this.#canBeHand) return this.#own.interrupted();
       const position = this.#video.currentTime;
       this.#command('pause', () => this.#room.pause(position));
     });
@@ -124,8 +129,8 @@ export class NativeControls {
     const position = this.#video.currentTime;
     if (this.#drag === null) {
       if (this.#own.seeksTo(position)) return;
-      const { recent, recentOnPlayer } = this.#human;
-      if (!this.#byHand(this.#starving ? recentOnPlayer : recent)) return this.#own.hopped();
+      const act = this.#env.now() - this.#pausedAt < PAUSE_SETTLES_MS ? 'drag' : 'seek';
+      if (!this.#byHand(act, this.#starving)) return this.#own.hopped();
     }
     this.#drag = { position, since: this.#drag?.since ?? this.#env.now() };
     this.#settleDrag();
@@ -144,17 +149,22 @@ export class NativeControls {
   #onRateChange() {
     const rate = this.#video.playbackRate;
     if (Math.abs(rate - this.#own.rate()) < 0.001 || !this.#own.placed()) return;
-    if (!this.#byHand()) return this.#own.rateForced();
+    if (!this.#byHand('rate')) return this.#own.rateForced();
     this.#command('rate', () => this.#room.setRate(rate));
   }
 
   /**
-   * Whether a person is behind it. Nobody touches a hidden page, and a broken or emptied element stops by itself.
-   * @param {boolean} [touched]
+   * @param {import('./human.js').Act} act
+   * @param {boolean} [starving]
    */
-  #byHand(touched = this.#human.recent) {
+  #byHand(act, starving) {
+    return this.#canBeHand && this.#human.did(act, starving);
+  }
+
+  /** Nobody touches a hidden page, and a broken or emptied element stops by itself. */
+  get #canBeHand() {
     const { error, readyState } = this.#video;
-    return touched && !error && readyState > 0 && !this.#env.hidden();
+    return !error && readyState > 0 && !this.#env.hidden();
   }
 
   /**

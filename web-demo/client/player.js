@@ -10,6 +10,9 @@ const DATA_WITHIN_MS = 3000;
 /** A seek lands where it was sent, within a rounding. */
 const SAME_POSITION_S = 0.2;
 
+/** With so much buffered beyond it, a position can be shown. */
+const BUFFERED_AHEAD_S = 1;
+
 const HAVE_METADATA = 1;
 const HAVE_CURRENT_DATA = 2;
 const HAVE_FUTURE_DATA = 3;
@@ -134,6 +137,16 @@ export class Player {
     const error = this.#video.currentTime - this.seekTarget;
     this.seekTarget = null;
     return error;
+  }
+
+  /** For how long the element has been seeking for data that it has already, ms: its loader hangs, on another request. */
+  get hangsFor() {
+    const { seeking, buffered, currentTime } = this.#video;
+    if (!seeking || this.#seekBegan === null) return 0;
+    for (let i = 0; i < buffered.length; i++) {
+      if (buffered.start(i) <= currentTime && currentTime + BUFFERED_AHEAD_S < buffered.end(i)) return this.#env.now() - this.#seekBegan;
+    }
+    return 0;
   }
 
   /** Learns from a seek of ours that is done. */

@@ -53,6 +53,9 @@ const LIMIT_ABOVE_MS = { seek: 1000, rate: 100 };
 const SEEK_ELSEWHERE_S = 3;
 /** A host farther from the room than this (ms) is no reference: what is wrong with its player concerns nobody else. */
 const REFERENCE_WITHIN_MS = 200;
+/** A seek that hangs for so long, with its data at hand, is freed by loading the film again; not more often than this. */
+const HANGS_MS = 6000;
+const FREE_EVERY_MS = 20_000;
 /** Own commands: what a person did has become one. */
 const COMMANDS = new Set(['PLAY_PAUSE', 'SEEK', 'SET_RATE', 'URL_CHANGE']);
 /** Standing this close to where a pause or a start wants it, it is not worth a seek: a quarter of a frame. */
@@ -109,6 +112,7 @@ export class VideoSync {
   #hopped = false;
   /** The element was to repeat its film, which would leave the room by itself. */
   #looped = false;
+  #freedAt = -Infinity;
   /**
    * The start that is still to be learned from: the drift that it was ordered with (negative: too late), and the latency
    * that was counted on.
@@ -357,6 +361,10 @@ export class VideoSync {
     this.#live.look(this.#env.now());
     const landed = video.paused ? this.#player.takeLanding() : null;
     if (landed !== null) this.#landing.learn(landed);
+    if (this.#player.hangsFor > HANGS_MS && this.#env.now() - this.#freedAt > FREE_EVERY_MS) {
+      this.#freedAt = this.#env.now();
+      this.#source.retry();
+    }
     const { url } = this.#room;
     this.#status.update(
       statusOf(video, {

@@ -161,3 +161,68 @@ test('what a seek of the page lets the player do is not the viewer\'s doing once
   await env.advance(3000);
   assert.deepEqual(commands().map(({ type, currentTime }) => [type, currentTime]), [['SEEK', 42]]);
 });
+
+/** A press on the element's own controls, whose events the browser keeps to itself. */
+async function onOwnControls(options) {
+  const watched = await playing(options);
+  const { env, video } = watched;
+  video.controls = true;
+  env.isActive = true;
+  video.pseudo.add(':hover');
+  return watched;
+}
+
+test('presses on the own controls are seen by what they leave: an activation, under the pointer', async () => {
+  const { env, video, commands } = await onOwnControls();
+  video.halt();
+  await env.advance(1000);
+  video.begin();
+  await env.advance(1000);
+  await env.advance(5000);
+  video.seek(50);
+  await env.advance(1000);
+  await env.advance(6000);
+  video.setRate(1.5);
+  await env.advance(1000);
+  assert.deepEqual(commands().map(({ type, control }) => control ?? type), ['pause', 'play', 'SEEK', 'SET_RATE']);
+});
+
+test('a drag on the own time line is one seek, with an activation that another press explains', async () => {
+  const { env, video, commands } = await onOwnControls();
+  env.input('keydown', { key: 'h', target: { tagName: 'TEXTAREA' } });
+  video.halt();
+  video.seek(60);
+  video.begin();
+  await env.advance(1000);
+  assert.deepEqual(commands().map(({ type, currentTime }) => [type, currentTime]), [['SEEK', 60]]);
+});
+
+for (const [name, change] of Object.entries({
+  'without an activation': ({ env }) => (env.isActive = false),
+  'of an element without controls': ({ video }) => (video.controls = false),
+  'with the pointer elsewhere': ({ video }) => video.pseudo.clear(),
+  'with an activation by the chat, and a pointer that rests on the film': ({ env }) => env.input('keydown', { key: 'h', target: { tagName: 'TEXTAREA' } }),
+})) {
+  test(`a hop ${name} is no press on the own controls`, async () => {
+    const watched = await onOwnControls();
+    change(watched);
+    watched.video.seek(60);
+    await watched.env.advance(3000);
+    assert.deepEqual(watched.commands(), []);
+  });
+}
+
+test('a hop soon after a press on the own controls is the engine\'s, until the pointer moves on them', async () => {
+  const { env, video, commands } = await onOwnControls();
+  video.halt();
+  await env.advance(500);
+  video.begin();
+  await env.advance(1500);
+  video.seek(90);
+  await env.advance(1500);
+  assert.deepEqual(commands().map(({ type, control }) => control ?? type), ['pause', 'play']);
+  env.input('pointermove', { target: video });
+  video.seek(90);
+  await env.advance(1000);
+  assert.equal(commands().at(-1).type, 'SEEK');
+});

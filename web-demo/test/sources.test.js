@@ -78,6 +78,18 @@ test('a film that failed is tried again by itself, ever less often, and by retry
   assert.ok(eventsOf('player').length < 12, 'the room is not told of each try');
 });
 
+test('a seek that hangs with its data at hand is freed by loading the film again, now and then', async () => {
+  let hangs = false;
+  const { env, server, video } = await watching({ video: { seekData: () => !hangs } });
+  hangs = true;
+  pause(server, 30);
+  await env.advance(60_000);
+  assert.ok(video.loads >= 2 && video.loads <= 4, `${video.loads} loads`);
+  hangs = false;
+  await env.advance(25_000);
+  assert.equal(video.truePosition(), 30);
+});
+
 test('back on the network a failed film is tried at once', async () => {
   let works = true;
   const { env, video, sync } = await watching({ video: { works: () => works } });

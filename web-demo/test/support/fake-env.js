@@ -30,6 +30,8 @@ export class FakeEnv {
     this.pageListeners = new Map();
     this.inputListeners = new Set();
     this.mediaSession = undefined;
+    this.isActive = false;
+    this.userActive = () => this.isActive;
     this.uuids = 0;
     this.now = () => this.time;
     this.wallNow = () => this.wallOffset + this.time;

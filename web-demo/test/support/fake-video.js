@@ -16,6 +16,10 @@ export class FakeVideo extends EventTarget {
     this.seeking = false;
     this.error = null;
     this.networkState = 0;
+    this.controls = false;
+    /** ':hover', ':active' */
+    this.pseudo = new Set();
+    this.matches = (selector) => this.pseudo.has(selector);
     this.loop = false;
     this.loads = 0;
     this.muted = false;
@@ -77,6 +81,10 @@ export class FakeVideo extends EventTarget {
       const fragment = /#t=(\d+)/.exec(url);
       if (fragment) this.seek(Number(fragment[1]));
     }, 120);
+  }
+
+  get buffered() {
+    return { length: 1, start: () => 0, end: () => this.options.duration };
   }
 
   truePosition(at = this.env.now()) {
