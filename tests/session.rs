@@ -150,11 +150,79 @@ async fn silence_ends_a_session_and_any_frame_is_life() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(say(&speaking, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await);
     }
-    // One that says nothing but answers pings.
+    // One that says nothing but answers when asked.
     let answering = house.join("answering").await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(say(&answering, json!({"type": "PING"})).await);
     assert_eq!(house.open(), 1, "the one that spoke has been silent for ten minutes now");
+}
+
+/// A browser answers pings for a page in the back/forward cache: that is no life.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answers_pings() {
+    let house = House::new(Limits::default());
+    let mut ann = house.join("ann").await;
+    let begin = Clock::instant();
+    ann.freeze();
+    assert_eq!(end(&mut ann).await, CloseCode::Idle);
+    assert!((14.9..20.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
+}
+
+/// A hidden tab's timers fire once a minute, its message handlers at once: it answers, and says nothing by itself.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_v3_is_asked_only_while_it_is_silent() {
+    let house = House::new(Limits::default());
+    let ann = house.join("ann").await;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ann.send(Frame::Compact(Bytes::from_static(&[99]))).await;
+    }
+    let ann = {
+        let mut ann = ann;
+        while ann.try_recv().is_some() {}
+        ann
+    };
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(house.open(), 1);
+    drop(ann);
+}
+
+/// Its PING every 15 s is the life of a v2 page; in a hidden tab it comes once a minute, and pongs bridge the time between.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_v2_lives_by_a_ping_a_minute_and_not_by_pongs_alone() {
+    let house = House::new(Limits::default());
+    let mut bob = house.connect();
+    say(&bob, json!({"type": "JOIN", "roomId": "friday", "userId": "bob"})).await;
+    assert_eq!(hear(&mut bob).await["type"], "ROOM_STATE");
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        say(&bob, json!({"type": "PING", "timestamp": 1})).await;
+        assert_eq!(hear(&mut bob).await["type"], "PONG");
+    }
+    let begin = Clock::instant();
+    assert_eq!(end(&mut bob).await, CloseCode::Idle);
+    assert!((149.0..160.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
+}
+
+/// Browsers may lose a transport's closing code; the message before it comes in order.
+#[tokio::test(start_paused = true)]
+async fn the_last_message_of_a_v3_session_is_its_closing_code() {
+    let house = House::new(Limits::default());
+    let mut ann = house.join("ann").await;
+    let bob = house.join("bob").await;
+    say(&ann, json!({"type": "KICK", "targetUserId": "bob"})).await;
+    let mut bob = bob;
+    let mut last = Value::Null;
+    loop {
+        match bob.recv().await {
+            Some(Delivered::Message(bytes)) => last = serde_json::from_slice(&bytes).unwrap(),
+            Some(Delivered::Closed { code, .. }) => break assert_eq!(code, CloseCode::Kicked),
+            other => assert!(other.is_some(), "no end"),
+        }
+    }
+    assert_eq!((&last["type"], &last["code"]), (&json!("CLOSING"), &json!(4006)));
+    say(&ann, json!({"type": "LEAVE"})).await;
+    assert_eq!(end(&mut ann).await, CloseCode::Normal);
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +322,7 @@ async fn a_stop_brings_what_waits_then_drain_then_the_close() {
             Delivered::Closed { code, .. } => code.to_string(),
         });
     }
-    assert_eq!(seen, ["CHAT", "RECONNECT", "drain", "GOING_AWAY"]);
+    assert_eq!(seen, ["CHAT", "RECONNECT", "drain", "CLOSING", "GOING_AWAY"]);
     assert_eq!(house.open(), 0);
 }
 

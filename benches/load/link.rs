@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, bail};
+use tokio::sync::Notify;
 
 use super::quic::{QuicClients, QuicLink};
 use super::ws::WsLink;
+
+/// How the server's question for a sign of life begins.
+const PROBE: &[u8] = br#"{"type":"PROBE""#;
 
 /// What a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +83,28 @@ impl Link {
         }
     }
 
-    /// Reads until the connection ends.
+    /// Reads until the connection ends. PROBE is answered here, as a page does it from its message handler.
     pub(crate) async fn read(&self, mut hear: impl FnMut(Incoming<'_>)) -> Result<()> {
-        match self {
-            Self::Ws(link) => link.read(&mut hear).await,
-            Self::Quic(link) => link.read(&mut hear).await,
+        let asked = Notify::new();
+        let mut hear = |incoming: Incoming<'_>| match incoming {
+            Incoming::Message(text) if text.starts_with(PROBE) => asked.notify_one(),
+            other => hear(other),
+        };
+        let read = async {
+            match self {
+                Self::Ws(link) => link.read(&mut hear).await,
+                Self::Quic(link) => link.read(&mut hear).await,
+            }
+        };
+        let answer = async {
+            loop {
+                asked.notified().await;
+                self.message(r#"{"type":"ALIVE"}"#).await?;
+            }
+        };
+        tokio::select! {
+            ended = read => ended,
+            failed = answer => failed,
         }
     }
 }

@@ -81,8 +81,9 @@ limits! {
     outbox_bytes, "MAX_OUTBOX_BYTES" = 1_048_576, 65_536..=67_108_864, None, "bytes that wait for a slow reader before its session ends with SLOW_CONSUMER";
     write_stall_secs, "WRITE_STALL_SECS" = 10, 1..=300, None, "a write that makes no progress for this long ends the session, s";
     join_timeout_secs, "JOIN_TIMEOUT_SECS" = 10, 1..=300, None, "time for the first JOIN of a session, s";
-    heartbeat_secs, "HEARTBEAT_SECS" = 8, 1..=60, None, "interval of the server's WebSocket pings, s";
-    idle_secs, "IDLE_SECS" = 15, 3..=300, None, "silence after which a session ends, s";
+    heartbeat_secs, "HEARTBEAT_SECS" = 8, 1..=60, None, "interval of the server's WebSocket pings, and silence after which a v3 page is sent PROBE, s";
+    idle_secs, "IDLE_SECS" = 15, 3..=300, None, "silence after which a session ends, s; pongs of the network stack count for v2 only";
+    legacy_silence_secs, "LEGACY_SILENCE_SECS" = 150, 60..=3600, None, "silence of a v2 page, pongs aside, after which its session ends, s (browsers wake the timers of a hidden tab once a minute)";
     grace_secs, "MEMBER_GRACE_SECS" = 30, 0..=3600, None, "how long a lost connection keeps its membership, s";
     gate_deadline_ms, "GATE_DEADLINE_MS" = 7000, 500..=60_000, None, "longest wait of a ready gate, ms";
     gate_quorum_ms, "GATE_QUORUM_MS" = 3000, 100..=60_000, None, "wait of a ready gate after which two thirds of the awaited members are enough, ms";

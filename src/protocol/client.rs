@@ -38,6 +38,8 @@ pub enum ClientMessage {
     Leave,
     /// PING.
     Ping { echo: Option<Echo> },
+    /// ALIVE: the answer of a page to PROBE; its arrival is all that it says.
+    Alive,
     /// REQUEST_SYNC.
     RequestSync,
     /// Becomes a room command once the session adds who asks.
@@ -118,6 +120,7 @@ impl ClientMessage {
             Self::Join(_) => "JOIN",
             Self::Leave => "LEAVE",
             Self::Ping { .. } => "PING",
+            Self::Alive => "ALIVE",
             Self::RequestSync => "REQUEST_SYNC",
             Self::Command(ask) => ask.kind(),
             Self::Heartbeat { .. } => "HOST_HEARTBEAT",

@@ -49,6 +49,7 @@ const DECODERS: &[(&str, Decoder)] = &[
     ("JOIN", join),
     ("LEAVE", |_, _| Ok(ClientMessage::Leave)),
     ("PING", |f, _| Ok(ClientMessage::Ping { echo: f.timestamp.lenient_number() })),
+    ("ALIVE", |_, _| Ok(ClientMessage::Alive)),
     ("UPDATE_USERNAME", rename),
     ("TOGGLE_GUEST_CONTROL", |f, _| Ok(Ask::GuestControl(f.enabled.must(Field::flag)?).into())),
     ("TRANSFER_HOST", |f, _| Ok(Ask::TransferHost(f.target_user_id.must(Field::user)?).into())),

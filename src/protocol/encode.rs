@@ -9,7 +9,7 @@ use super::PROTOCOL;
 use super::client::Echo;
 use super::json_text::Embedded;
 use super::wire::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
-use crate::domain::{ErrorCode, Head, Limits, RoomTime, UserId};
+use crate::domain::{CloseCode, ErrorCode, Head, Limits, RoomTime, UserId};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
 use crate::room::{By, Cause, Control, Event, Member, Room};
 
@@ -215,6 +215,17 @@ pub fn encode_error(
 /// The answer to PING.
 pub fn encode_pong(echo: Option<&Echo>, now: RoomTime) -> Bytes {
     event(&wire::Pong { sent: Sent { timestamp: Millis(now) }, echo })
+}
+
+/// Asks a v3 page for a sign of life. `id` comes back in ALIVE.
+pub fn encode_probe(id: u64, now: RoomTime) -> Bytes {
+    event(&wire::Probe { id, sent: Sent { timestamp: Millis(now) } })
+}
+
+/// The last message of a v3 session that ends in order: its closing code, in the order of the messages, whatever the
+/// transport makes of its own.
+pub fn encode_closing(code: CloseCode, reason: &str, now: RoomTime) -> Bytes {
+    event(&wire::Closing { code: code.number(), reason, sent: Sent { timestamp: Millis(now) } })
 }
 
 /// What a client is told of a refusal, and when it may try again.

@@ -350,6 +350,15 @@ messages! {
         after_ms: u64,
         #[serde(flatten)] sent: Sent,
     }
+    Probe = "PROBE" {
+        id: u64,
+        #[serde(flatten)] sent: Sent,
+    }
+    Closing<'a> = "CLOSING" {
+        code: u16,
+        reason: &'a str,
+        #[serde(flatten)] sent: Sent,
+    }
     Error<'a> = "ERROR" {
         message: &'a str,
         code: &'static str,

@@ -119,6 +119,8 @@ impl Dispatch {
             ClientMessage::Join(join) => {
                 return Work::Waits(Box::pin(self.enter(join, request, reference, life, session)));
             }
+            // A sign of life before JOIN, too.
+            ClientMessage::Alive => {}
             ClientMessage::Leave => {
                 if let Some(membership) = self.membership.take() {
                     self.services.hub.depart(membership, Departure::Left);
@@ -145,11 +147,11 @@ impl Dispatch {
         session: &Span,
     ) {
         self.count_fallback(join.fallback);
-        let with_token = join.token.is_some();
+        let (with_token, dialect) = (join.token.is_some(), join.dialect);
         let result = self.join(join, session).await;
         self.count_join(with_token, &result);
         match result {
-            Ok(()) => life.note_join(),
+            Ok(()) => life.note_join(dialect),
             Err(refusal) => self.refuse(reference, request, &refusal),
         }
     }
@@ -236,7 +238,7 @@ impl Dispatch {
                 hub.sync(membership);
                 Ok(())
             }
-            ClientMessage::Join(_) | ClientMessage::Leave | ClientMessage::Ping { .. } => Ok(()),
+            ClientMessage::Join(_) | ClientMessage::Leave | ClientMessage::Ping { .. } | ClientMessage::Alive => Ok(()),
         };
         if let Err(refusal) = done {
             self.refuse(reference, request, &refusal);

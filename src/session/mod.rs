@@ -11,6 +11,11 @@
 //! One task a session: reader, writer and watchdog are futures of it ([`crate::rota`]), so nothing outlives the loop. An end in order
 //! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
+//!
+//! Life is asked of the page, not of its network stack: a browser answers WebSocket pings and QUIC keep-alives for a page
+//! that is frozen or in the back/forward cache. A v3 page that is silent hears PROBE and answers ALIVE from its message
+//! handler, which browsers don't throttle in hidden tabs. A v2 page has its PING every 15 s, which a throttled tab sends
+//! once a minute; between these, pongs show that its connection stands.
 
 mod caps;
 mod counts;
@@ -21,7 +26,7 @@ pub mod transport;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -31,9 +36,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::clock::Clock;
-use crate::domain::{CloseCode, TransportKind};
+use crate::domain::{CloseCode, Dialect, TransportKind};
 use crate::hub::{Departure, Hub};
-use crate::protocol::Rules;
+use crate::protocol::{self, Rules};
 use crate::rota;
 use crate::telemetry::names;
 pub use caps::{Cap, Caps, Full};
@@ -157,7 +162,8 @@ async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Com
             Err(TransportError::Lost(reason)) => return End::lost(reason),
             Err(TransportError::Violation { code, reason }) => return outbox.end_in_order(code, &reason).await,
         };
-        life.set_busy(true);
+        let of_page = matches!(frame, Frame::Message(_) | Frame::Compact(_));
+        life.set_busy(true, of_page);
         let allowed = match &frame {
             Frame::Message(_) => rate.message(),
             Frame::Compact(_) => rate.compact(),
@@ -183,7 +189,7 @@ async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Com
             Frame::Alive { rtt } => outbox.note_rtt(*rtt),
             Frame::Closed(_) => {}
         }
-        life.set_busy(false);
+        life.set_busy(false, of_page);
         // A peer that always has one more must not keep the others of its thread waiting.
         consume_budget().await;
     }
@@ -209,6 +215,11 @@ async fn write<O: Outbound>(outbound: &mut O, common: &Common<'_>) -> End {
                 batch.push(Outgoing::Ping);
             }
             let taken = outbox.take(&mut batch);
+            if let Some(End { code: Some(code), reason }) = &taken.end
+                && life.dialect() == Some(Dialect::V3)
+            {
+                batch.push(Outgoing::Message(protocol::encode_closing(*code, reason, clock.now())));
+            }
             if taken.probe {
                 batch.push(Outgoing::Ping);
             }
@@ -263,20 +274,39 @@ async fn watch(common: &Common<'_>) -> End {
     let Common { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let limits = &rules.limits;
     let idle = Duration::from_secs(limits.idle_secs);
+    let legacy_silence = Duration::from_secs(limits.legacy_silence_secs);
+    let ask_after = Duration::from_secs(limits.heartbeat_secs);
+    // The silence for which the page was asked, by its beginning.
+    let mut asked = None;
+    let mut probes = 0;
     let join_by = life.started + Duration::from_secs(limits.join_timeout_secs);
     loop {
         let alarm = outbox.alarm();
         let now = Clock::instant();
         // While the reader is at work (a JOIN that waits for the log, a pause for the rate) nobody listens: that the peer
         // is not heard says nothing.
-        let heard = if life.is_busy() { now } else { life.heard() };
+        let (heard, page) = if life.is_busy() { (now, now) } else { (life.heard(), life.page_heard()) };
         let mut look_again = None;
         let mut until = |at: Instant| look_again = Some(look_again.map_or(at, |earlier: Instant| earlier.min(at)));
-        if !life.has_joined() {
-            if now >= join_by {
+        match life.dialect() {
+            None if now >= join_by => {
                 return outbox.end_in_order(CloseCode::JoinTimeout, CloseCode::JoinTimeout.meaning()).await;
             }
-            until(join_by);
+            None => until(join_by),
+            Some(Dialect::V2) if now >= page + legacy_silence => {
+                return End::with(CloseCode::Idle, "the page says nothing");
+            }
+            Some(Dialect::V2) => until(page + legacy_silence),
+            Some(Dialect::V3) if now >= page + idle => return End::with(CloseCode::Idle, CloseCode::Idle.meaning()),
+            Some(Dialect::V3) => {
+                until(page + idle);
+                if now < page + ask_after {
+                    until(page + ask_after);
+                } else if asked.replace(page) != Some(page) {
+                    probes += 1;
+                    outbox.push(protocol::encode_probe(probes, clock.now()));
+                }
+            }
         }
         if !life.keeps_itself {
             if now >= heard + idle {
@@ -318,10 +348,12 @@ async fn announce_stop(common: &Common<'_>) -> End {
 /// Signs of life of one peer.
 pub(crate) struct Life {
     started: Instant,
-    /// µs since `started`: on one machine a pong is back within the millisecond of its probe.
+    /// Any frame. µs since `started`: on one machine a pong is back within the millisecond of its probe.
     heard: AtomicU64,
-    /// Whether a JOIN ever succeeded.
-    joined: AtomicBool,
+    /// A message or a compact message, which only the page itself can have sent. µs since `started`.
+    page: AtomicU64,
+    /// The protocol of the last JOIN that succeeded; 0: none did.
+    joined: AtomicU8,
     /// A frame is being dealt with, and the next one waits.
     busy: AtomicBool,
     /// QUIC has its own keep-alive and idle timeout below us.
@@ -334,31 +366,45 @@ impl Life {
         Self {
             started: Clock::instant(),
             heard: AtomicU64::new(0),
-            joined: AtomicBool::new(false),
+            page: AtomicU64::new(0),
+            joined: AtomicU8::new(0),
             busy: AtomicBool::new(false),
             keeps_itself,
         }
     }
 
     /// A frame came, or was dealt with: both are signs of life.
-    fn set_busy(&self, busy: bool) {
+    fn set_busy(&self, busy: bool, of_page: bool) {
         self.busy.store(busy, Ordering::Relaxed);
-        self.heard.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let now = self.started.elapsed().as_micros() as u64;
+        self.heard.store(now, Ordering::Relaxed);
+        if of_page {
+            self.page.store(now, Ordering::Relaxed);
+        }
     }
 
     fn heard(&self) -> Instant {
         self.started + Duration::from_micros(self.heard.load(Ordering::Relaxed))
     }
 
+    fn page_heard(&self) -> Instant {
+        self.started + Duration::from_micros(self.page.load(Ordering::Relaxed))
+    }
+
     fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed)
     }
 
-    fn note_join(&self) {
-        self.joined.store(true, Ordering::Relaxed);
+    fn note_join(&self, dialect: Dialect) {
+        self.joined.store(dialect.number(), Ordering::Relaxed);
     }
 
-    fn has_joined(&self) -> bool {
-        self.joined.load(Ordering::Relaxed)
+    /// What the client speaks; `None` until a JOIN has succeeded.
+    fn dialect(&self) -> Option<Dialect> {
+        match self.joined.load(Ordering::Relaxed) {
+            0 => None,
+            number if number == Dialect::V2.number() => Some(Dialect::V2),
+            _ => Some(Dialect::V3),
+        }
     }
 }

@@ -14,6 +14,9 @@ use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, T
 
 /// Frames that fit in one direction.
 const CAPACITY: usize = 256;
+/// How PROBE begins, as `protocol` encodes it.
+const PROBE: &[u8] = br#"{"type":"PROBE""#;
+const ALIVE: &[u8] = br#"{"type":"ALIVE"}"#;
 
 /// Two ends of one connection.
 pub fn pair() -> (MemoryTransport, MemoryClient) {
@@ -24,11 +27,12 @@ pub fn pair() -> (MemoryTransport, MemoryClient) {
 pub fn pair_from(peer: IpAddr) -> (MemoryTransport, MemoryClient) {
     let (to_server, at_server) = mpsc::channel(CAPACITY);
     let (to_client, at_client) = mpsc::channel(CAPACITY);
-    let silent = Arc::new(AtomicBool::new(false));
+    let (silent, frozen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let inbound = MemoryInbound { frames: at_server };
     let pongs = to_server.downgrade();
-    let outbound = MemoryOutbound { frames: to_client, pongs, silent: Arc::clone(&silent) };
-    (MemoryTransport { peer, inbound, outbound }, MemoryClient { to_server, at_client, silent })
+    let outbound =
+        MemoryOutbound { frames: to_client, pongs, silent: Arc::clone(&silent), frozen: Arc::clone(&frozen) };
+    (MemoryTransport { peer, inbound, outbound }, MemoryClient { to_server, at_client, silent, frozen })
 }
 
 /// The server's end.
@@ -74,12 +78,14 @@ pub struct MemoryOutbound {
     frames: mpsc::Sender<Delivered>,
     pongs: mpsc::WeakSender<Frame>,
     silent: Arc<AtomicBool>,
+    frozen: Arc<AtomicBool>,
 }
 
 impl Outbound for MemoryOutbound {
     async fn send(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), TransportError> {
         for frame in frames.drain(..) {
             match frame {
+                Outgoing::Message(bytes) if bytes.starts_with(PROBE) => self.ask_page()?,
                 Outgoing::Message(bytes) => self.frames.send(Delivered::Message(bytes)).await.map_err(|_| lost())?,
                 Outgoing::Drain => self.frames.send(Delivered::Drain).await.map_err(|_| lost())?,
                 Outgoing::Ping => self.ping()?,
@@ -99,6 +105,15 @@ impl Outbound for MemoryOutbound {
 }
 
 impl MemoryOutbound {
+    /// PROBE, which a page answers from its message handler.
+    fn ask_page(&self) -> Result<(), TransportError> {
+        let Some(answers) = self.pongs.upgrade() else { return Err(lost()) };
+        if !self.silent.load(Ordering::Relaxed) && !self.frozen.load(Ordering::Relaxed) {
+            let _ = answers.try_send(Frame::Message(Bytes::from_static(ALIVE)));
+        }
+        Ok(())
+    }
+
     fn ping(&self) -> Result<(), TransportError> {
         let Some(pongs) = self.pongs.upgrade() else { return Err(lost()) };
         if !self.silent.load(Ordering::Relaxed) {
@@ -137,6 +152,7 @@ pub struct MemoryClient {
     to_server: mpsc::Sender<Frame>,
     at_client: mpsc::Receiver<Delivered>,
     silent: Arc<AtomicBool>,
+    frozen: Arc<AtomicBool>,
 }
 
 impl MemoryClient {
@@ -158,6 +174,11 @@ impl MemoryClient {
     /// Stays connected without a sign of life: pings are not answered any more.
     pub fn go_silent(&self) {
         self.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Stays connected as a page in the back/forward cache does: its network stack answers pings, the page nothing.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
     }
 
     /// The next thing from the server; `None` after the end.

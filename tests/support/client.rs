@@ -174,7 +174,7 @@ impl Client {
             return incoming;
         }
         let who = format!("something for {}", self.user);
-        let incoming = soon(&who, self.inbox.recv()).await.unwrap_or(Incoming::Closed(None));
+        let incoming = soon(&who, self.hear()).await;
         if let Incoming::Message(message) = &incoming {
             self.follow(message);
         }
@@ -183,7 +183,16 @@ impl Client {
 
     /// The next thing, as it is: for who keeps books of its own. Dropping the future loses nothing.
     pub(crate) async fn hear(&mut self) -> Incoming {
-        self.inbox.recv().await.unwrap_or(Incoming::Closed(None))
+        loop {
+            let incoming = self.inbox.recv().await.unwrap_or(Incoming::Closed(None));
+            match incoming {
+                Incoming::Message(message) if message["type"] == "PROBE" => {
+                    self.line.send(&json!({"type": "ALIVE", "id": message["id"]}).to_string()).await;
+                }
+                incoming if is_of_the_connection(&incoming) => {}
+                incoming => return incoming,
+            }
+        }
     }
 
     /// Nothing has arrived that was not read.
@@ -195,6 +204,9 @@ impl Client {
     pub(crate) fn drain(&mut self) -> Vec<Incoming> {
         let mut all: Vec<_> = self.waiting.drain(..).collect();
         while let Ok(incoming) = self.inbox.try_recv() {
+            if is_of_the_connection(&incoming) {
+                continue;
+            }
             if let Incoming::Message(message) = &incoming {
                 self.follow(message);
             }
@@ -350,4 +362,9 @@ impl Tick {
             at: f64::from_be_bytes(bytes[16..24].try_into().unwrap()),
         }
     }
+}
+
+/// PROBE and CLOSING are between the two ends of a connection; scenes are about rooms.
+fn is_of_the_connection(incoming: &Incoming) -> bool {
+    matches!(incoming, Incoming::Message(message) if message["type"] == "PROBE" || message["type"] == "CLOSING")
 }

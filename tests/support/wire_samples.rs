@@ -214,6 +214,8 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
         ("reconnect", notice(NoticeBody::Reconnect { after: Duration::from_micros(1_200_001) })),
         ("pong", encode_pong(Some(&serde_json::Number::from(EPOCH)), at(10))),
         ("pong without echo", encode_pong(None, at(10))),
+        ("probe", encode_probe(1, at(10))),
+        ("closing", encode_closing(CloseCode::Kicked, "removed by the host", at(10))),
         ("ack", encode_reply_ack(7, Head { epoch: EPOCH, seq: 5 }, at(10))),
         ("error", encode_error(ErrorCode::NotInControl, "only the host may", Some(7), "PLAY_PAUSE", None)),
         (
@@ -230,6 +232,7 @@ pub(crate) const CLIENT_MESSAGES: &[&str] = &[
     r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","ref":1}"#,
     r#"{"type":"LEAVE"}"#,
     r#"{"type":"PING","timestamp":1795000000000}"#,
+    r#"{"type":"ALIVE","id":1}"#,
     r#"{"type":"UPDATE_USERNAME","username":"Ann B."}"#,
     r#"{"type":"TOGGLE_GUEST_CONTROL","enabled":true}"#,
     r#"{"type":"TRANSFER_HOST","targetUserId":"bob"}"#,

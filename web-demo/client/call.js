@@ -5,6 +5,7 @@
  * one alone); those who are in the call answer with an offer, the others take no notice. A v2 client knows no "here": it
  * gets an offer at once, as it expects.
  */
+import { addressOf } from './address.js';
 import { Peer } from './peer.js';
 
 const NAMESPACE = 'tandem.call';
@@ -194,7 +195,7 @@ export class Call extends EventTarget {
   }
 
   async #fetchIceServers() {
-    const response = await this.#room.env.fetch(new URL('/api/ice-servers', this.#room.server).href);
+    const response = await this.#room.env.fetch(addressOf(this.#room.server, 'api/ice-servers'));
     if (!response.ok) throw new Error(`/api/ice-servers answered ${response.status}`);
     return (await response.json()).iceServers;
   }

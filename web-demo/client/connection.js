@@ -2,6 +2,9 @@
  * A connection that comes back: finds the server's transports, races them, watches for silence, and reconnects with
  * backoff until it is told to stop. It knows nothing of rooms; what a session says is the room's business.
  *
+ * While the server is away it tries the other nodes that the server last named. A page that is hidden for good (`suspend`:
+ * the back/forward cache, a frozen tab) closes its connection, because the network stack would keep it alive.
+ *
  * @typedef {import('./transports.js').Transport} Transport
  * @typedef {'unsupported'|'not_offered'|'failed'|'slow'|'remembered'|'chosen'} Fallback
  *
@@ -11,11 +14,14 @@
  * @property {(bytes: Uint8Array) => void} onCompact
  * @property {() => void} onDown                     the session is gone, another one will follow
  * @property {(end: {code: number, reason: string}) => void} onEnd  gone for good
+ * @property {(why: TandemError) => void} onTrouble  the first connection isn't there after 10 s, or can't be; it goes on
+ *   trying unless told to end
  * @property {(message: any) => void} onSent         for the event log
  */
+import { addressOf, endpointsOf, endpointsOfNode } from './address.js';
 import { TandemError, retryAfterClose } from './errors.js';
 import { openFastest } from './race.js';
-import { openWebSocket, openWebTransport } from './transports.js';
+import { NO_CODE, openWebSocket, openWebTransport } from './transports.js';
 import { encodeJson } from './wire.js';
 
 const PING_EVERY_MS = 5000;
@@ -25,12 +31,17 @@ const SILENCE_AFTER_WAKING_MS = 4000;
 const WOKE_LATE_MS = 3000;
 const JOIN_WITHIN_MS = 10_000;
 const LOOKUP_WITHIN_MS = 8000;
+/** The same where there are other nodes to try. */
+const LOOKUP_AMONG_NODES_MS = 2000;
+const NODE_WITHIN_MS = 3000;
+/** The first connection is reported as failed after this long. */
+const FIRST_WITHIN_MS = 10_000;
 
 const BACKOFF_FIRST_MS = 300;
 const BACKOFF_CAP_MS = 10_000;
 const BACKOFF_LATER_MS = 5000;
 
-/** This client dropped the line (silence, a planned move) and will resume: not a LEAVE. */
+/** This client dropped the line (silence, a planned move, a page that is put away) and will resume: not a LEAVE. */
 const CLOSE_DROPPED = 4004;
 
 export class Connection {
@@ -45,6 +56,15 @@ export class Connection {
   #attempt = 0;
   #failures = 0;
   #ended = false;
+  /** The page is put away: nothing is tried. */
+  #suspended = false;
+  /** Whether a JOIN was accepted since `start`. */
+  #settledOnce = false;
+  #reported = false;
+  /** Why the last try failed. @type {TandemError|null} */
+  #trouble = null;
+  /** The end that the server announced in order, ahead of the transport's. @type {{code: number, reason: string}|null} */
+  #announced = null;
   /** Not before this moment, if not 0: the server asked for it. */
   #notBefore = 0;
   #heardAt = 0;
@@ -60,6 +80,8 @@ export class Connection {
   #joinTimer = null;
   /** @type {any} */
   #plannedTimer = null;
+  /** @type {any} */
+  #firstTimer = null;
   /** @type {(() => void)[]} */
   #pageListeners = [];
 
@@ -91,8 +113,12 @@ export class Connection {
 
   start() {
     this.#ended = false;
+    this.#suspended = false;
+    this.#settledOnce = false;
     this.#failures = 0;
     this.#notBefore = 0;
+    this.#trouble = null;
+    this.#awaitFirst();
     this.#pageListeners = [
       this.#env.onPage('online', () => this.#nudge()),
       this.#env.onPage('visibilitychange', () => this.#env.hidden() || this.#nudge()),
@@ -125,16 +151,44 @@ export class Connection {
   /** The JOIN was accepted: the next loss starts its backoff from the beginning. */
   settled() {
     this.#failures = 0;
+    this.#settledOnce = true;
+    this.#env.clearTimeout(this.#firstTimer);
     this.#env.clearTimeout(this.#joinTimer);
   }
 
   /**
    * The JOIN was refused for the moment.
-   * @param {number} [afterMs]
+   * @param {TandemError} why
    */
-  retryLater(afterMs = 0) {
+  retryLater(why) {
+    const afterMs = why.retryAfterMs ?? 0;
+    this.#trouble = why;
     if (afterMs > 0) this.#notBefore = this.#env.now() + afterMs;
     this.#drop('the server asked to come back later');
+  }
+
+  /** The page is put away: closes the line, and tries nothing until `resume`. */
+  suspend() {
+    if (this.#ended || this.#suspended) return;
+    this.#suspended = true;
+    this.#attempt += 1;
+    this.#cancelRace();
+    this.#env.clearTimeout(this.#retryTimer);
+    this.#env.clearTimeout(this.#firstTimer);
+    this.#retryTimer = null;
+    const transport = this.#release();
+    if (!transport) return;
+    transport.close(CLOSE_DROPPED, 'the page is put away');
+    this.#handlers.onDown();
+  }
+
+  /** The page is back. */
+  resume() {
+    if (this.#ended || !this.#suspended) return;
+    this.#suspended = false;
+    this.#failures = 0;
+    if (!this.#settledOnce) this.#awaitFirst();
+    this.#tryNow();
   }
 
   /**
@@ -152,41 +206,117 @@ export class Connection {
     if (lingerMs > 0) this.#env.setTimeout(() => transport?.close(code, reason), lingerMs);
     else transport?.close(code, reason);
     this.#env.clearTimeout(this.#retryTimer);
+    this.#env.clearTimeout(this.#firstTimer);
     this.#retryTimer = null;
     this.#pageListeners.forEach((stop) => stop());
   }
 
+  /** Somebody waits for the first connection, and must hear if it doesn't come. */
+  #awaitFirst() {
+    this.#reported = false;
+    this.#env.clearTimeout(this.#firstTimer);
+    this.#firstTimer = this.#env.setTimeout(() => this.#report(), FIRST_WITHIN_MS);
+  }
+
+  #report() {
+    this.#env.clearTimeout(this.#firstTimer);
+    if (this.#ended || this.#settledOnce || this.#reported) return;
+    this.#reported = true;
+    this.#handlers.onTrouble(this.#trouble ?? unreachable(`${this.#server} has not answered`));
+  }
+
   async #tryNow() {
+    if (this.#suspended) return;
     this.#env.clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
     this.#notBefore = 0;
     const attempt = ++this.#attempt;
+    const stale = () => attempt !== this.#attempt;
+    const nodes = this.#store.nodes();
     try {
-      const endpoints = await this.#lookUp();
-      if (attempt !== this.#attempt) return;
-      const order = this.#order(endpoints);
-      const race = openFastest(this.#openers(order, endpoints), this.#env);
-      this.#cancelRace = race.cancel;
-      const transport = await race.winner;
-      if (attempt !== this.#attempt) return transport.close(1000, 'not wanted any more');
-      this.#fallback = transport.kind === 'websocket' ? this.#reason(endpoints, order, race.failed) : null;
-      this.#adopt(transport, endpoints);
-    } catch {
-      if (attempt === this.#attempt) this.#retry('soon');
+      await this.#tryServer(stale, nodes.length > 0 ? LOOKUP_AMONG_NODES_MS : LOOKUP_WITHIN_MS);
+    } catch (error) {
+      if (stale()) return;
+      if (await this.#tryNodes(stale, nodes)) return;
+      if (stale()) return;
+      this.#trouble = error instanceof TandemError ? error : unreachable(String(error));
+      this.#retry('soon');
+      // Another try won't change the first two.
+      if (this.#trouble.code !== 'UNREACHABLE') this.#report();
     }
   }
 
-  async #lookUp() {
+  /**
+   * @param {() => boolean} stale
+   * @param {number} lookUpWithin ms
+   */
+  async #tryServer(stale, lookUpWithin) {
+    const answer = await this.#lookUp(lookUpWithin);
+    if (stale()) return;
+    if (answer.originRefused === true) {
+      throw new TandemError('ORIGIN_REFUSED', `${this.#server} takes no sessions of pages of this origin (ALLOWED_ORIGINS)`);
+    }
+    this.#store.keepNodes(Array.isArray(answer.nodes) ? answer.nodes : []);
+    await this.#open(stale, endpointsOf(this.#server, answer));
+  }
+
+  /**
+   * The server is away, or can't be reached by any transport: another node of its cluster knows the same rooms.
+   * @param {() => boolean} stale
+   * @param {any[]} nodes
+   * @returns {Promise<boolean>} whether one took the connection
+   */
+  async #tryNodes(stale, nodes) {
+    const start = nodes.length > 0 ? Math.floor(this.#env.random() * nodes.length) : 0;
+    for (const node of [...nodes.slice(start), ...nodes.slice(0, start)]) {
+      try {
+        await this.#open(stale, endpointsOfNode(node), NODE_WITHIN_MS);
+        return true;
+      } catch {
+        if (stale()) return true;
+      }
+    }
+    return false;
+  }
+
+  /**
+   * @param {() => boolean} stale
+   * @param {import('./address.js').Endpoints} endpoints
+   * @param {number} [withinMs]
+   */
+  async #open(stale, endpoints, withinMs) {
+    const order = this.#order(endpoints);
+    if (order.length === 0) throw this.#nothingUsable(endpoints);
+    const race = openFastest(this.#openers(order, endpoints), this.#env, withinMs);
+    this.#cancelRace = race.cancel;
+    const transport = await race.winner;
+    if (stale()) return transport.close(1000, 'not wanted any more');
+    this.#fallback = transport.kind === 'websocket' ? this.#reason(endpoints, order, race.failed) : null;
+    this.#adopt(transport, endpoints);
+  }
+
+  /** @param {import('./address.js').Endpoints} endpoints */
+  #nothingUsable(endpoints) {
+    if (!this.#env.WebTransport && !this.#env.WebSocket) {
+      return new TandemError('NO_TRANSPORT', 'this environment has neither WebTransport nor WebSocket (Node has one from version 22 on)');
+    }
+    const offered = [endpoints.webtransport && 'WebTransport', endpoints.websocket && 'WebSocket'].filter(Boolean).join(', ');
+    const wanted = this.#preference === 'auto' ? 'what this environment has' : this.#preference;
+    return new TandemError('NO_TRANSPORT', `${wanted} is not among what ${this.#server} offers (${offered || 'nothing'})`);
+  }
+
+  /** @param {number} withinMs */
+  async #lookUp(withinMs) {
     const abort = new AbortController();
-    const timer = this.#env.setTimeout(() => abort.abort(), LOOKUP_WITHIN_MS);
+    const url = addressOf(this.#server, 'api/transports');
+    const timer = this.#env.setTimeout(() => abort.abort(), withinMs);
     try {
       // Not from a cache: a self-signed certificate is renewed while the server runs.
-      const response = await this.#env.fetch(new URL('/api/transports', this.#server).href, {
-        signal: abort.signal,
-        cache: 'no-store',
-      });
-      if (!response.ok) throw new Error(`/api/transports answered ${response.status}`);
+      const response = await this.#env.fetch(url, { signal: abort.signal, cache: 'no-store' });
+      if (!response.ok) throw new Error(`it answered ${response.status}`);
       return await response.json();
+    } catch (error) {
+      throw unreachable(`${url} can't be read: ${error instanceof Error ? error.message : error}`);
     } finally {
       this.#env.clearTimeout(timer);
     }
@@ -254,9 +384,14 @@ export class Connection {
     // Only a race that had a choice says anything about the network.
     if (this.#usable(endpoints).length > 1) this.#store.keepWinner(transport.kind, this.#env.wallNow());
     this.#transport = transport;
+    this.#announced = null;
+    this.#trouble = null;
     this.#heardAt = this.#checkedAt = this.#env.now();
     this.#checkTimer = this.#env.setTimeout(() => this.#check(), PING_EVERY_MS);
-    this.#joinTimer = this.#env.setTimeout(() => this.#drop('no answer to JOIN'), JOIN_WITHIN_MS);
+    this.#joinTimer = this.#env.setTimeout(() => {
+      this.#trouble = new TandemError('TIMEOUT', 'the server has not answered JOIN');
+      this.#drop('no answer to JOIN');
+    }, JOIN_WITHIN_MS);
     this.#handlers.onOpen();
   }
 
@@ -270,8 +405,11 @@ export class Connection {
       return; // Not ours to repair; a message that mattered shows up as a gap.
     }
     if (message === null || typeof message !== 'object') return;
+    // Answered here, in the message handler: browsers throttle the timers of a hidden tab, not its messages.
+    if (message.type === 'PROBE') this.send({ type: 'ALIVE', id: message.id });
     if (message.type === 'RECONNECT') this.#plan(message.afterMs);
     this.#handlers.onMessage(message);
+    if (message.type === 'CLOSING') this.#announce(message);
   }
 
   /** @param {Uint8Array} bytes */
@@ -280,8 +418,20 @@ export class Connection {
     this.#handlers.onCompact(bytes);
   }
 
+  /**
+   * The server closes. Its code came in the order of the messages, so it counts whatever becomes of the transport's own:
+   * Chromium may report a WebTransport session as lost that was closed with a code.
+   * @param {any} message
+   */
+  #announce({ code, reason }) {
+    if (!Number.isInteger(code)) return;
+    this.#announced = { code, reason: typeof reason === 'string' ? reason : '' };
+    if (retryAfterClose(code) === 'never') this.#onClose(this.#announced);
+  }
+
   /** @param {{code: number, reason: string}} end */
-  #onClose({ code, reason }) {
+  #onClose(end) {
+    const { code, reason } = end.code === NO_CODE ? (this.#announced ?? end) : end;
     const retry = retryAfterClose(code);
     if (retry === 'never') {
       this.end(code, reason);
@@ -323,7 +473,7 @@ export class Connection {
 
   /** @param {'soon'|'later'} when */
   #retry(when) {
-    if (this.#ended) return;
+    if (this.#ended || this.#suspended) return;
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_FIRST_MS * 2 ** this.#failures);
     this.#failures += 1;
     const floor = when === 'later' ? BACKOFF_LATER_MS : 0;
@@ -358,4 +508,9 @@ export class Connection {
     this.send({ type: 'PING', timestamp: Math.round(this.#env.wallNow()) });
     this.#checkTimer = this.#env.setTimeout(() => this.#check(), Math.min(PING_EVERY_MS, left));
   }
+}
+
+/** @param {string} why */
+function unreachable(why) {
+  return new TandemError('UNREACHABLE', why);
 }

@@ -9,20 +9,28 @@
  * @property {(id: any) => void} clearTimeout
  * @property {() => number} random
  * @property {() => string} uuid
+ * @property {() => string} secret      256 random bits, base64url
  * @property {typeof fetch} fetch
  * @property {any} WebTransport         undefined where the browser has none
  * @property {any} WebSocket
  * @property {any} RTCPeerConnection
  * @property {MediaDevices|undefined} mediaDevices
  * @property {() => boolean} hidden     whether the page is in a background tab
- * @property {(type: 'online'|'visibilitychange'|'pagehide', fn: () => void) => () => void} onPage
+ * @property {(type: PageEvent, fn: () => void) => () => void} onPage
  *   calls `fn` on that page event; returns the function that stops it
  * @property {(fn: (event: Event) => void) => () => void} onInput
  *   calls `fn` on pointer and key events anywhere on the page, before the page's own handlers; returns what stops it
  * @property {() => boolean} userActive whether a person has pressed something on this page in the last seconds
  * @property {MediaSession|undefined} mediaSession
  * @property {() => Storage|null} defaultStorage
+ * @property {() => Storage|null} tabStorage    survives a reload of this tab, and nothing else
+ * @property {LockManager|undefined} locks      undefined outside secure contexts
+ *
+ * @typedef {'online'|'visibilitychange'|'pagehide'|'pageshow'|'freeze'|'resume'} PageEvent
  */
+import { toBase64Url } from './sha256.js';
+
+const DOCUMENT_EVENTS = new Set(['visibilitychange', 'freeze', 'resume']);
 
 const INPUT_EVENTS = ['pointerdown', 'pointermove', 'pointerup', 'pointercancel', 'touchend', 'click', 'keydown', 'keyup'];
 
@@ -36,6 +44,7 @@ export function browserEnv() {
     clearTimeout: (id) => clearTimeout(id),
     random: Math.random,
     uuid: () => makeUuid(),
+    secret: () => toBase64Url(crypto.getRandomValues(new Uint8Array(32))),
     fetch: (input, init) => fetch(input, init),
     WebTransport: g.WebTransport,
     WebSocket: g.WebSocket,
@@ -43,7 +52,7 @@ export function browserEnv() {
     mediaDevices: g.navigator?.mediaDevices,
     hidden: () => g.document?.visibilityState === 'hidden',
     onPage(type, fn) {
-      const target = type === 'visibilitychange' ? g.document : g.window;
+      const target = DOCUMENT_EVENTS.has(type) ? g.document : g.window;
       target?.addEventListener(type, fn);
       return () => target?.removeEventListener(type, fn);
     },
@@ -54,15 +63,23 @@ export function browserEnv() {
     },
     userActive: () => g.navigator?.userActivation?.isActive ?? true,
     mediaSession: g.navigator?.mediaSession,
-    defaultStorage() {
-      // Reading the property throws where the user blocks site data.
-      try {
-        return g.localStorage ?? null;
-      } catch {
-        return null;
-      }
-    },
+    // Pages only: elsewhere (Node has both nowadays) one process is no tab among others.
+    locks: g.document ? g.navigator?.locks : undefined,
+    defaultStorage: () => storageOf(() => g.localStorage),
+    tabStorage: () => storageOf(() => g.sessionStorage),
   };
+}
+
+/**
+ * Reading the property throws where the user blocks site data.
+ * @param {() => Storage|undefined} open
+ */
+function storageOf(open) {
+  try {
+    return open() ?? null;
+  } catch {
+    return null;
+  }
 }
 
 /** `crypto.randomUUID` is missing on plain-http pages; `getRandomValues` is not. */

@@ -1,7 +1,9 @@
 /**
  * What a room refuses, or what becomes of a request whose connection is lost.
  * `code` is one of PROTOCOL.md §5, or one of the client's own: DISCONNECTED (the connection went while the request was
- * under way: it may or may not have been committed), TIMEOUT (no answer), CLOSED (the room object is finished).
+ * under way: it may or may not have been committed), TIMEOUT (no answer), CLOSED (the room object is finished). A room
+ * that can't be reached says why: NO_TRANSPORT (neither WebTransport nor WebSocket here), ORIGIN_REFUSED (the server
+ * takes no sessions of this page's origin), UNREACHABLE (everything else, in words).
  */
 export class TandemError extends Error {
   /**
@@ -30,6 +32,25 @@ export class TandemError extends Error {
 
 /** Closing codes after which the server doesn't want this client back by itself (PROTOCOL.md §2). */
 const FINAL_CLOSING_CODES = new Set([1000, 4000, 4001, 4005, 4006, 4007]);
+
+/** Final closing codes that end the membership, too. */
+const ENDED_MEMBERSHIP = new Set([4006, 4007]);
+
+/** @param {number|string} code */
+export function endsMembership(code) {
+  return typeof code === 'number' && ENDED_MEMBERSHIP.has(code);
+}
+
+/** Another page of the same member took its place. */
+export const SUPERSEDED = 4005;
+
+/**
+ * The closing code that one's own USER_LEFT stands for; null: none, the member left or was lost.
+ * @param {unknown} reason
+ */
+export function codeOfLeaving(reason) {
+  return reason === 'kicked' ? 4006 : reason === 'banned' ? 4007 : null;
+}
 
 /** Closing codes after which it wants it back, but not at once. */
 const LATER_CLOSING_CODES = new Set([4002, 4009]);

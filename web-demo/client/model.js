@@ -66,6 +66,7 @@ export class RoomModel {
   countsFilms = false;
   /** How long the film is, as the members' players agree on, s. */
   duration = /** @type {number|null} */ (null);
+  owner = /** @type {string|null} */ (null);
   hasPin = false;
   banned = /** @type {string[]} */ ([]);
   degraded = false;
@@ -151,6 +152,7 @@ export class RoomModel {
     this.guestControl = state.guestControlEnabled === true;
     this.playback = state.playback ?? this.playback;
     this.gate = state.gate ?? null;
+    this.owner = state.owner ?? null;
     this.hasPin = state.hasPin === true;
     this.banned = state.banned ?? [];
     this.#members = new Map();

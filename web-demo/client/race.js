@@ -10,10 +10,11 @@ const GIVE_UP_MS = 10_000;
 /**
  * @param {(() => Transport)[]} openers in order of preference
  * @param {import('./env.js').Env} env
+ * @param {number} [withinMs]
  * @returns {{winner: Promise<Transport>, failed: Set<number>, cancel: () => void}} `failed`: the places in `openers` of those
  *   that failed before there was a winner
  */
-export function openFastest(openers, env) {
+export function openFastest(openers, env, withinMs = GIVE_UP_MS) {
   /** @type {Set<Transport>} */
   const opening = new Set();
   /** @type {any[]} */
@@ -78,7 +79,7 @@ export function openFastest(openers, env) {
       };
 
       cancel = () => fail(new Error('cancelled'));
-      timers.push(env.setTimeout(() => fail(new Error('no transport opened in time')), GIVE_UP_MS));
+      timers.push(env.setTimeout(() => fail(new Error('no transport opened in time')), withinMs));
       if (openers.length === 0) fail(new Error('no transport is left to try'));
       startNext();
     })

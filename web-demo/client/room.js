@@ -19,12 +19,15 @@ const AT_THE_END_S = 0.05;
 
 /**
  * @typedef {object} ConnectOptions
- * @property {string} server     base of GET /api/transports, e.g. `location.origin`
+ * @property {string} server     base of GET /api/transports, e.g. `location.origin`, or `https://example.org/watch/`
  * @property {string} roomId
- * @property {string} [userId]   made and kept in `storage` when absent
+ * @property {string} [userId]   made and kept in `storage` when absent, one for each tab
  * @property {string} [username]
  * @property {string|null} [pin]
  * @property {'auto'|'webtransport'|'websocket'} [transport]
+ * @property {string|null} [owner]  whose room it is, from the invitation (`room.owner` of whoever invites)
+ * @property {boolean} [keepTrying]  go on when the server can't be reached; `ready` rejects after 10 s all the same, and
+ *   `room.ready` is a new promise from then on
  * @property {Storage|null} [storage]  localStorage when absent; null keeps everything for this page only
  * @property {Partial<import('./env.js').Env>} [env]  for tests
  *
@@ -62,7 +65,7 @@ export class Room extends EventTarget {
     this.#intention = new Intention(this.#session.model);
   }
 
-  /** Resolves on the first ROOM_STATE; rejects with a TandemError on a refusal that is final. */
+  /** Resolves on the first ROOM_STATE; rejects with a TandemError on a refusal that is final, or after 10 s without one. */
   get ready() {
     return this.#session.ready;
   }
@@ -154,6 +157,11 @@ export class Room extends EventTarget {
 
   get seq() {
     return this.#session.model.seq;
+  }
+
+  /** Names the room's owner without telling the key: put it into invitations, and `connect` with it. */
+  get owner() {
+    return this.#session.model.owner;
   }
 
   get degraded() {

@@ -1,11 +1,17 @@
 /**
  * One membership of one room, kept over as many connections as it takes: JOIN on every new one, resume with the token,
  * notice gaps, and see that no request is silently lost.
+ *
+ * A page that is put away (`pagehide`, `freeze`) says goodbye: its member is disconnected and has the grace time. When the
+ * page is back (`pageshow`, `resume`) the session sits down again (seat.js) and resumes.
  */
+import { baseOf } from './address.js';
 import { RoomClock } from './clock.js';
 import { Connection } from './connection.js';
-import { TandemError, isPassingRefusal } from './errors.js';
+import { SUPERSEDED, TandemError, codeOfLeaving, endsMembership, isPassingRefusal } from './errors.js';
 import { RoomModel } from './model.js';
+import { takeSeat } from './seat.js';
+import { sha256 } from './sha256.js';
 import { Store } from './storage.js';
 import { decodeCompact } from './wire.js';
 
@@ -26,9 +32,13 @@ const SIGNALS = new Set(['OFFER', 'ANSWER', 'ICE_CANDIDATE']);
 /**
  * @typedef {'connecting'|'joined'|'reconnecting'|'closed'} RoomState
  * @typedef {{epoch: number, seq: number}} Committed  where in the room's order a command was committed
- * @typedef {{code: number|string, reason: string, retry: boolean}} Closed
- *   a closing code, or the error code of a refused JOIN; `retry`: retryWithPin may help
+ * @typedef {{code: number|string, reason: string, retry: boolean, retryAfterMs?: number}} Closed
+ *   a closing code, or the error code of a refused JOIN; `retry`: retryWithPin may help; `retryAfterMs`: when a JOIN may be
+ *   tried again, where the server said so (KICKED)
  */
+
+/** What the event log doesn't show: people share their screens. */
+const SECRETS = ['pin', 'resumeToken', 'hostKey', 'clientKey'];
 
 export class Session {
   #roomId;
@@ -40,6 +50,15 @@ export class Session {
   #pin;
   #username;
   #ownId;
+  #server;
+  #seated;
+  #keepTrying;
+  /** SHA-256 of the host key that owns the room: the invitation's, then the room's. @type {string|null} */
+  #owner;
+  /** @type {import('./seat.js').Seat|null} */
+  #seat = null;
+  /** Counts the times that a seat was asked for: an answer to an earlier one is of no use. */
+  #sitting = 0;
   #joinedOnce = false;
   #triedNewId = false;
   /** @type {Map<number, {resolve: (at: Committed) => void, reject: (error: TandemError) => void, timer: any}>} */
@@ -47,6 +66,8 @@ export class Session {
   #nextRef = 1;
   #joinRef = 0;
   #changeQueued = false;
+  #away = false;
+  #connected = false;
   /** @type {any} */
   #syncTimer = null;
   /** @type {any} */
@@ -70,11 +91,16 @@ export class Session {
     this.#env = env;
     this.#emit = emit;
     const storage = options.storage === undefined ? env.defaultStorage() : options.storage;
-    this.#store = new Store(storage, new URL(options.server).origin);
+    this.#server = baseOf(options.server).href.slice(0, -1);
+    this.#store = new Store(storage, this.#server);
     this.#pin = options.pin ?? null;
     this.#username = options.username;
+    this.#keepTrying = options.keepTrying === true;
+    this.#owner = options.owner ?? null;
     this.#ownId = options.userId === undefined;
-    const userId = options.userId ?? this.#store.userId(env.uuid);
+    // Only a storage that is shared among tabs needs seats.
+    this.#seated = this.#ownId && storage !== null && env.locks !== undefined;
+    const userId = options.userId ?? (this.#seated ? '' : this.#store.userId(env.uuid));
     this.#membership = this.#store.membership(options.roomId, userId);
     this.model = new RoomModel(this.#membership);
     this.model.userId = userId;
@@ -89,6 +115,7 @@ export class Session {
         onCompact: (bytes) => this.#onCompact(bytes),
         onDown: () => this.#onDown(),
         onEnd: ({ code, reason }) => this.#finish({ code, reason, retry: false }),
+        onTrouble: (why) => this.#onTrouble(why),
         onSent: (message) => this.#log('out', message),
       },
     });
@@ -191,11 +218,80 @@ export class Session {
   }
 
   #begin() {
+    const [away, back] = [() => this.#putAway(), () => this.#comeBack()];
     this.#pageListeners = [
-      this.#env.onPage('pagehide', () => this.#keepMembership()),
+      this.#env.onPage('pagehide', away),
+      this.#env.onPage('freeze', away),
+      this.#env.onPage('resume', back),
+      this.#env.onPage('pageshow', back),
       this.#env.onPage('visibilitychange', () => this.#env.hidden() || this.#resyncClock()),
     ];
+    this.#connected = false;
+    this.#whenSeated(() => this.#connect());
+  }
+
+  #connect() {
+    if (this.#connected) return this.#connection.resume();
+    this.#connected = true;
     this.#connection.start();
+  }
+
+  /**
+   * Sits down where that is needed, then calls `go`; not if the session was put away or ended meanwhile.
+   * @param {() => void} go
+   */
+  #whenSeated(go) {
+    if (!this.#seated || this.#seat) return go();
+    const mine = ++this.#sitting;
+    const { locks } = this.#env;
+    const options = { store: this.#store, tab: this.#env.tabStorage(), server: this.#server, roomId: this.#roomId };
+    takeSeat({ ...options, locks: /** @type {LockManager} */ (locks), make: this.#env.uuid }).then((seat) => {
+      if (mine !== this.#sitting || this.state === 'closed') return seat.release();
+      this.#seat = seat;
+      if (seat.userId !== this.#membership.userId) this.#become(seat.userId);
+      go();
+    });
+  }
+
+  #standUp() {
+    this.#sitting += 1;
+    this.#seat?.release();
+    this.#seat = null;
+  }
+
+  /** @param {string} userId */
+  #become(userId) {
+    this.#membership = this.#store.membership(this.#roomId, userId);
+    this.model.userId = userId;
+  }
+
+  #putAway() {
+    this.#keepMembership();
+    this.#away = true;
+    this.#connection.suspend();
+    this.#standUp();
+  }
+
+  #comeBack() {
+    if (!this.#away) return;
+    this.#away = false;
+    this.#whenSeated(() => this.#connect());
+  }
+
+  /**
+   * The first connection doesn't come.
+   * @param {TandemError} why
+   */
+  #onTrouble(why) {
+    this.#emit('error', why);
+    const { reject } = this.#settleReady;
+    if (this.#keepTrying) {
+      this.ready = this.#newReady();
+      return reject(why);
+    }
+    reject(why);
+    this.#connection.end(1000, why.code);
+    this.#finish({ code: why.code, reason: why.message, retry: false });
   }
 
   #newReady() {
@@ -226,8 +322,20 @@ export class Session {
       ...(this.#pin !== null && { pin: this.#pin }),
       ...(resumeToken !== null && { resumeToken, epoch, lastSeq }),
       ...(fallback !== null && { fallback }),
+      clientKey: this.#store.clientKey(this.#env.secret),
+      ...this.#ownership(),
       ref: this.#joinRef,
     });
+  }
+
+  /**
+   * Whoever makes a room owns it by a key of their own, or on behalf of the owner that the invitation names: a key that
+   * isn't that owner's must not be shown then, or it would own the room that it opens.
+   */
+  #ownership() {
+    const kept = this.#store.hostKey(this.#roomId);
+    if (this.#owner === null) return { hostKey: kept ?? this.#store.makeHostKey(this.#roomId, this.#env.secret) };
+    return { owner: this.#owner, ...(kept !== null && sha256(kept) === this.#owner && { hostKey: kept }) };
   }
 
   #onDown() {
@@ -249,17 +357,31 @@ export class Session {
     if (message.type === 'ROOM_STATE') this.#onRoomState(message);
     if (Number.isInteger(message.seq)) this.#rememberPlace();
     this.#publish(outcome);
+    if (message.type === 'USER_LEFT' && message.userId === this.model.userId) this.#onOwnLeaving(message.reason);
+  }
+
+  /**
+   * Kicked or banned, as the room says it, in order: that is the end, whatever the transport makes of its close.
+   * @param {unknown} why
+   */
+  #onOwnLeaving(why) {
+    const code = codeOfLeaving(why);
+    if (code === null || this.state === 'closed') return;
+    const reason = `${why} by the host`;
+    this.#connection.end(code, reason);
+    this.#finish({ code, reason, retry: false });
   }
 
   /** @param {any} state */
   #onRoomState(state) {
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
+    if (typeof state.owner === 'string') this.#owner = state.owner;
     if (typeof state.resumeToken === 'string') {
       this.#membership.resumeToken = state.resumeToken;
       this.#membership.epoch = state.epoch;
       this.#membership.lastSeq = state.seq;
-      this.#keepMembership(); // At once: without the newest token a crash of this page would cost the membership.
+      this.#store.keepMembership(this.#roomId, this.#membership); // At once: without the newest token a crash of this page would cost the membership.
     }
     this.#connection.settled();
     this.#joinRef = 0;
@@ -291,16 +413,21 @@ export class Session {
     if (error.code === 'USER_ID_TAKEN' && this.#ownId && !this.#triedNewId) {
       // Our own made-up id, in use and no proof left that it is ours: take another one.
       this.#triedNewId = true;
-      const userId = this.#store.renewUserId(this.#env.uuid);
-      this.#membership = this.#store.membership(this.#roomId, userId);
-      this.model.userId = userId;
-      return this.#join();
+      if (!this.#seated) {
+        this.#become(this.#store.renewUserId(this.#env.uuid));
+        return this.#join();
+      }
+      this.#standUp();
+      this.#store.dropUserId(this.#membership.userId);
+      return this.#whenSeated(() => this.#connection.kind !== null && this.#join());
     }
-    if (isPassingRefusal(error.code)) return this.#connection.retryLater(error.retryAfterMs);
+    if (isPassingRefusal(error.code)) return this.#connection.retryLater(error);
     this.#connection.end(1000, error.code);
     this.#emit('error', error);
     this.#settleReady.reject(error);
-    this.#finish({ code: error.code, reason: error.message, retry: PIN_REFUSALS.has(error.code) });
+    const { code, message: reason, retryAfterMs } = error;
+    const retry = PIN_REFUSALS.has(code);
+    this.#finish({ code, reason, retry, ...(retryAfterMs !== undefined && { retryAfterMs }) });
   }
 
   /** @param {Uint8Array} bytes */
@@ -356,8 +483,11 @@ export class Session {
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
     this.#rejectRequests(closed.reason === 'left' ? 'CLOSED' : 'DISCONNECTED', 'the room was closed before the server answered');
-    if (this.#membership.resumeToken !== null) this.#keepMembership();
+    if (closed.code === SUPERSEDED) this.#membership.resumeToken = null; // It is another page's now.
+    if (endsMembership(closed.code)) this.#endMembership();
+    this.#keepMembership();
     this.#pageListeners.forEach((stop) => stop());
+    this.#standUp();
     this.#settleReady.reject(new TandemError('CLOSED', closed.reason || `closed with ${closed.code}`));
     this.#setState('closed');
     this.#emit('closed', closed);
@@ -373,7 +503,12 @@ export class Session {
   #keepMembership() {
     this.#env.clearTimeout(this.#keepTimer);
     this.#keepTimer = null;
-    if (this.#membership.resumeToken !== null) this.#store.keepMembership(this.#roomId, this.#membership);
+    if (this.#membership.resumeToken !== null) this.#store.keepPlace(this.#roomId, this.#membership);
+  }
+
+  #endMembership() {
+    this.#store.forgetOwnMembership(this.#roomId, this.#membership);
+    this.#membership.resumeToken = null;
   }
 
   /** @param {import('./model.js').Outcome} outcome */
@@ -391,14 +526,13 @@ export class Session {
   }
 
   /**
-   * Secrets stay out of the event log: people share their screens.
    * @param {'in'|'out'} direction
    * @param {any} message
    * @param {boolean} [compact]
    */
   #log(direction, message, compact) {
     const masked = { ...message };
-    for (const secret of ['pin', 'resumeToken']) if (typeof masked[secret] === 'string') masked[secret] = '…';
+    for (const secret of SECRETS) if (typeof masked[secret] === 'string') masked[secret] = '…';
     this.#emit('message', { direction, message: masked, ...(compact && { compact }) });
   }
 }
