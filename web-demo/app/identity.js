@@ -1,6 +1,6 @@
 /**
- * Who this tab is. The id lives in sessionStorage, so that two tabs of one browser are two people and a reload stays the
- * same one; name and theme live in localStorage, so that they come back next week.
+ * What this page keeps, and how people look and rooms are called. Name and theme live in localStorage, so that they come
+ * back next week; which room a tab is in lives in sessionStorage. Who a tab is, the client keeps (client/seat.js).
  */
 
 /** A Storage that never throws: some browsers forbid storage, and the page must work there too. */
@@ -40,44 +40,6 @@ class SafeStorage {
 
 export const tabStorage = new SafeStorage(() => sessionStorage);
 export const longStorage = new SafeStorage(() => localStorage);
-
-const USER_KEY = 'tandem.user';
-/** What this page itself has claimed: asked again, it must not take itself for its duplicate. @type {string | null} */
-let claimed = null;
-const newUserId = () => `u-${Array.from(crypto.getRandomValues(new Uint8Array(6)), (b) => b.toString(36).padStart(2, '0')).join('')}`;
-
-/**
- * The user id of this tab. "Duplicate tab" copies sessionStorage, and with it the resume token: the copy would take the
- * original's place in the room. A Web Lock, held while the page lives, tells a reload from a duplicate.
- * @returns {Promise<string>}
- */
-export async function tabUserId() {
-  if (claimed !== null) return claimed;
-  const stored = tabStorage.getItem(USER_KEY);
-  if (stored && (await claim(stored))) return (claimed = stored);
-  if (stored) {
-    // A duplicate: nothing of the original's session may be used here.
-    try {
-      sessionStorage.clear();
-    } catch { /* no storage, nothing copied */ }
-  }
-  const fresh = newUserId();
-  tabStorage.setItem(USER_KEY, fresh);
-  await claim(fresh);
-  return (claimed = fresh);
-}
-
-/** @param {string} userId @returns {Promise<boolean>} */
-function claim(userId) {
-  // Locks exist only in secure contexts; elsewhere a duplicate can't be told apart, which is what happened before too.
-  if (!navigator.locks) return Promise.resolve(true);
-  return new Promise((resolve) => {
-    navigator.locks.request(`tandem-user-${userId}`, { ifAvailable: true }, (lock) => {
-      resolve(lock !== null);
-      return lock === null ? undefined : new Promise(() => {});
-    }).catch(() => resolve(true));
-  });
-}
 
 const ADJECTIVES = 'amber brisk calm candid clever copper cosy daring early gentle golden happy hidden honest jolly keen late lively lunar mellow merry misty noble patient quiet rapid ruby silent silver sunny swift velvet warm wild'.split(' ');
 const NOUNS = 'badger beacon birch canyon cinema comet cricket falcon ferry fjord garden gazelle harbour heron island lantern lynx maple meadow orchard otter parlour pebble pepper piano raven river rocket saddle sparrow studio terrace thistle walrus willow'.split(' ');

@@ -104,6 +104,12 @@ async function waitReady(room, wish) {
       await ready;
       return true;
     } catch (error) {
+      if (room.state !== 'closed') {
+        // It goes on trying; the visitor is told why it takes so long, and can stop it.
+        showLandingError(sentence(error), codeOf(error));
+        ready = room.ready;
+        continue;
+      }
       if (!/^(PIN_|BAD_PIN)/.test(codeOf(error))) throw error;
       landing.pause();
       const pin = await askPin(error, wish.pin !== '');

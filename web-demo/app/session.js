@@ -1,6 +1,5 @@
 /** Connecting, and remembering what crossed the wire, and what was said, before there was a view to show it. */
 import { connect } from '../client/index.js';
-import { tabStorage, tabUserId } from './identity.js';
 
 /** @typedef {import('./types.js').Room} Room */
 /** @typedef {import('./types.js').Wish} Wish */
@@ -16,14 +15,14 @@ const early = new WeakMap();
 /** @param {Wish} wish @returns {Promise<Room>} a room that is still connecting */
 export async function openRoom(wish) {
   const room = connect({
-    server: location.origin,
+    // The page may stand under a path of a proxy.
+    server: new URL('.', location.href).href,
     roomId: wish.roomId,
-    userId: await tabUserId(),
     username: wish.name,
     pin: wish.pin || null,
     transport: wish.transport,
-    // The client uses getItem, setItem and removeItem.
-    storage: /** @type {Storage} */ (/** @type {unknown} */ (tabStorage)),
+    // The visitor sees that it hasn't answered, and may stop it.
+    keepTrying: true,
   });
   /** @type {Heard[]} */
   const heard = [];

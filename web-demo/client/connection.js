@@ -222,7 +222,8 @@ export class Connection {
     this.#env.clearTimeout(this.#firstTimer);
     if (this.#ended || this.#settledOnce || this.#reported) return;
     this.#reported = true;
-    this.#handlers.onTrouble(this.#trouble ?? unreachable(`${this.#server} has not answered`));
+    const silent = this.#transport ? noAnswerToJoin() : unreachable(`${this.#server} has not answered`);
+    this.#handlers.onTrouble(this.#trouble ?? silent);
   }
 
   async #tryNow() {
@@ -389,7 +390,7 @@ export class Connection {
     this.#heardAt = this.#checkedAt = this.#env.now();
     this.#checkTimer = this.#env.setTimeout(() => this.#check(), PING_EVERY_MS);
     this.#joinTimer = this.#env.setTimeout(() => {
-      this.#trouble = new TandemError('TIMEOUT', 'the server has not answered JOIN');
+      this.#trouble = noAnswerToJoin();
       this.#drop('no answer to JOIN');
     }, JOIN_WITHIN_MS);
     this.#handlers.onOpen();
@@ -508,6 +509,10 @@ export class Connection {
     this.send({ type: 'PING', timestamp: Math.round(this.#env.wallNow()) });
     this.#checkTimer = this.#env.setTimeout(() => this.#check(), Math.min(PING_EVERY_MS, left));
   }
+}
+
+function noAnswerToJoin() {
+  return new TandemError('TIMEOUT', 'the server has not answered JOIN');
 }
 
 /** @param {string} why */

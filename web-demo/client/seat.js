@@ -16,27 +16,26 @@ const RELOAD_MS = 300;
 
 /**
  * @param {object} options
- * @param {LockManager} options.locks
+ * @param {import('./env.js').Env} options.env  with Web Locks
  * @param {import('./storage.js').Store} options.store
- * @param {Storage|null} options.tab  sessionStorage
  * @param {string} options.server
  * @param {string} options.roomId
- * @param {() => string} options.make
  * @returns {Promise<Seat>}
  */
-export async function takeSeat({ locks, store, tab, server, roomId, make }) {
+export async function takeSeat({ env, store, server, roomId }) {
+  const tab = env.tabStorage();
   const note = `tandem:${server}:seat`;
   const lockName = (/** @type {string} */ userId) => `${note}:${roomId}:${userId}`;
   const own = read(tab, note);
   const known = store.userIds();
   const candidates = own !== null && known.includes(own) ? [own, ...known.filter((id) => id !== own)] : known;
   for (const userId of candidates) {
-    const release = await hold(locks, lockName(userId), userId === own ? RELOAD_MS : 0);
+    const release = await hold(env, lockName(userId), userId === own ? RELOAD_MS : 0);
     if (release) return sit(userId, release);
   }
-  const userId = make();
+  const userId = env.uuid();
   store.addUserId(userId);
-  const release = await hold(locks, lockName(userId), 0);
+  const release = await hold(env, lockName(userId), 0);
   return sit(userId, release ?? (() => {}));
 
   /**
@@ -67,19 +66,22 @@ function read(tab, key) {
 
 /**
  * Holds a lock until the returned function is called, or the page is gone. null: another tab holds it.
- * @param {LockManager} locks
+ * @param {import('./env.js').Env} env
  * @param {string} name
  * @param {number} waitMs
  * @returns {Promise<(() => void)|null>}
  */
-function hold(locks, name, waitMs) {
+function hold(env, name, waitMs) {
   return new Promise((resolve) => {
+    const abort = new AbortController();
+    const timer = waitMs > 0 ? env.setTimeout(() => abort.abort(), waitMs) : null;
     /** @type {LockOptions} */
-    const options = waitMs > 0 ? { signal: AbortSignal.timeout(waitMs) } : { ifAvailable: true };
+    const options = waitMs > 0 ? { signal: abort.signal } : { ifAvailable: true };
     const held = (/** @type {Lock|null} */ lock) => {
+      if (timer !== null) env.clearTimeout(timer);
       if (lock === null) return resolve(null);
       return new Promise((release) => resolve(() => release(undefined)));
     };
-    locks.request(name, options, held).catch(() => resolve(null));
+    env.locks?.request(name, options, held).catch(() => resolve(null));
   });
 }

@@ -243,9 +243,7 @@ export class Session {
   #whenSeated(go) {
     if (!this.#seated || this.#seat) return go();
     const mine = ++this.#sitting;
-    const { locks } = this.#env;
-    const options = { store: this.#store, tab: this.#env.tabStorage(), server: this.#server, roomId: this.#roomId };
-    takeSeat({ ...options, locks: /** @type {LockManager} */ (locks), make: this.#env.uuid }).then((seat) => {
+    takeSeat({ env: this.#env, store: this.#store, server: this.#server, roomId: this.#roomId }).then((seat) => {
       if (mine !== this.#sitting || this.state === 'closed') return seat.release();
       this.#seat = seat;
       if (seat.userId !== this.#membership.userId) this.#become(seat.userId);

@@ -104,7 +104,7 @@ describe('the raw message box', () => {
     await ann.choose('log');
     await ann.until('the JOIN', () => document.querySelector('#log-list').innerText.includes('JOIN'));
     assert.ok(!(await ann.page.locator('#log-list').innerText()).includes('swordfish'));
-    const token = await ann.page.evaluate(() => JSON.stringify({ ...sessionStorage }).match(/resumeToken\\*":\\*"([^"\\]+)/)?.[1]);
+    const token = await ann.page.evaluate(() => JSON.stringify({ ...localStorage }).match(/resumeToken\\*":\\*"([^"\\]+)/)?.[1]);
     assert.ok(token, 'a token is kept');
     assert.ok(!(await ann.page.content()).includes(token));
   });

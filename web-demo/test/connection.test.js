@@ -201,7 +201,7 @@ test('backoff grows, is jittered, and is capped at 10 s', async (t) => {
   const env = new FakeEnv({ seed: testSeed(t) });
   const server = new FakeServer(env);
   server.lookupFails = true;
-  openRoom({ env, server });
+  openRoom({ env, server, keepTrying: true });
   await env.advance(120_000);
   const waits = server.lookups.slice(1).map(({ at }, i) => at - server.lookups[i].at);
   waits.forEach((wait, i) => {
@@ -289,7 +289,7 @@ test('a page that was frozen reads its mail before it gives the line up', async 
 });
 
 test('a JOIN that nobody answers is given up', async () => {
-  const { env, server } = open();
+  const { env, server } = open({}, { keepTrying: true });
   server.answersJoin = false;
   await env.advance(10_500);
   assert.equal(server.lines.length, 2);

@@ -20,6 +20,7 @@ export class FakeServer {
     /** 'opens' | 'hangs' | 'fails', for each transport */
     this.behaviour = { webtransport: 'opens', websocket: 'opens' };
     this.lookupFails = false;
+    this.lookupHangs = false;
     this.lookups = [];
     this.attempts = [];
     this.lines = [];
@@ -31,8 +32,9 @@ export class FakeServer {
     this.resetRoom();
 
     const server = this;
-    env.fetch = async (url) => {
+    env.fetch = async (url, init) => {
       this.lookups.push({ url, at: env.now() });
+      if (this.lookupHangs) return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal.reason)));
       if (this.lookupFails) throw new TypeError('network error');
       if (url.endsWith('/api/ice-servers')) return { ok: true, json: async () => ({ iceServers: [], ttlSecs: 60 }) };
       return { ok: true, json: async () => structuredClone(this.endpoints) };

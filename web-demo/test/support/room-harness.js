@@ -2,10 +2,11 @@ import { connect } from '../../client/index.js';
 import { FakeEnv } from './fake-env.js';
 import { FakeServer } from './fake-server.js';
 
-/** A room on a fake line, with everything that its listeners were told. */
-export function openRoom({ env = new FakeEnv(), server = new FakeServer(env), ...options } = {}) {
+/** A room on a fake line, with everything that its listeners were told. `setup` sees the server before the client does. */
+export function openRoom({ env = new FakeEnv(), server = new FakeServer(env), setup, address = 'https://tandem.test:4433', ...options } = {}) {
+  setup?.(server, env);
   const room = connect({
-    server: 'https://tandem.test:4433', roomId: 'friday', userId: 'ann', transport: 'websocket', storage: null, env, ...options,
+    server: address, roomId: 'friday', userId: 'ann', transport: 'websocket', storage: null, env, ...options,
   });
   const heard = [];
   for (const type of ['state', 'change', 'playback', 'chat', 'custom', 'error', 'closed', 'tick', 'signal', 'ended']) {
