@@ -25,16 +25,26 @@ export class Browser {
   #browser;
   #flags;
 
-  /** @param {string[]} [flags] more of them */
-  constructor(flags = []) {
+  #launch;
+
+  /** @param {string[]} [flags] more of them @param {import('playwright-core').LaunchOptions} [launch] */
+  constructor(flags = [], launch = {}) {
     this.#flags = flags;
+    this.#launch = launch;
     after(() => this.close());
   }
 
   async #running() {
     if (!existsSync(CHROMIUM)) throw new Error(`${CHROMIUM} is missing; install it with: apt-get install chromium (or set CHROMIUM)`);
-    this.#browser ??= chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...this.#flags] });
+    this.#browser ??= chromium.launch({ executablePath: CHROMIUM, args: [...FLAGS, ...this.#flags], ...this.#launch });
     return this.#browser;
+  }
+
+  /** Process ids of what runs its pages. Its network stack is another process. */
+  async renderers() {
+    const cdp = await (await this.#running()).newBrowserCDPSession();
+    const { processInfo } = await cdp.send('SystemInfo.getProcessInfo');
+    return processInfo.filter(({ type }) => type === 'renderer').map(({ id }) => id);
   }
 
   async close() {
