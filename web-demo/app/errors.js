@@ -32,7 +32,6 @@ const SENTENCES = {
   INTERNAL: 'The server made a mistake. Try again.',
   TIMEOUT: 'The server did not answer in time.',
   UNREACHABLE: 'The server can’t be reached. Still trying…',
-  ORIGIN_REFUSED: 'This server takes no visitors from the site that this page is on.',
   NO_TRANSPORT: 'This browser can’t connect to the server in the way that was asked for.',
   CLOSED: 'The connection is closed.',
 };

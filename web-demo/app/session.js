@@ -20,6 +20,7 @@ export async function openRoom(wish) {
     roomId: wish.roomId,
     username: wish.name,
     pin: wish.pin || null,
+    owner: wish.owner || null,
     transport: wish.transport,
     // The visitor sees that it hasn't answered, and may stop it.
     keepTrying: true,

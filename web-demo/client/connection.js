@@ -254,9 +254,6 @@ export class Connection {
   async #tryServer(stale, lookUpWithin) {
     const answer = await this.#lookUp(lookUpWithin);
     if (stale()) return;
-    if (answer.originRefused === true) {
-      throw new TandemError('ORIGIN_REFUSED', `${this.#server} takes no sessions of pages of this origin (ALLOWED_ORIGINS)`);
-    }
     this.#store.keepNodes(Array.isArray(answer.nodes) ? answer.nodes : []);
     await this.#open(stale, endpointsOf(this.#server, answer));
   }
@@ -314,9 +311,10 @@ export class Connection {
     try {
       // Not from a cache: a self-signed certificate is renewed while the server runs.
       const response = await this.#env.fetch(url, { signal: abort.signal, cache: 'no-store' });
-      if (!response.ok) throw new Error(`it answered ${response.status}`);
+      if (!response.ok) throw await refusalOf(response, this.#server);
       return await response.json();
     } catch (error) {
+      if (error instanceof TandemError) throw error;
       throw unreachable(`${url} can't be read: ${error instanceof Error ? error.message : error}`);
     } finally {
       this.#env.clearTimeout(timer);
@@ -509,6 +507,16 @@ export class Connection {
     this.send({ type: 'PING', timestamp: Math.round(this.#env.wallNow()) });
     this.#checkTimer = this.#env.setTimeout(() => this.#check(), Math.min(PING_EVERY_MS, left));
   }
+}
+
+/**
+ * @param {Response} response one that is no success
+ * @param {string} server
+ */
+async function refusalOf(response, server) {
+  const { code } = await response.json().catch(() => ({}));
+  if (code !== 'ORIGIN_REFUSED') return new Error(`it answered ${response.status}`);
+  return new TandemError('ORIGIN_REFUSED', `${server} takes no sessions of pages of this origin (ALLOWED_ORIGINS)`);
 }
 
 function noAnswerToJoin() {

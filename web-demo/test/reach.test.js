@@ -46,7 +46,7 @@ test('a server whose transports don’t open, or that doesn’t answer JOIN, is 
 });
 
 test('an origin that is refused, and an environment without any transport, are said at once', async () => {
-  const refused = world((server) => (server.endpoints.originRefused = true));
+  const refused = world((server) => (server.refusesOrigin = true));
   await refused.env.settle();
   assert.equal((await outcome(refused.env, refused.room.ready)).code, 'ORIGIN_REFUSED');
   const bare = world((_, env) => Object.assign(env, { WebSocket: undefined, WebTransport: undefined }));

@@ -36,6 +36,7 @@ export class FakeServer {
       this.lookups.push({ url, at: env.now() });
       if (this.lookupHangs) return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal.reason)));
       if (this.lookupFails) throw new TypeError('network error');
+      if (this.refusesOrigin) return { ok: false, status: 403, json: async () => ({ error: 'no', code: 'ORIGIN_REFUSED' }) };
       if (url.endsWith('/api/ice-servers')) return { ok: true, json: async () => ({ iceServers: [], ttlSecs: 60 }) };
       return { ok: true, json: async () => structuredClone(this.endpoints) };
     };
