@@ -7,6 +7,7 @@ use qrcode::{Color, EcLevel, QrCode};
 
 use crate::config::Config;
 use crate::domain::NodeId;
+use crate::transport::proxies::TrustedProxies;
 use crate::transport::tls::CertSource;
 
 /// The addresses of a running server.
@@ -32,6 +33,10 @@ impl Addresses<'_> {
             Ok(address) => hosted(address),
             Err(_) => host.clone(),
         });
+        if self.behind_proxy() {
+            // The proxy's port isn't known here: 443 it is, as good as always.
+            return public.map(|host| origin("https", &host, 443)).collect();
+        }
         let secure = self.secure.map(|secure| secure.port());
         let mut origins = Vec::new();
         if let Some(port) = secure {
@@ -40,6 +45,10 @@ impl Addresses<'_> {
         }
         origins.extend(bound.iter().map(|address| origin("http", &hosted(*address), self.plain.port())));
         origins
+    }
+
+    fn behind_proxy(&self) -> bool {
+        self.config.trusted_proxies != TrustedProxies::None
     }
 
     /// The page on this machine.
@@ -78,10 +87,15 @@ pub(super) fn announcement(addresses: &Addresses<'_>, stores: &str, node: &NodeI
     let _ = writeln!(text, "{stores}; node {node}.");
     let others = addresses.for_others();
     let Some(first) = others.first() else {
+        if addresses.behind_proxy() {
+            text.push_str("Others come through the proxy of TRUSTED_PROXIES; PUBLIC_HOST would name it here.\n");
+            return text;
+        }
         text.push_str("Only this machine can reach it. To let others in: HOST=0.0.0.0 (docs/QUICKSTART.md).\n");
         return text;
     };
-    let own_certificate = matches!(addresses.config.certificate, CertSource::SelfSigned { .. });
+    let own_certificate =
+        !addresses.behind_proxy() && matches!(addresses.config.certificate, CertSource::SelfSigned { .. });
     text.push_str("Others open one of these:\n");
     for other in &others {
         let remark = match (other.starts_with("https:"), own_certificate) {
@@ -181,6 +195,11 @@ mod tests {
         let (open, _) = said(&[("HOST", "0.0.0.0")], false);
         assert!(open.contains("https://192.168.1.5:4433  (browsers warn"), "{open}");
         assert!(open.contains("http://192.168.1.5:4001  (no warning"), "{open}");
+        let proxied = [("TRUSTED_PROXIES", "127.0.0.1"), ("PUBLIC_HOST", "tandem.example")];
+        let (proxied, origins) = said(&proxied, false);
+        assert!(proxied.ends_with("Others open one of these:\n  https://tandem.example\n"), "{proxied}");
+        assert_eq!(origins, ["https://tandem.example"]);
+        assert!(said(&[("TRUSTED_PROXIES", "1")], false).0.contains("through the proxy"));
         let (fixed, _) = said(&[("HOST", "10.0.0.7")], false);
         assert!(fixed.contains("Open http://10.0.0.7:4001 in"), "{fixed}");
     }
