@@ -57,6 +57,7 @@ macro_rules! on {
             heads_tell_of_live_and_ended_rooms_and_not_of_others
             events_come_in_pages_in_order
             pruning_removes_what_is_old_a_bounded_number_a_call_and_nothing_else
+            a_film_s_address_is_stored_once_and_goes_with_the_last_event_that_has_it
             a_room_has_one_short_link_whoever_asks_at_the_same_time
             a_short_link_is_found_in_either_case
             a_short_link_lives_from_its_last_use
@@ -339,6 +340,43 @@ async fn pruning_removes_what_is_old_a_bounded_number_a_call_and_nothing_else(ba
         text(&["live ann", "young ann"])
     );
     assert_eq!(backend.ask("SELECT short_id FROM short_links").await, [], "{link:?} had expired");
+}
+
+async fn a_film_s_address_is_stored_once_and_goes_with_the_last_event_that_has_it(backend: impl Backend) {
+    let repository = backend.open().await.unwrap();
+    let (friday, sunday) = (room("friday"), room("sunday"));
+    let chosen = |mut commit: Commit, address: &str| {
+        let mut entries = commit.entries.to_vec();
+        entries[0].audit = format!("{{\"by\":\"ann\",\"url\":\"{address}\"}}").into();
+        commit.entries = entries.into();
+        commit
+    };
+    let (old, both) = ("https://example.org/old", "https://example.org/\u{e9}");
+    repository
+        .append(&[
+            chosen(created(&friday, Head::default(), EPOCH), old),
+            chosen(after(&friday, head(EPOCH, 1)), both),
+            chosen(created(&sunday, Head::default(), EPOCH), both),
+        ])
+        .await
+        .unwrap();
+    let again = chosen(after(&friday, head(EPOCH, 2)), both);
+    for _ in 0..2 {
+        repository.append(std::slice::from_ref(&again)).await.unwrap();
+    }
+    let data = async |room: &RoomId| -> Vec<String> {
+        repository.events(room, Head::default(), 10).await.unwrap().into_iter().map(|event| event.data).collect()
+    };
+    let event = |address: &str| format!("{{\"by\":\"ann\",\"url\":\"{address}\"}}");
+    assert_eq!(data(&friday).await, [event(old), event(both), event(both)]);
+    assert_eq!(data(&sunday).await, [event(both)]);
+    let text = |texts: &[&str]| texts.iter().map(|text| Some((*text).to_owned())).collect::<Vec<_>>();
+    let addresses = "SELECT url FROM media_urls ORDER BY url";
+    assert_eq!(backend.ask(addresses).await, text(&[old, both]));
+    assert_eq!(backend.ask("SELECT data FROM room_events WHERE data LIKE '%example.org%'").await, []);
+    repository.prune(time(head(EPOCH, 3))).await.unwrap();
+    assert_eq!(data(&friday).await, [event(both)]);
+    assert_eq!(backend.ask(addresses).await, text(&[both]));
 }
 
 /// v2 made many ids for one room when several asked at once.

@@ -19,11 +19,12 @@ use postgres_server::Database;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
+use secrecy::ExposeSecret;
 use sqlx::Connection;
 use tandem::config::Postgres;
 use tandem::domain::{Head, RoomId, ShortId};
 use tandem::log::Commit;
-use tandem::repository::postgres::PostgresRepository;
+use tandem::repository::postgres::{Limits, PostgresRepository};
 use tandem::repository::{Repository, RepositoryError};
 
 /// No test takes a tenth of it.
@@ -41,7 +42,7 @@ async fn four_nodes_that_open_an_empty_database_at_the_same_instant_all_succeed(
             node.append(&[created(&room, Head::default(), EPOCH)]).await.unwrap();
             assert_eq!(node.live_rooms().await.unwrap().len(), number + 1);
         }
-        assert_eq!(database.ask("SELECT count(*) FROM _sqlx_migrations").await, text(&["1"]));
+        assert_eq!(database.ask("SELECT count(*) FROM _sqlx_migrations").await, text(&["2"]));
     }
 }
 
@@ -429,4 +430,69 @@ async fn dump(database: &Database) -> BTreeMap<&'static str, Vec<Option<String>>
 
 fn text(lines: &[&str]) -> Vec<Option<String>> {
     lines.iter().map(|line| Some((*line).to_owned())).collect()
+}
+
+/// Counting it would take longer than an answer may, each hour anew.
+#[tokio::test]
+async fn a_month_that_cannot_be_counted_in_time_is_dropped_all_the_same() {
+    let database = Database::create().await;
+    node(&database).await.close().await;
+    // Not the superuser, for whom policies are none: a row is slow to read if a policy sleeps over it.
+    let role = format!("pruner_{}", std::process::id());
+    let mut shell = database.shell().await;
+    let mut run = async |sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut shell).await.unwrap();
+    };
+    run(format!(
+        "CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; \
+         CREATE TABLE room_events_2026_09 (LIKE room_events INCLUDING ALL); \
+         INSERT INTO room_events_2026_09 (room_id, epoch, seq, kind, data, created_at) \
+         SELECT 'friday', 1789000000000, seq, 'play', '', seq FROM generate_series(1, 60000) AS seq; \
+         ALTER TABLE room_events ATTACH PARTITION room_events_2026_09 FOR VALUES FROM (1788220800000) TO (1790812800000); \
+         DO $$ DECLARE t text; BEGIN FOR t IN SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') \
+         AND relnamespace = 'public'::regnamespace LOOP EXECUTE format('ALTER TABLE %I OWNER TO {role}', t); END LOOP; END $$; \
+         ANALYZE room_events_2026_09; \
+         ALTER TABLE room_events_2026_09 ENABLE ROW LEVEL SECURITY; ALTER TABLE room_events_2026_09 FORCE ROW LEVEL SECURITY; \
+         CREATE POLICY slow ON room_events_2026_09 USING (CASE WHEN seq > 55000 THEN pg_sleep(60) IS NOT NULL ELSE true END)"
+    ))
+    .await;
+    let settings = database.settings();
+    let url = settings.url.expose_secret().replace("//tandem@", &format!("//{role}@"));
+    assert!(url.contains(&role), "{url}");
+    let limits = Limits { answer: Duration::from_secs(3), ..Limits::default() };
+    let node = PostgresRepository::open_within(&url.into(), 2, limits).await.unwrap();
+    let pruned = node.prune(time(head(EPOCH, 1))).await;
+    let left = database.ask("SELECT relname FROM pg_class WHERE relname = 'room_events_2026_09'").await;
+    node.close().await;
+    run(format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await;
+    assert!(pruned.as_ref().is_ok_and(|events| *events >= 50_000), "{pruned:?}");
+    assert_eq!(left, []);
+}
+
+#[tokio::test]
+async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
+    let database = Database::create().await;
+    let old = tempfile::tempdir().unwrap();
+    let sql = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres/0001_rooms_users_events.sql");
+    std::fs::copy(sql, old.path().join("0001_rooms_users_events.sql")).unwrap();
+    let mut shell = database.shell().await;
+    sqlx::migrate::Migrator::new(old.path()).await.unwrap().run_direct(None, &mut shell, false).await.unwrap();
+    let filled = format!(
+        "CREATE TABLE room_events_2026_11 PARTITION OF room_events FOR VALUES FROM (1793491200000) TO (1796083200000); \
+         INSERT INTO rooms VALUES ('friday', {EPOCH}, 1, 'ann', 'https://example.org/old', 1.5, 5, false, true, 5, 5, NULL); \
+         INSERT INTO room_events VALUES \
+         ('friday', {EPOCH}, 1, 'url_changed', 'ann', '{{\"by\":\"ann\",\"url\":\"https://example.org/old\"}}', 5)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(filled)).execute(&mut shell).await.unwrap();
+    let node = node(&database).await;
+    let friday = room("friday");
+    let mut new = after(&friday, head(EPOCH, 1));
+    let mut entries = new.entries.to_vec();
+    entries[0].audit = "{\"by\":\"ann\",\"url\":\"https://example.org/new\"}".into();
+    new.entries = entries.into();
+    node.append(&[new]).await.unwrap();
+    let data: Vec<String> =
+        node.events(&friday, Head::default(), 10).await.unwrap().into_iter().map(|event| event.data).collect();
+    let of = |name: &str| format!("{{\"by\":\"ann\",\"url\":\"https://example.org/{name}\"}}");
+    assert_eq!(data, [of("old"), of("new")]);
 }

@@ -34,8 +34,9 @@ async fn a_directory_that_cannot_be_made_is_named() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "not a directory").unwrap();
     let error = SqliteRepository::open(&dir.path().join("file/data")).await.unwrap_err();
-    assert!(matches!(error, RepositoryError::Open { .. }), "{error:?}");
-    assert!(error.to_string().contains("file/data"), "{error}");
+    assert!(matches!(error, RepositoryError::DataDir { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.starts_with("DATA_DIR=") && text.contains("file/data") && !text.contains('\n'), "{text}");
 }
 
 #[tokio::test]
@@ -44,9 +45,149 @@ async fn a_file_that_is_no_database_is_named_and_left_alone() {
     let text = "Dear diary, ".repeat(1000);
     std::fs::write(dir.path().join("tandem.db"), &text).unwrap();
     let error = SqliteRepository::open(dir.path()).await.unwrap_err();
-    assert!(matches!(error, RepositoryError::Open { .. }), "{error:?}");
-    assert!(error.to_string().contains("tandem.db"), "{error}");
+    assert!(matches!(error, RepositoryError::Damaged { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("tandem.db") && said.contains("restore a backup") && !said.contains('\n'), "{said}");
     assert_eq!(std::fs::read_to_string(dir.path().join("tandem.db")).unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_database_with_a_damaged_page_is_one_line_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = SqliteRepository::open(dir.path()).await.unwrap();
+    let rooms: Vec<_> = (0..200).map(|n| created(&room(&format!("room-{n}")), Head::default(), EPOCH)).collect();
+    repository.append(&rooms).await.unwrap();
+    repository.close().await;
+    let path = dir.path().join("tandem.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The first pages are the schema, which is read before the rest.
+    let end = bytes.len();
+    bytes[6 * 4096..end].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let failed = match SqliteRepository::open(dir.path()).await {
+        Ok(repository) => repository.live_rooms().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(failed, RepositoryError::Damaged { .. }), "{failed:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_lock_file_that_is_a_link_is_refused_and_its_target_left_alone() {
+    use std::os::unix::fs::symlink;
+    type Link = fn(&Path, &Path) -> std::io::Result<()>;
+    let links: [Link; 2] = [|target, link| symlink(target, link), |target, link| std::fs::hard_link(target, link)];
+    for link in links {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, diary) = (dir.path().join("data"), dir.path().join("diary"));
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(&diary, "Dear diary").unwrap();
+        link(&diary, &data.join("tandem.lock")).unwrap();
+        let error = SqliteRepository::open(&data).await.unwrap_err().to_string();
+        assert_eq!(std::fs::read_to_string(&diary).unwrap(), "Dear diary", "{error}");
+        assert!(error.starts_with("DATA_DIR=") && error.contains("tandem.lock"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_files_of_a_directory_that_was_there_are_the_server_s_own() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let modes = || -> Vec<(String, u32)> {
+        let files = std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap);
+        files
+            .map(|file| {
+                (file.file_name().into_string().unwrap(), file.metadata().unwrap().permissions().mode() & 0o777)
+            })
+            .collect()
+    };
+    let repository = SqliteRepository::open(dir.path()).await.unwrap();
+    repository.append(&[created(&room("friday"), Head::default(), EPOCH)]).await.unwrap();
+    assert!(modes().len() >= 4 && modes().iter().all(|(_, mode)| *mode == 0o600), "{:?}", modes());
+    // One that an earlier version made.
+    drop(repository);
+    for file in ["tandem.db", "tandem.db-wal", "tandem.db-shm"] {
+        let path = dir.path().join(file);
+        if path.exists() {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+    }
+    let repository = SqliteRepository::open(dir.path()).await.unwrap();
+    repository.append(&[created(&room("sunday"), Head::default(), EPOCH)]).await.unwrap();
+    assert!(modes().iter().all(|(_, mode)| *mode == 0o600), "{:?}", modes());
+}
+
+/// A change of the film to an address of that many bytes.
+fn film(room: &tandem::domain::RoomId, expected: Head, address: &str) -> tandem::log::Commit {
+    let mut commit = after(room, expected);
+    let mut entries = commit.entries.to_vec();
+    entries[0].kind = "url_changed";
+    entries[0].audit = format!("{{\"by\":\"ann\",\"url\":\"{address}\"}}").into();
+    commit.entries = entries.into();
+    commit.row.url = Some(address.to_owned());
+    commit
+}
+
+#[tokio::test]
+async fn a_flood_of_addresses_stays_within_the_bound_and_the_oldest_history_goes() {
+    const MOST: u64 = 32 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let repository = SqliteRepository::open_bounded(dir.path(), Some(MOST)).await.unwrap();
+    let friday = room("friday");
+    repository.append(&[created(&friday, Head::default(), EPOCH)]).await.unwrap();
+    let mut at = head(EPOCH, 1);
+    // 40 MB of addresses, each another one.
+    for _ in 0..40 {
+        let mut batch = Vec::new();
+        for _ in 0..500 {
+            batch.push(film(&friday, at, &format!("https://example.org/{}/{}", at.seq, "x".repeat(2000))));
+            at = batch.last().unwrap().next;
+        }
+        repository.append(&batch).await.unwrap();
+        let bytes = std::fs::metadata(repository.path()).unwrap().len();
+        assert!(bytes <= MOST, "{bytes}");
+    }
+    let events = repository.events(&friday, Head { epoch: EPOCH, seq: at.seq - 100 }, 1000).await.unwrap();
+    assert_eq!(events.len(), 100, "the newest are there");
+    assert!(events.iter().all(|event| event.data.contains("\"url\":\"https://example.org/")));
+    assert_eq!(repository.heads(std::slice::from_ref(&friday)).await.unwrap()[&friday], at);
+    assert_eq!(shell(dir.path()).await.check().await, "ok");
+}
+
+#[tokio::test]
+async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = tempfile::tempdir().unwrap();
+    let first = "0001_rooms_users_events.sql";
+    let sql = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite/0001_rooms_users_events.sql");
+    std::fs::copy(sql, old.path().join(first)).unwrap();
+    let url = format!("sqlite://{}/tandem.db?mode=rwc", dir.path().display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    sqlx::migrate::Migrator::new(old.path()).await.unwrap().run_direct(None, &mut connection, false).await.unwrap();
+    let mut old_shell = Shell(connection);
+    old_shell
+        .run(&format!(
+            "INSERT INTO rooms VALUES ('friday', {EPOCH}, 1, 'ann', 'https://example.org/old', 1.5, 5, 0, 1, 5, 5, NULL)"
+        ))
+        .await;
+    old_shell.run("INSERT INTO room_fields VALUES ('friday', 'core', x'7b7d')").await;
+    old_shell
+        .run(&format!(
+            "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at) VALUES \
+             ('friday', {EPOCH}, 1, 'url_changed', 'ann', '{{\"by\":\"ann\",\"url\":\"https://example.org/old\"}}', 5)"
+        ))
+        .await;
+    drop(old_shell);
+    let repository = SqliteRepository::open(dir.path()).await.unwrap();
+    let friday = room("friday");
+    assert_eq!(repository.live_rooms().await.unwrap()[0].head, head(EPOCH, 1));
+    repository.append(&[film(&friday, head(EPOCH, 1), "https://example.org/new")]).await.unwrap();
+    let data: Vec<String> =
+        repository.events(&friday, Head::default(), 10).await.unwrap().into_iter().map(|event| event.data).collect();
+    let of = |name: &str| format!("{{\"by\":\"ann\",\"url\":\"https://example.org/{name}\"}}");
+    assert_eq!(data, [of("old"), of("new")]);
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Storage {
                 (Arc::new(PostgresRepository::open(&postgres.url, postgres.pool_size).await?), "postgres".to_owned())
             }
             None => {
-                let sqlite = SqliteRepository::open(&config.data_dir).await?;
+                let sqlite = SqliteRepository::open_bounded(&config.data_dir, Some(config.database_bytes)).await?;
                 (Arc::new(sqlite), format!("sqlite {}", config.data_dir.display()))
             }
         };

@@ -51,6 +51,8 @@ pub struct Config {
     pub certificate: CertSource,
     /// `DATA_DIR`
     pub data_dir: PathBuf,
+    /// `MAX_DATABASE_MB`, as bytes.
+    pub database_bytes: u64,
     /// `REDIS_*`
     pub redis: Option<Redis>,
     /// `DATABASE_URL`, `POSTGRES_*`
@@ -182,6 +184,7 @@ impl Config {
             machine,
             trusted_proxies,
             data_dir: raw.required("DATA_DIR", |text| Ok(PathBuf::from(text)))?,
+            database_bytes: database::megabytes(raw, "MAX_DATABASE_MB", 64, 1 << 20)?,
             redis,
             postgres,
             allowed_origins: raw

@@ -97,6 +97,12 @@ const TABLE: &[Row] = &[
     (TLS, "TLS_KEY_PATH", "", "PEM private key of that certificate"),
     (TLS, "CERTS_DIR", "./certs", "where the self-signed certificate is kept between starts"),
     (STORAGE, "DATA_DIR", "./data", "where the SQLite file is"),
+    (
+        STORAGE,
+        "MAX_DATABASE_MB",
+        "4096",
+        "most that the SQLite file may have, MiB (64-1048576); near it the oldest of the history goes before its time",
+    ),
     (STORAGE, "REDIS_URL", "", "log shared by several nodes; unset: in memory, one node. Needs PostgreSQL"),
     (STORAGE, "REDIS_HOST", "", "instead of REDIS_URL: host"),
     (STORAGE, "REDIS_PORT", "", "instead of REDIS_URL: port (6379)"),

@@ -4,6 +4,7 @@
 //! and the rows of `rooms` and `users`. It is idempotent on (room, epoch, seq): the same commit again changes nothing.
 //! One contract suite runs on every implementation.
 
+mod addresses;
 mod columns;
 mod fold;
 pub mod postgres;
@@ -41,7 +42,7 @@ pub trait Repository: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>>;
 
     /// Deletes audit events, ended rooms, users that left and short links that expired before `before`, at most a bounded
-    /// number a call (besides what a database can drop as a whole); says how many events. 0 also says that another node is
+    /// number a call (besides what a database can drop as a whole); says how many events, about. 0 also says that another node is
     /// at it.
     fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>>;
 
@@ -95,6 +96,35 @@ pub enum RepositoryError {
         /// File or host.
         place: String,
         /// Why.
+        source: sqlx::Error,
+    },
+    /// The setting names a directory that is of no use: the sentence names both.
+    #[error("DATA_DIR={dir}: {file} {why}")]
+    DataDir {
+        /// The directory.
+        dir: String,
+        /// What was tried with what.
+        file: &'static str,
+        /// Why.
+        why: std::io::Error,
+    },
+    /// The file is not what SQLite wrote.
+    #[error(
+        "the database {place} is damaged ({source}): restore a backup of it, or move it away with its -wal and -shm \
+         and start with an empty one"
+    )]
+    Damaged {
+        /// The file.
+        place: String,
+        /// How it shows.
+        source: sqlx::Error,
+    },
+    /// The disk takes no more: nothing was stored, and nothing that was stored is lost.
+    #[error("the disk takes no more of {place}: {source}")]
+    Full {
+        /// The file.
+        place: String,
+        /// How it shows.
         source: sqlx::Error,
     },
     /// Another process has it open.

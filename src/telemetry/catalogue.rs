@@ -87,6 +87,7 @@ catalogue! {
     APPEND_COMMITS = "tandem_repository_append_commits", Histogram, Count, [], "Commits in one batch into the database.";
     APPEND_FAILURES = "tandem_repository_append_failures_total", Counter, Count, [], "Batches that the database refused or did not answer.";
     EVENTS_PRUNED = "tandem_events_pruned_total", Counter, Count, [], "Audit events deleted for their age.";
+    UNSAVED_ROOMS = "tandem_unsaved_rooms", Gauge, Count, [], "Rooms that go on in memory because the disk is full: what they do is stored when there is space.";
     BUS_ALIVE = "tandem_bus_alive", Gauge, Count, [], "1 while this node hears the other nodes through Redis.";
     BUS_CONNECTS = "tandem_bus_connects_total", Counter, Count, [], "Times that the bus came up; each but the first after a break.";
     BUS_OVERFLOWS = "tandem_bus_overflows_total", Counter, Count, [], "Times that so much waited from the bus that every room was loaded again.";

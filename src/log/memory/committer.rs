@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::owed::Owed;
 use super::{Answer, Shared, State, Waiting, sequence};
 use crate::clock::Clock;
 use crate::domain::RoomId;
 use crate::log::{Commit, LogError, Outcome};
 use crate::repository::{Repository, RepositoryError};
-use crate::telemetry::{HotHistogram, names};
+use crate::telemetry::{HotHistogram, Seldom, names};
 
 static APPEND_SECONDS: HotHistogram = HotHistogram::new(names::APPEND_SECONDS);
 static APPEND_COMMITS: HotHistogram = HotHistogram::new(names::APPEND_COMMITS);
@@ -16,6 +20,8 @@ static APPEND_COMMITS: HotHistogram = HotHistogram::new(names::APPEND_COMMITS);
 /// Bounds of one append: commits, and their bytes.
 const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 8 << 20;
+/// How often a full disk is tried again.
+const FULL_EVERY: Duration = Duration::from_secs(1);
 
 /// The log's one task.
 pub(super) struct Committer {
@@ -23,6 +29,29 @@ pub(super) struct Committer {
     repository: Option<Arc<dyn Repository>>,
     /// The commits of an append that failed: they may be stored all the same. Nothing is appended before that is known.
     suspects: Vec<Commit>,
+    /// What was answered while the disk was full.
+    owed: Owed,
+    /// When the full disk was tried last.
+    tried: Option<Instant>,
+    full: Seldom,
+    failing: Seldom,
+}
+
+/// Why commits are not stored.
+enum Unstored {
+    /// The disk is full, as it said just now or a moment ago.
+    Full(Option<RepositoryError>),
+    /// Nothing is known of them.
+    Failed(RepositoryError),
+}
+
+impl From<RepositoryError> for Unstored {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Full { .. } => Self::Full(Some(error)),
+            error => Self::Failed(error),
+        }
+    }
 }
 
 /// What goes to the disk together.
@@ -36,7 +65,15 @@ struct Batch {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, repository: Option<Arc<dyn Repository>>) -> Self {
-        Self { shared, repository, suspects: Vec::new() }
+        Self {
+            shared,
+            repository,
+            suspects: Vec::new(),
+            owed: Owed::default(),
+            tried: None,
+            full: Seldom::new(),
+            failing: Seldom::new(),
+        }
     }
 
     /// Ends when the log is closed and nothing waits.
@@ -46,23 +83,53 @@ impl Committer {
             tokio::task::yield_now().await;
             let batch = {
                 let mut state = self.shared.state.lock();
-                if state.closed && state.queue.is_empty() {
-                    return;
-                }
-                Batch::gather(&mut state)
+                let ends = state.closed && state.queue.is_empty();
+                if ends { None } else { Some(Batch::gather(&mut state)) }
             };
             match batch {
-                Some(batch) => self.process(batch).await,
-                None => self.shared.work.notified().await,
+                Some(Some(batch)) => self.process(batch).await,
+                Some(None) => {
+                    let work = self.shared.work.notified();
+                    if self.owed.is_empty() {
+                        work.await;
+                    } else if tokio::time::timeout(FULL_EVERY, work).await.is_err() {
+                        self.pay().await;
+                    }
+                }
+                None => {
+                    self.tried = None;
+                    self.pay().await;
+                    if !self.owed.is_empty() {
+                        tracing::error!(
+                            rooms = self.owed.rooms(),
+                            "the disk is still full: what was not stored is lost"
+                        );
+                    }
+                    return;
+                }
             }
         }
     }
 
+    /// Stores what a full disk is owed, if there is space now.
+    async fn pay(&mut self) {
+        self.process(Batch::default()).await;
+    }
+
     async fn process(&mut self, mut batch: Batch) {
         match self.store(&mut batch).await {
-            Ok(()) => self.settle(&mut batch),
-            Err(error) => {
-                tracing::warn!(commits = batch.commits.len(), %error, "commits could not be stored");
+            Ok(()) => {
+                self.failing.clear();
+                self.settle(&mut batch);
+            }
+            Err(Unstored::Full(error)) => {
+                self.owe(&batch, error.as_ref());
+                self.settle(&mut batch);
+            }
+            Err(Unstored::Failed(error)) => {
+                if self.failing.is_due() {
+                    tracing::warn!(commits = batch.commits.len(), %error, "commits could not be stored");
+                }
                 let rooms = batch.rooms();
                 let answers = take_out(&mut self.shared.state.lock(), &mut batch, &rooms);
                 refuse(answers, &LogError(error.to_string()));
@@ -74,22 +141,62 @@ impl Committer {
         }
     }
 
-    async fn store(&mut self, batch: &mut Batch) -> Result<(), RepositoryError> {
+    /// Nobody waits for a full disk: rooms go on, and what they commit is stored when there is space.
+    fn owe(&mut self, batch: &Batch, error: Option<&RepositoryError>) {
+        batch.commits.iter().for_each(|commit| self.owed.add(commit));
+        metrics::gauge!(names::UNSAVED_ROOMS).set(self.owed.rooms() as f64);
+        if let Some(error) = error
+            && self.full.is_due()
+        {
+            let (rooms, lost) = (self.owed.rooms(), self.owed.take_lost());
+            tracing::error!(
+                %error, rooms, eventsLost = lost,
+                "rooms go on in memory: what they do is lost if this process ends before the disk has space"
+            );
+        }
+    }
+
+    async fn store(&mut self, batch: &mut Batch) -> Result<(), Unstored> {
         let Some(repository) = self.repository.clone() else { return Ok(()) };
         self.clear_up(&*repository, batch).await?;
         self.check_new_rooms(&*repository, batch).await?;
-        if batch.commits.is_empty() {
+        if !self.owed.is_empty() && self.tried.is_some_and(|at| at.elapsed() < FULL_EVERY) {
+            // A full disk is not asked with every batch.
+            return Err(Unstored::Full(None));
+        }
+        let mut all = self.owed.commits();
+        let owed = !all.is_empty();
+        let commits = if owed {
+            all.extend(batch.commits.iter().cloned());
+            &all
+        } else {
+            &batch.commits
+        };
+        if commits.is_empty() {
             return Ok(());
         }
         let began = Clock::instant();
-        let stored = repository.append(&batch.commits).await;
+        let stored = repository.append(commits).await;
         APPEND_SECONDS.record(began.elapsed().as_secs_f64());
-        APPEND_COMMITS.record(batch.commits.len() as f64);
-        if stored.is_err() {
+        APPEND_COMMITS.record(commits.len() as f64);
+        if let Err(error) = stored {
             metrics::counter!(names::APPEND_FAILURES).increment(1);
-            self.suspects.clone_from(&batch.commits);
+            if matches!(error, RepositoryError::Full { .. }) {
+                self.tried = Some(Clock::instant());
+            } else {
+                // What is owed is settled already, and may be stored twice.
+                self.suspects.clone_from(&batch.commits);
+            }
+            return Err(error.into());
         }
-        stored
+        if owed {
+            let lost = self.owed.take_lost();
+            tracing::warn!(rooms = self.owed.rooms(), eventsLost = lost, "the disk has space again: rooms are stored");
+            self.owed.paid();
+            self.full.clear();
+            metrics::gauge!(names::UNSAVED_ROOMS).set(0.0);
+        }
+        Ok(())
     }
 
     /// Finds out which suspects are stored. They are settled now; whatever was decided without them conflicts.

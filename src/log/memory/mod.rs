@@ -12,10 +12,14 @@
 //! of it is settled or rolled back. When an append fails, all its commits and all that were accepted on top of them get
 //! an error. Whether the append took effect is asked ([`Repository::heads`]) before the next one: if it did, its commits
 //! are settled late, and followers hear of them.
+//!
+//! A full disk is another matter: rooms must not stop for it. Commits are settled and answered, kept in memory (`owed`), and stored
+//! when there is space; until then they are as durable as the process.
 
 mod committer;
 pub mod faults;
 mod follower;
+mod owed;
 mod sequence;
 
 use std::collections::{BTreeMap, VecDeque};

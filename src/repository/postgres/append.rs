@@ -1,6 +1,5 @@
 //! The writing side: a whole batch in one transaction, a few statements however many commits.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sqlx::Connection;
@@ -11,7 +10,8 @@ use super::{clean, read};
 use crate::domain::{RoomId, RoomTime, UserId};
 use crate::log::{Commit, Entry, UserRow};
 use crate::repository::RepositoryError;
-use crate::repository::columns::{finite, readable, signed};
+use crate::repository::addresses;
+use crate::repository::columns::{finite, signed};
 use crate::repository::fold::{Change, Latest, fold};
 
 /// Rows of one statement: bounds the memory of both sides.
@@ -60,24 +60,37 @@ async fn lock(connection: &mut PgConnection, ids: &[&str]) -> Result<(), Reposit
 }
 
 async fn insert_events(connection: &mut PgConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
-    const SQL: &str = "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at) \
-         SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[]) \
+    const URLS: &str = "INSERT INTO media_urls (hash, url, used_at) \
+         SELECT * FROM unnest($1::bytea[], $2::text[], $3::bigint[]) \
+         ON CONFLICT (hash) DO UPDATE SET used_at = greatest(media_urls.used_at, excluded.used_at)";
+    const SQL: &str = "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at, url_id) \
+         SELECT room_id, epoch, seq, kind, user_id, data, created_at, media_urls.id \
+         FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bytea[]) \
+         AS new (room_id, epoch, seq, kind, user_id, data, created_at, hash) LEFT JOIN media_urls USING (hash) \
          ON CONFLICT (room_id, epoch, seq) DO NOTHING";
+    // In the order of their hashes on every node: so are their rows locked.
+    let urls: Vec<_> = addresses::of(batch).into_iter().collect();
+    for urls in urls.chunks(ROWS) {
+        sqlx::query(URLS)
+            .bind(column(urls, |(hash, _)| &hash[..]))
+            .bind(column(urls, |(_, (url, _))| clean(url)))
+            .bind(column(urls, |(_, (_, used))| used.as_micros()))
+            .execute(&mut *connection)
+            .await?;
+    }
     let rows: Vec<(&RoomId, &Entry)> =
         batch.iter().flat_map(|commit| commit.entries.iter().map(|entry| (&commit.room, entry))).collect();
     for rows in rows.chunks(ROWS) {
-        let data: Vec<Cow<'_, str>> = column(rows, |(_, entry)| match readable(&entry.audit) {
-            Cow::Borrowed(text) => clean(text),
-            Cow::Owned(text) => clean(&text).into_owned().into(),
-        });
+        let data = column(rows, |(_, entry)| addresses::take(&entry.audit));
         sqlx::query(SQL)
             .bind(column(rows, |(room, _)| room.as_str()))
             .bind(column(rows, |(_, entry)| signed(entry.head.epoch)))
             .bind(column(rows, |(_, entry)| signed(entry.head.seq)))
             .bind(column(rows, |(_, entry)| entry.kind))
             .bind(column(rows, |(_, entry)| entry.user.as_ref().map(UserId::as_str)))
-            .bind(column(&data, |text| &**text))
+            .bind(column(&data, |data| clean(&data.text)))
             .bind(column(rows, |(_, entry)| entry.at.as_micros()))
+            .bind(column(&data, |data| data.url.as_ref().map(|(hash, _)| &hash[..])))
             .execute(&mut *connection)
             .await?;
     }

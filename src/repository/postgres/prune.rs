@@ -16,6 +16,8 @@ const USERS: i64 = 10_000;
 const LINKS: i64 = 10_000;
 /// Dropping waits for nobody longer than this, because everybody would wait behind it.
 const PATIENCE_MS: u32 = 500;
+/// Rows that are counted exactly.
+const COUNTED: i64 = 50_000;
 /// SQLSTATE of a lock not had in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
@@ -56,9 +58,7 @@ async fn drop_whole(
     before: RoomTime,
 ) -> Result<Option<u64>, RepositoryError> {
     let table = month.table();
-    // Before the lock, which nobody should wait behind for long.
-    let count = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-    let count: i64 = sqlx::query(count).fetch_one(&mut *connection).await?.try_get(0)?;
+    let count = rows(connection, &table).await?;
     let mut tx = connection.begin().await?;
     // The parent first, in the order of everybody who writes.
     for sql in [
@@ -82,7 +82,20 @@ async fn drop_whole(
     }
     sqlx::query(AssertSqlSafe(format!("DROP TABLE {table}"))).execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(Some(u64::try_from(count).unwrap_or(0)))
+    Ok(Some(count))
+}
+
+/// How many rows a table has; of a large one about how many, by the server's statistics. Counting a month's events takes longer
+/// than an answer may, and a partition that must be counted first would never be dropped.
+async fn rows(connection: &mut PgConnection, table: &str) -> Result<u64, RepositoryError> {
+    let count = AssertSqlSafe(format!("SELECT count(*) FROM (SELECT FROM {table} LIMIT {COUNTED}) AS counted"));
+    let count: i64 = sqlx::query(count).fetch_one(&mut *connection).await?.try_get(0)?;
+    if count < COUNTED {
+        return Ok(count.unsigned_abs());
+    }
+    const ABOUT: &str = "SELECT CAST(reltuples AS BIGINT) FROM pg_class WHERE oid = to_regclass($1)";
+    let about: i64 = sqlx::query(ABOUT).bind(table).fetch_one(connection).await?.try_get(0)?;
+    Ok(about.max(COUNTED).unsigned_abs())
 }
 
 async fn has_young(connection: &mut PgConnection, month: Months, before: RoomTime) -> Result<bool, RepositoryError> {
@@ -128,6 +141,12 @@ async fn delete_rows(
         ),
     ] {
         sqlx::query(sql).bind(before).bind(limit).execute(&mut *connection).await?;
+    }
+    // Nothing older is left that could refer to them.
+    if events < EVENTS {
+        const URLS: &str = "DELETE FROM media_urls WHERE ctid = ANY(ARRAY(SELECT ctid FROM media_urls WHERE used_at < $1 \
+             ORDER BY used_at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+        sqlx::query(URLS).bind(before).bind(EVENTS as i64).execute(&mut *connection).await?;
     }
     Ok(events)
 }

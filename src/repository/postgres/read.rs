@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 
 use crate::domain::{Head, RoomId, RoomTime};
 use crate::log::Snapshot;
+use crate::repository::addresses;
 use crate::repository::columns::{self, corrupt, head, signed};
 use crate::repository::{EventRow, RepositoryError};
 
@@ -81,7 +82,8 @@ pub(super) async fn events(
     limit: u32,
 ) -> Result<Vec<EventRow>, RepositoryError> {
     // `epoch >= $2` says nothing new, but the planner skips the partitions before it only if told so.
-    const SQL: &str = "SELECT epoch, seq, kind, user_id, data, created_at FROM room_events \
+    const SQL: &str = "SELECT epoch, seq, kind, user_id, data, created_at, url FROM room_events \
+                       LEFT JOIN media_urls ON media_urls.id = url_id \
                        WHERE room_id = $1 AND epoch >= $2 AND (epoch, seq) > ($2, $3) ORDER BY epoch, seq LIMIT $4";
     let rows = sqlx::query(SQL)
         .bind(room.as_str())
@@ -103,7 +105,10 @@ fn event(row: &PgRow) -> Result<EventRow, RepositoryError> {
         head: row_head(row)?,
         kind: row.try_get("kind").map_err(corrupt("kind of event"))?,
         user: row.try_get("user_id").map_err(corrupt("userId"))?,
-        data: row.try_get("data").map_err(corrupt("event"))?,
+        data: addresses::give_back(
+            row.try_get("data").map_err(corrupt("event"))?,
+            row.try_get("url").map_err(corrupt("address"))?,
+        ),
         at: RoomTime::from_micros(row.try_get("created_at").map_err(corrupt("time"))?),
     })
 }

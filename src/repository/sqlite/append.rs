@@ -9,7 +9,8 @@ use super::{json_list, read};
 use crate::domain::{RoomId, RoomTime, UserId};
 use crate::log::{Commit, Entry, UserRow};
 use crate::repository::RepositoryError;
-use crate::repository::columns::{finite, readable, signed};
+use crate::repository::addresses;
+use crate::repository::columns::{finite, signed};
 use crate::repository::fold::{Change, Latest, fold};
 
 pub(super) async fn append(connection: &mut SqliteConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
@@ -24,22 +25,34 @@ pub(super) async fn append(connection: &mut SqliteConnection, batch: &[Commit]) 
 }
 
 async fn insert_events(connection: &mut SqliteConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
+    const URLS: Bulk = Bulk {
+        head: "INSERT INTO media_urls (hash, url, used_at) VALUES ",
+        tuple: "(?, ?, ?)",
+        tail: " ON CONFLICT (hash) DO UPDATE SET used_at = max(used_at, excluded.used_at)",
+    };
     const EVENTS: Bulk = Bulk {
-        head: "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at) VALUES ",
-        tuple: "(?, ?, ?, ?, ?, ?, ?)",
+        head: "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at, url_id) VALUES ",
+        tuple: "(?, ?, ?, ?, ?, ?, ?, (SELECT id FROM media_urls WHERE hash = ?))",
         tail: " ON CONFLICT (room_id, epoch, seq) DO NOTHING",
     };
+    let urls: Vec<_> = addresses::of(batch).into_iter().collect();
+    let bind = |query: Query, (hash, (url, used)): &(addresses::Hash, (String, RoomTime))| {
+        query.bind(hash.to_vec()).bind(url.clone()).bind(used.as_micros())
+    };
+    URLS.run(connection, &urls, bind).await?;
     let rows: Vec<(&RoomId, &Entry)> =
         batch.iter().flat_map(|commit| commit.entries.iter().map(|entry| (&commit.room, entry))).collect();
     let bind = |query: Query, (room, entry): &(&RoomId, &Entry)| {
+        let data = addresses::take(&entry.audit);
         query
             .bind(room.as_str())
             .bind(signed(entry.head.epoch))
             .bind(signed(entry.head.seq))
             .bind(entry.kind)
             .bind(entry.user.as_ref().map(UserId::as_str))
-            .bind(readable(&entry.audit))
+            .bind(data.text)
             .bind(entry.at.as_micros())
+            .bind(data.url.map(|(hash, _)| hash.to_vec()))
     };
     EVENTS.run(connection, &rows, bind).await
 }
@@ -217,6 +230,45 @@ pub(super) async fn prune(connection: &mut SqliteConnection, before: RoomTime) -
     for (count, (sql, limit)) in deleted.iter_mut().zip(statements) {
         *count = sqlx::query(sql).bind(before.as_micros()).bind(limit).execute(&mut *tx).await?.rows_affected();
     }
+    // Nothing older is left that could refer to them.
+    if deleted[0] < PRUNED_EVENTS.unsigned_abs() {
+        const URLS: &str =
+            "DELETE FROM media_urls WHERE id IN (SELECT id FROM media_urls WHERE used_at < ? ORDER BY used_at LIMIT ?)";
+        sqlx::query(URLS).bind(before.as_micros()).bind(PRUNED_EVENTS).execute(&mut *tx).await?;
+    }
     tx.commit().await?;
     Ok(deleted[0])
+}
+
+/// Rows that go at a time to make room.
+const CHUNK: i64 = 2_000;
+/// Chunks of one call: more than one batch of commits brings in.
+const CHUNKS: u32 = 16;
+
+/// Deletes the oldest of what is history (events, ended rooms, members that left) until no more than `most` bytes are in use.
+/// Says how many events went.
+pub(super) async fn make_room(connection: &mut SqliteConnection, most: u64) -> Result<u64, RepositoryError> {
+    // The moment up to which a chunk of the oldest rows of a table reaches; of several tables the earliest.
+    const CUT: &str = "SELECT min(cut) FROM ( \
+         SELECT max(created_at) AS cut FROM (SELECT created_at FROM room_events ORDER BY created_at LIMIT ?1) UNION ALL \
+         SELECT max(archived_at) FROM (SELECT archived_at FROM rooms WHERE archived_at IS NOT NULL \
+             ORDER BY archived_at LIMIT ?1) UNION ALL \
+         SELECT max(left_at) FROM (SELECT left_at FROM users WHERE left_at IS NOT NULL ORDER BY left_at LIMIT ?1))";
+    let mut events = 0;
+    for _ in 0..CHUNKS {
+        if bytes_in_use(connection).await? <= most {
+            break;
+        }
+        let cut: Option<i64> = sqlx::query_scalar(CUT).bind(CHUNK).fetch_one(&mut *connection).await?;
+        let Some(cut) = cut else { break };
+        events += prune(connection, RoomTime::from_micros(cut.saturating_add(1))).await?;
+    }
+    Ok(events)
+}
+
+async fn bytes_in_use(connection: &mut SqliteConnection) -> Result<u64, RepositoryError> {
+    const SQL: &str = "SELECT (page_count - freelist_count) * page_size \
+                       FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+    let bytes: i64 = sqlx::query_scalar(SQL).fetch_one(connection).await?;
+    Ok(bytes.unsigned_abs())
 }

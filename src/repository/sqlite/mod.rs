@@ -6,9 +6,12 @@
 //!
 //! One process a directory: a lock on `tandem.lock` is held while the repository is open, because two servers on one
 //! file would each believe to own its rooms. Times are stored in µs. Pages freed by pruning are used again.
+//!
+//! The file is bounded ([`SqliteRepository::open_bounded`]): before a batch that would come near the bound the oldest of the history
+//! goes, and SQLite itself refuses pages beyond it (`max_page_count`).
 
 mod append;
-mod lock;
+mod files;
 mod read;
 mod short_links;
 #[cfg(test)]
@@ -26,10 +29,11 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
-use self::lock::{DirLock, Refused};
+use self::files::{DirLock, Refused, create_private, make_private};
 use super::{EventRow, Repository, RepositoryError};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 use crate::log::{Commit, Snapshot};
+use crate::telemetry::{Seldom, names};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -38,6 +42,10 @@ const BUSY: Duration = Duration::from_secs(5);
 const READERS: u32 = 2;
 /// After a burst the WAL file shrinks to this, bytes.
 const WAL_REST: &str = "67108864";
+/// What is kept free below the bound of the file, bytes: more than a batch of commits.
+const SLACK: u64 = 16 << 20;
+/// SQLite's default, which no setting here changes.
+const PAGE: u64 = 4096;
 
 /// Rooms, users, events and short links in one file.
 #[derive(Debug)]
@@ -46,6 +54,9 @@ pub struct SqliteRepository {
     readers: SqlitePool,
     options: SqliteConnectOptions,
     writer: Mutex<Writer>,
+    /// Bytes that the file may have.
+    most: Option<u64>,
+    bounded: Seldom,
     // Last, so that a plain drop lets go of the connections first.
     lock: parking_lot::Mutex<Option<DirLock>>,
 }
@@ -77,10 +88,18 @@ impl Lease<'_> {
 impl SqliteRepository {
     /// Opens, or creates, the database in `dir` and brings its schema up to date.
     pub async fn open(dir: &Path) -> Result<Self, RepositoryError> {
-        create_private(dir).map_err(|error| open_error(dir, error))?;
+        Self::open_bounded(dir, None).await
+    }
+
+    /// [`SqliteRepository::open`]; the file has at most so many bytes. One that has more already doesn't grow, and shrinks by
+    /// `VACUUM` only.
+    pub async fn open_bounded(dir: &Path, most: Option<u64>) -> Result<Self, RepositoryError> {
+        let refused = |file, why| RepositoryError::DataDir { dir: dir.display().to_string(), file, why };
+        create_private(dir).map_err(|why| refused("can't be made:", why))?;
         let path = dir.join("tandem.db");
         // Before the first look at the file: of two that start together one migrates, the other reads why it may not.
         let lock = take_lock(dir, &path)?;
+        make_private(&path).map_err(|why| refused("tandem.db can't be opened:", why))?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .busy_timeout(BUSY)
@@ -93,6 +112,10 @@ impl SqliteRepository {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .pragma("journal_size_limit", WAL_REST);
+        let options = match most {
+            Some(most) => options.pragma("max_page_count", (most / PAGE).to_string()),
+            None => options,
+        };
         let mut writer = options.connect().await.map_err(|error| open_error(&path, error))?;
         migrate(&mut writer, &path).await?;
         Ok(Self {
@@ -100,6 +123,8 @@ impl SqliteRepository {
             readers: SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(readers),
             options,
             writer: Mutex::new(Writer::Ready(writer)),
+            most,
+            bounded: Seldom::new(),
             lock: parking_lot::Mutex::new(Some(lock)),
         })
     }
@@ -122,6 +147,39 @@ impl SqliteRepository {
         Ok(Lease { slot, connection })
     }
 
+    /// What SQLite's word for it means to an operator.
+    fn told<T>(&self, result: Result<T, RepositoryError>) -> Result<T, RepositoryError> {
+        let place = || self.path.display().to_string();
+        result.map_err(|error| match error {
+            RepositoryError::Query(source) | RepositoryError::Open { source, .. } if is_damage(&source) => {
+                RepositoryError::Damaged { place: place(), source }
+            }
+            RepositoryError::Query(source) | RepositoryError::Open { source, .. } if is_full(&source) => {
+                RepositoryError::Full { place: place(), source }
+            }
+            error => error,
+        })
+    }
+
+    async fn store(&self, batch: &[Commit]) -> Result<(), RepositoryError> {
+        let mut writer = self.writer().await?;
+        if let Some(most) = self.most {
+            let room = most.saturating_sub(SLACK.max(most / 20));
+            let pruned = append::make_room(&mut writer.connection, room).await?;
+            if pruned > 0 {
+                metrics::counter!(names::EVENTS_PRUNED).increment(pruned);
+                if self.bounded.is_due() {
+                    tracing::warn!(
+                        place = %self.path.display(),
+                        "the database is at MAX_DATABASE_MB: the oldest of its history goes before its time"
+                    );
+                }
+            }
+        }
+        let result = append::append(&mut writer.connection, batch).await;
+        writer.end(result)
+    }
+
     async fn end(&self) {
         self.readers.close().await;
         if let Writer::Ready(mut writer) = std::mem::replace(&mut *self.writer.lock().await, Writer::Closed) {
@@ -138,11 +196,7 @@ impl SqliteRepository {
 
 impl Repository for SqliteRepository {
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async move {
-            let mut writer = self.writer().await?;
-            let result = append::append(&mut writer.connection, batch).await;
-            writer.end(result)
-        })
+        Box::pin(async move { self.told(self.store(batch).await) })
     }
 
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
@@ -150,12 +204,12 @@ impl Repository for SqliteRepository {
         Box::pin(async move {
             let mut writer = self.writer().await?;
             let result = read::heads(&mut writer.connection, rooms.iter().map(RoomId::as_str)).await;
-            writer.end(result)
+            self.told(writer.end(result))
         })
     }
 
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
-        Box::pin(read::live_rooms(&self.readers))
+        Box::pin(async move { self.told(read::live_rooms(&self.readers).await) })
     }
 
     fn events<'a>(
@@ -209,7 +263,7 @@ impl Repository for SqliteRepository {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
-        Box::pin(read::ping(&self.readers))
+        Box::pin(async move { self.told(read::ping(&self.readers).await) })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -217,20 +271,12 @@ impl Repository for SqliteRepository {
     }
 }
 
-/// The directory holds hashes of PINs and tokens: made by us, it is ours alone. One that exists keeps its rights.
-fn create_private(dir: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
-}
-
 fn take_lock(dir: &Path, database: &Path) -> Result<DirLock, RepositoryError> {
-    let path = dir.join("tandem.lock");
-    DirLock::take(&path).map_err(|refused| match refused {
+    DirLock::take(&dir.join("tandem.lock")).map_err(|refused| match refused {
         Refused::Held(holder) => RepositoryError::InUse { place: database.display().to_string(), holder },
-        Refused::Io(error) => open_error(&path, error),
+        Refused::Io(why) => {
+            RepositoryError::DataDir { dir: dir.display().to_string(), file: "tandem.lock can't be used:", why }
+        }
     })
 }
 
@@ -238,20 +284,34 @@ async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<(), Repos
     MIGRATIONS.run_direct(None, writer, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) => RepositoryError::Newer { place: path.display().to_string(), found },
         // The first statements on a file that is no database fail here.
-        MigrateError::Execute(error) if error.as_database_error().is_some_and(is_no_database) => {
-            open_error(path, error)
-        }
+        MigrateError::Execute(error) if is_damage(&error) => open_error(path, error),
         error => RepositoryError::Migrate(error),
     })
 }
 
-/// SQLITE_NOTADB and SQLITE_CORRUPT.
-fn is_no_database(error: &dyn sqlx::error::DatabaseError) -> bool {
-    error.code().is_some_and(|code| code == "26" || code == "11")
+/// SQLite's primary result code, the low byte of what it answers.
+fn code(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
+}
+
+/// SQLITE_CORRUPT, SQLITE_NOTADB.
+fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(11 | 26))
+}
+
+/// SQLITE_IOERR, SQLITE_FULL: the disk, or a quota on it, takes no more; or it fails.
+fn is_full(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(10 | 13))
 }
 
 fn open_error(place: &Path, source: impl Into<sqlx::Error>) -> RepositoryError {
-    RepositoryError::Open { place: place.display().to_string(), source: source.into() }
+    let (place, source) = (place.display().to_string(), source.into());
+    if is_damage(&source) {
+        RepositoryError::Damaged { place, source }
+    } else {
+        RepositoryError::Open { place, source }
+    }
 }
 
 /// A list for `json_each`: one parameter, however long.

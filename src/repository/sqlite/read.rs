@@ -10,6 +10,7 @@ use sqlx::{Row, SqliteExecutor};
 use super::json_list;
 use crate::domain::{Head, RoomId, RoomTime};
 use crate::log::Snapshot;
+use crate::repository::addresses;
 use crate::repository::columns::{self, corrupt, head, signed};
 use crate::repository::{EventRow, RepositoryError};
 
@@ -55,7 +56,8 @@ pub(super) async fn events(
     after: Head,
     limit: u32,
 ) -> Result<Vec<EventRow>, RepositoryError> {
-    const SQL: &str = "SELECT epoch, seq, kind, user_id, data, created_at FROM room_events \
+    const SQL: &str = "SELECT epoch, seq, kind, user_id, data, created_at, url FROM room_events \
+                       LEFT JOIN media_urls ON media_urls.id = url_id \
                        WHERE room_id = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq LIMIT ?";
     let rows = sqlx::query(SQL)
         .bind(room.as_str())
@@ -78,7 +80,10 @@ fn event(row: &SqliteRow) -> Result<EventRow, RepositoryError> {
         head: row_head(row)?,
         kind: row.try_get("kind").map_err(corrupt("kind of event"))?,
         user: row.try_get("user_id").map_err(corrupt("userId"))?,
-        data: row.try_get("data").map_err(corrupt("event"))?,
+        data: addresses::give_back(
+            row.try_get("data").map_err(corrupt("event"))?,
+            row.try_get("url").map_err(corrupt("address"))?,
+        ),
         at: RoomTime::from_micros(row.try_get("created_at").map_err(corrupt("time"))?),
     })
 }
