@@ -183,6 +183,10 @@ impl Repository for Disk {
         self.repository.resolve_short(short, now, expires)
     }
 
+    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
+        self.repository.recall_short(short)
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
         self.repository.ping()
     }
