@@ -32,8 +32,12 @@ export function setupPlayer(ctx) {
 
   async function toggle() {
     if (!room.url) return;
+    // The browser has stopped this player alone: the press is for it, not for the room.
+    if (sync.limit === 'paused') return sync.resume({ muted: video.muted });
     if (!room.self.canControl) return deny();
-    const atEnd = Number.isFinite(video.duration) && room.positionNow() >= video.duration - 0.05;
+    // Before the members' players have agreed on a length, this one's is what there is.
+    const beyond = room.duration === null && Number.isFinite(video.duration) && room.positionNow() >= video.duration - 0.05;
+    const atEnd = room.ended || (beyond && sync.limit !== 'live');
     const playing = room.wantsPlaying && !atEnd;
     await attempt(() => (playing ? room.pause() : atEnd ? room.play(0) : room.play()));
   }
@@ -110,7 +114,7 @@ export function setupPlayer(ctx) {
 
   function update() {
     const { playing } = room.playback;
-    const wants = room.wantsPlaying;
+    const wants = room.wantsPlaying && sync.limit !== 'paused';
     const can = room.self.canControl;
     setIcon(playButton, can ? (wants ? 'pause' : 'play') : 'lock');
     playButton.toggleAttribute('data-locked', !can);

@@ -1,7 +1,15 @@
 /** What may lie over the film: no film, a film that can't be played, waiting for data, waiting for a tap. */
 import { byId, listen, setText } from './dom.js';
+import { sentence } from './errors.js';
 import { isolate } from './format.js';
 import { toast } from './toast.js';
+
+/** What is wrong with the film here, by the reason that the player gives. @type {Record<string, string>} */
+const MEDIA_SENTENCES = {
+  network: 'The address stopped answering. Check that it can be reached from here.',
+  decode: 'The file is damaged, or this browser can’t decode it.',
+  unsupported: 'The address is not a video that this browser can play, or it can’t be reached from here.',
+};
 
 /** Shorter stalls are not worth a spinner. */
 const STALL_MS = 350;
@@ -42,8 +50,9 @@ export function setupStageOverlays({ room, sync, video, signal }) {
   }, signal);
 
   let toldDenied = -Infinity;
-  signal.addEventListener('abort', sync.on('denied', () => {
-    // The native element (media keys, picture in picture) was used without the right to.
+  signal.addEventListener('abort', sync.on('denied', ({ code }) => {
+    // The native element (media keys, picture in picture) was used without the right to, or in vain.
+    if (code !== 'NOT_IN_CONTROL') return toast(sentence({ code }));
     if (performance.now() - toldDenied < 3000) return;
     toldDenied = performance.now();
     toast('Only the host can do that here. Your player is back with the room.');
@@ -52,7 +61,9 @@ export function setupStageOverlays({ room, sync, video, signal }) {
   return {
     update() {
       const none = !room.url && room.state === 'joined';
-      const broken = Boolean(room.url) && video.error !== null;
+      // While it is tried again the element has no error, and the card stays.
+      const { state, reason = '' } = sync.player;
+      const broken = Boolean(room.url) && state === 'failed' && reason in MEDIA_SENTENCES;
       empty.hidden = !none;
       failed.hidden = !broken;
       stage.classList.toggle('bare', none || broken);
@@ -65,23 +76,11 @@ export function setupStageOverlays({ room, sync, video, signal }) {
         byId('empty-test-film', HTMLElement).hidden = !can;
         byId('empty-choose', HTMLElement).hidden = !can;
       }
-      if (broken) setText(byId('stage-error-text', HTMLElement), mediaSentence(video.error));
+      if (broken) setText(byId('stage-error-text', HTMLElement), MEDIA_SENTENCES[reason]);
       const stalled = Boolean(room.url) && !broken && (video.seeking || (room.playback.playing && video.readyState < 3));
       if (!stalled) stalledSince = 0;
       else stalledSince ||= performance.now();
       spinner.hidden = !stalled || performance.now() - stalledSince < STALL_MS || !autoplay.hidden;
     },
   };
-}
-
-/** @param {MediaError | null} error */
-function mediaSentence(error) {
-  switch (error?.code) {
-    case MediaError.MEDIA_ERR_NETWORK:
-      return 'The address stopped answering. Check that it can be reached from here.';
-    case MediaError.MEDIA_ERR_DECODE:
-      return 'The file is damaged, or this browser can’t decode it.';
-    default:
-      return 'The address is not a video that this browser can play, or it can’t be reached from here.';
-  }
 }

@@ -7,12 +7,15 @@
 const GROWS_BY_S = 0.5;
 const GROWTHS = 2;
 const GROWTHS_APART_MS = 500;
+/** The length that an engine sets (MSE) may still turn out to be the edge of a window; segments last up to ten seconds. */
+const SETTLED_MS = 20_000;
 
 export class LiveDetector {
   #video;
   #duration = NaN;
   #growths = 0;
   #grewAt = -Infinity;
+  #changedAt = Infinity;
   detected = false;
 
   /** @param {HTMLVideoElement} video */
@@ -31,6 +34,17 @@ export class LiveDetector {
       this.detected ||= this.#growths >= GROWTHS;
     }
     this.#duration = duration;
+    this.#changedAt = now;
+  }
+
+  /**
+   * Whether the length is that of a film, by which the room may end. A file has one; what an engine feeds has to keep it for
+   * a while.
+   * @param {number} now
+   */
+  lengthSettled(now) {
+    const { currentSrc, ended } = this.#video;
+    return !this.detected && (!currentSrc.startsWith('blob:') || ended || now - this.#changedAt > SETTLED_MS);
   }
 
   /** Another source. */
@@ -38,6 +52,7 @@ export class LiveDetector {
     this.#duration = NaN;
     this.#growths = 0;
     this.#grewAt = -Infinity;
+    this.#changedAt = Infinity;
     this.detected = false;
   }
 }

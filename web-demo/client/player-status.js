@@ -48,15 +48,20 @@ export class PlayerStatus {
 
 /**
  * @param {HTMLVideoElement} video
- * @param {{failure: string|null, blocked: boolean, live: boolean, expected: boolean}} known `expected`: a film is to be loaded
+ * @param {object} known
+ * @param {string|null} known.failure
+ * @param {boolean} known.blocked
+ * @param {boolean} known.live
+ * @param {boolean} known.lengthSettled  whether `duration` is that of a film
+ * @param {boolean} known.expected       a film is to be loaded
  * @returns {Status}
  */
-export function statusOf({ readyState, networkState, duration, error }, { failure, blocked, live, expected }) {
+export function statusOf({ readyState, networkState, duration, error }, { failure, blocked, live, lengthSettled, expected }) {
   if (failure !== null) return { state: 'failed', reason: failure };
   if (readyState > 0 && !error) {
     if (live) return { state: 'failed', reason: 'live' };
     if (blocked) return { state: 'failed', reason: 'blocked' };
-    const known = duration > 0 && duration <= LONGEST_S;
+    const known = lengthSettled && duration > 0 && duration <= LONGEST_S;
     return { state: 'ready', ...(known && { duration: Math.round(duration * 1000) / 1000 }) };
   }
   return { state: expected || networkState > 0 ? 'loading' : 'none' };

@@ -371,6 +371,7 @@ export class VideoSync {
         failure: this.#source.failure,
         blocked: this.#player.blocked,
         live: this.#live.detected,
+        lengthSettled: this.#live.lengthSettled(this.#env.now()),
         expected: url !== null && this.#source.managed,
       }),
     );

@@ -164,6 +164,17 @@ test('loop is the room\'s to decide: a film that ends ends for its members', asy
   assert.equal(video.loop, true, 'given back as it was');
 });
 
+test('the length that an engine sets is told when it has kept it for a while, or is at its end', async () => {
+  const url = 'blob:https://example.org/1';
+  const { env, server, video } = await watching({ manageSource: false, video: { duration: 12 }, before: (video) => (video.src = url) });
+  await env.advance(2000);
+  video.setDuration(14);
+  await env.advance(15_000);
+  assert.deepEqual(players(server), [['loading', null, 0], ['ready', null, 0]]);
+  await env.advance(8000);
+  assert.deepEqual(players(server).at(-1), ['ready', 14, 0]);
+});
+
 for (const [name, makeLive] of Object.entries({
   'without an end': (video) => video.setDuration(Infinity),
   'whose window slides': (video, env) => { for (let i = 1; i <= 30; i++) env.setTimeout(() => video.setDuration(12 + i * 2), i * 2000); },
