@@ -3,14 +3,16 @@
 #[path = "support/house.rs"]
 mod support;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
 use support::{Ear, House, room, until};
 use tandem::domain::{Limits, Pin, ResumeToken, RoomId};
 use tandem::hub::Departure;
-use tandem::hub::outlet::Refusal;
+use tandem::hub::outlet::{Refusal, Signal};
 use tandem::log::memory::faults::{Fate, What};
 use tandem::protocol;
 use tandem::room::{Command, Reject};
@@ -90,7 +92,12 @@ async fn a_pin_that_changes_while_it_is_checked_is_checked_again() {
     let house = House::new();
     let (ann, _) = house.join("ann").await;
     let set_pin = async |text: &str| {
-        let pin = house.hub.hash_pin(Pin::parse(text).unwrap()).await.map_err(|refusal| refusal.to_string()).unwrap();
+        let pin = house
+            .hub
+            .hash_pin(Pin::parse(text).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST))
+            .await
+            .map_err(|refusal| refusal.to_string())
+            .unwrap();
         let command = Command::SetPin { by: ann.actor().clone(), pin: Some(pin) };
         house.hub.submit(&ann, command, "SET_PIN", None);
     };
@@ -239,6 +246,30 @@ async fn fault_13_what_is_committed_on_one_node_the_members_of_another_hear() {
         heard.iter().filter(|message| message["type"] == "CHAT").map(|message| message["seq"].clone()).collect()
     };
     assert_eq!(order(&anns), order(&bobs));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_its_target_has_no_room_for_is_refused_to_its_sender_from_another_node_too() {
+    let house = House::new();
+    let far = house.far();
+    let (ann, anns) = house.join("ann").await;
+    let (bob, bobs) = house.join_at(&far, "bob").await;
+    anns.full.store(true, Ordering::Relaxed);
+    until("bob to be known", || anns.heard().contains(&"USER_JOINED".to_owned())).await;
+    bobs.heard();
+    let signal = Signal::Offer { offer: "{}".to_owned() };
+    far.signal(&bob, &ann.actor().user, &signal, "OFFER", Some(7)).unwrap();
+    until("the answer", || !bobs.heard.lock().is_empty()).await;
+    let answer = bobs.heard.lock()[0].clone();
+    assert_eq!((&answer["code"], &answer["ref"]), (&"RATE_LIMITED".into(), &7.into()), "{answer}");
+    assert!(answer["retryAfterMs"].as_u64().is_some());
+    // From this node the answer is at hand.
+    let (cat, _) = house.join("cat").await;
+    assert!(matches!(house.hub.signal(&cat, &ann.actor().user, &signal, "OFFER", None), Err(Refusal::TargetBusy)));
+    assert!(!anns.heard().contains(&"OFFER".to_owned()));
+    anns.full.store(false, Ordering::Relaxed);
+    far.signal(&bob, &ann.actor().user, &signal, "OFFER", None).unwrap();
+    until("the next offer", || anns.heard().contains(&"OFFER".to_owned())).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use tandem::domain::{CloseCode, Limits, NodeId, RoomTime, UrlPolicy};
 use tandem::hub::{Hub, HubParts};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::Rules;
-use tandem::quota::MemoryQuotas;
+use tandem::quota::{AddressBudgets, MemoryQuotas};
 use tandem::session::transport::Frame;
 use tandem::session::{self, Full, Services, SessionCounts};
 use tandem::transport::memory::{Delivered, MemoryClient, pair};
@@ -43,9 +43,10 @@ impl House {
         });
         let services = Services {
             hub,
-            rules: Arc::new(Rules { limits, urls: UrlPolicy::any() }),
             clock,
             rates: true,
+            addresses: AddressBudgets::new(&limits),
+            rules: Arc::new(Rules { limits, urls: UrlPolicy::any() }),
             stop: CancellationToken::new(),
             counts: SessionCounts::default(),
         };
@@ -67,6 +68,21 @@ impl House {
 
     fn open(&self) -> u64 {
         self.services.counts.by_transport().values().sum()
+    }
+}
+
+/// As many bytes as anybody likes.
+fn without_budgets() -> Limits {
+    const MANY: u64 = 1_000_000_000;
+    Limits {
+        committed_bytes_per_sec: MANY,
+        relayed_bytes_per_sec: MANY,
+        pair_bytes_per_sec: MANY,
+        address_committed_bytes_per_sec: MANY,
+        address_relayed_bytes_per_sec: MANY,
+        room_relayed_bytes_per_sec: MANY,
+        room_stored_bytes: MANY,
+        ..Limits::default()
     }
 }
 
@@ -240,7 +256,7 @@ async fn a_connection_has_ten_seconds_to_join_whatever_it_says() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
-    let house = House::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..Limits::default() });
+    let house = House::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
     let mut ann = house.join("ann").await;
     let _lazy = house.join("lazy").await;
     hear(&mut ann).await;
@@ -264,6 +280,154 @@ async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
         }
     }
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+/// A message with so many bytes of SDP.
+fn offer(to: &str, bytes: usize) -> Value {
+    json!({"type": "OFFER", "to": to, "offer": {"type": "offer", "sdp": "v".repeat(bytes)}})
+}
+
+/// Says it so often, and collects the codes of the refusals until all of it was dealt with.
+async fn press(client: &mut MemoryClient, message: &Value, times: usize) -> Vec<String> {
+    let mut codes = Vec::new();
+    for turn in 0..=times {
+        let message = if turn < times { message.clone() } else { json!({"type": "PING"}) };
+        assert!(say(client, message).await, "the sender's session goes on");
+        tokio::task::yield_now().await;
+        while let Some(delivered) = client.try_recv() {
+            if let Delivered::Message(bytes) = delivered {
+                codes.extend(code_of(&serde_json::from_slice(&bytes).unwrap()));
+            }
+        }
+    }
+    codes.extend(hears_all(client).await.iter().filter_map(code_of));
+    codes
+}
+
+fn code_of(message: &Value) -> Option<String> {
+    message["code"].as_str().map(str::to_owned)
+}
+
+/// Everything that has arrived, until it answers a PING; panics when it was closed.
+async fn hears_all(client: &mut MemoryClient) -> Vec<Value> {
+    say(client, json!({"type": "PING", "timestamp": 4711})).await;
+    let mut all = Vec::new();
+    loop {
+        let message = hear(client).await;
+        if message["echo"] == 4711 {
+            return all;
+        }
+        all.push(message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_signals_is_its_senders_refusal_and_never_its_targets_end() {
+    // Without rates too: what a target's outbox has room for is a size.
+    for rates in [true, false] {
+        let mut house = House::new(Limits::default());
+        house.services.rates = rates;
+        let (mut ann, mut mallory) = (house.join("ann").await, house.join("mallory").await);
+        hear(&mut ann).await;
+        // Ann's line is slow: nothing is read while the burst comes.
+        let codes = press(&mut mallory, &offer("ann", 30_000), 500).await;
+        let refused = codes.iter().filter(|code| *code == "RATE_LIMITED").count();
+        assert!(refused > 100, "rates {rates}: {refused} refusals among {}", codes.len());
+        assert_eq!(refused, codes.len(), "rates {rates}: {codes:?}");
+        let heard = hears_all(&mut ann).await;
+        assert!(!heard.is_empty() && heard.iter().all(|message| message["type"] == "OFFER"), "rates {rates}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_custom_messages_ends_nobody_who_reads() {
+    let house = House::new(Limits::default());
+    let mut others = Vec::new();
+    for n in 0..20 {
+        others.push(house.join(&format!("user-{n}")).await);
+    }
+    let mut mallory = house.join("mallory").await;
+    let custom = json!({"type": "CUSTOM", "namespace": "a.b", "payload": "x".repeat(16_000)});
+    // More than a transport and an outbox hold together, from somebody who is within its rate of messages.
+    let codes = press(&mut mallory, &custom, 450).await;
+    assert!(codes.iter().filter(|code| *code == "RATE_LIMITED").count() > 300, "{codes:?}");
+    for other in &mut others {
+        hears_all(other).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_of_v2_with_a_full_line_that_answers_pings_is_not_taken_for_dead() {
+    let house = House::new(Limits::default());
+    let mut host = house.connect();
+    let join = json!({"type": "JOIN", "roomId": "friday", "userId": "host"});
+    say(&host, join.clone()).await;
+    hear(&mut host).await;
+    let mut mallory = house.join("mallory").await;
+    hear(&mut host).await;
+    // The line is full: what is asked of the host's client now reaches it only behind what waits.
+    for _ in 0..300 {
+        say(&mallory, json!({"type": "OFFER", "to": "host", "offer": {}})).await;
+    }
+    let mut thief = house.connect();
+    say(&thief, join.clone()).await;
+    assert_eq!(hear(&mut thief).await["code"], "USER_ID_TAKEN");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    say(&thief, join).await;
+    assert_eq!(hear(&mut thief).await["code"], "USER_ID_TAKEN");
+    // The line is free again: the client answers, and is the host that it was.
+    hears_all(&mut host).await;
+    say(&host, json!({"type": "TOGGLE_GUEST_CONTROL", "enabled": true})).await;
+    while hear(&mut host).await["type"] != "GUEST_CONTROL" {}
+    while hear(&mut mallory).await["type"] != "GUEST_CONTROL" {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_asked_again_and_again_has_no_more_time_for_it() {
+    let house = House::new(Limits::default());
+    let mut bob = house.connect();
+    let join = json!({"type": "JOIN", "roomId": "friday", "userId": "bob"});
+    say(&bob, join.clone()).await;
+    hear(&mut bob).await;
+    bob.go_silent();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let begin = Clock::instant();
+    // Each JOIN makes the server ask bob's connection; no answer comes.
+    let asking: Vec<_> = (0..20).map(|_| house.connect()).collect();
+    let ask = async {
+        for client in &asking {
+            say(client, join.clone()).await;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+    };
+    tokio::join!(ask, async {
+        assert_eq!(end(&mut bob).await, CloseCode::Idle);
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_that_makes_progress_is_not_ended() {
+    let house = House::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
+    let mut ann = house.join("ann").await;
+    let mut slow = house.join("slow").await;
+    hear(&mut ann).await;
+    let mut chats = 0;
+    for _ in 0..400 {
+        say(&ann, json!({"type": "CHAT", "text": "y".repeat(1500)})).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        chats += ann.try_recv().is_some() as usize;
+    }
+    assert!(chats > 300);
+    // 200 KiB wait in the outbox; the client takes five messages a second, which is slow, and not nothing.
+    let begin = Clock::instant();
+    let mut heard = 0;
+    while heard < 350 {
+        assert_eq!(hear(&mut slow).await["type"], "CHAT");
+        heard += 1;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(begin.elapsed() > Duration::from_secs(60));
 }
 
 #[tokio::test(start_paused = true)]

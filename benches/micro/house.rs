@@ -14,6 +14,7 @@ use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickRep
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::{self, Rules};
+use tandem::quota::AddressBudgets;
 use tandem::room::{Actor, Command, Join, PinProof, Room};
 use tandem::session::{Services, SessionCounts};
 use tokio::runtime::Runtime;
@@ -116,6 +117,7 @@ impl House {
             rules: Arc::new(Rules { limits: limits(), urls: UrlPolicy::any() }),
             clock: self.clock.clone(),
             rates: false,
+            addresses: AddressBudgets::new(&Limits::default()),
             stop: CancellationToken::new(),
             counts: SessionCounts::default(),
         }

@@ -35,6 +35,7 @@ use crate::http::{self, Http, PublicAddress};
 use crate::hub::{Hub, HubParts};
 use crate::log::LogError;
 use crate::protocol::Rules;
+use crate::quota::AddressBudgets;
 use crate::repository::{Repository, RepositoryError};
 use crate::session::transport::Transport;
 use crate::session::{self, Cap, Caps, Full, Services, SessionCounts};
@@ -168,6 +169,7 @@ impl App {
             rules: Arc::new(Rules { limits: (*limits).clone(), urls: parts.config.media.clone() }),
             clock: parts.clock.clone(),
             rates: parts.config.rate_limits,
+            addresses: AddressBudgets::new(&limits),
             stop: CancellationToken::new(),
             counts,
         };

@@ -76,6 +76,16 @@ limits! {
     messages_per_sec, "MAX_MESSAGES_PER_SEC" = 50, 1..=100_000, Some(RateLimited), "JSON messages a second of one session, sustained";
     message_burst, "MAX_MESSAGE_BURST" = 200, 1..=100_000, Some(RateLimited), "JSON messages of one session at once";
     compact_per_sec, "MAX_COMPACT_PER_SEC" = 60, 1..=100_000, Some(RateLimited), "compact messages a second of one session";
+    committed_bytes_per_sec, "MAX_COMMITTED_BYTES_PER_SEC" = 8192, 256..=1_000_000_000, Some(RateLimited), "bytes of committed messages (playback, chat, CUSTOM, settings) a second of one session, sustained; 32 times as many at once";
+    relayed_bytes_per_sec, "MAX_RELAYED_BYTES_PER_SEC" = 65_536, 256..=1_000_000_000, Some(RateLimited), "bytes of signals and of answers to REQUEST_SYNC a second of one session, sustained; 8 times as many at once";
+    pair_bytes_per_sec, "MAX_PAIR_BYTES_PER_SEC" = 8192, 256..=1_000_000_000, Some(RateLimited), "bytes of signals a second from one session to one member, sustained; 8 times as many at once";
+    address_committed_bytes_per_sec, "MAX_ADDRESS_COMMITTED_BYTES_PER_SEC" = 16_384, 256..=1_000_000_000, Some(RateLimited), "the same of all sessions of a client address on one node, sustained; 128 times as many at once";
+    address_relayed_bytes_per_sec, "MAX_ADDRESS_RELAYED_BYTES_PER_SEC" = 2_097_152, 1024..=10_000_000_000, Some(RateLimited), "bytes a second that messages of one client address make a node send, each member's copy counted, sustained; 8 times as many at once";
+    room_relayed_bytes_per_sec, "MAX_ROOM_RELAYED_BYTES_PER_SEC" = 32_768, 256..=1_000_000_000, Some(RateLimited), "bytes of chat, CUSTOM and names a second that each member of a room is sent, sustained; 8 times as many at once";
+    room_stored_bytes, "MAX_ROOM_STORED_BYTES" = 4_194_304, 65_536..=1_000_000_000_000, Some(RateLimited), "bytes that the commands of a room may store in an hour; half of it is left for those in control";
+    film_changes_per_minute, "MAX_FILM_CHANGES_PER_MINUTE" = 60, 1..=100_000, Some(RateLimited), "URL_CHANGE and SYNC_PLAYBACK a minute of one session; five at once";
+    pin_changes_per_minute, "MAX_PIN_CHANGES_PER_MINUTE" = 6, 1..=100_000, Some(RateLimited), "SET_PIN a minute of one session, five at once; ten times that of one client address";
+    pin_queue, "MAX_PIN_QUEUE" = 256, 8..=100_000, Some(Overloaded), "PINs of a node that wait for their argon2; of one client address eight";
     pin_attempts, "MAX_PIN_ATTEMPTS" = 5, 1..=1000, Some(PinThrottled), "wrong PINs a minute per room and client address, on all nodes";
     room_queue, "MAX_ROOM_QUEUE" = 4096, 16..=1_000_000, Some(Overloaded), "commands of a room that wait for their commit";
     outbox_bytes, "MAX_OUTBOX_BYTES" = 1_048_576, 65_536..=67_108_864, None, "bytes that wait for a slow reader before its session ends with SLOW_CONSUMER";

@@ -10,6 +10,7 @@ use rand::RngExt;
 use tokio::sync::{Notify, OnceCell, oneshot};
 
 use super::Membership;
+use super::budget::RoomBudget;
 use super::drift::HostDrift;
 use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
 use crate::domain::{
@@ -50,6 +51,7 @@ pub(super) struct State {
     pub(super) retired: bool,
     pub(super) drift: HostDrift,
     pub(super) elsewhere: Elsewhere,
+    pub(super) budget: RoomBudget,
     chat: VecDeque<(Head, Bytes)>,
 }
 
@@ -155,6 +157,7 @@ impl Cell {
             retired: false,
             drift: HostDrift::default(),
             elsewhere: Elsewhere::default(),
+            budget: RoomBudget::default(),
             chat: VecDeque::new(),
             room,
         };
@@ -218,6 +221,9 @@ impl State {
         if moves_members(event) {
             self.elsewhere = Elsewhere::of(&self.room, node);
         }
+        if self.is_of_another_node(event, node) {
+            self.budget.note(event);
+        }
         self.before_fan_out(event);
         let happening = Happening { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
         for member in &self.attached {
@@ -233,6 +239,20 @@ impl State {
             }
         }
         self.after_fan_out(event, node, now)
+    }
+
+    /// Whether a member of another node said it.
+    fn is_of_another_node(&self, event: &Event, node: &NodeId) -> bool {
+        let (Event::Chat { user, .. }
+        | Event::Custom { user, .. }
+        | Event::Renamed { user, .. }
+        | Event::UrlChanged { by: user, .. }
+        | Event::Adopted { by: user, .. }) = event
+        else {
+            return false;
+        };
+        let connection = self.room.member(user).map(|member| &member.connection);
+        matches!(connection, Some(Connection::Live(session)) if session.node != *node)
     }
 
     /// Who is gone hears no more of this room.

@@ -136,8 +136,8 @@ impl Hub {
         }
     }
 
-    /// From one member to one other. If that one is gone, the sender is told: at once, as far as this node knows, else when
-    /// the other's node finds nobody; then its outlet gets the refusal.
+    /// From one member to one other. If that one is gone, or has no room for it, the sender is told: at once, as far as this
+    /// node knows, else when the other's node finds out; then its outlet gets the refusal.
     pub fn signal(
         &self,
         membership: &Membership,
@@ -152,8 +152,10 @@ impl Hub {
             return Err(Reject::NotInControl.into());
         }
         let user = sender.user.clone();
-        if deliver_signal(&state, &membership.actor.session, &user, to, signal, self.now()) {
-            return Ok(());
+        match deliver_signal(&state, &membership.actor.session, &user, to, signal, self.now()) {
+            SignalFate::Delivered => return Ok(()),
+            SignalFate::Busy => return Err(Refusal::TargetBusy),
+            SignalFate::Gone => {}
         }
         let node = match state.room.member(to).map(|member| &member.connection) {
             Some(Connection::Live(session)) if session.node != *self.node() => session.node.clone(),
@@ -223,18 +225,25 @@ impl Hub {
             Relay::Signal { user, session, to, signal, request, reference } => {
                 let believed = self.sender_elsewhere(&state, &user, &session).is_some();
                 if believed && may_send(&state, &user, &signal) {
-                    let delivered = deliver_signal(&state, &session, &user, &to, &signal, now);
+                    let fate = deliver_signal(&state, &session, &user, &to, &signal, now);
                     drop(state);
-                    if !delivered {
-                        self.tell_gone(room, user, session, request, reference);
+                    match fate {
+                        SignalFate::Delivered => {}
+                        SignalFate::Gone => self.tell_gone(room, user, session, request, reference),
+                        SignalFate::Busy => {
+                            let node = session.node.clone();
+                            let relay = Relay::Busy { user, session, request, reference };
+                            self.0.parts.log.publish(room, Some(&node), relay.encode());
+                        }
                     }
                 }
             }
             Relay::Gone { user, session, request, reference } => {
-                if let Some(member) = state.attached(&session).filter(|member| member.user == user) {
-                    let refusal = Refusal::Room(Reject::TargetGone);
-                    member.outlet.reply(Reply::Refused { reference, request: &request, refusal: &refusal });
-                }
+                let refusal = Refusal::Room(Reject::TargetGone);
+                refuse_signal(&state, &user, &session, &request, reference, &refusal);
+            }
+            Relay::Busy { user, session, request, reference } => {
+                refuse_signal(&state, &user, &session, &request, reference, &Refusal::TargetBusy);
             }
             Relay::Probe { .. } => {}
         }
@@ -275,7 +284,28 @@ fn may_send(state: &State, from: &UserId, signal: &Signal) -> bool {
     !matches!(signal, Signal::SyncResponse { .. }) || state.room.may_control(from)
 }
 
-/// False: the target has no session here.
+/// Another node's answer to a signal, to the member that sent it.
+fn refuse_signal(
+    state: &State,
+    user: &UserId,
+    session: &SessionRef,
+    request: &str,
+    reference: Option<u64>,
+    refusal: &Refusal,
+) {
+    if let Some(member) = state.attached(session).filter(|member| member.user == *user) {
+        member.outlet.reply(Reply::Refused { reference, request, refusal });
+    }
+}
+
+enum SignalFate {
+    Delivered,
+    /// The target has no session here.
+    Gone,
+    /// Its outbox has no room for it.
+    Busy,
+}
+
 fn deliver_signal(
     state: &State,
     session: &SessionRef,
@@ -283,11 +313,15 @@ fn deliver_signal(
     to: &UserId,
     signal: &Signal,
     now: RoomTime,
-) -> bool {
-    let Some(target) = state.attached.iter().find(|member| member.user == *to) else { return false };
+) -> SignalFate {
+    let Some(target) = state.attached.iter().find(|member| member.user == *to) else { return SignalFate::Gone };
+    if !target.outlet.has_room(signal.bytes()) {
+        metrics::counter!(names::BUDGET_REFUSALS, "budget" => "target").increment(1);
+        return SignalFate::Busy;
+    }
     let body = NoticeBody::Signal { from, to, signal, node: &session.node };
     target.outlet.notice(&Notice { body, now, encoded: OnceCell::new() });
-    true
+    SignalFate::Delivered
 }
 
 /// To every other v3 member.

@@ -1,5 +1,6 @@
 //! JOIN: from a request to a membership.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::sync::oneshot;
 use super::cell::{Cell, JoinDone, Joining, Resolve};
 use super::outlet::{JoinRequest, Outlet, Refusal};
 use super::relay::Relay;
-use super::{Hub, Membership};
+use super::{Hub, Inner, Membership};
 use crate::domain::{Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
 use crate::quota::{Exceeded, Place};
 use crate::room::{Actor, Command, Join, PinProof, Reject, Room};
@@ -127,7 +128,9 @@ impl Hub {
             // The token proves more than a PIN.
             if proves_itself(room, request) { return Ok(PinProof::None) } else { room.pin.clone() }
         };
-        let Some(against) = against else { return Ok(PinProof::Fresh(self.hash_pin(pin.clone()).await?)) };
+        let Some(against) = against else {
+            return Ok(PinProof::Fresh(self.hash_pin(pin.clone(), request.address).await?));
+        };
         let quotas = self.0.parts.quotas.as_ref();
         if let Some(quotas) = quotas
             && let Err(exceeded) = quotas.guess(&request.room, request.address).await
@@ -137,21 +140,18 @@ impl Hub {
             return Err(Refusal::PinThrottled { retry_after });
         }
         let (pin, hash) = (pin.clone(), against.clone());
-        let fits = self.on_hasher(move || pin.matches(&hash)).await?;
+        let Inner { hasher, parts, .. } = &*self.0;
+        let fits = hasher.run(&parts.tracker, request.address, move || pin.matches(&hash)).await?;
         if let Some(quotas) = quotas.filter(|_| fits) {
             quotas.guessed_right(&request.room, request.address).await;
         }
         Ok(PinProof::Checked { against, fits })
     }
 
-    /// argon2, off the async threads.
-    pub async fn hash_pin(&self, pin: Pin) -> Result<PinHash, Refusal> {
-        self.on_hasher(move || pin.hash()).await?.map_err(|_| Refusal::Internal)
-    }
-
-    async fn on_hasher<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-        let _turn = self.0.hashers.acquire().await.map_err(|_| Refusal::Internal)?;
-        self.0.parts.tracker.spawn_blocking(work).await.map_err(|_| Refusal::Internal)
+    /// argon2, off the async threads, when the address's turn has come.
+    pub async fn hash_pin(&self, pin: Pin, address: IpAddr) -> Result<PinHash, Refusal> {
+        let Inner { hasher, parts, .. } = &*self.0;
+        hasher.run(&parts.tracker, address, move || pin.hash()).await?.map_err(|_| Refusal::Internal)
     }
 
     /// Asks a live member's connection for a sign of life, and waits until it is gone or the time is over.

@@ -16,12 +16,14 @@
 //!
 //! One lock a room (`cell::Cell`), held for moments and never across an await.
 
+mod budget;
 mod cell;
 mod committer;
 mod drift;
 mod ephemeral;
 mod expiry;
 mod follower;
+mod hasher;
 mod join;
 pub mod outlet;
 mod record;
@@ -35,7 +37,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,7 +45,9 @@ use crate::domain::{Head, Limits, NodeId, RoomId, RoomTime, SessionRef, UserId};
 use crate::log::{Log, LogError, Snapshot};
 use crate::quota::{Place, Quotas};
 use crate::room::{Actor, Command, Room};
+use crate::telemetry::names;
 use cell::{Cell, Queued, Resolve};
+use hasher::Hasher;
 pub use outlet::{JoinRequest, Outlet, Refusal};
 use timers::Timers;
 
@@ -75,8 +78,7 @@ struct Inner {
     parts: HubParts,
     rooms: Mutex<HashMap<RoomId, Arc<Cell>>>,
     timers: Timers,
-    /// argon2 runs this many at a time: a flood of PINs must not take every core.
-    hashers: Semaphore,
+    hasher: Hasher,
     draining: AtomicBool,
     next_session: AtomicU64,
 }
@@ -136,7 +138,7 @@ impl Hub {
     pub fn start(parts: HubParts) -> Self {
         let hub = Self(Arc::new(Inner {
             timers: Timers::default(),
-            hashers: Semaphore::new(2),
+            hasher: Hasher::new(parts.limits.pin_queue),
             rooms: Mutex::default(),
             draining: AtomicBool::new(false),
             // A restarted node must not repeat the session ids that its rooms still remember.
@@ -190,6 +192,16 @@ impl Hub {
         const STARTING: Duration = Duration::from_millis(150);
         let slowest = cell.lock().attached.iter().filter_map(|member| member.outlet.rtt()).max().unwrap_or_default();
         (slowest + STARTING).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
+    }
+
+    /// How many members hear what is said in the room.
+    pub fn audience(&self, membership: &Membership) -> usize {
+        membership.cell.lock().room.members().len()
+    }
+
+    /// Whether the member is its room's host, as far as this node knows.
+    pub fn is_host(&self, membership: &Membership) -> bool {
+        membership.cell.lock().room.is_host(&membership.actor.user)
     }
 
     /// Asks the room for something. The answer goes to the member's outlet: an ACK when `reference` is given, or
@@ -387,6 +399,15 @@ impl Hub {
             if let Resolve::Join(done) = resolve {
                 done.answer(Err(Refusal::Overloaded));
             }
+            return;
+        }
+        // What members ask for passes the room's budget; `RATE_LIMITS=off` lifts it with the quotas.
+        if matches!(resolve, Resolve::Reply { .. })
+            && self.0.parts.quotas.is_some()
+            && let Err(retry_after) = state.budget.admit(&command, &self.0.parts.limits)
+        {
+            metrics::counter!(names::BUDGET_REFUSALS, "budget" => "room").increment(1);
+            state.answer(&resolve, Err(Refusal::OverBudget { retry_after }));
             return;
         }
         // Looked up only for somebody who looks.

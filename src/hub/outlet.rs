@@ -38,6 +38,11 @@ pub trait Outlet: Send + Sync + 'static {
     fn probe(&self);
     /// The latest round trip.
     fn rtt(&self) -> Option<Duration>;
+    /// Whether a message of so many bytes that one member sends to this one alone may be queued. It may not fill more than
+    /// half of what may wait, so that nobody's signals end somebody else's session.
+    fn has_room(&self, _bytes: usize) -> bool {
+        true
+    }
     /// Bytes that wait for the peer.
     fn waiting_bytes(&self) -> usize {
         0
@@ -153,6 +158,22 @@ pub enum Signal {
     },
 }
 
+impl Signal {
+    /// About how many bytes its message has.
+    pub fn bytes(&self) -> usize {
+        const ENVELOPE: usize = 256;
+        ENVELOPE
+            + match self {
+                Self::Offer { offer: text }
+                | Self::Answer { answer: text }
+                | Self::IceCandidate { candidate: text } => text.len(),
+                Self::Custom { payload, .. } => payload.len(),
+                Self::SyncResponse { url, .. } => url.as_ref().map_or(0, |url| url.as_str().len()),
+                Self::PlaybackAck { .. } => 0,
+            }
+    }
+}
+
 /// A member's own measurements, for display: finite, within ±10 min.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -221,6 +242,15 @@ pub enum Refusal {
     /// Its address has.
     #[error("as many sessions as one address may have; try again later")]
     AddressFull,
+    /// More bytes, or commands of this kind, than the sender, its address or the room may cause.
+    #[error("too much at once; wait")]
+    OverBudget {
+        /// How long.
+        retry_after: Duration,
+    },
+    /// So much waits for the member addressed that this doesn't fit.
+    #[error("the member addressed can't take more at the moment; try again")]
+    TargetBusy,
     /// No place for another room on this node.
     #[error("this server has no place for another room")]
     RoomLimit,

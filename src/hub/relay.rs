@@ -67,6 +67,18 @@ pub enum Relay {
         #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<u64>,
     },
+    /// The signal found its member, and no room in its outbox. For the sender's node, as [`Relay::Gone`].
+    Busy {
+        /// Who asked.
+        user: UserId,
+        /// Over which session.
+        session: SessionRef,
+        /// As what.
+        request: String,
+        /// With which reference.
+        #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+        reference: Option<u64>,
+    },
     /// Does this session still live? For the node that holds it. Here `user` and `session` are the one asked about.
     Probe {
         /// Which member.
@@ -145,6 +157,7 @@ mod tests {
             Relay::Status { user: user.clone(), session: session.clone(), status },
             Relay::Probe { user: user.clone(), session: session.clone() },
             Relay::Gone { user: user.clone(), session: session.clone(), request: "OFFER".into(), reference: None },
+            Relay::Busy { user: user.clone(), session: session.clone(), request: "OFFER".into(), reference: Some(7) },
         ];
         for relay in relays.chain(others) {
             assert_eq!(Relay::decode(&relay.encode()), Some(relay));

@@ -230,7 +230,7 @@ pub fn encode_closing(code: CloseCode, reason: &str, now: RoomTime) -> Bytes {
 
 /// What a client is told of a refusal, and when it may try again.
 pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
-    /// A full queue empties within a few commits.
+    /// A full queue empties within a few commits, a busy member's outbox as its client reads.
     const A_MOMENT: Duration = Duration::from_secs(1);
     /// Sessions of others have to end first.
     const A_WHILE: Duration = Duration::from_secs(5);
@@ -238,6 +238,8 @@ pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
         Refusal::Room(reject) => (reject.code(), None),
         Refusal::PinThrottled { retry_after } => (ErrorCode::PinThrottled, Some(*retry_after)),
         Refusal::JoinThrottled { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),
+        Refusal::OverBudget { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),
+        Refusal::TargetBusy => (ErrorCode::RateLimited, Some(A_MOMENT)),
         Refusal::SessionLimit => (ErrorCode::SessionLimit, None),
         Refusal::AddressFull => (ErrorCode::Overloaded, Some(A_WHILE)),
         Refusal::RoomLimit => (ErrorCode::RoomLimit, None),

@@ -1,4 +1,5 @@
-//! What clients may use up: JOINs and wrong PINs by the minute, sessions at a time.
+//! What clients may use up: JOINs and wrong PINs by the minute, sessions at a time; and, in this process alone, bytes
+//! ([`Bucket`], [`AddressBudgets`]).
 //!
 //! ```text
 //! hub ── enter(visitor) / guess(room, address) ──► quotas ── Place | Exceeded
@@ -16,6 +17,8 @@
 //! strangers in two rooms may bear the same, and whoever reads yours could use up your places. A user, here, is an id at
 //! an address (as [`counted_as`] counts addresses).
 
+mod addresses;
+mod bucket;
 mod memory;
 mod throttle;
 
@@ -26,6 +29,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::domain::{Limits, RoomId, UserId, counted_as};
+pub use addresses::{AddressBudget, AddressBudgets, Cost, longest_wait};
+pub use bucket::{Bucket, Pace};
 pub use memory::MemoryQuotas;
 
 /// The numbers.

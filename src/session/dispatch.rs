@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tracing::{Span, field};
 
+use super::budget::Budget;
 use super::counts::Counted;
 use super::outbox::Outbox;
 use super::{Life, Services};
@@ -18,7 +19,7 @@ use crate::domain::{
 use crate::hub::outlet::{JoinRequest, Outlet, Refusal, Reply};
 use crate::hub::{Departure, Membership};
 use crate::protocol::{self, Ask, BadRequest, ClientMessage, Compact, JoinMessage, Request};
-use crate::room::Command;
+use crate::room::{Command, Reject};
 use crate::telemetry::{HotCounters, names};
 
 static MESSAGES_IN: HotCounters = HotCounters::new(names::MESSAGES_IN, "type", ClientMessage::KINDS);
@@ -30,6 +31,8 @@ pub(super) struct Dispatch {
     counted: Counted,
     address: IpAddr,
     membership: Option<Membership>,
+    /// Made with the first message that costs something.
+    budget: Option<Box<Budget>>,
     /// Why it is not on WebTransport: counted once.
     fallback: Option<Fallback>,
 }
@@ -42,7 +45,16 @@ impl Dispatch {
         counted: Counted,
         address: IpAddr,
     ) -> Self {
-        Self { services: services.clone(), session, outbox, counted, address, membership: None, fallback: None }
+        Self {
+            services: services.clone(),
+            session,
+            outbox,
+            counted,
+            address,
+            membership: None,
+            budget: None,
+            fallback: None,
+        }
     }
 
     /// What must be given back when the session ends.
@@ -76,7 +88,7 @@ impl Dispatch {
         MESSAGES_IN.increment(request, 1);
         let own = self.span_of(request, reference, &message, session);
         let span = if own.is_disabled() { session } else { &own };
-        let work = span.in_scope(|| self.request(message, request, reference, life, session));
+        let work = span.in_scope(|| self.request(message, text.len(), request, reference, life, session));
         Some((own, work))
     }
 
@@ -107,6 +119,7 @@ impl Dispatch {
     fn request<'a>(
         &'a mut self,
         message: ClientMessage,
+        bytes: usize,
         request: &'static str,
         reference: Option<u64>,
         life: &'a Life,
@@ -127,13 +140,19 @@ impl Dispatch {
                 }
                 return Work::Done(Some(CloseCode::Normal));
             }
-            member_message => match (self.membership.clone(), member_message) {
-                (Some(membership), ClientMessage::Command(Ask::SetPin(Some(pin)))) => {
+            message => {
+                let Some(membership) = self.membership.clone() else {
+                    self.refuse(reference, request, &Refusal::Room(Reject::NotMember));
+                    return Work::Done(None);
+                };
+                if let Err(refusal) = self.afford(&membership, &message, bytes) {
+                    self.refuse(reference, request, &refusal);
+                } else if let ClientMessage::Command(Ask::SetPin(Some(pin))) = message {
                     return Work::Waits(Box::pin(self.set_pin(membership, pin, request, reference)));
+                } else {
+                    self.member(&membership, message, request, reference);
                 }
-                (Some(membership), message) => self.member(&membership, message, request, reference),
-                (None, _) => self.refuse(reference, request, &Refusal::Room(crate::room::Reject::NotMember)),
-            },
+            }
         }
         Work::Done(None)
     }
@@ -156,8 +175,31 @@ impl Dispatch {
         }
     }
 
+    /// Takes what a message costs from the session's buckets, and its address's.
+    fn afford(&mut self, membership: &Membership, message: &ClientMessage, bytes: usize) -> Result<(), Refusal> {
+        let Services { hub, rules, rates, addresses, .. } = &self.services;
+        let costs =
+            matches!(message, ClientMessage::Command(_) | ClientMessage::Signal { .. } | ClientMessage::RequestSync);
+        if !rates || !costs {
+            return Ok(());
+        }
+        let limits = &rules.limits;
+        let budget = self.budget.get_or_insert_with(|| Box::new(Budget::new(limits, addresses.of(self.address))));
+        let taken = match message {
+            // An argon2 for somebody who may not set the PIN would be work for nothing.
+            ClientMessage::Command(Ask::SetPin(_)) if !hub.is_host(membership) => return Err(Reject::NotHost.into()),
+            ClientMessage::Command(ask) => budget.command(limits, ask, bytes, hub.audience(membership)),
+            ClientMessage::Signal { to, .. } => budget.signal(limits, to, bytes),
+            _ => budget.sync(limits, hub.audience(membership)),
+        };
+        taken.map_err(|over| {
+            metrics::counter!(names::BUDGET_REFUSALS, "budget" => over.budget).increment(1);
+            Refusal::OverBudget { retry_after: over.retry_after }
+        })
+    }
+
     async fn set_pin(&self, membership: Membership, pin: Pin, request: &'static str, reference: Option<u64>) {
-        match self.services.hub.hash_pin(pin).await {
+        match self.services.hub.hash_pin(pin, self.address).await {
             Ok(pin) => {
                 let command = Command::SetPin { by: membership.actor().clone(), pin: Some(pin) };
                 self.services.hub.submit(&membership, command, request, reference);

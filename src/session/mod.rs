@@ -17,6 +17,7 @@
 //! handler, which browsers don't throttle in hidden tabs. A v2 page has its PING every 15 s, which a throttled tab sends
 //! once a minute; between these, pongs show that its connection stands.
 
+mod budget;
 mod caps;
 mod counts;
 mod dispatch;
@@ -39,6 +40,7 @@ use crate::clock::Clock;
 use crate::domain::{CloseCode, Dialect, TransportKind};
 use crate::hub::{Departure, Hub};
 use crate::protocol::{self, Rules};
+use crate::quota::AddressBudgets;
 use crate::rota;
 use crate::telemetry::names;
 pub use caps::{Cap, Caps, Full};
@@ -57,8 +59,10 @@ pub struct Services {
     pub rules: Arc<Rules>,
     /// Room time.
     pub clock: Clock,
-    /// Whether the per-session rates hold (`RATE_LIMITS`).
+    /// Whether the per-session rates hold, and budgets (`RATE_LIMITS`).
     pub rates: bool,
+    /// What the sessions of an address share.
+    pub addresses: AddressBudgets,
     /// Cancelled: every session ends with GOING_AWAY.
     pub stop: CancellationToken,
     /// Sessions open now.
@@ -221,11 +225,15 @@ async fn write<O: Outbound>(outbound: &mut O, common: &Common<'_>) -> End {
                 batch.push(Outgoing::Message(protocol::encode_closing(*code, reason, clock.now())));
             }
             if taken.probe {
-                batch.push(Outgoing::Ping);
+                // Before the messages: it is asked whether the peer lives, not whether its line is fast.
+                batch.insert(0, Outgoing::Ping);
             }
             if !batch.is_empty() {
-                if let Err(end) = deliver(outbound, &mut batch, stall).await {
+                if let Err(end) = deliver(outbound, &mut batch, stall, life).await {
                     return end;
+                }
+                if taken.probe {
+                    outbox.note_pinged(life.heard());
                 }
             } else if taken.end.is_none() {
                 break;
@@ -246,14 +254,28 @@ async fn due(heartbeat: Option<&mut Interval>, outbox: &Outbox) -> bool {
     }
 }
 
-/// Writes a batch, unless that takes too long.
-async fn deliver<O: Outbound>(outbound: &mut O, batch: &mut Vec<Outgoing>, stall: Duration) -> Result<(), End> {
+/// Writes a batch, unless that takes too long: a batch is a chunk of the outbox, so one that takes longer made no progress.
+async fn deliver<O: Outbound>(
+    outbound: &mut O,
+    batch: &mut Vec<Outgoing>,
+    stall: Duration,
+    life: &Life,
+) -> Result<(), End> {
     let mut work = pin!(outbound.send(batch));
     // Most of it is done at once, and then there is no timer at all.
     let done = if let Poll::Ready(done) = futures_util::poll!(work.as_mut()) {
         Ok(done)
     } else {
-        Box::pin(timeout(stall, work)).await
+        /// A healthy connection under load waits for moments.
+        const LONG: Duration = Duration::from_secs(1);
+        let began = Clock::instant();
+        life.set_blocked(true);
+        let done = Box::pin(timeout(stall, work)).await;
+        life.set_blocked(false);
+        if began.elapsed() >= LONG {
+            life.note_unblocked();
+        }
+        done
     };
     match done {
         Ok(Ok(())) => Ok(()),
@@ -283,9 +305,14 @@ async fn watch(common: &Common<'_>) -> End {
     loop {
         let alarm = outbox.alarm();
         let now = Clock::instant();
-        // While the reader is at work (a JOIN that waits for the log, a pause for the rate) nobody listens: that the peer
-        // is not heard says nothing.
-        let (heard, page) = if life.is_busy() { (now, now) } else { (life.heard(), life.page_heard()) };
+        // While the reader is at work (a JOIN that waits for the log, a pause for the rate) nobody listens, and while a write
+        // waits nobody asks: that the peer is not heard says nothing. A write that waits too long is the writer's to judge.
+        let free = life.unblocked();
+        let (heard, page) = if life.is_busy() || life.is_blocked() {
+            (now, now)
+        } else {
+            (life.heard().max(free), life.page_heard().max(free))
+        };
         let mut look_again = None;
         let mut until = |at: Instant| look_again = Some(look_again.map_or(at, |earlier: Instant| earlier.min(at)));
         match life.dialect() {
@@ -356,6 +383,10 @@ pub(crate) struct Life {
     joined: AtomicU8,
     /// A frame is being dealt with, and the next one waits.
     busy: AtomicBool,
+    /// A write waits for the peer.
+    blocked: AtomicBool,
+    /// µs since `started` at which the last write that waited long was done.
+    unblocked: AtomicU64,
     /// QUIC has its own keep-alive and idle timeout below us.
     keeps_itself: bool,
 }
@@ -369,6 +400,8 @@ impl Life {
             page: AtomicU64::new(0),
             joined: AtomicU8::new(0),
             busy: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            unblocked: AtomicU64::new(0),
             keeps_itself,
         }
     }
@@ -393,6 +426,24 @@ impl Life {
 
     fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Pings and probes are behind a write that waits, so their answers can't be expected before it is done.
+    fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// A write that waited long is done.
+    fn note_unblocked(&self) {
+        self.unblocked.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    fn unblocked(&self) -> Instant {
+        self.started + Duration::from_micros(self.unblocked.load(Ordering::Relaxed))
     }
 
     fn note_join(&self, dialect: Dialect) {

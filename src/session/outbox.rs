@@ -3,7 +3,12 @@
 //! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush. Where
 //! the transport has an express way, a tick that need not wait never wakes the writer. A
 //! reader so slow that messages beyond `MAX_OUTBOX_BYTES` wait for it is ended: dropping a message would break the
-//! room's order, and keeping all of them the server.
+//! room's order, and keeping all of them the server. What one member sends to another alone may fill half of it
+//! ([`Outlet::has_room`]): the sender is refused, and the other half stays for the room's own events.
+//!
+//! The writer takes at most [`CHUNK`] bytes at a time. A write that stalls is then one that didn't move so much, not one
+//! whose queue was long, and a ping waits for one chunk, not for all that is queued. Time for the answer to a probe runs from
+//! when the ping was handed to the transport ([`Outbox::note_pinged`]).
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -25,6 +30,11 @@ use crate::protocol::{self, Rules};
 use crate::room::Room;
 use crate::telemetry::{HotCounter, names};
 
+/// Bytes of messages that the writer takes at a time, unless one alone is longer.
+const CHUNK: usize = 64 * 1024;
+/// And messages at a time.
+const CHUNK_MESSAGES: usize = 256;
+
 static TICKS_COALESCED: HotCounter = HotCounter::new(names::TICKS_COALESCED, &[]);
 
 pub(super) struct Outbox {
@@ -44,13 +54,18 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct Queue {
     messages: VecDeque<Outgoing>,
+    /// Of `messages`, and of what is with the writer.
     bytes: usize,
+    /// With the writer.
+    leaving: usize,
     ticks: Vec<(Slot, CompactBytes)>,
     /// Ticks are with the writer: a newer one must not overtake them.
     ticks_leave: bool,
     /// Ticks overwritten since the last batch: counted by the batch, not one by one in a number that all threads share.
     coalesced: u32,
+    /// A ping is wanted.
     probe: bool,
+    /// When a ping that answers a probe was handed to the transport; the first that nothing was heard after.
     probed_at: Option<Instant>,
     /// Set once; nothing is queued after it.
     end: Option<End>,
@@ -148,16 +163,36 @@ impl Outbox {
         self.alarm.notified()
     }
 
-    /// Moves everything that waits into the batch.
+    /// Moves what waits into the batch, up to a chunk. The chunk taken before is with the transport by now.
     pub(super) fn take(&self, batch: &mut Vec<Outgoing>) -> Taken {
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
-        queue.bytes = 0;
+        queue.bytes = queue.bytes.saturating_sub(std::mem::take(&mut queue.leaving));
         queue.count_coalesced();
-        batch.extend(queue.messages.drain(..));
+        for _ in 0..CHUNK_MESSAGES {
+            let Some(front) = queue.messages.front() else { break };
+            let length = if let Outgoing::Message(message) = front { message.len() } else { 0 };
+            if queue.leaving > 0 && queue.leaving + length > CHUNK {
+                break;
+            }
+            queue.leaving += length;
+            batch.extend(queue.messages.pop_front());
+        }
         queue.ticks_leave = !queue.ticks.is_empty();
         batch.extend(queue.ticks.drain(..).map(|(_, tick)| Outgoing::Compact(tick)));
-        Taken { probe: std::mem::take(&mut queue.probe), end: queue.end.clone() }
+        let end = if queue.messages.is_empty() { queue.end.clone() } else { None };
+        Taken { probe: std::mem::take(&mut queue.probe), end }
+    }
+
+    /// A ping that a probe asked for is with the transport. One that is still unanswered (nothing `heard` since) keeps its
+    /// time: whoever is asked again and again has no more of it.
+    pub(super) fn note_pinged(&self, heard: Instant) {
+        let mut queue = self.queue.lock();
+        if queue.probed_at.is_none_or(|probed| probed <= heard) {
+            queue.probed_at = Some(Clock::instant());
+        }
+        drop(queue);
+        self.alarm.notify_one();
     }
 
     pub(super) fn has_resumed(&self) -> bool {
@@ -244,13 +279,15 @@ impl Outlet for Outbox {
     }
 
     fn probe(&self) {
-        {
-            let mut queue = self.queue.lock();
-            queue.probe = true;
-            queue.probed_at = Some(Clock::instant());
-        }
+        self.queue.lock().probe = true;
         self.filled.notify_one();
-        self.alarm.notify_one();
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        let queue = self.queue.lock();
+        // One that is about to end needs no protection.
+        let ends = queue.end.is_some() || queue.overflowed;
+        ends || queue.bytes == 0 || (queue.bytes + bytes) as u64 <= self.rules.limits.outbox_bytes / 2
     }
 
     fn waiting_bytes(&self) -> usize {

@@ -66,6 +66,7 @@ catalogue! {
     TICKS_COALESCED = "tandem_ticks_coalesced_total", Counter, Count, [], "Position reports that replaced one which still waited.";
     SESSION_QUEUE_BYTES = "tandem_session_queue_bytes", Gauge, Bytes, [], "Bytes that wait in the members' outboxes, looked at every 5 s.";
     OUTBOX_OVERFLOWS = "tandem_outbox_overflows_total", Counter, Count, [], "Sessions ended because they did not read.";
+    BUDGET_REFUSALS = "tandem_budget_refusals_total", Counter, Count, ["budget"], "Messages refused for their bytes, by whose budget was used up: session, pair, address, room; target: no room in the outbox of the member addressed.";
     RATE_PAUSES = "tandem_rate_pauses_total", Counter, Count, ["class"], "Times that a session's reads paused for its rate, by class: message, compact.";
     PIN_THROTTLES = "tandem_pin_throttles_total", Counter, Count, [], "JOINs refused unread, because of too many wrong PINs.";
     CLIENT_RTT = "tandem_client_rtt_seconds", Histogram, Seconds, [], "Round trips that members report.";

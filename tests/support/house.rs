@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ use tokio_util::task::TaskTracker;
 pub struct Ear {
     pub heard: Mutex<Vec<Value>>,
     pub closed: Mutex<Option<CloseCode>>,
+    /// Half of what may wait for it waits.
+    pub full: AtomicBool,
 }
 
 impl Ear {
@@ -85,6 +88,10 @@ impl Outlet for Ear {
     }
 
     fn probe(&self) {}
+
+    fn has_room(&self, _bytes: usize) -> bool {
+        !self.full.load(Ordering::Relaxed)
+    }
 
     fn rtt(&self) -> Option<Duration> {
         None

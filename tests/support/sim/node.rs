@@ -7,6 +7,7 @@ use tandem::domain::{Limits, NodeId, RoomTime};
 use tandem::hub::{Hub, HubParts};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::Rules;
+use tandem::quota::AddressBudgets;
 use tandem::session::{self, Services, SessionCounts};
 use tandem::transport::memory::{MemoryClient, pair};
 use tokio::task::AbortHandle;
@@ -45,6 +46,7 @@ impl Node {
             rules: Arc::new(Rules { limits: limits.clone(), ..Rules::default() }),
             clock,
             rates: false,
+            addresses: AddressBudgets::new(&Limits::default()),
             stop: CancellationToken::new(),
             counts: SessionCounts::default(),
         };

@@ -1,0 +1,173 @@
+//! What a room may take: bytes that its commands store, and bytes that each of its members is sent.
+//!
+//! Sessions and addresses have buckets of their own (`session::budget`), many of them; these hold for all together.
+//!
+//! * **Stored**: `MAX_ROOM_STORED_BYTES` an hour. What guests say may use half of it, the other half is left for whoever controls the
+//!   room. A host that kicks, bans, or sets the PIN, and a member that is ready, pass in any case: what spoils a room must not keep
+//!   it from being put in order.
+//! * **Relayed**: of chat, payloads and names only. A burst of it is a quarter of a session's outbox, so a member that reads at
+//!   all is never ended by what others say; playback commands are never refused for it.
+//!
+//! Each node asks for its own members, and charges what other nodes' members had committed too, so that the rates hold
+//! over all nodes in the long run.
+
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::domain::Limits;
+use crate::quota::{Bucket, Pace};
+use crate::room::{Command, Event};
+
+/// What an event has beside what its sender chose.
+const ENVELOPE: usize = 256;
+
+/// A room's buckets. Made when somebody asks for the first time: most replicas are of rooms in which nobody does, here.
+#[derive(Debug, Default)]
+pub(super) struct RoomBudget(Option<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
+    stored: Bucket,
+    relayed: Bucket,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Anybody may say it.
+    Content,
+    /// Moves the film.
+    Control,
+    /// Never refused here.
+    Free,
+}
+
+struct Paces {
+    stored: Pace,
+    relayed: Pace,
+}
+
+impl Paces {
+    fn of(limits: &Limits) -> Self {
+        let stored = limits.room_stored_bytes as f64;
+        Self { stored: Pace::new(stored / 3600.0, stored), relayed: Pace::of(limits.room_relayed_bytes_per_sec, 8.0) }
+    }
+}
+
+impl RoomBudget {
+    /// Charges a member's command, or says how long to wait.
+    pub(super) fn admit(&mut self, command: &Command, limits: &Limits) -> Result<(), Duration> {
+        let (class, text, film) = match command {
+            Command::Chat { text, .. } => (Class::Content, text.as_str().len(), 0),
+            Command::Custom { payload, .. } => (Class::Content, payload.len(), 0),
+            Command::Rename { name, .. } => (Class::Content, name.as_str().len(), 0),
+            Command::SetUrl { url, .. } => (Class::Control, 0, url.as_str().len()),
+            Command::Adopt { url, .. } => (Class::Control, 0, url.as_ref().map_or(0, |url| url.as_str().len())),
+            Command::PlayPause { .. } | Command::Seek { .. } | Command::SetRate { .. } => (Class::Control, 0, 0),
+            _ => (Class::Free, 0, 0),
+        };
+        let (paces, now) = (Paces::of(limits), Clock::instant());
+        let full = || Buckets { stored: Bucket::full(paces.stored, now), relayed: Bucket::full(paces.relayed, now) };
+        let buckets = self.0.get_or_insert_with(full);
+        let reserve = limits.room_stored_bytes as f64 / 2.0;
+        let wait = match class {
+            Class::Free => None,
+            Class::Control => buckets.stored.wait(0.0, paces.stored, now),
+            Class::Content => {
+                let relayed = buckets.relayed.wait(0.0, paces.relayed, now);
+                relayed.max(buckets.stored.wait(reserve, paces.stored, now))
+            }
+        };
+        if let Some(wait) = wait {
+            return Err(wait);
+        }
+        buckets.charge(text, film);
+        Ok(())
+    }
+
+    /// Charges what a member of another node said.
+    pub(super) fn note(&mut self, event: &Event) {
+        let Some(buckets) = &mut self.0 else { return };
+        match event {
+            Event::Chat { text, .. } => buckets.charge(text.as_str().len(), 0),
+            Event::Custom { payload, .. } => buckets.charge(payload.len(), 0),
+            Event::Renamed { name, .. } => buckets.charge(name.as_str().len(), 0),
+            Event::UrlChanged { url, .. } => buckets.charge(0, url.as_str().len()),
+            Event::Adopted { url, .. } => buckets.charge(0, url.as_ref().map_or(0, |url| url.as_str().len())),
+            _ => buckets.charge(0, 0),
+        }
+    }
+}
+
+impl Buckets {
+    /// Texts and payloads are relayed and not stored; addresses of films are both.
+    fn charge(&mut self, text: usize, film: usize) {
+        self.stored.charge((ENVELOPE + film) as f64);
+        self.relayed.charge((ENVELOPE + text + film) as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{ChatText, NodeId, SessionRef, UserId};
+    use crate::room::{Actor, Basis, Control};
+
+    fn by() -> Actor {
+        let session = SessionRef { node: NodeId::parse("n1").unwrap(), id: 1 };
+        Actor { user: UserId::parse("ann").unwrap(), session }
+    }
+
+    fn chat(characters: usize) -> Command {
+        Command::Chat { by: by(), text: ChatText::parse(&"x".repeat(characters), &Limits::default()).unwrap() }
+    }
+
+    fn play() -> Command {
+        let (on, lead) = (Basis::default(), Duration::ZERO);
+        Command::PlayPause { by: by(), control: Control::Play, position: None, true_at: None, on, lead }
+    }
+
+    fn passed(budget: &mut RoomBudget, command: &Command) -> usize {
+        let limits = Limits::default();
+        (0..100_000).take_while(|_| budget.admit(command, &limits).is_ok()).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_guests_say_is_less_than_an_outbox_and_never_keeps_the_film_from_moving() {
+        let mut budget = RoomBudget::default();
+        let bytes = passed(&mut budget, &chat(2000)) as u64 * 2256;
+        assert!(bytes <= Limits::default().outbox_bytes / 3, "{bytes}");
+        assert!(budget.admit(&play(), &Limits::default()).is_ok());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(passed(&mut budget, &chat(2000)) > 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_of_what_a_room_may_store_is_left_for_those_in_control() {
+        let mut budget = RoomBudget::default();
+        let limits = Limits::default();
+        // Through the hour, as fast as chat may come.
+        let mut said = 0;
+        for _ in 0..3600 {
+            said += passed(&mut budget, &chat(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let stored = said as u64 * 256;
+        assert!(stored <= limits.room_stored_bytes * 3 / 2 + 10_000, "{stored}");
+        let moves = passed(&mut budget, &play()) as u64 * 256;
+        assert!(moves >= limits.room_stored_bytes / 2 - 10_000, "{moves}");
+        assert!(budget.admit(&play(), &limits).is_err());
+        let kick = Command::Kick { by: by(), target: UserId::parse("mallory").unwrap() };
+        assert!(budget.admit(&kick, &limits).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_node_committed_counts_here_too() {
+        let mut budget = RoomBudget::default();
+        let (limits, text) = (Limits::default(), ChatText::parse(&"x".repeat(2000), &Limits::default()).unwrap());
+        budget.admit(&chat(1), &limits).unwrap();
+        for _ in 0..200 {
+            budget.note(&Event::Chat { user: by().user, text: text.clone() });
+        }
+        assert!(budget.admit(&chat(1), &limits).is_err());
+    }
+}

@@ -1,0 +1,284 @@
+//! argon2: a few at a time, off the async threads, and each client address in turn.
+//!
+//! ```text
+//! run(address, work) ── waits in its address's queue ──► permit ──► blocking thread: work, then the permit
+//! ```
+//! * **The permit belongs to the work**, not to whoever waits for its result. A JOIN that is cancelled ends no argon2, so its
+//!   permit comes back only when the argon2 has ended.
+//! * **Round robin over addresses**: an address that asks a hundred times waits for itself.
+//! * **Bounded**: [`PER_ADDRESS`] may wait for one address, `MAX_PIN_QUEUE` for all. When all places are taken, the address with
+//!   the most waiting loses its last one to an address with fewer.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use super::outlet::Refusal;
+use crate::domain::counted_as;
+
+/// At a time: a flood of PINs must not take every core.
+const AT_A_TIME: usize = 2;
+/// Of one address, waiting.
+const PER_ADDRESS: usize = 8;
+/// What an address with a full queue is told to wait.
+const A_WHILE: Duration = Duration::from_secs(1);
+
+pub(super) struct Hasher {
+    queue: Arc<Mutex<Queue>>,
+    places: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    running: usize,
+    waiting: usize,
+    /// Addresses that wait, the next first; each once.
+    turns: VecDeque<IpAddr>,
+    by_address: HashMap<IpAddr, VecDeque<oneshot::Sender<Permit>>>,
+}
+
+/// The right to run; given on when dropped.
+#[derive(Debug)]
+struct Permit(Option<Arc<Mutex<Queue>>>);
+
+impl Hasher {
+    /// So many may wait.
+    pub(super) fn new(places: u64) -> Self {
+        Self { queue: Arc::default(), places: usize::try_from(places).unwrap_or(usize::MAX) }
+    }
+
+    /// Runs the work when the address's turn has come.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        tracker: &TaskTracker,
+        address: IpAddr,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        // Overtaken by another address in a full queue: the sender is gone.
+        let permit = self.turn(counted_as(address))?.await.map_err(|_| Refusal::Overloaded)?;
+        let done = tracker.spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        done.await.map_err(|_| Refusal::Internal)
+    }
+
+    fn turn(&self, address: IpAddr) -> Result<oneshot::Receiver<Permit>, Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        if queue.running < AT_A_TIME {
+            queue.running += 1;
+            // The receiver is at hand.
+            let _ = sender.send(Permit(Some(Arc::clone(&self.queue))));
+            return Ok(receiver);
+        }
+        if queue.by_address.get(&address).is_some_and(|waiting| waiting.len() >= PER_ADDRESS) {
+            queue.forget_abandoned();
+        }
+        let mine = queue.by_address.get(&address).map_or(0, VecDeque::len);
+        if mine >= PER_ADDRESS {
+            return Err(Refusal::OverBudget { retry_after: A_WHILE });
+        }
+        if queue.waiting >= self.places {
+            queue.forget_abandoned();
+        }
+        if queue.waiting >= self.places && !queue.take_from_longest(mine) {
+            return Err(Refusal::Overloaded);
+        }
+        queue.waiting += 1;
+        if mine == 0 && !queue.by_address.contains_key(&address) {
+            queue.turns.push_back(address);
+        }
+        queue.by_address.entry(address).or_default().push_back(sender);
+        Ok(receiver)
+    }
+}
+
+impl Queue {
+    /// The next to run, if anybody waits.
+    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
+        let address = self.turns.pop_front()?;
+        let waiting = self.by_address.get_mut(&address)?;
+        let next = waiting.pop_front();
+        if waiting.is_empty() {
+            self.by_address.remove(&address);
+        } else {
+            self.turns.push_back(address);
+        }
+        self.waiting -= usize::from(next.is_some());
+        next
+    }
+
+    /// Takes those out that nobody waits for any more.
+    fn forget_abandoned(&mut self) {
+        for waiting in self.by_address.values_mut() {
+            waiting.retain(|sender| !sender.is_closed());
+        }
+        self.settle();
+    }
+
+    /// The last of the address with the most, if that are more than `mine`.
+    fn take_from_longest(&mut self, mine: usize) -> bool {
+        let longest = self.by_address.values_mut().max_by_key(|waiting| waiting.len());
+        let taken = longest.filter(|waiting| waiting.len() > mine + 1).and_then(VecDeque::pop_back);
+        self.settle();
+        taken.is_some()
+    }
+
+    fn settle(&mut self) {
+        self.by_address.retain(|_, waiting| !waiting.is_empty());
+        let by_address = &self.by_address;
+        self.turns.retain(|address| by_address.contains_key(address));
+        self.waiting = by_address.values().map(VecDeque::len).sum();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some(shared) = self.0.take() else { return };
+        let mut queue = shared.lock();
+        while let Some(next) = queue.next() {
+            match next.send(Permit(Some(Arc::clone(&shared)))) {
+                Ok(()) => return,
+                // Nobody waits for this one any more. What comes back must not give itself on: the lock is held.
+                Err(mut unused) => unused.0 = None,
+            }
+        }
+        queue.running -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn address(n: u8) -> IpAddr {
+        IpAddr::V4([192, 0, 2, n].into())
+    }
+
+    struct Bench {
+        hasher: Arc<Hasher>,
+        tracker: TaskTracker,
+    }
+
+    impl Bench {
+        fn new(places: u64) -> Self {
+            Self { hasher: Arc::new(Hasher::new(places)), tracker: TaskTracker::new() }
+        }
+
+        /// Work that lasts until it is told to end.
+        fn hold(&self, from: IpAddr) -> (tokio::task::JoinHandle<Result<(), Refusal>>, mpsc::Sender<()>) {
+            let (end, ended) = mpsc::channel::<()>();
+            (
+                self.start(from, move || {
+                    let _ = ended.recv();
+                }),
+                end,
+            )
+        }
+
+        fn start<T: Send + 'static>(
+            &self,
+            from: IpAddr,
+            work: impl FnOnce() -> T + Send + 'static,
+        ) -> tokio::task::JoinHandle<Result<T, Refusal>> {
+            let (hasher, tracker) = (Arc::clone(&self.hasher), self.tracker.clone());
+            self.tracker.spawn(async move { hasher.run(&tracker, from, work).await })
+        }
+
+        fn waiting(&self) -> usize {
+            self.hasher.queue.lock().waiting
+        }
+
+        async fn until_waiting(&self, count: usize) {
+            while self.waiting() != count {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_does_not_let_the_next_one_in_before_its_work_is_done() {
+        let bench = Bench::new(256);
+        let running = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        for n in 0..100 {
+            let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+            let joining = bench.start(address(n), move || {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                running.fetch_sub(1, Ordering::SeqCst);
+            });
+            tokio::task::yield_now().await;
+            joining.abort();
+        }
+        bench.tracker.close();
+        bench.tracker.wait().await;
+        assert!(most.load(Ordering::SeqCst) <= AT_A_TIME, "{most:?} at once");
+        // And no permit got lost.
+        for n in 0..4 {
+            bench.start(address(n), || ()).await.unwrap().unwrap();
+        }
+        assert_eq!(bench.hasher.queue.lock().running, 0);
+    }
+
+    #[tokio::test]
+    async fn an_address_with_many_waits_for_itself_and_is_told_when_it_has_too_many() {
+        let bench = Bench::new(256);
+        let (_a, end_a) = bench.hold(address(1));
+        let (_b, end_b) = bench.hold(address(1));
+        while bench.hasher.queue.lock().running < AT_A_TIME {
+            tokio::task::yield_now().await;
+        }
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |who: &'static str| {
+            let order = Arc::clone(&order);
+            move || order.lock().push(who)
+        };
+        let mut all: Vec<_> = (0..PER_ADDRESS).map(|_| bench.start(address(1), note("flood"))).collect();
+        bench.until_waiting(PER_ADDRESS).await;
+        let refused = bench.start(address(1), note("flood")).await.unwrap();
+        assert!(matches!(refused, Err(Refusal::OverBudget { .. })));
+        all.push(bench.start(address(2), note("right")));
+        bench.until_waiting(PER_ADDRESS + 1).await;
+        drop((end_a, end_b));
+        for one in all {
+            one.await.unwrap().unwrap();
+        }
+        let at = order.lock().iter().position(|who| *who == "right").unwrap();
+        assert!(at <= 3, "after {at} of the flood");
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_has_a_place_for_an_address_with_fewer() {
+        let bench = Bench::new(8);
+        let (_a, end_a) = bench.hold(address(1));
+        let (_b, end_b) = bench.hold(address(1));
+        while bench.hasher.queue.lock().running < AT_A_TIME {
+            tokio::task::yield_now().await;
+        }
+        let flood: Vec<_> = (0..8).map(|_| bench.start(address(1), || ())).collect();
+        bench.until_waiting(8).await;
+        let right = bench.start(address(2), || ());
+        while bench.hasher.queue.lock().by_address.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.waiting(), 8);
+        drop((end_a, end_b));
+        right.await.unwrap().unwrap();
+        let mut overtaken = 0;
+        for one in flood {
+            overtaken += usize::from(matches!(one.await.unwrap(), Err(Refusal::Overloaded)));
+        }
+        assert_eq!(overtaken, 1);
+        assert!(bench.hasher.queue.lock().by_address.is_empty());
+    }
+}

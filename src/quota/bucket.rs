@@ -1,0 +1,103 @@
+//! A token bucket for amounts that differ: bytes, or commands that cost one each.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How a bucket fills. Many buckets share one, so it is not kept in them.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    per_sec: f64,
+    burst: f64,
+}
+
+impl Pace {
+    /// So much a second, so much at once.
+    pub fn new(per_sec: f64, burst: f64) -> Self {
+        Self { per_sec, burst }
+    }
+
+    /// So much a second, so many seconds' worth at once.
+    pub fn of(per_sec: u64, seconds: f64) -> Self {
+        Self { per_sec: per_sec as f64, burst: per_sec as f64 * seconds }
+    }
+}
+
+/// What is left of one. Anything may be taken while anything is left: what it takes beyond that is owed, so that a
+/// message larger than the bucket passes once, and the sum holds all the same.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    left: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    /// With a whole burst in it.
+    pub fn full(pace: Pace, now: Instant) -> Self {
+        Self { left: pace.burst, filled: now }
+    }
+
+    /// How long nothing may be taken while more than `reserve` must be left; `None`: it may be taken now.
+    pub fn wait(&mut self, reserve: f64, pace: Pace, now: Instant) -> Option<Duration> {
+        self.fill(pace, now);
+        let missing = reserve - self.left;
+        // At least a millisecond: the answer is told in these, and zero would say "at once".
+        (missing >= 0.0).then(|| Duration::from_secs_f64((missing / pace.per_sec).clamp(0.001, 86_400.0)))
+    }
+
+    /// Takes so much, whatever is left.
+    pub fn charge(&mut self, amount: f64) {
+        self.left -= amount;
+    }
+
+    /// Takes so much, or says how long to wait.
+    pub fn take(&mut self, amount: f64, pace: Pace, now: Instant) -> Result<(), Duration> {
+        match self.wait(0.0, pace, now) {
+            Some(wait) => Err(wait),
+            None => {
+                self.charge(amount);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether it is as good as a new one.
+    pub fn is_full(&mut self, pace: Pace, now: Instant) -> bool {
+        self.fill(pace, now);
+        self.left >= pace.burst
+    }
+
+    fn fill(&mut self, pace: Pace, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.left = (self.left + elapsed * pace.per_sec).min(pace.burst);
+        self.filled = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn what_is_taken_beyond_a_burst_is_owed_and_the_sum_holds() {
+        let (pace, now) = (Pace::of(100, 10.0), Clock::instant());
+        let mut bucket = Bucket::full(pace, now);
+        assert_eq!(bucket.take(900.0, pace, now), Ok(()));
+        assert_eq!(bucket.take(600.0, pace, now), Ok(()), "a hundred were left");
+        assert_eq!(bucket.take(1.0, pace, now), Err(Duration::from_secs(5)));
+        let later = now + Duration::from_millis(5100);
+        assert_eq!(bucket.take(1.0, pace, later), Ok(()));
+        assert!(!bucket.is_full(pace, later));
+        assert!(bucket.is_full(pace, later + Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn a_reserve_is_left_for_others() {
+        let (pace, now) = (Pace::of(100, 10.0), Clock::instant());
+        let mut bucket = Bucket::full(pace, now);
+        bucket.charge(600.0);
+        assert_eq!(bucket.wait(500.0, pace, now), Some(Duration::from_secs(1)));
+        assert_eq!(bucket.wait(0.0, pace, now), None);
+    }
+}
