@@ -205,7 +205,7 @@ async fn a_live_room_has_a_short_link_and_another_one_has_none() {
 async fn a_short_link_leads_where_the_template_says_with_the_room_encoded() {
     let mut parts = Parts::default();
     let link = ask(&parts, "/room/abc1234", &[]).await;
-    assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "/#room=fri%3Aday"));
+    assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "../#room=fri%3Aday"));
     assert_eq!(link.header("cache-control"), "no-store");
     parts.share_url = "https://www.netflix.com/?tandemRoom={room}";
     let link = ask(&parts, "/room/abc1234", &[]).await;
@@ -217,9 +217,12 @@ async fn a_short_link_leads_where_the_template_says_with_the_room_encoded() {
 #[tokio::test]
 async fn a_short_link_whose_room_is_over_leads_to_the_page_with_the_way_on() {
     let mut parts = Parts::default();
-    for path in [format!("/room/{OLD_SHORT}"), format!("/room/{}/4711", OLD_SHORT.to_uppercase())] {
+    for (path, page) in [
+        (format!("/room/{OLD_SHORT}"), "../#room=last%3Aweek&over=1"),
+        (format!("/room/{}/4711", OLD_SHORT.to_uppercase()), "../../#room=last%3Aweek&over=1"),
+    ] {
         let link = ask(&parts, &path, &[]).await;
-        assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "/#room=last%3Aweek&over=1"), "{path}");
+        assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, page), "{path}");
     }
     let resolved = ask(&parts, &format!("/api/room/{OLD_SHORT}"), &[]).await;
     assert_eq!((resolved.status, resolved.json()), (StatusCode::NOT_FOUND, json!({"error": "Room not found"})));
@@ -239,7 +242,11 @@ async fn what_is_not_there_is_a_page_for_people_and_json_below_api() {
             (StatusCode::NOT_FOUND, "text/html; charset=utf-8"),
             "{path}"
         );
-        assert_eq!(page.body, Bytes::from("<!doctype html>nothing here"));
+        let up = match path.matches('/').count() {
+            1 => "./".to_owned(),
+            slashes => "../".repeat(slashes - 1),
+        };
+        assert_eq!(page.body, format!("<a href=\"{up}\">nothing here"), "{path}: links stay under a proxy's path");
         assert!(page.header("content-security-policy").contains("default-src 'self'"));
         let program = ask(&parts, path, &["accept: */*"]).await;
         assert_eq!((program.status, program.body), (StatusCode::NOT_FOUND, Bytes::from("not found\n")), "{path}");
@@ -247,7 +254,7 @@ async fn what_is_not_there_is_a_page_for_people_and_json_below_api() {
     let api = ask(&parts, "/api/nowhere", &[browser]).await;
     assert_eq!((api.status, api.json()), (StatusCode::NOT_FOUND, json!({"error": "Not found"})));
     let diagnostics = ask_in_public(&parts, "/status", &[browser]).await;
-    assert_eq!(diagnostics.body, Bytes::from("<!doctype html>nothing here"), "as if it weren't there");
+    assert_eq!(diagnostics.body, Bytes::from("<a href=\"./\">nothing here"), "as if it weren't there");
 }
 
 #[tokio::test]
@@ -255,7 +262,7 @@ async fn the_pin_in_an_old_link_never_reaches_a_redirect() {
     let parts = Parts::default();
     for path in ["/room/abc1234/4711", "/room/abc1234/4711?pin=4711"] {
         let link = ask(&parts, path, &[]).await;
-        assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "/#room=fri%3Aday"));
+        assert_eq!((link.status, link.header("location")), (StatusCode::FOUND, "../../#room=fri%3Aday"));
         assert!(!format!("{:?} {:?}", link.headers, link.body).contains("4711"));
     }
     assert_eq!(ask(&parts, "/room/zzzzzzz/4711", &[]).await.status, StatusCode::NOT_FOUND);

@@ -94,10 +94,11 @@ pub(super) async fn serve(State(http): App, method: Method, uri: Uri, headers: H
     let path = if path.is_empty() || path.ends_with('/') { format!("{path}index.html") } else { path.to_owned() };
     // Embedded names are exact; a debug build reads a directory, so what climbs or hides is refused before.
     if path.split('/').any(|part| part.starts_with('.')) {
-        return not_found(&http, &headers);
+        return not_found(&http, uri.path(), &headers);
     }
     let asset = (http.assets)(&path);
-    let mut response = asset.map_or_else(|| not_found(&http, &headers), |asset| respond(asset, &method, &headers));
+    let mut response =
+        asset.map_or_else(|| not_found(&http, uri.path(), &headers), |asset| respond(asset, &method, &headers));
     // Other people's pages import the client and show the film.
     if path.starts_with("client/") || path.starts_with("media/") {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

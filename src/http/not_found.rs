@@ -1,6 +1,7 @@
 //! The answer for a path that leads nowhere: a page for people, JSON for programs below `/api/`, one line for all others.
 
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{Http, error};
@@ -8,16 +9,33 @@ use super::{Http, error};
 /// The page, among the assets.
 const PAGE: &str = "404.html";
 
-/// Browsers that navigate ask for HTML by name; scripts, images and command-line programs don't.
-pub(super) fn not_found(http: &Http, headers: &HeaderMap) -> Response {
+/// `path` is the request's. Browsers that navigate ask for HTML by name; scripts, images and command-line programs don't.
+pub(super) fn not_found(http: &Http, path: &str, headers: &HeaderMap) -> Response {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let wants_html = lines.flat_map(|line| line.split(',')).any(|kind| kind.trim().starts_with("text/html"));
     match (http.assets)(PAGE).filter(|_| wants_html) {
         Some(page) => {
             let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type))];
-            (StatusCode::NOT_FOUND, kind, page.bytes).into_response()
+            (StatusCode::NOT_FOUND, kind, relative(&page.bytes, path)).into_response()
         }
         None => (StatusCode::NOT_FOUND, "not found\n").into_response(),
+    }
+}
+
+/// The way from a path back to the server's base: a proxy may have put the server under a path that it doesn't know, so
+/// only relative addresses stay within it.
+pub(super) fn way_up(path: &str) -> String {
+    match path.trim_start_matches('/').matches('/').count() {
+        0 => "./".to_owned(),
+        depth => "../".repeat(depth),
+    }
+}
+
+/// The page is served at any depth: its links, which begin with the root, lead from there.
+fn relative(page: &Bytes, path: &str) -> Bytes {
+    match std::str::from_utf8(page) {
+        Ok(text) => text.replace("=\"/", &format!("=\"{}", way_up(path))).into(),
+        Err(_) => page.clone(),
     }
 }
 

@@ -87,7 +87,7 @@ async fn websocket(State(http): App, caller: Caller, request: Request) -> Respon
 /// On the public port diagnostics look as if they weren't there.
 async fn only_on_port(State(http): App, request: Request, next: Next) -> Response {
     if request.extensions().get::<Public>().is_some() {
-        return not_found(&http, request.headers());
+        return not_found(&http, request.uri().path(), request.headers());
     }
     next.run(request).await
 }

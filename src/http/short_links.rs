@@ -7,10 +7,10 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header};
 use serde_json::json;
 
-use super::not_found::not_found;
+use super::not_found::{not_found, way_up};
 use super::{App, Caller, Http, Unavailable, error};
 use crate::domain::{RoomId, ShortId};
 
@@ -77,29 +77,33 @@ pub(super) async fn resolve(State(http): App, Path(short): Path<String>) -> Resu
 pub(super) async fn follow(
     State(http): App,
     Path(short): Path<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Unavailable> {
-    redirect(&http, &short, &headers).await
+    redirect(&http, &short, &uri, &headers).await
 }
 
 /// v2 put the PIN into the path. It is dropped: a redirect would hand it on to logs and histories.
 pub(super) async fn follow_old(
     State(http): App,
     Path((short, _pin)): Path<(String, String)>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Unavailable> {
-    redirect(&http, &short, &headers).await
+    redirect(&http, &short, &uri, &headers).await
 }
 
-async fn redirect(http: &Http, short: &str, headers: &HeaderMap) -> Result<Response, Unavailable> {
-    let Some(short) = ShortId::parse(short) else { return Ok(not_found(http, headers)) };
+async fn redirect(http: &Http, short: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response, Unavailable> {
+    let Some(short) = ShortId::parse(short) else { return Ok(not_found(http, uri.path(), headers)) };
     let known = match http.backend.resolve_short(&short).await? {
         Some(room) => Some(room),
         None => http.backend.recall_short(&short).await?,
     };
-    let Some(room) = known else { return Ok(not_found(http, headers)) };
+    let Some(room) = known else { return Ok(not_found(http, uri.path(), headers)) };
     let live = http.backend.room_is_live(&room).await?;
     let link = if live { http.share_url.link(&room) } else { http.share_url.link_to_ended(&room) };
+    // The page itself, wherever a proxy has put this server.
+    let link = link.strip_prefix("/#").map(|rest| format!("{}#{rest}", way_up(uri.path()))).unwrap_or(link);
     Ok((StatusCode::FOUND, [(header::LOCATION, link)]).into_response())
 }
 

@@ -122,7 +122,7 @@ pub(crate) fn assets() -> Assets {
             etag: "\"page\"".into(),
         }),
         "404.html" => Some(Asset {
-            bytes: Bytes::from_static(b"<!doctype html>nothing here"),
+            bytes: Bytes::from_static(b"<a href=\"/\">nothing here"),
             content_type: "text/html; charset=utf-8",
             etag: "\"nothing\"".into(),
         }),

@@ -128,11 +128,13 @@ async function waitReady(room, wish) {
 function enter(room, wish, { fresh = true } = {}) {
   longStorage.setItem(NAME_KEY, wish.name);
   longStorage.setItem(TRANSPORT_KEY, wish.transport);
+  const reloaded = tabStorage.getItem(INSIDE_KEY) === wish.roomId;
   tabStorage.setItem(INSIDE_KEY, wish.roomId);
   writeFragment(wish);
   showView('room');
   const unmount = mountRoom(room, wish, {
     fresh,
+    reloaded,
     leave: () => leave(),
     reconnect: (transport) => void switchTransport(transport),
     pinChanged: (pin) => {

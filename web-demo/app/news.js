@@ -5,7 +5,7 @@
  */
 import { onChange } from './change.js';
 import { listen, person } from './dom.js';
-import { filmTitle, isolate } from './format.js';
+import { clockText, filmTitle, isolate } from './format.js';
 import { testFilm } from './source.js';
 import { toast } from './toast.js';
 
@@ -14,8 +14,11 @@ const CALL_NEWS_EVERY_MS = 60_000;
 
 /** @typedef {(...words: (string | Node)[]) => void} Say */
 
-/** @param {import('./types.js').Ctx} ctx @param {Say} say @param {boolean} fresh */
-export function setupNews({ room, signal }, say, fresh) {
+/**
+ * @param {import('./types.js').Ctx} ctx @param {Say} say @param {boolean} fresh
+ * @param {boolean} reloaded whether this tab was in the room a moment ago
+ */
+export function setupNews({ room, signal }, say, fresh, reloaded) {
   const nameOf = (/** @type {string | undefined} */ userId) => room.members.find((m) => m.userId === userId)?.username ?? 'Somebody';
   const isSelf = (/** @type {string | undefined} */ userId) => userId === room.self.userId;
   /** Why members left that were removed. @type {Map<string, string>} */
@@ -63,6 +66,31 @@ export function setupNews({ room, signal }, say, fresh) {
     toast(`${isolate(nameOf(userId))} started a call. “Join call” is at the top.`, 'info');
   }, signal);
 
+  /** Whether the film was to play when the connection was lost. */
+  let played = false;
+  listen(room, 'state', () => {
+    if (room.state === 'reconnecting') played ||= room.wantsPlaying;
+    if (room.state !== 'joined') return;
+    if (played && !room.wantsPlaying && !room.ended) sayKept(true);
+    played = false;
+  }, signal);
+
+  /**
+   * A room whose members were all lost (asleep, without a network) is kept, and stands where the last one was. No message
+   * says so: it shows by a film that stands although nobody is there who stopped it.
+   * @param {boolean} back whether we were in it until a moment ago
+   */
+  function sayKept(back) {
+    const alone = !room.members.some((m) => m.connected && m.userId !== room.self.userId);
+    const at = clockText(room.positionNow());
+    const text = alone
+      ? `The room was kept while everybody was away. It is paused at ${at}.`
+      : back ? `The film was paused at ${at} while you were away.` : '';
+    if (!text) return;
+    say(text);
+    toast(text, 'info');
+  }
+
   /** @type {Map<string, string> | null} */
   let known = null;
   let host = room.hostUserId;
@@ -70,7 +98,9 @@ export function setupNews({ room, signal }, say, fresh) {
     if (room.state !== 'joined') return;
     const now = new Map(room.members.map((m) => [m.userId, m.username]));
     if (known === null) {
-      if (fresh) say(now.size === 1 ? 'You opened the room' : 'You joined');
+      const kept = room.url !== null && !room.wantsPlaying && !room.ended && room.positionNow() > 1;
+      if (fresh) say(now.size === 1 && !kept ? 'You opened the room' : 'You joined');
+      if (fresh && kept && !reloaded) sayKept(false);
     } else {
       for (const [userId, name] of now) {
         const before = known.get(userId);

@@ -30,6 +30,7 @@ import { setupTrouble } from './trouble.js';
 /**
  * @typedef {object} Actions
  * @property {boolean} fresh        false: the same visit over another transport; chat and log stay
+ * @property {boolean} reloaded     this tab was in the room a moment ago
  * @property {() => void} leave
  * @property {(transport: import('./types.js').Transport) => void} reconnect
  * @property {(pin: string) => void} pinChanged
@@ -64,7 +65,7 @@ export function mountRoom(room, wish, actions) {
   setupHostSettings(ctx);
   const early = takeEarly(room);
   const chat = setupChat(ctx, tabs, actions.fresh, early);
-  setupNews(ctx, chat.system, actions.fresh);
+  setupNews(ctx, chat.system, actions.fresh, actions.reloaded);
   const filmChat = setupFullscreenChat(ctx, chat);
   setupStats(ctx, tabs);
   setupLog(ctx, tabs, actions.fresh, early);
