@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use tandem::app::App;
 use tandem::config::Config;
 use tandem::config::cli::{self, CliError, Command};
-use tandem::telemetry::{Metrics, init_logging};
+use tandem::telemetry::{LogFormat, Metrics, init_logging, json_lines};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Ok(Command::Serve(config)) => serve(*config),
         Ok(Command::CheckConfig(config)) => {
             print!("{config}");
+            config.unknown.iter().for_each(|unknown| eprintln!("tandem: {unknown}"));
             Ok(())
         }
         Ok(Command::Health(url)) => tandem::http::probe::ask(&url).map_err(anyhow::Error::msg),
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tandem: {}", one_line(&error));
+            // Of several wrong settings each has its line.
+            one_line(&error).lines().for_each(|line| eprintln!("tandem: {line}"));
             ExitCode::FAILURE
         }
     }
@@ -46,13 +48,15 @@ fn one_line(error: &anyhow::Error) -> String {
 #[tokio::main]
 async fn serve(config: Config) -> anyhow::Result<()> {
     let logging = init_logging(&config.log_level, config.log_format, config.node.as_str(), config.otlp.as_ref())?;
-    for name in &config.unknown {
-        tracing::warn!(name, "not a setting of tandem");
+    for unknown in &config.unknown {
+        tracing::warn!("{unknown}");
     }
     if !config.rate_limits {
         tracing::warn!("RATE_LIMITS=off: anybody may flood this server");
     }
     let metrics = Metrics::install()?;
+    // With JSON asked for, standard output is part of a log that machines read: no picture, no plain text.
+    let json = (config.log_format == Some(LogFormat::Json)).then(|| config.node.to_string());
     let app = App::build(config, metrics).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -63,7 +67,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     // Once it is announced, it can be told to stop.
-    say(&app.announcement(std::io::stdout().is_terminal()));
+    match json {
+        Some(node) => say(&json_lines(&node, &app.announcement(false))),
+        None => say(&app.announcement(std::io::stdout().is_terminal())),
+    }
     let running = app.run(stopping);
     // A second signal ends at once: the first handler is used up by then.
     let (mut again, mut and_again) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -231,8 +231,100 @@ fn unknown_tandem_names_are_reported_and_kubernetes_links_are_not() {
         ("TANDEM_PORT_80_TCP", "tcp://10.0.0.1:80"),
         ("OTHER", "1"),
     ];
-    assert_eq!(config(&environment, &[]).unwrap().unknown, ["TANDEM_QUIC_PORT"]);
+    let unknown = config(&environment, &[]).unwrap().unknown;
+    assert_eq!(
+        unknown.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["TANDEM_QUIC_PORT is no setting of tandem; QUIC_PORT is one"]
+    );
     assert!(config(&[], &["--quik-port", "1"]).unwrap_err().contains("--quik-port"));
+}
+
+#[test]
+fn a_name_that_is_a_slip_of_the_pen_is_reported_and_what_others_use_is_not() {
+    let slips = [("TURN_URL", "TURN_URLS"), ("MAX_SESSION", "MAX_SESSIONS"), ("ALOWED_ORIGINS", "ALLOWED_ORIGINS")];
+    for (name, meant) in slips {
+        let unknown = config(&[(name, "1")], &[]).unwrap().unknown;
+        assert_eq!(unknown.len(), 1, "{name}");
+        assert_eq!((unknown[0].name.as_str(), unknown[0].meant), (name, Some(meant)));
+    }
+    for name in
+        ["PATH", "HOME", "HOSTNAME", "NODE_ENV", "NODE_IP", "LOGNAME", "PORTS", "POSTGRES_INITDB_ARGS", "DATABASE"]
+    {
+        assert_eq!(config(&[(name, "1")], &[]).unwrap().unknown, [], "{name}");
+    }
+}
+
+#[test]
+fn all_wrong_settings_are_told_at_once_a_line_each() {
+    let environment = [
+        ("PORT", "http"),
+        ("LOG_LEVEL", "loud"),
+        ("MAX_USERNAME_CHARS", "0"),
+        ("TLS_CERT_PATH", "a"),
+        ("REDIS_URL", "redis://cache"),
+        ("DATABASE_URL", "mysql://db"),
+        ("GATE_QUORUM_MS", "7001"),
+        ("QUIC_SHARED_SECRET_FILE", "/nowhere/at/all"),
+    ];
+    let error = config(&environment, &[]).unwrap_err();
+    let mut told: Vec<&str> =
+        error.lines().map(|line| line.split(|c: char| c == '=' || c == ' ').next().unwrap()).collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "DATABASE_URL",
+            "GATE_QUORUM_MS",
+            "LOG_LEVEL",
+            "MAX_USERNAME_CHARS",
+            "PORT",
+            "QUIC_SHARED_SECRET_FILE",
+            "TLS_CERT_PATH"
+        ],
+        "and nothing of REDIS_URL, which only lacks what is wrong already: {error}"
+    );
+}
+
+#[test]
+fn every_secret_can_be_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let secrets: Vec<_> =
+        settings::all().into_iter().filter(|setting| setting.secret).map(|setting| setting.name).collect();
+    assert_eq!(secrets, settings::SECRETS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    let (redis, database) = (file("r", "redis://u:hush@cache/0\n"), file("d", "postgres://u:hush@db/tandem\n"));
+    let (turn, quic) = (file("t", "hush\r\n"), file("q", "hush, and thirty-two bytes of it or more"));
+    let environment = [("REDIS_URL_FILE", &*redis), ("TURN_SECRET_FILE", &*turn), ("TURN_URLS", "turn:turn.example")];
+    let config_of = |more: &[(&str, &str)], flags: &[&str]| config(&[&environment[..], more].concat(), flags);
+    let flags = ["--database-url-file", &database, "--quic-shared-secret-file", &quic];
+    let config = config_of(&[], &flags).unwrap();
+    assert_eq!(config.redis.as_ref().unwrap().url.expose_secret(), "redis://u:hush@cache/0");
+    assert_eq!(config.postgres.as_ref().unwrap().url.expose_secret(), "postgres://u:hush@db/tandem");
+    assert!(config.ice.turn.is_some() && config.quic_identity.secret.is_some());
+    assert!(
+        !config.report().contains("hush") && config.report().contains("TURN_SECRET=(hidden)  # file"),
+        "{}",
+        config.report()
+    );
+    let parts = [
+        ("REDIS_PASSWORD_FILE", &*turn),
+        ("REDIS_HOST", "cache"),
+        ("POSTGRES_PASSWORD_FILE", &*turn),
+        ("POSTGRES_HOST", "db"),
+    ];
+    let config = self::config(&parts, &[]).unwrap();
+    assert_eq!(config.redis.unwrap().url.expose_secret(), "redis://:hush@cache:6379/0");
+    assert_eq!(config.postgres.unwrap().url.expose_secret(), "postgres://postgres:hush@db:5432/tandem");
+    let both = config_of(&[("TURN_SECRET", "hush")], &flags).unwrap_err();
+    assert!(both.contains("TURN_SECRET and TURN_SECRET_FILE") && !both.contains('\n'), "{both}");
+    let empty = self::config(&[("TURN_SECRET_FILE", &file("e", " \n")), ("TURN_URLS", "turn:a")], &[]).unwrap_err();
+    assert!(empty.starts_with("TURN_SECRET_FILE=") && empty.contains("empty") && !empty.contains('\n'), "{empty}");
+    let help = self::config(&[], &["--help"]).unwrap_err();
+    assert!(help.contains("--redis-url-file") && help.contains("ps"), "{help}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use clap::{Arg, ArgMatches, Command as Clap};
 
 use super::settings::{self, Setting};
-use super::{Config, ConfigError, Environment, Raw};
+use super::{Config, ConfigError, ConfigErrors, Environment, Raw};
 use crate::http::probe::ProbeUrl;
 
 /// What to do.
@@ -26,9 +26,15 @@ pub enum CliError {
     /// The command line can't be read, or asked for help: `clap::Error::exit` prints it and ends.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// A setting is wrong.
+    /// Settings are wrong.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ConfigErrors),
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error.into())
+    }
 }
 
 /// Reads the process's own command line and environment.
@@ -56,7 +62,7 @@ pub fn parse(
             None => own_health(&raw)?,
         }));
     }
-    let config = Box::new(Config::resolve(&raw, environment)?);
+    let config = Box::new(Config::resolve(raw, environment)?);
     Ok(if name == "check-config" { Command::CheckConfig(config) } else { Command::Serve(config) })
 }
 
@@ -76,13 +82,18 @@ fn probe_url(url: &str) -> Result<ProbeUrl, ConfigError> {
     ProbeUrl::parse(url).map_err(|why| ConfigError::Wrong { name: "--url", value: url.to_owned(), why })
 }
 
+fn warning(setting: &Setting) -> String {
+    let warning = |file| format!(" (a flag shows in ps: rather {file}, or the variable)");
+    settings::file_of(setting.name).map(warning).unwrap_or_default()
+}
+
 fn clap() -> Clap {
     let flags = settings::all().into_iter().map(|setting| {
         let default = if setting.default.is_empty() { "unset".to_owned() } else { setting.default.clone() };
         Arg::new(setting.name)
             .long(setting.flag())
             .value_name("VALUE")
-            .help(format!("{} [{}, default: {default}]", setting.meaning, setting.name))
+            .help(format!("{}{} [{}, default: {default}]", setting.meaning, warning(&setting), setting.name))
             .help_heading(setting.group)
             .allow_hyphen_values(true)
             .hide_short_help(setting.group == "Limits")
@@ -92,7 +103,11 @@ fn clap() -> Clap {
     Clap::new("tandem")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps a group's video players in step")
-        .after_help("Each flag is also an environment variable; the flag wins. --help shows the limits too.")
+        .after_help(
+            "Each flag is also an environment variable; the flag wins. --help shows the limits too.\n\
+             A secret that is a flag is seen by everybody who may list processes (ps): give the file that holds it \
+             (REDIS_URL_FILE and so on), or the variable.",
+        )
         .args(flags)
         .subcommand(Clap::new("serve").about("run the server (what happens without a command, too)"))
         .subcommand(Clap::new("check-config").about("print the resolved configuration, secrets hidden"))

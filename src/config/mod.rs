@@ -17,7 +17,7 @@ use secrecy::SecretString;
 
 pub use database::{Postgres, Redis};
 pub use machine::Machine;
-pub use raw::{Environment, Raw, Source};
+pub use raw::{Environment, Raw, Source, Unknown};
 
 use crate::domain::{HostPattern, Limits, NodeId, UrlPolicy};
 use crate::http::ShareUrl;
@@ -77,8 +77,8 @@ pub struct Config {
     pub otlp: Option<Otlp>,
     /// Every limit.
     pub limits: Limits,
-    /// `TANDEM_*` names in the environment that are no setting.
-    pub unknown: Vec<String>,
+    /// Names in the environment that look like settings and are none.
+    pub unknown: Vec<Unknown>,
     report: String,
 }
 
@@ -129,9 +129,71 @@ pub enum ConfigError {
     },
 }
 
+/// All that is wrong with a configuration, a line each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl ConfigError {
+    /// The settings that it is about. One that doesn't name a setting names several, or what stands for them.
+    fn about(&self) -> Vec<&'static str> {
+        let (name, other) = match self {
+            Self::Wrong { name, .. } | Self::NotText { name } | Self::Missing { name } => (*name, ""),
+            Self::Needs { name, other, .. } | Self::Contradiction { name, other, .. } => (*name, *other),
+        };
+        let other = if other == "PostgreSQL" { "DATABASE_URL or POSTGRES_HOST" } else { other };
+        name.split(" or ").chain(other.split(" or ")).filter(|name| !name.is_empty()).collect()
+    }
+}
+
 impl Config {
-    /// Understands and checks everything; the first thing that is wrong is reported.
-    pub fn resolve(raw: &Raw, environment: &Environment) -> Result<Self, ConfigError> {
+    /// Understands and checks everything, and reports all that is wrong: what is, is put aside, and the rest is looked at as if
+    /// it had not been set.
+    pub fn resolve(raw: Raw, environment: &Environment) -> Result<Self, ConfigErrors> {
+        let mut raw = raw;
+        let mut errors = raw.read_secrets();
+        let mut aside: Vec<&'static str> = errors.iter().flat_map(ConfigError::about).collect();
+        // A file that can't be read stands for its secret.
+        aside.extend(
+            settings::SECRETS
+                .iter()
+                .filter(|(_, file)| aside.contains(file))
+                .map(|(name, _)| *name)
+                .collect::<Vec<_>>(),
+        );
+        loop {
+            let error = match Self::attempt(&raw, environment) {
+                Ok(config) if errors.is_empty() => return Ok(config),
+                Ok(_) => return Err(ConfigErrors(errors)),
+                Err(error) => error,
+            };
+            let about = error.about();
+            // What only follows from an error that is told already is none of its own.
+            let follows = !matches!(error, ConfigError::Wrong { .. }) && about.iter().any(|name| aside.contains(name));
+            if !follows {
+                errors.push(error);
+            }
+            let progress = about.iter().filter(|name| raw.put_aside(name)).count();
+            aside.extend(about);
+            if progress == 0 {
+                return Err(ConfigErrors(errors));
+            }
+        }
+    }
+
+    fn attempt(raw: &Raw, environment: &Environment) -> Result<Self, ConfigError> {
         let host = raw.required("HOST", |text| {
             if text == "localhost" {
                 Ok(IpAddr::V4(Ipv4Addr::LOCALHOST))

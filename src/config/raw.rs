@@ -17,16 +17,28 @@ impl Environment {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
     }
 
-    /// Names that look like ours but are no setting: nothing would read them.
-    pub(super) fn unknown(&self) -> Vec<String> {
+    /// Names that look like ours but are no setting: nothing would read them. Those that begin with `TANDEM_`, and those that
+    /// differ from a setting by a slip of the pen.
+    pub(super) fn unknown(&self) -> Vec<Unknown> {
         // Kubernetes puts its own into every pod of a namespace with a Service called "tandem…".
         let numbered =
             |name: &str| name.split("_PORT_").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         let link = |name: &str, value: &OsString| {
             name.contains("_SERVICE_") || numbered(name) || value.to_str().is_some_and(|value| value.contains("://"))
         };
-        let ours = self.0.iter().filter(|(name, value)| name.starts_with("TANDEM_") && !link(name, value));
-        ours.map(|(name, _)| name.clone()).collect()
+        let settings = settings::all();
+        let looks_like_ours = |(name, value): (&String, &OsString)| {
+            if settings.iter().any(|setting| setting.name == name) || link(name, value) {
+                return None;
+            }
+            let bare = name.strip_prefix("TANDEM_");
+            let meant = settings
+                .iter()
+                .map(|setting| setting.name)
+                .find(|setting| bare == Some(*setting) || (setting.len() >= 8 && is_slip(name, setting)));
+            (bare.is_some() || meant.is_some()).then(|| Unknown { name: name.clone(), meant })
+        };
+        self.0.iter().filter_map(looks_like_ours).collect()
     }
 
     /// The machine's name, if a container or shell says it.
@@ -41,6 +53,45 @@ impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
     }
 }
 
+/// A name in the environment that is no setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// The name.
+    pub name: String,
+    /// What was probably meant.
+    pub meant: Option<&'static str>,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is no setting of tandem", self.name)?;
+        match self.meant {
+            Some(meant) => write!(f, "; {meant} is one"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether one becomes the other by changing, adding or leaving out at most two characters.
+fn is_slip(one: &str, other: &str) -> bool {
+    const MOST: usize = 2;
+    if one.len().abs_diff(other.len()) > MOST {
+        return false;
+    }
+    // Levenshtein's distance, a row at a time.
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (n, a) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], n + 1);
+        for (m, b) in other.iter().enumerate() {
+            let change = diagonal + usize::from(a != *b);
+            diagonal = row[m + 1];
+            row[m + 1] = change.min(row[m] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()] <= MOST
+}
+
 /// Who said it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -48,6 +99,8 @@ pub enum Source {
     Flag,
     /// The environment.
     Environment,
+    /// A file that a setting names.
+    File,
     /// Nobody.
     Default,
 }
@@ -57,13 +110,14 @@ impl fmt::Display for Source {
         f.write_str(match self {
             Self::Flag => "flag",
             Self::Environment => "environment",
+            Self::File => "file",
             Self::Default => "default",
         })
     }
 }
 
 /// One text for each setting.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Raw(BTreeMap<&'static str, (String, Source)>);
 
 impl Raw {
@@ -84,6 +138,34 @@ impl Raw {
             values.insert(setting.name, given.unwrap_or((setting.default, Source::Default)));
         }
         Ok(Self(values))
+    }
+
+    /// Reads the secrets that are in files. What can't be read is told, and stays unset.
+    pub(super) fn read_secrets(&mut self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        for &(name, file) in settings::SECRETS {
+            let Some(path) = self.text(file).map(str::to_owned) else { continue };
+            if self.text(name).is_some() {
+                let why = "say it in one way: the value, or the file that holds it";
+                errors.push(ConfigError::Contradiction { name, other: file, why });
+                continue;
+            }
+            match read_secret(&path) {
+                Ok(secret) => {
+                    self.0.insert(name, (secret, Source::File));
+                }
+                Err(why) => errors.push(ConfigError::Wrong { name: file, value: shown(&path), why }),
+            }
+        }
+        errors
+    }
+
+    /// As if nobody had set it; says whether somebody had.
+    pub(super) fn put_aside(&mut self, name: &str) -> bool {
+        let setting = settings::all().into_iter().find(|setting| setting.name == name);
+        let Some(setting) = setting.filter(|_| self.source(name) != Source::Default) else { return false };
+        self.0.insert(setting.name, (setting.default, Source::Default));
+        true
     }
 
     /// The text of a setting; `None`: unset.
@@ -116,6 +198,14 @@ impl Raw {
     ) -> Result<T, ConfigError> {
         self.parsed(name, parse)?.ok_or(ConfigError::Missing { name })
     }
+}
+
+/// A file as secrets are kept in: one line, of which the end is no part.
+fn read_secret(path: &str) -> Result<String, String> {
+    let text = std::fs::read(path).map_err(|error| error.to_string())?;
+    let text = String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
+    let secret = text.trim();
+    if secret.is_empty() { Err("it is empty".to_owned()) } else { Ok(secret.to_owned()) }
 }
 
 /// A wrong value in one line of bearable length. A URL with credentials, where none belong, doesn't show them.

@@ -179,18 +179,31 @@ const TABLE: &[Row] = &[
     (OPERATION, "OTLP_SAMPLE_PERCENT", "100", "share of the requests that are traced (0-100)"),
 ];
 
-/// Values that must not be shown. Of the two URLs only the password is hidden.
-const SECRETS: &[&str] =
-    &["QUIC_SHARED_SECRET", "REDIS_URL", "REDIS_PASSWORD", "DATABASE_URL", "POSTGRES_PASSWORD", "TURN_SECRET"];
+/// Values that must not be shown, each with the setting that names a file which holds it. Of the two URLs only the password
+/// is hidden.
+pub const SECRETS: &[(&str, &str)] = &[
+    ("QUIC_SHARED_SECRET", "QUIC_SHARED_SECRET_FILE"),
+    ("REDIS_URL", "REDIS_URL_FILE"),
+    ("REDIS_PASSWORD", "REDIS_PASSWORD_FILE"),
+    ("DATABASE_URL", "DATABASE_URL_FILE"),
+    ("POSTGRES_PASSWORD", "POSTGRES_PASSWORD_FILE"),
+    ("TURN_SECRET", "TURN_SECRET_FILE"),
+];
+
+/// The setting that names a file which holds this one's value.
+pub fn file_of(name: &str) -> Option<&'static str> {
+    SECRETS.iter().find(|(secret, _)| *secret == name).map(|(_, file)| *file)
+}
 
 /// The whole table, the limits included.
 pub fn all() -> Vec<Setting> {
-    let plain = TABLE.iter().map(|&(group, name, default, meaning)| Setting {
-        name,
-        default: default.to_owned(),
-        meaning: meaning.to_owned(),
-        secret: SECRETS.contains(&name),
-        group,
+    let plain = TABLE.iter().flat_map(|&(group, name, default, meaning)| {
+        let file = file_of(name);
+        let setting =
+            Setting { name, default: default.to_owned(), meaning: meaning.to_owned(), secret: file.is_some(), group };
+        let meaning = format!("instead of {name}: a file that holds it, which nobody sees in the list of processes");
+        let file = file.map(|name| Setting { name, default: String::new(), meaning, secret: false, group });
+        std::iter::once(setting).chain(file)
     });
     let limits = Limits::TABLE.iter().map(|row| Setting {
         name: row.setting,

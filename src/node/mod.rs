@@ -5,7 +5,7 @@
 //! missed: a replica may have lagged behind. Who was blind itself (Redis was away) doesn't judge the others before a whole
 //! lease has passed: theirs ran out for the same reason. One node at a time sweeps rooms that no node follows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,25 @@ pub type Report = Box<dyn Fn() -> String + Send + Sync>;
 
 type OnOrphan = Arc<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// Which nodes an operator was told of.
+#[derive(Debug, Default)]
+struct News {
+    /// Whether anybody was looked at.
+    looked: bool,
+    told: HashSet<NodeId>,
+}
+
+impl News {
+    /// Nodes that are gone since the last look, though nobody stopped them. One that was gone before this process began, or
+    /// that said goodbye, is none; nor is one that is still gone after this node was blind for a while.
+    fn of(&mut self, roster: &Roster) -> Vec<NodeId> {
+        let first = !std::mem::replace(&mut self.looked, true);
+        self.told.retain(|node| roster.gone.contains(node));
+        let news = roster.gone.iter().filter(|node| self.told.insert((*node).clone()));
+        news.filter(|node| !first && !roster.has_left(node)).cloned().collect()
+    }
+}
+
 struct Watch {
     log: Arc<RedisLog>,
     options: WatchOptions,
@@ -66,6 +85,7 @@ struct Watch {
     on_orphan: OnOrphan,
     /// Nodes whose lease is missed: since when, and when to act on it.
     missed: HashMap<NodeId, Instant>,
+    news: News,
     /// Since when the leases are seen without interruption.
     sighted: Option<Instant>,
 }
@@ -95,10 +115,13 @@ impl NodeWatch {
             on_gone,
             on_orphan,
             missed: HashMap::new(),
+            news: News::default(),
             sighted: None,
         };
         tracker.spawn(async move {
             stop.run_until_cancelled(watch.run()).await;
+            // Its last words: the others know a planned stop by them.
+            watch.log.say((watch.report)());
             if let Err(error) = watch.log.sign_off(options.farewell).await {
                 tracing::warn!(%error, "the lease could not be prolonged for the members' return: it runs out");
             }
@@ -155,9 +178,11 @@ impl Watch {
         let now = Clock::instant();
         let fair = *self.sighted.get_or_insert(now) + self.options.lease;
         self.missed.retain(|node, _| roster.gone.contains(node));
+        for node in self.news.of(&roster) {
+            tracing::warn!(%node, "a node is gone: its members enter their grace time");
+        }
         for node in &roster.gone {
             let due = *self.missed.entry(node.clone()).or_insert_with(|| {
-                tracing::warn!(%node, "a node is gone: its members enter their grace time");
                 now.max(fair) + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5))
             });
             if now >= due {
@@ -190,5 +215,32 @@ impl Watch {
                 on_orphan(room, roster.roster().alive).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_gone_is_told_once_and_one_that_was_stopped_or_gone_before_is_not() {
+        let node = |name: &str| NodeId::parse(name).unwrap();
+        let roster = |gone: &[&str]| Roster {
+            gone: gone.iter().map(|name| node(name)).collect(),
+            reports: [
+                (node("stopped"), r#"{"draining":true}"#.to_owned()),
+                (node("killed"), r#"{"draining":false}"#.to_owned()),
+            ]
+            .into(),
+            ..Roster::default()
+        };
+        let mut news = News::default();
+        assert_eq!(news.of(&roster(&["before"])), []);
+        assert_eq!(news.of(&roster(&["before", "killed"])), [node("killed")]);
+        for _ in 0..3 {
+            assert_eq!(news.of(&roster(&["before", "killed", "stopped"])), []);
+        }
+        assert_eq!(news.of(&roster(&[])), []);
+        assert_eq!(news.of(&roster(&["before", "killed"])), [node("before"), node("killed")], "it was back meanwhile");
     }
 }

@@ -47,6 +47,19 @@ where
     }
 }
 
+/// A text for people as lines of the log's form: for what is said on standard output, which a container's log holds too.
+pub fn json_lines(node: &str, text: &str) -> String {
+    let mut time = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    let line = |message: &str| {
+        let fields = ["timestamp", "level", "nodeId", "target", "message"];
+        let line: Map<String, Value> =
+            fields.into_iter().map(str::to_owned).zip([&time, "INFO", node, "tandem", message].map(Value::from)).collect();
+        format!("{}\n", Value::Object(line))
+    };
+    text.lines().map(str::trim).filter(|text| !text.is_empty()).map(line).collect()
+}
+
 /// Takes an event's fields in.
 struct Fields<'a>(&'a mut Map<String, Value>);
 

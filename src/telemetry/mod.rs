@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
 pub use hot::{HotCounter, HotCounters, HotHistogram};
+pub use json::json_lines;
 pub use logging::{LogFormat, Logging, LoggingError, PROBE_SPAN, REQUEST_SPAN, init_logging, parse_filter};
 pub use otlp::{Otlp, OtlpError};
 pub use seldom::Seldom;

@@ -125,3 +125,31 @@ async fn at_info_nobody_is_in_the_log() {
     }
     assert!(lines(&log).iter().any(|line| line["message"] == "stopped"), "{log}");
 }
+
+#[tokio::test]
+async fn with_json_every_line_of_the_process_is_an_object_standard_output_included() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_tandem"))
+        .env_clear()
+        .envs([("PORT", "0"), ("QUIC_PORT", "0"), ("LOG_FORMAT", "json"), ("NODE_ID", "one")])
+        .envs([("DATA_DIR", at("data")), ("CERTS_DIR", at("certs"))])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut out = tokio::io::BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    soon("the announcement", tokio::io::AsyncBufReadExt::read_line(&mut out, &mut first)).await.unwrap();
+    let pid = child.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+    soon("the rest", tokio::io::AsyncReadExt::read_to_string(&mut out, &mut first)).await.unwrap();
+    let ended = soon("the end", child.wait_with_output()).await.unwrap();
+    let all = first + &String::from_utf8(ended.stderr).unwrap();
+    for line in all.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["timestamp"].is_string() && line["nodeId"] == "one" && line["message"].is_string(), "{line}");
+    }
+    assert!(all.contains("is serving"), "{all}");
+}

@@ -32,6 +32,14 @@ pub struct Roster {
     pub census: Option<Census>,
 }
 
+impl Roster {
+    /// Whether a node's last words were that it stops.
+    pub fn has_left(&self, node: &NodeId) -> bool {
+        let said = self.reports.get(node).and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        said.is_some_and(|said| said["draining"] == true)
+    }
+}
+
 /// What only one node counts, for all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,7 +101,10 @@ impl RedisLog {
     /// to another node by then are found by the lease that runs out.
     pub async fn sign_off(&self, farewell: Duration) -> Result<(), LogError> {
         let end = self.redis_millis().await?.saturating_add(millis(farewell));
-        self.link.command(redis::cmd("ZADD").arg(keys::LEASES).arg(end).arg(self.node.as_str())).await.map(drop)
+        let mut goodbye = redis::pipe();
+        goodbye.zadd(keys::LEASES, self.node.as_str(), end).ignore();
+        goodbye.hset(keys::REPORTS, self.node.as_str(), self.report.lock().as_str()).ignore();
+        self.link.ask(&Request::Pipeline(&goodbye)).await.map(drop)
     }
 
     async fn roster_as(&self, node: &str, lease: Duration, remember: Duration) -> Result<Roster, LogError> {
