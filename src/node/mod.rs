@@ -182,9 +182,10 @@ impl Watch {
             tracing::warn!(%node, "a node is gone: its members enter their grace time");
         }
         for node in &roster.gone {
-            let due = *self.missed.entry(node.clone()).or_insert_with(|| {
-                now.max(fair) + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5))
-            });
+            let due = *self
+                .missed
+                .entry(node.clone())
+                .or_insert_with(|| now.max(fair) + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5)));
             if now >= due {
                 (self.on_gone)(node);
                 // Once more later: what it still committed may not have been here.

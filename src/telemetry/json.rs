@@ -53,8 +53,11 @@ pub fn json_lines(node: &str, text: &str) -> String {
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
     let line = |message: &str| {
         let fields = ["timestamp", "level", "nodeId", "target", "message"];
-        let line: Map<String, Value> =
-            fields.into_iter().map(str::to_owned).zip([&time, "INFO", node, "tandem", message].map(Value::from)).collect();
+        let line: Map<String, Value> = fields
+            .into_iter()
+            .map(str::to_owned)
+            .zip([&time, "INFO", node, "tandem", message].map(Value::from))
+            .collect();
         format!("{}\n", Value::Object(line))
     };
     text.lines().map(str::trim).filter(|text| !text.is_empty()).map(line).collect()
