@@ -29,7 +29,7 @@ fn an_empty_script_is_a_script() {
 #[test]
 fn scripts_reach_every_event_and_every_refusal() {
     let mut seen = BTreeMap::new();
-    for seed in 0..100_u64 {
+    for seed in 0..120_u64 {
         for (what, times) in room_script::play(&noise(seed, 1500)) {
             *seen.entry(what).or_insert(0) += times;
         }
@@ -41,6 +41,7 @@ fn scripts_reach_every_event_and_every_refusal() {
         "member_resumed",
         "member_disconnected",
         "member_left",
+        "room_kept",
         "member_renamed",
         "host_changed",
         "guest_control",
@@ -72,6 +73,8 @@ fn scripts_reach_every_event_and_every_refusal() {
         "TokenInvalid",
         "Banned",
         "Full",
+        "AddressFull",
+        "Kicked",
         "TargetGone",
         "NoGate",
         "Stale",

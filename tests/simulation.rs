@@ -324,7 +324,7 @@ fn members_of_a_node_that_died_have_the_grace_time_to_come_back_elsewhere() {
 }
 
 #[test]
-fn a_room_that_lived_only_on_a_node_that_died_ends_after_the_grace_time_when_it_is_swept() {
+fn a_room_that_lived_only_on_a_node_that_died_waits_for_its_members_when_it_is_swept() {
     play(async {
         let (mut world, _) = lines(&[3], &[1]).await;
         let gone = world.crash(1).unwrap();
@@ -333,7 +333,16 @@ fn a_room_that_lived_only_on_a_node_that_died_ends_after_the_grace_time_when_it_
         let hub = world.node(0).hub.clone();
         assert_eq!(hub.expire_node_in(&room, &gone).await.unwrap(), 1);
         world.pass(Duration::from_secs(world.limits.grace_secs + 1)).await;
-        assert!(world.truth().room(ROOMS[0]).is_none());
+        let kept = |world: &World| world.truth().room(ROOMS[0]).map(|room| room.kept().is_some());
+        assert_eq!(kept(&world), Some(true));
+        // Its member finds it on the other node, and is its host as before.
+        let back = world.dial(0, 0);
+        world.join(back, ROOMS[0]).await;
+        world.pass(MOMENT).await;
+        assert_eq!((kept(&world), &world.lines[back].last_state().unwrap()["resumed"]), (Some(false), &json!(true)));
+        world.hang_up(back);
+        world.pass(Duration::from_secs(world.limits.grace_secs + world.limits.room_keep_minutes * 60 + 2)).await;
+        assert_eq!(kept(&world), None);
         assert_eq!(world.node(0).hub.status().rooms, 0);
     });
 }

@@ -15,7 +15,7 @@ use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::{self, Rules};
 use tandem::quota::AddressBudgets;
-use tandem::room::{Actor, Command, Join, PinProof, Room};
+use tandem::room::{Actor, Claim, Command, Join, Origin, PinProof, Room};
 use tandem::session::{Services, SessionCounts};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,8 @@ pub(crate) fn joining(number: usize) -> Command {
         presented: None,
         new_token: TokenHash::from_bytes([7; 32]),
         pin: PinProof::None,
+        origin: Origin::default(),
+        claim: Claim::default(),
     })
 }
 

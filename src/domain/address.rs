@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
 /// What counts as one address: IPv6 hands every customer a /64, so a client has as many of those as it likes.
 pub fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -36,9 +39,43 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// One of 65,536 classes of addresses. Two people of one room are hardly ever in the same class by chance, so a room can count
+/// the places of an address, and know one that was removed again; and 65,536 IPv4 addresses, or 2^48 networks of IPv6, are in
+/// each, so what is stored says of nobody where they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AddressTag(u16);
+
+impl AddressTag {
+    /// The class of whatever [`counted_as`] makes of the address.
+    pub fn of(address: IpAddr) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"tandem address ");
+        match counted_as(address) {
+            IpAddr::V4(address) => hash.update(address.octets()),
+            IpAddr::V6(address) => hash.update(address.octets()),
+        }
+        let digest = hash.finalize();
+        Self(u16::from_be_bytes([digest[0], digest[1]]))
+    }
+
+    /// With this number: the simulation makes its own.
+    pub const fn numbered(number: u16) -> Self {
+        Self(number)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{counted_as, is_private, network_of};
+    use super::{AddressTag, counted_as, is_private, network_of};
+
+    #[test]
+    fn an_address_has_the_class_of_its_network() {
+        let tag = |text: &str| AddressTag::of(text.parse().unwrap());
+        assert_eq!(tag("2001:db8::1"), tag("2001:db8::ffff:1"));
+        assert_eq!(tag("::ffff:192.0.2.1"), tag("192.0.2.1"));
+        assert_ne!(tag("192.0.2.1"), tag("192.0.2.2"));
+    }
 
     #[test]
     fn a_network_of_ipv6_is_one_address_and_ipv4_is_itself_in_either_form() {

@@ -49,6 +49,7 @@ codes! {
         UserIdTaken = "USER_ID_TAKEN", "that userId is in the room, and this session has not proved to be it";
         TokenInvalid = "TOKEN_INVALID", "the resume token is not this member's";
         UserBanned = "USER_BANNED", "banned from the room";
+        Kicked = "KICKED", "removed by the host a moment ago; `retryAfterMs`";
         RoomFull = "ROOM_FULL", "no place for another member";
         RoomLimit = "ROOM_LIMIT", "no place for another room";
         SessionLimit = "SESSION_LIMIT", "as many sessions as one user may have; leave another room first";

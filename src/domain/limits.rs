@@ -56,7 +56,7 @@ macro_rules! limits {
     };
 }
 
-use ErrorCode::{OutOfRange, Overloaded, PinThrottled, RateLimited, RoomFull, RoomLimit, SessionLimit, TooBig};
+use ErrorCode::{Kicked, OutOfRange, Overloaded, PinThrottled, RateLimited, RoomFull, RoomLimit, SessionLimit, TooBig};
 
 limits! {
     username_chars, "MAX_USERNAME_CHARS" = 64, 1..=256, Some(OutOfRange), "characters of a username";
@@ -67,6 +67,7 @@ limits! {
     message_bytes, "MAX_MESSAGE_BYTES" = 65_536, 4096..=1_048_576, Some(TooBig), "bytes of a JSON message";
     position_secs, "MAX_POSITION_SECS" = 604_800, 60..=31_536_000, Some(OutOfRange), "largest position in a film, s";
     room_members, "MAX_ROOM_MEMBERS" = 200, 1..=10_000, Some(RoomFull), "members of a room";
+    room_address_members, "MAX_ROOM_MEMBERS_PER_ADDRESS" = 50, 1..=10_000, Some(RoomFull), "members of a room from one client address (lifted by RATE_LIMITS=off)";
     room_bans, "MAX_ROOM_BANS" = 500, 1..=10_000, Some(OutOfRange), "bans of a room";
     rooms, "MAX_ROOMS" = 50_000, 1..=10_000_000, Some(RoomLimit), "live rooms of a node";
     sessions, "MAX_SESSIONS" = 100_000, 1..=10_000_000, Some(Overloaded), "sessions of a node";
@@ -95,6 +96,9 @@ limits! {
     idle_secs, "IDLE_SECS" = 15, 3..=300, None, "silence after which a session ends, s; pongs of the network stack count for v2 only";
     legacy_silence_secs, "LEGACY_SILENCE_SECS" = 150, 60..=3600, None, "silence of a v2 page, pongs aside, after which its session ends, s (browsers wake the timers of a hidden tab once a minute)";
     grace_secs, "MEMBER_GRACE_SECS" = 30, 0..=3600, None, "how long a lost connection keeps its membership, s";
+    kick_cooldown_secs, "KICK_COOLDOWN_SECS" = 60, 0..=86_400, Some(Kicked), "how long a member that the host removed is kept out, s";
+    room_keep_minutes, "ROOM_KEEP_MINUTES" = 240, 0..=43_200, None, "how long a room is kept whose members were all lost, and none of which left, min";
+    kept_rooms, "MAX_KEPT_ROOMS_PER_ADDRESS" = 20, 0..=1_000_000, None, "rooms of one client address that a node keeps like that (lifted by RATE_LIMITS=off)";
     gate_deadline_ms, "GATE_DEADLINE_MS" = 7000, 500..=60_000, None, "longest wait of a ready gate, ms";
     gate_quorum_ms, "GATE_QUORUM_MS" = 3000, 100..=60_000, None, "wait of a ready gate after which two thirds of the awaited members are enough, ms";
     max_lead_ms, "MAX_LEAD_MS" = 500, 0..=2000, None, "largest lead of a scheduled command, ms";

@@ -14,14 +14,14 @@ mod secret;
 mod text;
 mod time;
 
-pub use address::{counted_as, is_private, network_of};
+pub use address::{AddressTag, counted_as, is_private, network_of};
 pub use codes::{CloseCode, ErrorCode, Invalid};
 pub use datagram::CompactBytes;
 pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};
 pub use limits::{LimitRow, Limits};
 pub use media::{HostPattern, MediaTime, MediaUrl, Rate, UrlPolicy};
 pub use player::{Player, PlayerReason, PlayerState};
-pub use secret::{Pin, PinHash, ResumeToken, TokenHash};
+pub use secret::{KeyHash, Pin, PinHash, ResumeToken, TokenHash};
 pub use text::{ChatText, Namespace, Username};
 pub use time::RoomTime;
 

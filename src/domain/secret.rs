@@ -103,6 +103,70 @@ impl fmt::Debug for ResumeToken {
     }
 }
 
+/// SHA-256 of a key that a client makes for itself and keeps (`hostKey`, `clientKey`); compared in constant time. On the wire, and
+/// stored, as base64url.
+#[derive(Clone, Copy, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// Of a key as the client presents it: 22–128 characters of base64url, which is 128 bits at least.
+    pub fn of_key(field: &str, text: &str) -> Result<Self, Invalid> {
+        let fits = (22..=128).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if !fits {
+            let message = format!("{field} must be 22-128 characters of A-Z a-z 0-9 - _, at random");
+            return Err(Invalid::new(ErrorCode::OutOfRange, message));
+        }
+        Ok(Self(Sha256::digest(text.as_bytes()).into()))
+    }
+
+    /// From its text: 43 characters of base64url.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| {
+            Invalid::new(ErrorCode::OutOfRange, "owner must be the SHA-256 of a key, as 43 characters of base64url")
+        })
+    }
+
+    /// From raw bytes; the simulation makes its own.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(…)")
+    }
+}
+
+impl From<KeyHash> for String {
+    fn from(hash: KeyHash) -> Self {
+        hash.to_string()
+    }
+}
+
+impl TryFrom<String> for KeyHash {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::parse(&text)
+    }
+}
+
 /// SHA-256 of a resume token; compared in constant time.
 #[derive(Clone, Copy, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -14,7 +14,8 @@ use super::budget::RoomBudget;
 use super::drift::HostDrift;
 use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
 use crate::domain::{
-    CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot, TokenHash, UserId,
+    AddressTag, CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot,
+    TokenHash, UserId,
 };
 use crate::room::{Command, Connection, Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub(super) degraded: bool,
     /// No longer in the hub's map: open it anew.
     pub(super) retired: bool,
+    /// As whose room that waits it is counted ([`Hub::count_kept`](super::Hub::count_kept)).
+    pub(super) counted_as_kept: Option<AddressTag>,
     pub(super) drift: HostDrift,
     pub(super) elsewhere: Elsewhere,
     pub(super) budget: RoomBudget,
@@ -155,6 +158,7 @@ impl Cell {
             unsure: false,
             degraded: false,
             retired: false,
+            counted_as_kept: None,
             drift: HostDrift::default(),
             elsewhere: Elsewhere::default(),
             budget: RoomBudget::default(),
@@ -170,6 +174,14 @@ impl Cell {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+fn code_of(reason: LeaveReason) -> CloseCode {
+    match reason {
+        LeaveReason::Kicked => CloseCode::Kicked,
+        LeaveReason::Banned => CloseCode::Banned,
+        LeaveReason::Left | LeaveReason::Lost => CloseCode::Normal,
     }
 }
 
@@ -255,16 +267,11 @@ impl State {
         matches!(connection, Some(Connection::Live(session)) if session.node != *node)
     }
 
-    /// Who is gone hears no more of this room.
+    /// A member that is gone hears no more of this room. One that was removed hears that, whatever becomes of the closing code.
     fn before_fan_out(&mut self, event: &Event) {
         match event {
-            Event::Left { user, reason, .. } => {
-                let code = match reason {
-                    LeaveReason::Kicked => CloseCode::Kicked,
-                    LeaveReason::Banned => CloseCode::Banned,
-                    LeaveReason::Left | LeaveReason::Lost => CloseCode::Normal,
-                };
-                self.release(user, None, code);
+            Event::Left { user, reason, .. } if !self.hears_of_removal(user, *reason) => {
+                self.release(user, None, code_of(*reason));
             }
             Event::Disconnected { user, .. } => self.release(user, None, CloseCode::Idle),
             Event::Resumed { user, session, .. } => self.release(user, Some(session), CloseCode::Superseded),
@@ -274,6 +281,20 @@ impl State {
             }
             Event::HostChanged { .. } => self.drift.reset(),
             _ => {}
+        }
+    }
+
+    /// v2's servers told everybody else only.
+    fn hears_of_removal(&self, user: &UserId, reason: LeaveReason) -> bool {
+        let speaks_v3 = |member: &Attached| member.user == *user && member.dialect == Dialect::V3;
+        matches!(reason, LeaveReason::Kicked | LeaveReason::Banned) && self.attached.iter().any(speaks_v3)
+    }
+
+    fn end_removed(&mut self, event: &Event) {
+        if let Event::Left { user, reason, .. } = event
+            && matches!(reason, LeaveReason::Kicked | LeaveReason::Banned)
+        {
+            self.release(user, None, code_of(*reason));
         }
     }
 
@@ -293,6 +314,7 @@ impl State {
 
     /// A joiner hears ROOM_STATE now, after the others heard of it and before any later event.
     fn after_fan_out(&mut self, event: &Event, node: &NodeId, now: RoomTime) -> Option<(UserId, SessionRef)> {
+        self.end_removed(event);
         let (user, session, token, resumed) = match event {
             Event::Created { user, session, token, .. } | Event::Joined { user, session, token, .. } => {
                 (user, session, token, false)

@@ -199,6 +199,7 @@ pub(super) fn absorb(hub: &Hub, cell: &Arc<Cell>, expected: Head, events: &[(Hea
         let mut state = cell.lock();
         state.set_degraded(false, hub.now());
         absorb_into(hub, &mut state, expected, events, &mut lost);
+        hub.count_kept(&mut state);
         state.room.next_deadline()
     };
     hub.0.timers.schedule(cell.id(), deadline);
@@ -228,6 +229,7 @@ fn absorb_into(
 /// Everybody hears what became of its command, in order, after the events.
 fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
     let mut state = cell.lock();
+    hub.count_kept(&mut state);
     for (Queued { command, resolve, cause }, mut result) in batch.into_iter().zip(decided) {
         cause.record("outcome", if result.is_ok() { "ok" } else { "refused" });
         if let (Command::Join(join), Ok(_)) = (&command, &result)

@@ -10,9 +10,9 @@ use super::cell::{Cell, JoinDone, Joining, Resolve};
 use super::outlet::{JoinRequest, Outlet, Refusal};
 use super::relay::Relay;
 use super::{Hub, Inner, Membership};
-use crate::domain::{Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
+use crate::domain::{AddressTag, Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
 use crate::quota::{Exceeded, Place};
-use crate::room::{Actor, Command, Join, PinProof, Reject, Room};
+use crate::room::{Actor, Command, Join, Origin, PinProof, Reject, Room};
 use crate::telemetry::names;
 
 /// How long a live member that would be replaced has for its sign of life; the session ends itself at 1.5 s.
@@ -83,6 +83,11 @@ impl Hub {
         proves_itself(&cell.lock().room, request).then(|| Some(Arc::new(quotas.readmit(&request.visitor()))))
     }
 
+    /// The class of an address, where addresses are counted.
+    fn counted(&self, address: IpAddr) -> Option<AddressTag> {
+        self.0.parts.quotas.is_some().then(|| AddressTag::of(address))
+    }
+
     /// `None`: the cell was retired meanwhile.
     async fn try_join(
         &self,
@@ -101,6 +106,8 @@ impl Hub {
             presented: request.token.as_ref().map(ResumeToken::hash),
             new_token: token.hash(),
             pin,
+            origin: Origin { client: request.client, address: self.counted(request.address) },
+            claim: request.claim,
         };
         let known = {
             let mut state = cell.lock();

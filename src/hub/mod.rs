@@ -25,6 +25,7 @@ mod expiry;
 mod follower;
 mod hasher;
 mod join;
+mod keeping;
 pub mod outlet;
 mod record;
 pub mod relay;
@@ -79,6 +80,7 @@ struct Inner {
     rooms: Mutex<HashMap<RoomId, Arc<Cell>>>,
     timers: Timers,
     hasher: Hasher,
+    kept: Mutex<keeping::KeptRooms>,
     draining: AtomicBool,
     next_session: AtomicU64,
 }
@@ -139,6 +141,7 @@ impl Hub {
         let hub = Self(Arc::new(Inner {
             timers: Timers::default(),
             hasher: Hasher::new(parts.limits.pin_queue),
+            kept: Mutex::default(),
             rooms: Mutex::default(),
             draining: AtomicBool::new(false),
             // A restarted node must not repeat the session ids that its rooms still remember.
@@ -165,6 +168,7 @@ impl Hub {
                 Ok(room) if !room.is_vacant() => {
                     let cell = Cell::restored(room);
                     self.0.rooms.lock().insert(cell.id().clone(), Arc::clone(&cell));
+                    self.count_kept(&mut cell.lock());
                     let orphans = cell.lock().room.live_sessions();
                     for (user, session) in orphans {
                         self.enqueue(&cell, Command::Disconnect { user, session }, Resolve::Insist);
@@ -380,6 +384,7 @@ impl Hub {
             None => Room::vacant(cell.id().clone(), Head::default()),
         };
         let lost = if room == state.room { Vec::new() } else { state.replace(room, self.node(), self.now()) };
+        self.count_kept(&mut state);
         self.0.timers.schedule(cell.id(), state.room.next_deadline());
         drop(state);
         cell.changed.notify_waiters();

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    CloseCode, CompactBytes, Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef, Tick, TransportKind, UserId,
+    CloseCode, CompactBytes, Dialect, Head, KeyHash, NodeId, ResumeToken, RoomTime, SessionRef, Tick, TransportKind,
+    UserId,
 };
 use crate::quota::{Place, Visitor};
-use crate::room::{Event, Reject, Room};
+use crate::room::{Claim, Event, Reject, Room};
 
 /// A session's receiving end.
 pub trait Outlet: Send + Sync + 'static {
@@ -77,7 +78,7 @@ pub struct Happening<'a> {
     pub head: Head,
     /// Room time now.
     pub now: RoomTime,
-    /// One encoding for all; `None`: this event has no message (`Created`, `Ended`).
+    /// One encoding for all; `None`: this event has no message (`Created`, `Kept`, `Ended`).
     pub encoded: OnceCell<Option<Bytes>>,
 }
 
@@ -293,6 +294,10 @@ pub struct JoinRequest {
     pub address: IpAddr,
     /// The place that the session holds from a JOIN before.
     pub place: Option<Arc<Place>>,
+    /// Hash of the key that its client keeps.
+    pub client: Option<KeyHash>,
+    /// What it says of whose room this is.
+    pub claim: Claim,
 }
 
 impl JoinRequest {
@@ -316,6 +321,8 @@ impl JoinRequest {
             transport,
             address,
             place: None,
+            client: None,
+            claim: Claim::default(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! The log's record: rooms as fields, events as entries. A golden test holds the format.
 //!
-//! Fields of a room: `core` (everything but people), `bans`, and `m:<userId>` for each member, so that a commit writes
-//! only what it changed.
+//! Fields of a room: `core` (everything but people), `bans`, `banKeys`, `m:<userId>` for each member, and `g:<userId>` for each of
+//! the last ones who went, so that a commit writes only what it changed.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Head, RoomTime, UserId};
 use crate::log::{Commit, Entry, Patch, RoomRow, Snapshot, UserRow};
-use crate::room::{By, Event, Member, Members, Room};
+use crate::room::{By, Event, Member, Members, Room, SharedMap};
 
 const CORE: &str = "core";
 const BANS: &str = "bans";
+const BAN_KEYS: &str = "banKeys";
 const MEMBER: &str = "m:";
+const GONE: &str = "g:";
 
 /// A stored value is not what this version writes.
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +67,16 @@ pub(super) fn room(snapshot: &Snapshot) -> Result<Room, RecordError> {
     let core: Core = parse(CORE, read(CORE)?)?;
     let mut room = core.into_room(snapshot);
     room.bans = parse(BANS, read(BANS)?)?;
+    if let Some(keys) = snapshot.fields.get(BAN_KEYS) {
+        room.ban_keys = parse(BAN_KEYS, keys)?;
+    }
+    let user = |name: &str| UserId::parse(name).map_err(|_| RecordError::Member(name.to_owned()));
     for (field, value) in &snapshot.fields {
-        let Some(user) = field.strip_prefix(MEMBER) else { continue };
-        let user = UserId::parse(user).map_err(|_| RecordError::Member(user.to_owned()))?;
-        room.members.insert(user, parse(field, value)?);
+        if let Some(name) = field.strip_prefix(MEMBER) {
+            room.members.insert(user(name)?, parse(field, value)?);
+        } else if let Some(name) = field.strip_prefix(GONE) {
+            room.gone.insert(user(name)?, parse(field, value)?);
+        }
     }
     Ok(room)
 }
@@ -89,15 +98,30 @@ fn patch(before: &Room, after: &Room) -> Patch {
     if clear || before.bans != after.bans {
         patch.fields.insert(BANS.into(), Some(json(&after.bans)));
     }
+    // A room of 3.0.0 has none: without one to store there is none to clear.
+    if before.ban_keys != after.ban_keys || (clear && !after.ban_keys.is_empty()) {
+        patch.fields.insert(BAN_KEYS.into(), Some(json(&after.ban_keys)));
+    }
     let nobody = Members::default();
     let known = if clear { &nobody } else { &before.members };
-    for (user, member) in after.members.changed_since(known) {
-        patch.fields.insert(format!("{MEMBER}{user}"), Some(json(member)));
-    }
-    for (user, _) in after.members.gone_since(known) {
-        patch.fields.insert(format!("{MEMBER}{user}"), None);
-    }
+    keep(&mut patch, MEMBER, &after.members, known);
+    let nobody = SharedMap::default();
+    keep(&mut patch, GONE, &after.gone, if clear { &nobody } else { &before.gone });
     patch
+}
+
+/// A field for each entry that is another one than before.
+fn keep<K, V>(patch: &mut Patch, prefix: &str, after: &SharedMap<K, V>, before: &SharedMap<K, V>)
+where
+    K: Ord + Clone + Display,
+    V: Clone + PartialEq + Serialize,
+{
+    for (key, value) in after.changed_since(before) {
+        patch.fields.insert(format!("{prefix}{key}"), Some(json(value)));
+    }
+    for (key, _) in after.gone_since(before) {
+        patch.fields.insert(format!("{prefix}{key}"), None);
+    }
 }
 
 fn row(before: &Room, after: &Room, now: RoomTime) -> RoomRow {
@@ -144,6 +168,10 @@ struct Core {
     gate: Option<crate::room::Gate>,
     next_gate: u32,
     next_slot: u16,
+    #[serde(default)]
+    owner: Option<crate::domain::KeyHash>,
+    #[serde(default)]
+    kept: Option<crate::room::Kept>,
 }
 
 impl Core {
@@ -160,6 +188,8 @@ impl Core {
             gate: room.gate.clone(),
             next_gate: room.next_gate,
             next_slot: room.next_slot,
+            owner: room.owner,
+            kept: room.kept,
         }
     }
 
@@ -176,6 +206,8 @@ impl Core {
         room.gate = self.gate;
         room.next_gate = self.next_gate;
         room.next_slot = self.next_slot;
+        room.owner = self.owner;
+        room.kept = self.kept;
         room
     }
 }
@@ -192,6 +224,7 @@ fn audit(event: &Event) -> Bytes {
         Event::Custom { namespace, payload, .. } => {
             serde_json::json!({ "namespace": namespace.as_str(), "bytes": payload.len() })
         }
+        Event::Kept { kept, playback, .. } => serde_json::json!({ "until": kept.until, "playback": playback }),
         Event::PinChanged { pin } => serde_json::json!({ "hasPin": pin.is_some() }),
         other => {
             let tagged = serde_json::to_value(other).unwrap_or_default();
@@ -203,7 +236,7 @@ fn audit(event: &Event) -> Bytes {
                 plain => plain,
             };
             if let Some(object) = fields.as_object_mut() {
-                for secret in ["pin", "token", "proved", "key"] {
+                for secret in ["pin", "token", "proved", "key", "origin", "client", "owner"] {
                     object.remove(secret);
                 }
             }
@@ -234,6 +267,7 @@ fn user_of(event: &Event) -> Option<&UserId> {
         Event::Moved { by: By::Server, .. }
         | Event::GuestControl { .. }
         | Event::PinChanged { .. }
+        | Event::Kept { .. }
         | Event::Ended { .. } => None,
     }
 }
@@ -245,15 +279,17 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        ChatText, Dialect, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player, PlayerReason, PlayerState,
-        Rate, RoomId, SessionRef, Slot, TokenHash, TransportKind, UrlPolicy, Username,
+        AddressTag, ChatText, Dialect, KeyHash, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player,
+        PlayerReason, PlayerState, Rate, RoomId, SessionRef, Slot, TokenHash, TransportKind, UrlPolicy, Username,
     };
-    use crate::room::{Cause, Control, ControlKey, Gate, LeaveReason, Playback};
+    use crate::room::{Cause, Control, ControlKey, Gate, Kept, LeaveReason, Origin, Playback};
 
     const CHAT: &str = "the butler did it";
     const PIN_HASH: &str = "$argon2id$v=19$m=7168,t=5,p=1$c2FsdA$aGFzaA";
     const TOKEN: [u8; 32] = [201; 32];
     const EARLIER_TOKEN: [u8; 32] = [202; 32];
+    const CLIENT: [u8; 32] = [203; 32];
+    const OWNER: [u8; 32] = [204; 32];
 
     fn at(millis: i64) -> RoomTime {
         RoomTime::from_millis(1_795_000_000_000 + millis)
@@ -276,6 +312,7 @@ mod tests {
         let url = MediaUrl::parse("https://example.org/film", &UrlPolicy::default(), &limits).unwrap();
         let playback = Playback { position, rate: Rate::NORMAL, playing: true, at: at(500), seq: 9 };
         let key = |control| Some(ControlKey { control, position: Some(position), true_at: Some(at(1)), taken: at(2) });
+        let origin = Origin { client: Some(KeyHash::from_bytes(CLIENT)), address: Some(AddressTag::numbered(4711)) };
         let gate = Gate {
             id: 1,
             target: position,
@@ -296,6 +333,8 @@ mod tests {
                 dialect: Dialect::V3,
                 transport: TransportKind::WebTransport,
                 token: TokenHash::from_bytes(TOKEN),
+                origin,
+                owner: Some(KeyHash::from_bytes(OWNER)),
             },
             Event::Joined {
                 at: at(1),
@@ -306,6 +345,7 @@ mod tests {
                 dialect: Dialect::V2,
                 transport: TransportKind::WebSocket,
                 token: TokenHash::from_bytes(TOKEN),
+                origin: Origin::default(),
             },
             Event::Disconnected { at: at(2), user: user("bob"), until: at(30_002) },
             Event::Resumed {
@@ -316,6 +356,7 @@ mod tests {
                 transport: TransportKind::Memory,
                 token: TokenHash::from_bytes(TOKEN),
                 proved: Some(TokenHash::from_bytes(EARLIER_TOKEN)),
+                origin,
             },
             Event::Renamed { user: user("bob"), name: name("Robert") },
             Event::GuestControl { enabled: true },
@@ -358,14 +399,35 @@ mod tests {
                 namespace: Namespace::parse("org.example").unwrap(),
                 payload: format!("{{\"said\":\"{CHAT}\"}}"),
             },
-            Event::BansChanged { user: user("eve"), banned: true },
+            Event::Joined {
+                at: at(4),
+                user: user("eve"),
+                name: name("Eve"),
+                slot: Slot(3),
+                session: session(4),
+                dialect: Dialect::V3,
+                transport: TransportKind::WebTransport,
+                token: TokenHash::from_bytes(TOKEN),
+                origin,
+            },
+            Event::Left { at: at(4), user: user("eve"), reason: LeaveReason::Kicked, until: Some(at(60_004)) },
+            Event::BansChanged { user: user("eve"), banned: true, client: None },
             Event::HostChanged { host: Some(user("bob")) },
             Event::GateProgress { id: 1, user: user("ann") },
-            Event::BansChanged { user: user("max"), banned: true },
-            Event::BansChanged { user: user("eve"), banned: false },
-            Event::Left { at: at(4), user: user("ann"), reason: LeaveReason::Kicked },
+            Event::BansChanged { user: user("max"), banned: true, client: origin.client },
+            Event::BansChanged { user: user("eve"), banned: false, client: None },
+            Event::Kept {
+                at: at(4),
+                kept: Kept { until: at(14_400_000), address: origin.address },
+                playback: Playback { playing: false, ..playback },
+            },
+            Event::Left { at: at(5), user: user("ann"), reason: LeaveReason::Left, until: None },
             Event::Ended { at: at(5) },
         ]
+    }
+
+    fn is_end(event: &Event) -> bool {
+        matches!(event, Event::Left { reason: LeaveReason::Left, .. } | Event::Ended { .. })
     }
 
     /// The room before its last member leaves, and how it came to be.
@@ -373,7 +435,7 @@ mod tests {
         let before = Room::vacant(RoomId::parse("friday").unwrap(), Head::default());
         let mut room = before.clone();
         let mut told = Vec::new();
-        for event in events().into_iter().filter(|event| !matches!(event, Event::Left { .. } | Event::Ended { .. })) {
+        for event in events().into_iter().filter(|event| !is_end(event)) {
             room.apply(&event);
             told.push((room.head(), event));
         }
@@ -405,7 +467,7 @@ mod tests {
             writeln!(golden, "{field}: {}", std::str::from_utf8(value.as_ref().unwrap()).unwrap()).unwrap();
         }
         golden.push_str("# entries: kind, user, event, audit\n");
-        let ends = events().into_iter().filter(|event| matches!(event, Event::Left { .. } | Event::Ended { .. }));
+        let ends = events().into_iter().filter(is_end);
         for event in told.into_iter().map(|(_, event)| event).chain(ends) {
             let Entry { kind, user, body, audit, .. } = entry(Head::default(), &event, at(10));
             let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
@@ -475,13 +537,13 @@ mod tests {
             let entry = entry(Head::default(), &event, at(10));
             let audit = std::str::from_utf8(&entry.audit).unwrap();
             assert!(serde_json::from_str::<serde_json::Value>(audit).is_ok(), "{audit}");
-            for secret in [CHAT, "argon2", "c2FsdA", "201,201", "202,202"] {
+            for secret in [CHAT, "argon2", "c2FsdA", "201,201", "202,202", "y8vLy8", "4711"] {
                 assert!(!audit.contains(secret), "{}: {audit}", entry.kind);
             }
         }
         // The secrets were there to be kept.
         let kept: String = events().iter().map(|event| String::from_utf8(json(event).to_vec()).unwrap()).collect();
-        for secret in [CHAT, "argon2", "c2FsdA", "201,201", "202,202"] {
+        for secret in [CHAT, "argon2", "c2FsdA", "201,201", "202,202", "y8vLy8", "4711"] {
             assert!(kept.contains(secret));
         }
     }

@@ -68,8 +68,8 @@ pub(super) async fn run(hub: Hub) {
             let waits =
                 |cell: &Cell| cell.lock().queue.iter().any(|queued| matches!(queued.command, Command::Deadline { .. }));
             if let Some(cell) = hub.find(&room).filter(|cell| !waits(cell)) {
-                let lead = hub.lead_of(&cell);
-                hub.enqueue(&cell, Command::Deadline { lead }, Resolve::Insist);
+                let (lead, may_keep) = (hub.lead_of(&cell), hub.reserve_keep(&cell));
+                hub.enqueue(&cell, Command::Deadline { lead, may_keep }, Resolve::Insist);
             }
         }
         // A millisecond more than asked: timers round, and a deadline that is not quite there costs another turn.

@@ -1,11 +1,11 @@
 //! What a client can say, in the words of the domain.
 
 use crate::domain::{
-    ChatText, Dialect, ErrorCode, Fallback, Head, Limits, MediaTime, MediaUrl, Namespace, Pin, Player, Rate,
+    ChatText, Dialect, ErrorCode, Fallback, Head, KeyHash, Limits, MediaTime, MediaUrl, Namespace, Pin, Player, Rate,
     ResumeToken, RoomId, RoomTime, UrlPolicy, UserId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
-use crate::room::{Basis, Control};
+use crate::room::{Basis, Claim, Control};
 
 /// What decoding depends on.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +73,10 @@ pub struct JoinMessage {
     pub last_seen: Option<Head>,
     /// Why not WebTransport, when the client says so.
     pub fallback: Option<Fallback>,
+    /// Hash of `clientKey`.
+    pub client: Option<KeyHash>,
+    /// `hostKey` (its hash) and `owner`.
+    pub claim: Claim,
 }
 
 /// What a member asks of its room.

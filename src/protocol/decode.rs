@@ -7,11 +7,11 @@ use super::client::{Ask, BadRequest, ClientMessage, JoinMessage, Request, Rules}
 use super::fields::{Field, Fields};
 use super::{MAX_INTEGER, PROTOCOL};
 use crate::domain::{
-    ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, MediaTime, MediaUrl, Namespace, Pin, Player, PlayerReason,
-    PlayerState, Rate, ResumeToken, RoomId, Username,
+    ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, KeyHash, MediaTime, MediaUrl, Namespace, Pin, Player,
+    PlayerReason, PlayerState, Rate, ResumeToken, RoomId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
-use crate::room::{Basis, Control};
+use crate::room::{Basis, Claim, Control};
 
 /// Reads one message.
 pub fn decode(text: &[u8], rules: &Rules) -> Result<Request, BadRequest> {
@@ -122,6 +122,11 @@ fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
         token: f.resume_token.filled_text()?.map(|text| ResumeToken::presented(&text)),
         last_seen,
         fallback: f.fallback.filled_text()?.map(|word| Fallback::named(&word)),
+        client: f.client_key.filled_text()?.map(|text| KeyHash::of_key("clientKey", &text)).transpose()?,
+        claim: Claim {
+            host_key: f.host_key.filled_text()?.map(|text| KeyHash::of_key("hostKey", &text)).transpose()?,
+            owner: f.owner.filled_text()?.map(|text| KeyHash::parse(&text)).transpose()?,
+        },
     }))
 }
 

@@ -11,7 +11,7 @@ use super::json_text::Embedded;
 use super::wire::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
 use crate::domain::{CloseCode, ErrorCode, Head, Limits, RoomTime, UserId};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
-use crate::room::{By, Cause, Control, Event, Member, Room};
+use crate::room::{By, Cause, Control, Event, Member, Reject, Room};
 
 /// ROOM_STATE for one member.
 pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Bytes {
@@ -40,6 +40,7 @@ pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Byte
         film: room.film,
         duration: room.duration,
         has_pin: room.pin.is_some(),
+        owner: room.owner.as_ref().map(Shown),
         banned: &room.bans,
         grace_ms: limits.grace_secs.saturating_mul(1000),
         heartbeat_ms: limits.heartbeat_secs.saturating_mul(1000),
@@ -47,12 +48,12 @@ pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Byte
     json(&message, capacity)
 }
 
-/// The one message of a committed event; the room's beginning and its end have none, for nobody is there to hear it.
+/// The one message of a committed event; the room's beginning, its end, and that it is kept have none, for nobody is there to hear it.
 pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
     let room = happening.room;
     let stamp = Stamp::new(happening.head, happening.now);
     Some(match happening.event {
-        Event::Created { .. } | Event::Ended { .. } => return None,
+        Event::Created { .. } | Event::Kept { .. } | Event::Ended { .. } => return None,
         Event::Joined { user, name, slot, dialect, transport, .. } => event(&wire::UserJoined {
             user_id: user,
             peer_id: user,
@@ -235,6 +236,7 @@ pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
     /// Sessions of others have to end first.
     const A_WHILE: Duration = Duration::from_secs(5);
     match refusal {
+        Refusal::Room(reject @ Reject::Kicked { retry_after }) => (reject.code(), Some(*retry_after)),
         Refusal::Room(reject) => (reject.code(), None),
         Refusal::PinThrottled { retry_after } => (ErrorCode::PinThrottled, Some(*retry_after)),
         Refusal::JoinThrottled { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),

@@ -85,6 +85,9 @@ fields! {
     duration = "duration";
     film = "film";
     gate = "gate";
+    client_key = "clientKey";
+    host_key = "hostKey";
+    owner = "owner";
 }
 
 impl<'a> Fields<'a> {

@@ -171,6 +171,7 @@ messages! {
         film: u32,
         duration: Option<MediaTime>,
         has_pin: bool,
+        owner: Option<Shown<&'a crate::domain::KeyHash>>,
         banned: &'a BTreeSet<UserId>,
         grace_ms: u64,
         heartbeat_ms: u64,

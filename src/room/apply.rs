@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{By, Cause, Connection, ControlKey, Event, Member, Playback, Room};
-use crate::domain::{Head, Player, PlayerState, UserId};
+use super::{By, Cause, Connection, ControlKey, Event, Gone, LeaveReason, Member, Playback, Room};
+use crate::domain::{Head, Player, PlayerState, RoomTime, UserId};
 
 impl Room {
     /// Takes an event in: advances the head by one (`Created`: to 1 of the new epoch).
@@ -11,8 +11,11 @@ impl Room {
         self.head.seq = self.head.seq.saturating_add(1);
         match event {
             Event::Created { .. } => self.create(event),
-            Event::Joined { at, user, name, slot, session, dialect, transport, token } => {
-                self.next_slot = self.next_slot.max(slot.0.saturating_add(1));
+            Event::Joined { at, user, name, slot, session, dialect, transport, token, origin } => {
+                // Round and round: a number comes again when all others were given since.
+                self.next_slot = slot.0.checked_add(1).unwrap_or(1);
+                self.kept = None;
+                self.gone.remove(user);
                 let member = Member {
                     name: name.clone(),
                     slot: *slot,
@@ -24,10 +27,12 @@ impl Room {
                     previous_token: None,
                     recent: VecDeque::new(),
                     player: Player::default(),
+                    origin: *origin,
                 };
                 self.members.insert(user.clone(), member);
             }
-            Event::Resumed { user, session, dialect, transport, token, proved, .. } => {
+            Event::Resumed { user, session, dialect, transport, token, proved, origin, .. } => {
+                self.kept = None;
                 if let Some(member) = self.members.get_mut(user) {
                     member.connection = Connection::Live(session.clone());
                     member.dialect = *dialect;
@@ -37,6 +42,7 @@ impl Room {
                     member.token = *token;
                     // Another page may have come back: it shows its own player.
                     member.player = Player::default();
+                    member.origin = *origin;
                 }
                 self.await_no_more(user);
             }
@@ -46,7 +52,8 @@ impl Room {
                 }
                 self.await_no_more(user);
             }
-            Event::Left { user, .. } => {
+            Event::Left { at, user, reason, until } => {
+                self.remember_gone(user, *at, *reason, *until);
                 self.members.remove(user);
                 self.await_no_more(user);
                 if self.is_host(user) {
@@ -61,11 +68,20 @@ impl Room {
             Event::HostChanged { host } => self.host.clone_from(host),
             Event::GuestControl { enabled } => self.guest_control = *enabled,
             Event::PinChanged { pin } => self.pin.clone_from(pin),
-            Event::BansChanged { user, banned: true } => {
+            Event::BansChanged { user, banned: true, client } => {
                 self.bans.insert(user.clone());
+                if let Some(client) = client {
+                    self.ban_keys.insert(user.clone(), *client);
+                }
             }
-            Event::BansChanged { user, banned: false } => {
+            Event::BansChanged { user, banned: false, .. } => {
                 self.bans.remove(user);
+                self.ban_keys.remove(user);
+            }
+            Event::Kept { kept, playback, .. } => {
+                self.playback = *playback;
+                self.gate = None;
+                self.kept = Some(*kept);
             }
             Event::Moved { by, cause, playback, key } => {
                 self.playback = *playback;
@@ -121,11 +137,15 @@ impl Room {
     }
 
     fn create(&mut self, event: &Event) {
-        let Event::Created { epoch, at, pin, user, name, session, dialect, transport, token } = event else { return };
+        let Event::Created { epoch, at, pin, user, name, session, dialect, transport, token, origin, owner } = event
+        else {
+            return;
+        };
         *self = Self::vacant(self.id.clone(), Head { epoch: *epoch, seq: 0 });
         self.created_at = *at;
         self.pin.clone_from(pin);
         self.host = Some(user.clone());
+        self.owner = *owner;
         self.playback.at = *at;
         self.playback.seq = 1;
         self.apply(&Event::Joined {
@@ -137,7 +157,21 @@ impl Room {
             dialect: *dialect,
             transport: *transport,
             token: *token,
+            origin: *origin,
         });
+    }
+
+    /// The last ones who went; whoever is kept out is forgotten last.
+    fn remember_gone(&mut self, user: &UserId, at: RoomTime, reason: LeaveReason, until: Option<RoomTime>) {
+        let Some(member) = self.members.get(user) else { return };
+        let (name, origin, token) = (member.name.clone(), member.origin, member.token);
+        if self.gone.len() >= Gone::KEPT {
+            let rank = |(_, gone): &(&UserId, &Gone)| (gone.kept_out_until.is_some_and(|until| until > at), gone.at);
+            if let Some(oldest) = self.gone.iter().min_by_key(rank).map(|(user, _)| user.clone()) {
+                self.gone.remove(&oldest);
+            }
+        }
+        self.gone.insert(user.clone(), Gone { name, origin, token, at, reason, kept_out_until: until });
     }
 
     /// What players said is said of the film before. A player that has one will load this film too.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::Origin;
 use crate::domain::{
-    ChatText, Dialect, MediaTime, MediaUrl, Namespace, PinHash, Player, Rate, RoomTime, SessionRef, TokenHash,
+    ChatText, Dialect, KeyHash, MediaTime, MediaUrl, Namespace, PinHash, Player, Rate, RoomTime, SessionRef, TokenHash,
     TransportKind, UserId, Username,
 };
 
@@ -35,6 +36,19 @@ pub struct Join {
     pub new_token: TokenHash,
     /// What is known of the PIN.
     pub pin: PinProof,
+    /// By what it is known again.
+    pub origin: Origin,
+    /// What it says of whose room this is.
+    pub claim: Claim,
+}
+
+/// What a JOIN says of whose room it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Claim {
+    /// Hash of the joiner's own host key for this room.
+    pub host_key: Option<KeyHash>,
+    /// The owner that its invitation names.
+    pub owner: Option<KeyHash>,
 }
 
 /// What the checker found: argon2 is too slow for the state machine, so it happens before, against a hash that the
@@ -92,9 +106,11 @@ pub enum Command {
         user: UserId,
         session: SessionRef,
     },
-    /// `next_deadline` has passed: expire grace times and gates.
+    /// `next_deadline` has passed: expire grace times and gates. `may_keep`: whether a room whose members are all lost may
+    /// wait for them, or too many of the same address do already.
     Deadline {
         lead: Duration,
+        may_keep: bool,
     },
     Rename {
         by: Actor,

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, ControlKey, Gate, Playback};
+use super::{Control, ControlKey, Gate, Kept, Origin, Playback};
 use crate::domain::{
-    ChatText, Dialect, MediaTime, MediaUrl, Namespace, PinHash, Player, RoomTime, SessionRef, Slot, TokenHash,
+    ChatText, Dialect, KeyHash, MediaTime, MediaUrl, Namespace, PinHash, Player, RoomTime, SessionRef, Slot, TokenHash,
     TransportKind, UserId, Username,
 };
 
@@ -59,6 +59,10 @@ pub enum Event {
         dialect: Dialect,
         transport: TransportKind,
         token: TokenHash,
+        #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+        origin: Origin,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<KeyHash>,
     },
     /// A new member.
     Joined {
@@ -70,6 +74,8 @@ pub enum Event {
         dialect: Dialect,
         transport: TransportKind,
         token: TokenHash,
+        #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+        origin: Origin,
     },
     /// A member is back, or on another session. Tokens: `token` is the new one; `proved` says that the old one was used.
     Resumed {
@@ -80,6 +86,8 @@ pub enum Event {
         transport: TransportKind,
         token: TokenHash,
         proved: Option<TokenHash>,
+        #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+        origin: Origin,
     },
     /// A member's connection is lost; it stays a member until `until`.
     Disconnected {
@@ -87,10 +95,19 @@ pub enum Event {
         user: UserId,
         until: RoomTime,
     },
+    /// `until`: it is kept out that long.
     Left {
         at: RoomTime,
         user: UserId,
         reason: LeaveReason,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<RoomTime>,
+    },
+    /// All members are lost, and their grace times over: the room stands still where the last one was, and waits.
+    Kept {
+        at: RoomTime,
+        kept: Kept,
+        playback: Playback,
     },
     Renamed {
         user: UserId,
@@ -110,6 +127,8 @@ pub enum Event {
     BansChanged {
         user: UserId,
         banned: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<KeyHash>,
     },
     /// The vector changed; an open gate closes, unless it was the rate. `key` recognises a repeated command.
     Moved {
@@ -173,6 +192,7 @@ impl Event {
             Self::Resumed { .. } => "member_resumed",
             Self::Disconnected { .. } => "member_disconnected",
             Self::Left { .. } => "member_left",
+            Self::Kept { .. } => "room_kept",
             Self::Renamed { .. } => "member_renamed",
             Self::HostChanged { .. } => "host_changed",
             Self::GuestControl { .. } => "guest_control",

@@ -1,5 +1,5 @@
-//! Who is in a room. Copies share what neither has changed: every commit is decided on a copy of its room and then compared
-//! with it, and in a large room hardly anybody changes.
+//! What a room holds of many: members, people who went, chat. Copies share what neither has changed: every commit is decided on
+//! a copy of its room and then compared with it, and in a large room hardly anything changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,12 +9,24 @@ use serde::{Deserialize, Serialize};
 use super::Member;
 use crate::domain::UserId;
 
-/// Members by id, with whoever is away for the moment.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Members(Arc<BTreeMap<UserId, Arc<Member>>>);
+/// A map whose copies share what they have in common.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(
+    transparent,
+    bound(deserialize = "K: Ord + Deserialize<'de>, V: Deserialize<'de>", serialize = "K: Serialize, V: Serialize")
+)]
+pub struct SharedMap<K, V>(Arc<BTreeMap<K, Arc<V>>>);
 
-impl Members {
+/// Members by id, with whoever is away for the moment.
+pub type Members = SharedMap<UserId, Member>;
+
+impl<K, V> Default for SharedMap<K, V> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -25,67 +37,67 @@ impl Members {
         self.0.is_empty()
     }
 
-    /// A member.
-    pub fn get(&self, user: &UserId) -> Option<&Member> {
-        self.0.get(user).map(|member| &**member)
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.0.get(key).map(|value| &**value)
     }
 
-    /// Whether this is one.
-    pub fn contains_key(&self, user: &UserId) -> bool {
-        self.0.contains_key(user)
+    /// Whether the key has a value.
+    pub fn contains_key(&self, key: &K) -> bool {
+        self.0.contains_key(key)
     }
 
-    /// All, by id.
-    pub fn iter(&self) -> impl Iterator<Item = (&UserId, &Member)> {
-        self.0.iter().map(|(user, member)| (user, &**member))
+    /// All, by key.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
+        self.0.iter().map(|(key, value)| (key, &**value))
     }
 
-    /// Their ids.
-    pub fn keys(&self) -> impl Iterator<Item = &UserId> {
+    /// The keys.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }
 
-    /// All, in the order of their ids.
-    pub fn values(&self) -> impl Iterator<Item = &Member> {
-        self.0.values().map(|member| &**member)
+    /// The values, in the order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.values().map(|value| &**value)
     }
 
     /// Those that are others than in `before`, or were not there. What is shared is not looked at.
-    pub(crate) fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a UserId, &'a Member)> {
+    pub(crate) fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a K, &'a V)> {
         let all = if Arc::ptr_eq(&self.0, &before.0) { None } else { Some(self.0.iter()) };
-        let is_same = |user: &UserId, member: &Arc<Member>| {
-            before.0.get(user).is_some_and(|known| Arc::ptr_eq(known, member) || known == member)
+        let is_same = |key: &K, value: &Arc<V>| {
+            before.0.get(key).is_some_and(|known| Arc::ptr_eq(known, value) || known == value)
         };
-        let changed = all.into_iter().flatten().filter(move |(user, member)| !is_same(user, member));
-        changed.map(|(user, member)| (user, &**member))
+        let changed = all.into_iter().flatten().filter(move |(key, value)| !is_same(key, value));
+        changed.map(|(key, value)| (key, &**value))
     }
 
     /// Those of `before` that are no longer there.
-    pub(crate) fn gone_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a UserId, &'a Member)> {
+    pub(crate) fn gone_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a K, &'a V)> {
         let all = if Arc::ptr_eq(&self.0, &before.0) { None } else { Some(before.iter()) };
-        all.into_iter().flatten().filter(|(user, _)| !self.contains_key(user))
+        all.into_iter().flatten().filter(|(key, _)| !self.contains_key(key))
     }
 
-    pub(crate) fn get_mut(&mut self, user: &UserId) -> Option<&mut Member> {
-        // Asked first: who isn't here is no reason for a copy of all.
-        if !self.contains_key(user) {
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        // Asked first: what isn't here is no reason for a copy of all.
+        if !self.contains_key(key) {
             return None;
         }
-        Arc::make_mut(&mut self.0).get_mut(user).map(Arc::make_mut)
+        Arc::make_mut(&mut self.0).get_mut(key).map(Arc::make_mut)
     }
 
-    pub(crate) fn insert(&mut self, user: UserId, member: Member) {
-        Arc::make_mut(&mut self.0).insert(user, Arc::new(member));
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        Arc::make_mut(&mut self.0).insert(key, Arc::new(value));
     }
 
-    pub(crate) fn remove(&mut self, user: &UserId) {
-        if self.contains_key(user) {
-            Arc::make_mut(&mut self.0).remove(user);
+    pub(crate) fn remove(&mut self, key: &K) {
+        if self.contains_key(key) {
+            Arc::make_mut(&mut self.0).remove(key);
         }
     }
 }
 
-impl PartialEq for Members {
+impl<K: Ord + Clone, V: Clone + PartialEq> PartialEq for SharedMap<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.changed_since(other).next().is_none()
     }
@@ -123,6 +135,7 @@ mod tests {
             previous_token: None,
             recent: [].into(),
             player: Default::default(),
+            origin: Default::default(),
         }
     }
 

@@ -27,11 +27,13 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Actor, Basis, Command, Control, Join, PinProof};
+pub use command::{Actor, Basis, Claim, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};
 pub use gate::Gate;
-pub use members::Members;
-pub use state::{Connection, ControlKey, Member, Playback, Room};
+pub use members::{Members, SharedMap};
+pub use state::{Connection, ControlKey, Gone, Kept, Member, Origin, Playback, Room};
+
+use std::time::Duration;
 
 use crate::domain::{ErrorCode, SessionRef};
 
@@ -71,9 +73,15 @@ pub enum Reject {
     /// No place for another member.
     #[error("the room is full")]
     Full,
-    /// Every slot of this epoch was given.
-    #[error("the room has had too many members; open another one")]
-    SlotsExhausted,
+    /// No place for another member from that address.
+    #[error("too many members of this room come from your address")]
+    AddressFull,
+    /// The host removed it a moment ago.
+    #[error("the host has removed you from this room; wait")]
+    Kicked {
+        /// How long it is still kept out.
+        retry_after: Duration,
+    },
     /// The member addressed is not here.
     #[error("that member is not here")]
     TargetGone,
@@ -100,7 +108,8 @@ impl Reject {
             Self::UserIdTaken => ErrorCode::UserIdTaken,
             Self::TokenInvalid => ErrorCode::TokenInvalid,
             Self::Banned => ErrorCode::UserBanned,
-            Self::Full | Self::SlotsExhausted => ErrorCode::RoomFull,
+            Self::Full | Self::AddressFull => ErrorCode::RoomFull,
+            Self::Kicked { .. } => ErrorCode::Kicked,
             Self::TargetGone => ErrorCode::TargetGone,
             Self::Stale => ErrorCode::Stale,
             Self::NoGate => ErrorCode::NoGate,

@@ -1,14 +1,14 @@
 //! What a room is at one head.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Gate, Members};
+use super::{Control, Gate, LeaveReason, Members, SharedMap};
 use crate::domain::{
-    Dialect, Head, MediaTime, MediaUrl, PinHash, Player, Rate, RoomId, RoomTime, SessionRef, Slot, TokenHash,
-    TransportKind, UserId, Username,
+    AddressTag, Dialect, Head, KeyHash, MediaTime, MediaUrl, PinHash, Player, Rate, RoomId, RoomTime, SessionRef, Slot,
+    TokenHash, TransportKind, UserId, Username,
 };
 
 /// Where the film stands, for all time until the next event: at `t >= at` it is at
@@ -113,6 +113,65 @@ pub struct Member {
     /// Its player, for the room's film. A member that joins or comes back has none until it says PLAYER.
     #[serde(default)]
     pub player: Player,
+    /// Whence it came last.
+    #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+    pub origin: Origin,
+}
+
+/// By what one is known again who comes with another id: never told to anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Origin {
+    /// Hash of the key that its client keeps for this server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<KeyHash>,
+    /// The class of its address; unknown where addresses are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<AddressTag>,
+}
+
+impl Origin {
+    /// Nothing is known.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it is the same client, as far as that can be known.
+    pub fn is_client(&self, other: &Self) -> bool {
+        self.client.is_some() && self.client == other.client
+    }
+}
+
+/// Somebody who was a member: for a ban that comes late, for the cool-down after a kick, and for a token whose member is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Called what.
+    pub name: Username,
+    /// Whence it came.
+    #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+    pub origin: Origin,
+    /// Hash of its last token.
+    pub token: TokenHash,
+    /// When it went.
+    pub at: RoomTime,
+    /// How.
+    pub reason: LeaveReason,
+    /// Until when it is kept out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_out_until: Option<RoomTime>,
+}
+
+impl Gone {
+    /// How many a room remembers.
+    pub const KEPT: usize = 64;
+}
+
+/// A room whose members were all lost: it stands still, and waits for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Until when.
+    pub until: RoomTime,
+    /// The class of the address that the last one was lost from: rooms that wait are counted by it.
+    pub address: Option<AddressTag>,
 }
 
 impl Member {
@@ -153,7 +212,18 @@ pub struct Room {
     pub(crate) next_gate: u32,
     pub(crate) next_slot: u16,
     pub(crate) bans: BTreeSet<UserId>,
+    /// The clients of those who are banned, where they are known.
+    #[serde(default)]
+    pub(crate) ban_keys: BTreeMap<UserId, KeyHash>,
     pub(crate) members: Members,
+    /// The last ones who went.
+    #[serde(default)]
+    pub(crate) gone: SharedMap<UserId, Gone>,
+    /// Hash of the host key of whoever opened it, or invited whoever did: its holder becomes host when it enters.
+    #[serde(default)]
+    pub(crate) owner: Option<KeyHash>,
+    #[serde(default)]
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Room {
@@ -180,7 +250,11 @@ impl Room {
             next_gate: 1,
             next_slot: 1,
             bans: BTreeSet::new(),
+            ban_keys: BTreeMap::new(),
             members: Members::default(),
+            gone: SharedMap::default(),
+            owner: None,
+            kept: None,
         }
     }
 
@@ -258,6 +332,39 @@ impl Room {
         &self.bans
     }
 
+    /// Whose room it is, whoever is host at the moment.
+    pub fn owner(&self) -> Option<&KeyHash> {
+        self.owner.as_ref()
+    }
+
+    /// Set while all its members are lost and it waits for them.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
+    /// Who went, lately.
+    pub fn gone(&self) -> &SharedMap<UserId, Gone> {
+        &self.gone
+    }
+
+    /// The class of the address that the member lost last came from: by it a room is counted that is to be kept.
+    pub fn last_address(&self) -> Option<AddressTag> {
+        let lost = self.members.values().filter_map(|member| match member.connection {
+            Connection::Lost { until } => Some((until, member.slot, member.origin.address)),
+            Connection::Live(_) => None,
+        });
+        lost.max_by_key(|(until, slot, _)| (*until, *slot)).and_then(|(_, _, address)| address)
+    }
+
+    pub(crate) fn has_live_members(&self) -> bool {
+        self.members.values().any(Member::is_live)
+    }
+
+    /// The clients that may not come in, by whose ban that is.
+    pub fn ban_keys(&self) -> &BTreeMap<UserId, KeyHash> {
+        &self.ban_keys
+    }
+
     /// Whether this member is the host.
     pub fn is_host(&self, user: &UserId) -> bool {
         self.host.as_ref() == Some(user)
@@ -268,12 +375,21 @@ impl Room {
         self.is_host(user) || (self.guest_control && self.members.contains_key(user))
     }
 
-    /// When [`Command::Deadline`](super::Command::Deadline) is due: the first grace time, the gate, or the film's end.
-    pub fn next_deadline(&self) -> Option<RoomTime> {
+    /// When the next grace time ends. With nobody there it doesn't end for one after the other: the room waits for all, until
+    /// the last grace time is over, and then as long as it is kept.
+    pub(crate) fn grace_ends(&self) -> Option<RoomTime> {
+        if let Some(kept) = self.kept {
+            return Some(kept.until);
+        }
         let grace = self.members.values().filter_map(|member| match member.connection {
             Connection::Lost { until } => Some(until),
             Connection::Live(_) => None,
         });
-        grace.chain(self.gate.as_ref().map(Gate::next_deadline)).chain(self.ends_at()).min()
+        if self.has_live_members() { grace.min() } else { grace.max() }
+    }
+
+    /// When [`Command::Deadline`](super::Command::Deadline) is due: the first grace time, the gate, or the film's end.
+    pub fn next_deadline(&self) -> Option<RoomTime> {
+        self.grace_ends().into_iter().chain(self.gate.as_ref().map(Gate::next_deadline)).chain(self.ends_at()).min()
     }
 }

@@ -222,6 +222,8 @@ impl Dispatch {
             token: join.token,
             dialect: join.dialect,
             last_seen: join.last_seen,
+            client: join.client,
+            claim: join.claim,
             place,
             ..JoinRequest::new(join.room, join.user, session_ref, transport, self.address)
         };

@@ -96,7 +96,7 @@ fn members_left(member: &crate::support::client::Client) -> bool {
 /// Faults 4, 19, 20: what is over stays over, after a restart too.
 #[tokio::test]
 async fn a_room_that_ended_does_not_come_back_and_one_whose_members_stay_away_ends() {
-    let mut server = TestProcess::start(&[("MEMBER_GRACE_SECS", "1")]).await;
+    let mut server = TestProcess::start(&[("MEMBER_GRACE_SECS", "1"), ("ROOM_KEEP_MINUTES", "0")]).await;
     let mut ann = server.connect(Quinn).await;
     ann.join_with("ended", "ann", json!({"protocol": 3, "pin": "4711"})).await;
     ann.play(100.0).await;

@@ -107,18 +107,27 @@ async fn what_the_host_decides_is_heard_by_all_and_a_guest_decides_nothing([a, b
 }
 
 async fn a_kicked_member_may_return_and_a_banned_one_only_when_unbanned([a, b, c]: Carriers) {
-    let server = TestServer::start().await;
+    let server = TestServer::with(&[("KICK_COOLDOWN_SECS", "1")]).await;
     let (mut ann, mut bob, mut cat) = (server.connect(a).await, server.connect(b).await, server.connect(c).await);
     ann.join("friday", "ann").await;
     bob.join("friday", "bob").await;
     cat.join("friday", "cat").await;
     ann.send(json!({"type": "KICK", "targetUserId": "bob"})).await;
+    let own = bob.until("USER_LEFT").await;
+    assert_eq!((&own["userId"], &own["reason"]), (&json!("bob"), &json!("kicked")));
     bob.closed_with(4006).await;
     assert_eq!(cat.until("USER_LEFT").await["reason"], "kicked");
 
     let mut bob = server.connect(b).await;
-    bob.join("friday", "bob").await;
+    bob.ask_to_join("friday", "bob", json!({"protocol": 3})).await;
+    assert!(bob.refused("KICKED").await["retryAfterMs"].as_u64().unwrap() <= 1000);
+    until("the cool-down to be over", async || {
+        bob.ask_to_join("friday", "bob", json!({"protocol": 3})).await;
+        matches!(bob.next().await, Incoming::Message(message) if message["type"] == "ROOM_STATE").then_some(())
+    })
+    .await;
     ann.send(json!({"type": "BAN", "targetUserId": "bob"})).await;
+    assert_eq!(bob.until("USER_LEFT").await["reason"], "banned");
     bob.closed_with(4007).await;
     assert_eq!(cat.until("USER_LEFT").await["reason"], "banned");
     assert_eq!(cat.expect("BANS_CHANGED").await["banned"], json!(["bob"]));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tandem::domain::{
-    ChatText, Dialect, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player, PlayerReason, PlayerState,
-    Rate, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
+    AddressTag, ChatText, Dialect, KeyHash, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player,
+    PlayerReason, PlayerState, Rate, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
-use tandem::room::{Actor, Basis, Command, Connection, Control, Join, PinProof, Room};
+use tandem::room::{Actor, Basis, Claim, Command, Connection, Control, Join, Origin, PinProof, Room};
 
 use super::Stage;
 
@@ -56,6 +56,17 @@ impl<'a> Script<'a> {
         serde_json::from_value(text.into()).expect("any text is a hash to the room")
     }
 
+    /// Few of them, so that they meet again.
+    fn key(&mut self) -> KeyHash {
+        KeyHash::from_bytes([self.byte() % 4; 32])
+    }
+
+    fn origin(&mut self) -> Origin {
+        let byte = self.byte();
+        let address = (byte % 4 == 0).then(|| AddressTag::numbered(u16::from(byte / 4 % 3)));
+        Origin { client: (byte >= 192).then(|| KeyHash::from_bytes([byte % 4; 32])), address }
+    }
+
     fn lead(&mut self) -> Duration {
         Duration::from_millis(u64::from(self.byte()) * 4)
     }
@@ -83,8 +94,13 @@ impl<'a> Script<'a> {
 
 impl Stage {
     pub(super) fn command(&mut self, script: &mut Script<'_>) -> Command {
-        let kind = script.byte() % 35;
-        if kind == 34 && !self.sent.is_empty() {
+        // Gates are rare, and READY is for gates.
+        let kind = match script.byte() % 40 {
+            34..=36 => 22,
+            37 | 38 => 28,
+            other => other,
+        };
+        if kind == 39 && !self.sent.is_empty() {
             return self.sent[usize::from(script.byte()) % self.sent.len()].clone();
         }
         let command = self.new_command(kind, script);
@@ -100,7 +116,7 @@ impl Stage {
                 let Actor { user, session } = self.actor(script);
                 Command::Disconnect { user, session }
             }
-            11 | 12 => Command::Deadline { lead: script.lead() },
+            11 | 12 => Command::Deadline { lead: script.lead(), may_keep: !script.byte().is_multiple_of(4) },
             13 => Command::Rename {
                 by: self.actor(script),
                 name: Username::parse(script.text(), &self.limits).expect("a name"),
@@ -232,7 +248,10 @@ impl Stage {
         let known = self.room.member(&user);
         let presented = match script.byte() % 8 {
             0..=2 => known.map(|member| member.token),
-            3 => known.and_then(|member| member.previous_token),
+            3 => {
+                let gone = || self.room.gone().get(&user).map(|gone| gone.token);
+                known.and_then(|member| member.previous_token).or_else(gone)
+            }
             4 => Some(TokenHash::from_bytes([script.byte(); 32])),
             _ => None,
         };
@@ -240,6 +259,7 @@ impl Stage {
             0 => PinProof::None,
             1 => PinProof::Fresh(script.pin()),
             2 => PinProof::Checked { against: script.pin(), fits: script.flag() },
+            3 => PinProof::Checked { against: pin_of(&self.room).unwrap_or_else(|| script.pin()), fits: false },
             // As a checker finds it.
             _ => pin_of(&self.room).map_or(PinProof::None, |against| PinProof::Checked { against, fits: true }),
         };
@@ -254,6 +274,8 @@ impl Stage {
             presented,
             new_token: TokenHash::from_bytes([self.next_token; 32]),
             pin,
+            origin: script.origin(),
+            claim: Claim { host_key: script.maybe(Script::key), owner: script.maybe(Script::key) },
         }
     }
 

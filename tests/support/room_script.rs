@@ -6,8 +6,11 @@ mod room_commands;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tandem::domain::{Dialect, Head, Limits, Player, PlayerState, RoomId, RoomTime};
-use tandem::room::{Actor, By, Cause, Command, Connection, ControlKey, Event, Join, PinProof, Playback, Reject, Room};
+use tandem::domain::{Dialect, Head, Limits, Player, PlayerState, RoomId, RoomTime, UserId};
+use tandem::room::{
+    Actor, By, Cause, Command, Connection, ControlKey, Event, Gone, Join, LeaveReason, Member, PinProof, Playback,
+    Reject, Room,
+};
 
 use room_commands::{PINS, Script, USERS, actor_of, for_hosts, moves, pin_of};
 
@@ -70,6 +73,9 @@ impl Stage {
         let limits = Limits {
             room_members: 2 + u64::from(script.byte() % 4),
             room_bans: u64::from(script.byte() % 4),
+            room_address_members: 1 + u64::from(script.byte() % 4),
+            room_keep_minutes: [240, 0, 1][usize::from(script.byte()) % 3],
+            kick_cooldown_secs: [60, 0][usize::from(script.byte()) % 2],
             grace_secs: [30, 1, 0][usize::from(script.byte()) % 3],
             max_lead_ms: u64::from(script.byte()) * 3,
             ..Limits::default()
@@ -130,7 +136,7 @@ impl Stage {
         assert_eq!(before, self.room, "decide changed the room");
         self.check_authority(&before, command, &outcome);
         match outcome {
-            Err(reject) => self.note(format!("{reject:?}").split('(').next().unwrap_or_default()),
+            Err(reject) => self.note(format!("{reject:?}").split(['(', ' ']).next().unwrap_or_default()),
             Ok(events) => {
                 if events.is_empty() {
                     self.note("nothing");
@@ -185,6 +191,11 @@ impl Stage {
                 let end = self.room.duration().map_or(f64::INFINITY, |end| end.seconds());
                 assert!(playback.position.seconds() <= end, "beyond the end of the film");
             }
+            Event::Kept { kept, playback, .. } => {
+                self.check_vector(playback);
+                assert!(!playback.playing && self.room.live_sessions().is_empty() && !self.room.is_vacant());
+                assert_eq!(self.room.next_deadline(), Some(kept.until));
+            }
             Event::Created { .. } | Event::Ended { .. } => {}
             _ => assert_eq!(*self.room.playback(), playback, "{event:?} moved the playback"),
         }
@@ -230,6 +241,11 @@ impl Stage {
                     assert_eq!(before.gate(), None);
                     continue;
                 }
+                Event::Kept { .. } => {
+                    assert!(matches!(command, Command::Deadline { may_keep: true, .. }), "kept of itself");
+                    assert!(self.limits.room_keep_minutes > 0 && before.kept().is_none());
+                    continue;
+                }
                 Event::Moved { by: By::Member(user), .. } => (user, "moved"),
                 Event::Sought { by, .. } => (by, "sought"),
                 Event::UrlChanged { by, .. } => (by, "changed the film"),
@@ -262,7 +278,21 @@ impl Stage {
         for event in events {
             match event {
                 Event::Joined { user, .. } => {
-                    assert!(has_pin() && before.member(user).is_none() && !before.bans().contains(user));
+                    let was_lost = before
+                        .gone()
+                        .get(user)
+                        .is_some_and(|gone| gone.reason == LeaveReason::Lost && join.presented == Some(gone.token));
+                    assert!((has_pin() || was_lost) && before.member(user).is_none() && !before.bans().contains(user));
+                    let banned = |client| before.ban_keys().values().any(|banned| *banned == client);
+                    assert!(!join.origin.client.is_some_and(banned), "a banned client is in");
+                    let kept_out = |(other, gone): (&UserId, &Gone)| {
+                        let same = other == user || gone.origin.is_client(&join.origin);
+                        same && gone.kept_out_until.is_some_and(|until| until > self.now)
+                    };
+                    assert!(!before.gone().iter().any(kept_out), "back before its time");
+                    let same = |member: &&Member| member.origin.address == join.origin.address;
+                    let places = self.room.members().values().filter(same).count() as u64;
+                    assert!(join.origin.address.is_none() || places <= self.limits.room_address_members);
                 }
                 Event::Resumed { user, proved, .. } => {
                     let member = before.member(user).expect("who returns is a member");
@@ -285,6 +315,12 @@ impl Stage {
         assert!(room.members().len() as u64 <= self.limits.room_members);
         assert!(room.bans().len() as u64 <= self.limits.room_bans);
         assert!(room.bans().iter().all(|user| room.member(user).is_none()), "a ban does not hold");
+        assert!(room.ban_keys().keys().all(|user| room.bans().contains(user)));
+        assert!(room.gone().len() <= Gone::KEPT && room.gone().keys().all(|user| room.member(user).is_none()));
+        if let Some(kept) = room.kept() {
+            assert!(room.live_sessions().is_empty() && !room.playback().playing && room.gate().is_none());
+            assert_eq!(room.next_deadline(), Some(kept.until));
+        }
         if room.is_vacant() {
             assert_eq!(*room, Room::vacant(room.id().clone(), room.head()), "something outlived its room");
         }
@@ -310,9 +346,9 @@ impl Stage {
         assert!((0.25..=4.0).contains(&room.playback().rate.factor()));
 
         if let Some(gate) = room.gate() {
-            let live = |user: &tandem::domain::UserId| room.member(user).is_some_and(|member| member.is_live());
+            let live = |user: &UserId| room.member(user).is_some_and(|member| member.is_live());
             assert!(gate.awaiting.iter().chain(&gate.ready).all(live), "the gate counts somebody who is not there");
-            let plays = |user: &tandem::domain::UserId| {
+            let plays = |user: &UserId| {
                 room.member(user)
                     .is_some_and(|member| !matches!(member.player.state, PlayerState::None | PlayerState::Failed))
             };
@@ -342,13 +378,13 @@ impl Stage {
         }
         while let Some(at) = self.room.next_deadline() {
             self.now = self.now.max(at);
-            self.step(&Command::Deadline { lead: Duration::ZERO });
+            self.step(&Command::Deadline { lead: Duration::ZERO, may_keep: true });
         }
         assert!(self.room.is_vacant());
         self.check_record();
         let record = serde_json::to_string(&self.room).expect("a record");
-        for secret in PINS.iter().chain(&USERS).chain(&["example.org"]) {
-            assert!(!record.contains(&format!("{secret}\"")), "{secret} outlived the room");
+        for secret in PINS.iter().chain(&USERS).chain(&["https://example.org/film"]) {
+            assert!(!record.contains(&format!("\"{secret}\"")), "{secret} outlived the room");
         }
     }
 }

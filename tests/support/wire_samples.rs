@@ -9,7 +9,7 @@ use serde_json::json;
 use tandem::domain::*;
 use tandem::hub::outlet::{Happening, MemberStatus, Notice, NoticeBody, Signal, Welcome};
 use tandem::protocol::*;
-use tandem::room::{By, Cause, Control, Event, Gate, LeaveReason, Playback, Room};
+use tandem::room::{By, Cause, Control, Event, Gate, LeaveReason, Origin, Playback, Room};
 
 pub(crate) const EPOCH: u64 = 1_795_000_000_000;
 
@@ -66,7 +66,7 @@ pub(crate) fn room(playback: Playback, gate: Option<Gate>) -> Room {
     ann["player"] = json!({"state": "failed", "reason": "decode"});
     serde_json::from_value(json!({
         "id": "friday", "head": {"epoch": EPOCH, "seq": 9}, "created_at": at(0), "host": "ann", "guest_control": true,
-        "pin": "$argon2id$", "url": film(), "film": 1, "duration": 5400.0, "playback": playback, "gate": gate, "next_gate": 4, "next_slot": 4,
+        "pin": "$argon2id$", "owner": "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU", "url": film(), "film": 1, "duration": 5400.0, "playback": playback, "gate": gate, "next_gate": 4, "next_slot": 4,
         "bans": ["mallory"], "members": {"ann": ann, "bob": bob, "zoe": zoe},
     }))
     .unwrap()
@@ -101,13 +101,19 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
     vec![
         ("joined", quiet(), {
             let (user, name, session) = (bob.clone(), bob_named.clone(), session.clone());
-            Event::Joined { at: at(0), user, name, slot: Slot(2), session, dialect, transport, token: token() }
+            let origin = Origin::default();
+            Event::Joined { at: at(0), user, name, slot: Slot(2), session, dialect, transport, token: token(), origin }
         }),
-        ("left", quiet(), Event::Left { at: at(0), user: bob.clone(), reason: LeaveReason::Left }),
-        ("lost for good", quiet(), Event::Left { at: at(0), user: bob.clone(), reason: LeaveReason::Lost }),
+        ("left", quiet(), Event::Left { at: at(0), user: bob.clone(), reason: LeaveReason::Left, until: None }),
+        (
+            "lost for good",
+            quiet(),
+            Event::Left { at: at(0), user: bob.clone(), reason: LeaveReason::Lost, until: None },
+        ),
         ("resumed", quiet(), {
             let user = bob.clone();
-            Event::Resumed { at: at(0), user, session, dialect, transport, token: token(), proved: None }
+            let origin = Origin::default();
+            Event::Resumed { at: at(0), user, session, dialect, transport, token: token(), proved: None, origin }
         }),
         ("disconnected", quiet(), Event::Disconnected { at: at(0), user: bob.clone(), until: at(30_000) }),
         ("host", quiet(), Event::HostChanged { host: Some(bob.clone()) }),
@@ -115,7 +121,7 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
         ("guest control", quiet(), Event::GuestControl { enabled: true }),
         ("renamed", quiet(), Event::Renamed { user: bob.clone(), name: bob_named }),
         ("pin lifted", quiet(), Event::PinChanged { pin: None }),
-        ("banned", quiet(), Event::BansChanged { user: user("mallory"), banned: true }),
+        ("banned", quiet(), Event::BansChanged { user: user("mallory"), banned: true, client: None }),
         ("play", quiet(), moved(By::Member(ann.clone()), Cause::Control(Control::Play))),
         ("pause", room(paused, None), {
             let (by, cause) = (By::Member(bob.clone()), Cause::Control(Control::Pause));
@@ -188,7 +194,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     let status = MemberStatus { rtt_ms: Some(14.2), drift_ms: Some(-3.1), clock_error_ms: None, buffering: false };
     let token = ResumeToken::presented("qZ");
     let mut vacant_host = serde_json::to_value(room(playback, None)).unwrap();
-    for absent in ["host", "url", "pin"] {
+    for absent in ["host", "url", "pin", "owner"] {
         vacant_host[absent] = json!(null);
     }
     let bare: Room = serde_json::from_value(vacant_host).unwrap();
@@ -229,7 +235,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
 
 /// Every message that a client may send, all fields given, as v3 sends it; then what v2 leaves out or writes otherwise.
 pub(crate) const CLIENT_MESSAGES: &[&str] = &[
-    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","ref":1}"#,
+    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","clientKey":"Y2xpZW50IGtleSBvZiBhbm4","hostKey":"aG9zdCBrZXkgb2YgZnJpZGF5","owner":"47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU","ref":1}"#,
     r#"{"type":"LEAVE"}"#,
     r#"{"type":"PING","timestamp":1795000000000}"#,
     r#"{"type":"ALIVE","id":1}"#,

@@ -24,9 +24,9 @@ impl Draft<'_> {
         let resume = self.resumes(member.dialect, resume);
         let key = ControlKey { control: None, position: Some(position), true_at, taken: self.now };
         // Without a timestamp only the room's last command can be meant, and what came of that shows whether it was
-        // to play on: the same target, but the other way round, is another command.
-        let played_on = self.base.intends_to_play();
-        if (true_at.is_some() || resume == played_on) && self.is_repeated(member, &key) {
+        // to play on: the same target, but the other way round, is another command. (Of a v2 client it isn't: see `resumes`.)
+        let same_way = true_at.is_some() || resume == self.base.intends_to_play() || member.dialect == Dialect::V2;
+        if same_way && self.is_repeated(member, &key) {
             return Ok(());
         }
         self.current(on)?;

@@ -1,15 +1,19 @@
 //! JOIN: found the room, enter it, come back to it, take a membership over.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::Draft;
 use crate::domain::{Dialect, SessionRef, Slot, TokenHash, UserId, Username};
-use crate::room::{Connection, Event, Join, LeaveReason, Member, PinProof, Reject};
+use crate::room::{Connection, Event, Gone, Join, LeaveReason, Member, PinProof, Reject};
 
 impl Draft<'_> {
     pub(super) fn join(&mut self, join: &Join) -> Result<(), Reject> {
         if self.base.is_vacant() {
             return self.create(join);
         }
-        if self.base.bans.contains(&join.user) {
+        let is_banned = |client| self.base.ban_keys.values().any(|banned| *banned == client);
+        if self.base.bans.contains(&join.user) || join.origin.client.is_some_and(is_banned) {
             return Err(Reject::Banned);
         }
         match self.base.members.get(&join.user) {
@@ -19,13 +23,18 @@ impl Draft<'_> {
                 let proved = self.prove(member, join)?;
                 self.unbind(&join.session);
                 self.resume(member, join, proved);
+                self.wake(&join.user);
                 self.settle(self.longest_lead());
             }
             None => {
-                self.check_pin(&join.pin)?;
-                self.check_place(&join.session)?;
+                self.check_kept_out(join)?;
+                if !self.was_lost(join) {
+                    self.check_pin(&join.pin)?;
+                }
+                self.check_place(join)?;
                 self.unbind(&join.session);
                 self.enter(join);
+                self.wake(&join.user);
                 self.settle(self.longest_lead());
             }
         }
@@ -51,12 +60,14 @@ impl Draft<'_> {
             dialect: join.dialect,
             transport: join.transport,
             token: join.new_token,
+            origin: join.origin,
+            owner: join.claim.host_key.or(join.claim.owner),
         });
         Ok(())
     }
 
     fn enter(&mut self, join: &Join) {
-        let slot = Slot(self.base.next_slot);
+        let slot = self.free_slot();
         self.push(Event::Joined {
             at: self.now,
             user: join.user.clone(),
@@ -66,7 +77,52 @@ impl Draft<'_> {
             dialect: join.dialect,
             transport: join.transport,
             token: join.new_token,
+            origin: join.origin,
         });
+        // Whoever it was that has looked after the room meanwhile: it is the owner's.
+        let owns = join.claim.host_key.is_some() && join.claim.host_key == self.base.owner;
+        if owns && !self.base.is_host(&join.user) {
+            self.push(Event::HostChanged { host: Some(join.user.clone()) });
+        }
+    }
+
+    /// The next number that nobody has.
+    fn free_slot(&self) -> Slot {
+        let taken: BTreeSet<_> = self.base.members.values().map(|member| member.slot.0).collect();
+        let from_next = (self.base.next_slot..=u16::MAX).chain(1..self.base.next_slot);
+        Slot(from_next.filter(|slot| *slot > 0).find(|slot| !taken.contains(slot)).unwrap_or(1))
+    }
+
+    /// Somebody is there again: the others that were lost with it have their grace time anew.
+    fn wake(&mut self, user: &UserId) {
+        if self.base.kept.is_none() {
+            return;
+        }
+        let until = self.now + Duration::from_secs(self.limits.grace_secs);
+        for other in self.base.members.keys().filter(|other| *other != user) {
+            self.push(Event::Disconnected { at: self.now, user: other.clone(), until });
+        }
+    }
+
+    /// The host removed it, under this id, with this client, or somebody of this name from this address.
+    fn check_kept_out(&self, join: &Join) -> Result<(), Reject> {
+        let guest = Username::guest();
+        let name = join.name.as_ref().unwrap_or(&guest);
+        let same = |user: &UserId, gone: &Gone| {
+            let near = gone.origin.address.is_some() && gone.origin.address == join.origin.address;
+            *user == join.user || gone.origin.is_client(&join.origin) || (near && gone.name == *name)
+        };
+        let gone = self.base.gone.iter().filter(|(user, gone)| same(user, gone));
+        match gone.filter_map(|(_, gone)| gone.kept_out_until).max() {
+            Some(until) if until > self.now => Err(Reject::Kicked { retry_after: until.saturating_since(self.now) }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its membership ended by itself, and it still has the token: it knew the PIN.
+    fn was_lost(&self, join: &Join) -> bool {
+        let gone = self.base.gone.get(&join.user).filter(|gone| gone.reason == LeaveReason::Lost);
+        gone.is_some_and(|gone| join.presented == Some(gone.token))
     }
 
     fn resume(&mut self, member: &Member, join: &Join, proved: Option<TokenHash>) {
@@ -78,6 +134,7 @@ impl Draft<'_> {
             transport: join.transport,
             token: join.new_token,
             proved,
+            origin: join.origin,
         });
         if let Some(name) = join.name.as_ref().filter(|name| **name != member.name) {
             self.push(Event::Renamed { user: join.user.clone(), name: name.clone() });
@@ -118,13 +175,14 @@ impl Draft<'_> {
         }
     }
 
-    fn check_place(&self, session: &SessionRef) -> Result<(), Reject> {
-        let leaving = usize::from(self.bound_to(session).is_some());
-        if (self.base.members.len() - leaving) as u64 >= self.limits.room_members {
+    fn check_place(&self, join: &Join) -> Result<(), Reject> {
+        let stay = || self.base.members.values().filter(|member| !member.is_on(&join.session));
+        if stay().count() as u64 >= self.limits.room_members {
             return Err(Reject::Full);
         }
-        if self.base.next_slot == u16::MAX {
-            return Err(Reject::SlotsExhausted);
+        let near = |member: &&Member| join.origin.address.is_some() && member.origin.address == join.origin.address;
+        if stay().filter(near).count() as u64 >= self.limits.room_address_members {
+            return Err(Reject::AddressFull);
         }
         Ok(())
     }
@@ -133,7 +191,7 @@ impl Draft<'_> {
     /// nobody else is in it, because the joiner follows.
     fn unbind(&mut self, session: &SessionRef) {
         if let Some(user) = self.bound_to(session) {
-            self.push(Event::Left { at: self.now, user, reason: LeaveReason::Left });
+            self.push(Event::Left { at: self.now, user, reason: LeaveReason::Left, until: None });
             self.elect();
         }
     }

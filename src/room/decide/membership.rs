@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Draft;
-use crate::domain::{PinHash, SessionRef, UserId, Username};
-use crate::room::{Actor, Connection, Event, LeaveReason, Member, Reject};
+use crate::domain::{KeyHash, PinHash, SessionRef, UserId, Username};
+use crate::room::{Actor, Connection, Event, Kept, LeaveReason, Member, Playback, Reject};
 
 impl Draft<'_> {
     pub(super) fn leave(&mut self, by: &Actor) -> Result<(), Reject> {
@@ -20,7 +20,8 @@ impl Draft<'_> {
         if !self.base.members.get(user).is_some_and(|member| member.is_on(session)) {
             return;
         }
-        if self.limits.grace_secs == 0 {
+        let others = self.base.members.iter().any(|(other, member)| other != user && member.is_live());
+        if self.limits.grace_secs == 0 && (others || self.limits.room_keep_minutes == 0) {
             self.depart(user, LeaveReason::Lost);
         } else {
             let until = self.now + Duration::from_secs(self.limits.grace_secs);
@@ -29,16 +30,44 @@ impl Draft<'_> {
         self.settle(self.longest_lead());
     }
 
-    pub(super) fn deadline(&mut self, lead: Duration) {
+    pub(super) fn deadline(&mut self, lead: Duration, may_keep: bool) {
         let now = self.now;
-        let expired = |member: &Member| matches!(member.connection, Connection::Lost { until } if until <= now);
-        let mut gone: Vec<_> = self.base.members.iter().filter(|(_, member)| expired(member)).collect();
-        gone.sort_by_key(|(_, member)| member.slot);
-        for (user, _) in gone {
-            self.depart(user, LeaveReason::Lost);
+        if self.base.grace_ends().is_some_and(|at| at <= now) {
+            if may_keep
+                && self.limits.room_keep_minutes > 0
+                && self.base.kept.is_none()
+                && !self.base.has_live_members()
+            {
+                return self.keep();
+            }
+            self.expire();
         }
         self.settle(lead);
         self.end_film();
+    }
+
+    /// All were lost, and nobody left: sleeping laptops, a router that restarts. The room waits for them as it was when the
+    /// last one was there, but for the film, which stands there.
+    fn keep(&mut self) {
+        let grace = Duration::from_secs(self.limits.grace_secs);
+        let lost_at = self.base.grace_ends().map_or(self.now, |until| until - grace).min(self.now);
+        let position = self.base.playback.position_at(lost_at);
+        let playback = Playback { playing: false, ..self.standing(position) };
+        let until = self.now + Duration::from_secs(self.limits.room_keep_minutes * 60);
+        let kept = Kept { until, address: self.base.last_address() };
+        self.push(Event::Kept { at: self.now, kept, playback });
+    }
+
+    /// Whoever's grace time is over goes: of a room in which nobody is, all.
+    fn expire(&mut self) {
+        let (now, empty) = (self.now, !self.base.has_live_members());
+        let expired =
+            |member: &Member| matches!(member.connection, Connection::Lost { until } if until <= now || empty);
+        let mut gone: Vec<_> = self.base.members.iter().filter(|(_, member)| expired(member)).collect();
+        gone.sort_by_key(|(_, member)| (member.joined_at, member.slot));
+        for (user, _) in gone {
+            self.depart(user, LeaveReason::Lost);
+        }
     }
 
     pub(super) fn rename(&mut self, by: &Actor, name: &Username) -> Result<(), Reject> {
@@ -77,7 +106,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Somebody who isn't here can be banned too: ahead, or after leaving.
+    /// Somebody who has left can be banned too, but nobody who never was here: a list of these would only fill up. The ban
+    /// holds for the client too, as far as it is known, and puts out whoever else is here with it.
     pub(super) fn ban(&mut self, by: &Actor, target: &UserId) -> Result<(), Reject> {
         self.host(by)?;
         if *target == by.user {
@@ -89,10 +119,15 @@ impl Draft<'_> {
         if self.base.bans.len() as u64 >= self.limits.room_bans {
             return Err(Reject::BansFull);
         }
-        if self.base.members.contains_key(target) {
-            self.depart(target, LeaveReason::Banned);
+        let client = self.client_of(by, target)?;
+        let same = |user: &UserId, member: &Member| {
+            user == target || (*user != by.user && client.is_some() && member.origin.client == client)
+        };
+        let banned = self.base.members.iter().filter(|(user, member)| same(user, member));
+        for user in banned.map(|(user, _)| user.clone()).collect::<Vec<_>>() {
+            self.depart(&user, LeaveReason::Banned);
         }
-        self.push(Event::BansChanged { user: target.clone(), banned: true });
+        self.push(Event::BansChanged { user: target.clone(), banned: true, client });
         self.settle(self.longest_lead());
         Ok(())
     }
@@ -100,7 +135,7 @@ impl Draft<'_> {
     pub(super) fn unban(&mut self, by: &Actor, target: &UserId) -> Result<(), Reject> {
         self.host(by)?;
         if self.base.bans.contains(target) {
-            self.push(Event::BansChanged { user: target.clone(), banned: false });
+            self.push(Event::BansChanged { user: target.clone(), banned: false, client: None });
         }
         Ok(())
     }
@@ -113,10 +148,20 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// The client of somebody who is here, or was; not the host's own, which would put itself out.
+    fn client_of(&self, host: &Actor, target: &UserId) -> Result<Option<KeyHash>, Reject> {
+        let here = self.base.members.get(target).map(|member| member.origin);
+        let origin = here.or_else(|| self.base.gone.get(target).map(|gone| gone.origin)).ok_or(Reject::TargetGone)?;
+        let own = self.base.members.get(&host.user).is_some_and(|member| member.origin.is_client(&origin));
+        Ok(origin.client.filter(|_| !own))
+    }
+
     /// One member goes for good, and hands the room on if it was the host. [`Draft::settle`] must follow.
     fn depart(&mut self, user: &UserId, reason: LeaveReason) {
         self.withdraw_player(user);
-        self.push(Event::Left { at: self.now, user: user.clone(), reason });
+        let cooldown = Duration::from_secs(self.limits.kick_cooldown_secs);
+        let until = (reason == LeaveReason::Kicked && !cooldown.is_zero()).then(|| self.now + cooldown);
+        self.push(Event::Left { at: self.now, user: user.clone(), reason, until });
         self.elect();
     }
 
@@ -126,7 +171,7 @@ impl Draft<'_> {
         if room.host.is_some() {
             return;
         }
-        let next = room.members.iter().min_by_key(|(_, member)| (!member.is_live(), member.slot));
+        let next = room.members.iter().min_by_key(|(_, member)| (!member.is_live(), member.joined_at, member.slot));
         if let Some(host) = next.map(|(user, _)| user.clone()) {
             self.push(Event::HostChanged { host: Some(host) });
         }

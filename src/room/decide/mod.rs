@@ -20,7 +20,7 @@ impl Room {
             Command::Join(join) => draft.join(join)?,
             Command::Leave { by } => draft.leave(by)?,
             Command::Disconnect { user, session } => draft.disconnect(user, session),
-            Command::Deadline { lead } => draft.deadline(*lead),
+            Command::Deadline { lead, may_keep } => draft.deadline(*lead, *may_keep),
             Command::Rename { by, name } => draft.rename(by, name)?,
             Command::SetGuestControl { by, enabled } => draft.set_guest_control(by, *enabled)?,
             Command::TransferHost { by, target } => draft.transfer_host(by, target)?,

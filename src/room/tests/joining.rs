@@ -165,16 +165,6 @@ fn a_full_room_refuses_newcomers_but_not_its_own() {
 }
 
 #[test]
-fn slots_are_not_given_twice_even_when_they_run_out() {
-    let mut scene = Scene::of(&[&v3("ann")]);
-    scene.room.next_slot = u16::MAX - 1;
-    scene.at(1).send(v3("bob").join()).expect(&["joined bob #65534"]);
-    scene.at(2).send(v3("cat").join()).refused(Reject::SlotsExhausted);
-    scene.at(3).send(v3("bob").leave()).taken();
-    scene.at(4).send(v3("bob").join()).refused(Reject::SlotsExhausted);
-}
-
-#[test]
 fn a_session_that_joins_as_somebody_else_leaves_first() {
     let (ann, bob) = (v3("ann"), v3("bob"));
     let mut scene = Scene::of(&[&ann, &bob]);

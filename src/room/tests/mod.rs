@@ -2,7 +2,9 @@
 
 mod gate;
 mod joining;
+mod keeping;
 mod membership;
+mod moderation;
 mod playback;
 mod player;
 mod record;

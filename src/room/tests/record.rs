@@ -2,13 +2,14 @@
 
 use serde_json::json;
 
-use super::scene::{START_MS, Scene, v2, v3};
+use super::scene::{START_MS, Scene, key, v2, v3};
 use crate::room::{Control, Room};
 
 #[test]
 fn the_record_of_a_room_keeps_its_form() {
     let (ann, bob) = (v3("ann"), v2("bob"));
     let mut scene = Scene::without_players(&[&ann, &bob, &v3("cat")]);
+    scene.at(0).send(v3("eve").join_from(1, 2)).taken();
     scene.at(1).send(ann.set_pin(Some("$argon2id$"))).taken();
     scene.at(1).send(ann.guests(true)).taken();
     scene.at(1).send(ann.show("https://example.org/film", 0.0)).taken();
@@ -40,7 +41,7 @@ fn the_record_of_a_room_keeps_its_form() {
     ]);
     let record = json!({
         "id": "friday",
-        "head": {"epoch": START_MS, "seq": 13},
+        "head": {"epoch": START_MS, "seq": 15},
         "created_at": time(0),
         "host": "ann",
         "guest_control": true,
@@ -48,15 +49,24 @@ fn the_record_of_a_room_keeps_its_form() {
         "url": "https://example.org/film",
         "film": 1,
         "duration": 5400.5,
-        "playback": {"position": 60.25, "rate": 1.0, "playing": false, "at": time(4), "seq": 11},
+        "playback": {"position": 60.25, "rate": 1.0, "playing": false, "at": time(4), "seq": 13},
         "gate": {
             "id": 1, "target": 60.25, "awaiting": ["cat"], "ready": ["ann"],
             "quorum_at": time(3_004), "deadline": time(7_004), "by": "bob",
         },
         "next_gate": 2,
-        "next_slot": 4,
+        "next_slot": 5,
         "bans": ["eve"],
+        "ban_keys": {"eve": key(1).to_string()},
         "members": members,
+        "gone": {
+            "eve": {
+                "name": "Guest", "origin": {"client": key(1).to_string(), "address": 2}, "token": token(b'e'),
+                "at": time(2), "reason": "banned",
+            },
+        },
+        "owner": null,
+        "kept": null,
     });
     assert_eq!(serde_json::to_value(&scene.room).unwrap(), record);
     assert_eq!(serde_json::from_value::<Room>(record).unwrap(), scene.room);

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::domain::{
-    ChatText, Dialect, Head, Limits, MediaTime, MediaUrl, NodeId, PinHash, Player, PlayerReason, PlayerState, Rate,
-    RoomId, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
+    AddressTag, ChatText, Dialect, Head, KeyHash, Limits, MediaTime, MediaUrl, NodeId, PinHash, Player, PlayerReason,
+    PlayerState, Rate, RoomId, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
-use crate::room::{Actor, Basis, By, Cause, Command, Control, Event, Gate, Join, PinProof, Reject, Room};
+use crate::room::{
+    Actor, Basis, By, Cause, Claim, Command, Control, Event, Gate, Join, Origin, PinProof, Reject, Room,
+};
 
 /// Scene time 0, in room time.
 pub(super) const START_MS: i64 = 1_795_000_000_000;
@@ -32,6 +34,14 @@ pub(super) fn pin_hash(text: &str) -> PinHash {
 
 pub(super) fn fitting(text: &str) -> PinProof {
     PinProof::Checked { against: pin_hash(text), fits: true }
+}
+
+pub(super) fn origin(client: u8, address: u16) -> Origin {
+    Origin { client: Some(key(client)), address: Some(AddressTag::numbered(address)) }
+}
+
+pub(super) fn key(number: u8) -> KeyHash {
+    KeyHash::from_bytes([number; 32])
 }
 
 pub(super) fn seconds(position: f64) -> MediaTime {
@@ -87,7 +97,14 @@ impl Person {
             presented: None,
             new_token: token(self.actor.session.id as u8),
             pin: PinProof::None,
+            origin: Origin::default(),
+            claim: Claim::default(),
         }
+    }
+
+    /// Over the client with this key, from this class of addresses.
+    pub(super) fn join_from(&self, client: u8, address: u16) -> Join {
+        Join { origin: origin(client, address), ..self.join() }
     }
 
     pub(super) fn join_with(&self, presented: u8) -> Join {
@@ -264,7 +281,7 @@ impl Scene {
 
     /// Lets the room's deadlines pass as a hub would.
     pub(super) fn deadline(&mut self) -> Sent<'_> {
-        self.send(Command::Deadline { lead: LEAD })
+        self.send(Command::Deadline { lead: LEAD, may_keep: true })
     }
 
     /// Where the film stands at a scene time.
@@ -338,11 +355,12 @@ fn told(event: &Event) -> String {
         }
         Event::Disconnected { user, until, .. } => format!("lost {user} until {}", time(until)),
         Event::Left { user, reason, .. } => format!("left {user} {reason:?}").replace("Left", "left"),
+        Event::Kept { kept, playback, .. } => format!("kept until {} {}", time(&kept.until), vector(playback)),
         Event::Renamed { user, name } => format!("renamed {user} {}", name.as_str()),
         Event::HostChanged { host } => format!("host {}", host.as_ref().map_or("none", UserId::as_str)),
         Event::GuestControl { enabled } => format!("guests {enabled}"),
         Event::PinChanged { pin } => format!("pin {}", pin.is_some()),
-        Event::BansChanged { user, banned } => format!("{} {user}", if *banned { "banned" } else { "unbanned" }),
+        Event::BansChanged { user, banned, .. } => format!("{} {user}", if *banned { "banned" } else { "unbanned" }),
         Event::Moved { by, cause, playback, .. } => {
             let who = match by {
                 By::Member(user) => user.as_str(),

@@ -180,7 +180,10 @@ impl Truth {
         };
         assert_eq!(kind, fact.event.kind(), "line {line}: {json}");
         let me = world.people[world.lines[line].person].name;
-        assert!(fact.after.members().keys().any(|user| user.as_str() == me), "line {line}: {json} after {me} was gone");
+        // Whoever is removed hears that, and nothing after it.
+        let removed = matches!(json["reason"].as_str(), Some("kicked" | "banned")) && json["userId"] == me;
+        let is_there = fact.after.members().keys().any(|user| user.as_str() == me);
+        assert!(is_there || removed, "line {line}: {json} after {me} was gone");
     }
 
     /// Whoever is connected has seen everything, and every replica is the room.
@@ -204,7 +207,7 @@ impl Truth {
         }
     }
 
-    /// Invariant 5: members are those who are connected.
+    /// Invariant 5: members are those who are connected. (Of a room that waits for all of its members nobody is.)
     pub(crate) fn check_membership(&self, world: &World) {
         let mut connected = BTreeMap::new();
         for line in world.lines.iter().filter(|line| line.is_in()) {
@@ -212,7 +215,7 @@ impl Truth {
             assert!(connected.insert(key.clone(), line.session.clone()).is_none(), "{key:?} over two connections");
         }
         let mut members = BTreeMap::new();
-        for (id, room) in &self.rooms {
+        for (id, room) in self.rooms.iter().filter(|(_, room)| room.kept().is_none()) {
             for (user, member) in room.members().iter() {
                 let session = match &member.connection {
                     Connection::Live(session) => Some(session.to_string()),
@@ -246,7 +249,7 @@ impl Fact {
                     Some(Connection::Live(on)) if on.to_string() == session);
                 may(speaks && world.people[line.person].name == user.as_str(), "somebody spoke for a member")
             }
-            Event::Disconnected { user, .. } => match before.member(user).map(|member| &member.connection) {
+            Event::Disconnected { user, until, .. } => match before.member(user).map(|member| &member.connection) {
                 Some(Connection::Live(session)) => {
                     let session = Some(session.to_string());
                     let line = world.lines.iter().find(|line| line.session == session);
@@ -257,7 +260,9 @@ impl Fact {
                         line.filter(|line| !line.excused && !world.join_was_unavailable(line) && !too_late(line));
                     may(line.is_none(), "its connection was well")
                 }
-                _ => Some("it was not connected".to_owned()),
+                // The room was kept, and somebody is there again.
+                Some(Connection::Lost { until: before }) => may(before < until, "it was not connected"),
+                None => Some("it was no member".to_owned()),
             },
             Event::Left { user, reason: LeaveReason::Lost, .. } => {
                 match before.member(user).map(|member| &member.connection) {

@@ -131,6 +131,6 @@ impl World {
                 self.hang_up(line);
             }
         }
-        self.settle(Duration::from_secs(self.limits.grace_secs + 5)).await;
+        self.settle(Duration::from_secs(self.limits.grace_secs + self.limits.room_keep_minutes * 60 + 5)).await;
     }
 }

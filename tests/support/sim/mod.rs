@@ -91,7 +91,7 @@ impl World {
                 }
             }
         });
-        let limits = Limits { grace_secs: 8, room_members: 5, ..Limits::default() };
+        let limits = Limits { grace_secs: 8, room_keep_minutes: 1, room_members: 5, ..Limits::default() };
         let mut world = Self {
             people: dialects.iter().enumerate().map(|(index, dialect)| Person::new(index, *dialect)).collect(),
             dice,
