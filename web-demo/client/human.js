@@ -33,7 +33,7 @@ export class HumanInput {
   /** Of the last press that the page saw, or that the element's own controls have answered. */
   #pressedAt = -Infinity;
   #movedAt = -Infinity;
-  /** The press that goes on has become a command of the page's. */
+  /** The last press has become a command. */
   #spent = false;
   #held = false;
 
@@ -66,8 +66,8 @@ export class HumanInput {
   }
 
   /**
-   * What a person did has become a command of the page's: what the element does from here on is not their doing once more,
-   * and neither is the rest of that press.
+   * What a person did has become a command, by the page or by the element: what the element does from here on (an engine
+   * that hops at the start) is not their doing once more, and neither is the rest of that press, unless it goes on as a drag.
    */
   spend() {
     this.#spent = true;
@@ -112,6 +112,7 @@ export class HumanInput {
       // Without a button it is only a pointer that passes by; the end of the last press may have been lost.
       if (/** @type {PointerEvent} */ (event).buttons === 0) this.#held = false;
       if (!this.#held) return;
+      this.#spent = false;
     } else {
       this.#pressedAt = now;
       if (type === 'pointerdown' || type === 'keydown') this.#spent = false;

@@ -172,6 +172,7 @@ export class NativeControls {
    * @param {() => Promise<import('./session.js').Committed>} send
    */
   async #command(action, send) {
+    this.#human.spend();
     if (!this.#room.self.canControl) {
       this.#own.denied({ action, code: 'NOT_IN_CONTROL' });
       return this.#own.follow();

@@ -246,8 +246,7 @@ export class VideoSync {
     // In a background tab timers come once a second or less; what the network brings still comes at once.
     onRoom('tick', () => this.#env.hidden() && this.#look());
     onRoom('message', ({ detail }) => {
-      // A command made of what the element did is not the page's: the hand may still be on the time line.
-      if (detail.direction === 'out' && COMMANDS.has(detail.message.type) && !this.#controls.busy) this.#human.spend();
+      if (detail.direction === 'out' && COMMANDS.has(detail.message.type)) this.#human.spend();
     });
     for (const type of ['seeked', 'canplay', 'playing', 'timeupdate', 'ended', 'loadedmetadata', 'durationchange']) {
       onVideo(type, () => this.#look());
@@ -359,8 +358,9 @@ export class VideoSync {
       this.#looped = true;
     }
     this.#live.look(this.#env.now());
-    const landed = video.paused ? this.#player.takeLanding() : null;
-    if (landed !== null) this.#landing.learn(landed);
+    const landed = this.#player.takeLanding();
+    // What was moved on meanwhile, by playing or by the viewer, has landed somewhere else than its seek.
+    if (landed !== null && video.paused && !this.#controls.busy) this.#landing.learn(landed);
     if (this.#player.hangsFor > HANGS_MS && this.#env.now() - this.#freedAt > FREE_EVERY_MS) {
       this.#freedAt = this.#env.now();
       this.#source.retry();

@@ -103,7 +103,14 @@ describe('the ready gate', () => {
     });
     await bob.until('the banner naming himself', () => document.querySelector('#gate').innerText.includes('Waiting for you'));
     assert.equal((await ann.see()).paused, true, 'nobody plays on alone');
+    assert.match(await ann.page.getAttribute('#play', 'aria-label'), /^Pause/, 'the room means to play');
+    // Seeking again, from there, is no pause: the room plays on once the gate's time is over.
+    await ann.press('ArrowRight');
+    await ann.until('the gate of the second seek', () => window.tandem.room.gate?.targetTime > 60);
+    await ann.until('playing on', () => window.tandem.room.playback.playing);
+    await ann.page.evaluate(() => window.tandem.room.seek(60));
+    await ann.until('the banner', () => !document.querySelector('#gate').hidden);
     await ann.click('#play');
-    for (const tab of [ann, bob]) await tab.until('the banner gone', () => document.querySelector('#gate').hidden);
+    for (const tab of [ann, bob]) await tab.until('the banner gone, and the film standing', () => document.querySelector('#gate').hidden && !window.tandem.room.wantsPlaying);
   });
 });

@@ -119,6 +119,26 @@ describe('what happens to one player', () => {
     await ann.until('the film', () => window.tandem.sync.player.state === 'ready');
   });
 
+  test('who has no player, or one that failed, is not awaited, and the others see it', async (t) => {
+    const { embedding, room, ann, bob } = await annAndBob(t, 'awaited', '/film.webm');
+    const cy = await embedding.join(t, browser, { room, name: 'Cy', options: { manageSource: false } });
+    cy.allow(/404/);
+    await embedding.join(t, browser, { room, name: 'Dee', options: { manageSource: false } });
+    await say(cy, ({ video }) => (video.src = '/nothing.webm'));
+    await ann.until('hearing of it', () => window.tandem.room.members.find((m) => m.username === 'Cy').player === 'failed');
+    await ann.until('both being ready', () => window.tandem.room.members.filter((m) => m.player === 'ready').length === 2);
+    assert.deepEqual(await ann.page.evaluate(() => window.tandem.room.members.map(({ username, player, playerReason }) => [username, player, playerReason])), [
+      ['Ann', 'ready', null], ['Bob', 'ready', null], ['Cy', 'failed', 'unsupported'], ['Dee', 'none', null],
+    ]);
+    await say(ann, ({ room }) => room.play(0));
+    await ann.until('playing', near);
+    await say(ann, ({ room }) => room.seek(30));
+    await ann.until('playing on', () => window.tandem.room.playback.playing && window.tandem.video.currentTime > 30 && !window.tandem.video.paused);
+    const awaited = await ann.page.evaluate(() => window.tandem.said.filter(({ type }) => type === 'SEEK_PAUSE').map(({ gate }) => gate?.awaiting.map((id) => window.tandem.room.members.find((m) => m.userId === id).username).sort()));
+    assert.deepEqual(awaited, [['Ann', 'Bob']]);
+    await bob.until('playing', near);
+  });
+
   test('loop on one element restarts nobody', async (t) => {
     const { ann, bob } = await annAndBob(t, 'loop', '/film.webm');
     await say(bob, ({ video }) => (video.loop = true));

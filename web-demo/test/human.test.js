@@ -162,6 +162,35 @@ test('what a seek of the page lets the player do is not the viewer\'s doing once
   assert.deepEqual(commands().map(({ type, currentTime }) => [type, currentTime]), [['SEEK', 42]]);
 });
 
+test('what an engine does right after a press on play is not another command', async () => {
+  const { env, video, commands } = await watching();
+  env.input('pointerdown', { target: video });
+  video.begin();
+  await env.advance(20);
+  env.input('pointerup', { target: video });
+  env.input('click', { target: video });
+  await env.until('playing', () => video.moving);
+  video.seek(0.4);
+  await env.advance(3000);
+  assert.deepEqual(commands().map(({ type }) => type), ['PLAY_PAUSE']);
+});
+
+test('a page\'s own slider that pauses at the press and seeks while it is dragged is heard to its end', async () => {
+  const { env, video, commands } = await playing();
+  const target = { type: 'range' };
+  env.input('pointerdown', { target });
+  video.halt();
+  await env.advance(300);
+  for (const position of [40, 50, 60]) {
+    env.input('pointermove', { target, buttons: 1 });
+    video.seek(position);
+    await env.advance(100);
+  }
+  env.input('pointerup', { target });
+  await env.advance(1000);
+  assert.deepEqual(commands().at(-1).currentTime, 60);
+});
+
 /** A press on the element's own controls, whose events the browser keeps to itself. */
 async function onOwnControls(options) {
   const watched = await playing(options);
