@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tandem::domain::{HostPattern, UrlPolicy};
 use tandem::http::ice::{IceServers, Turn};
+use tandem::http::{BasePath, NodeUrl};
 use tandem::transport::Public;
 use tandem::transport::proxies::TrustedProxies;
 use tower::ServiceExt;
@@ -89,8 +90,8 @@ async fn transports_tells_the_addresses_by_which_the_client_came() {
     let mut parts = Parts::default();
     let plain = ask(&parts, "/api/transports", &["host: 127.0.0.1:4001"]).await.json();
     let expected = json!({
-        "webtransport": {"url": "https://127.0.0.1:4433/wt"},
-        "websocket": {"url": "ws://127.0.0.1:4001/ws"},
+        "webtransport": {"url": "https://127.0.0.1:4433/wt", "port": 4433},
+        "websocket": {"url": "ws://127.0.0.1:4001/ws", "path": "../ws"},
         "protocol": 3,
     });
     assert_eq!(plain, expected);
@@ -180,6 +181,67 @@ async fn only_a_trusted_proxy_is_believed_about_the_scheme_and_the_host() {
     assert_eq!(url(&parts, true).await, "wss://inside:4001/ws", "nobody stands in front of the public port");
     parts.proxies = TrustedProxies::parse("172.16.0.0/12").unwrap();
     assert_eq!(url(&parts, false).await, "ws://inside:4001/ws");
+}
+
+/// The host is the client's own affair where no `PUBLIC_HOST` says otherwise: behind a proxy the request names another.
+#[tokio::test]
+async fn addresses_are_relative_to_where_the_client_asked_unless_the_public_host_is_given() {
+    let mut parts = Parts::default();
+    let relative = ask(&parts, "/api/transports", &["host: 127.0.0.1:4001"]).await.json();
+    assert_eq!((&relative["webtransport"]["port"], &relative["websocket"]["path"]), (&json!(4433), &json!("../ws")));
+    parts.public.host = Some("tandem.example".to_owned());
+    let named = ask(&parts, "/api/transports", &["host: 127.0.0.1:4001"]).await.json();
+    assert_eq!((&named["webtransport"]["port"], &named["websocket"]["path"]), (&Value::Null, &json!("../ws")));
+}
+
+#[tokio::test]
+async fn a_base_path_is_answered_as_the_root_is_and_stands_in_what_is_handed_out() {
+    let mut parts = Parts::default();
+    parts.public.base_path = BasePath::parse("/films/watch").unwrap();
+    for path in ["/health", "/films/watch/health", "/", "/films/watch/"] {
+        assert_eq!(ask(&parts, path, &[]).await.status, StatusCode::OK, "{path}");
+    }
+    let bare = ask(&parts, "/films/watch", &[]).await;
+    assert_eq!((bare.status, bare.header("location")), (StatusCode::PERMANENT_REDIRECT, "watch/"));
+    let host = "host: a.example";
+    let transports = ask(&parts, "/films/watch/api/transports", &[host]).await.json();
+    assert_eq!(transports["websocket"]["url"], "ws://a.example/films/watch/ws");
+    let minted = ask(&parts, "/films/watch/api/short-id/friday", &[host]).await.json();
+    assert_eq!(minted["shortUrl"], format!("http://a.example/films/watch/room/{SHORT}"));
+    for path in ["/films/watchtower", "/films", "/films/watch/films/watch/health"] {
+        assert_eq!(ask(&parts, path, &[]).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    assert_eq!(ask(&parts, "/films/watch/api/nowhere", &[]).await.json(), json!({"error": "Not found"}));
+    assert_eq!(ask_in_public(&parts, "/films/watch/status", &[]).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_which_path_it_took_off_and_nobody_else_does() {
+    let mut parts = Parts::default();
+    let ask_for = ["host: a.example", "x-forwarded-prefix: /watch"];
+    let doubted = ask(&parts, "/api/short-id/friday", &ask_for).await.json();
+    assert_eq!(doubted["shortUrl"], format!("http://a.example/room/{SHORT}"));
+    parts.proxies = TrustedProxies::parse("1").unwrap();
+    let believed = ask(&parts, "/api/short-id/friday", &ask_for).await.json();
+    assert_eq!(believed["shortUrl"], format!("http://a.example/watch/room/{SHORT}"));
+    let nonsense = ["host: a.example", "x-forwarded-prefix: //evil.example/"];
+    let cleaned = ask(&parts, "/api/short-id/friday", &nonsense).await.json();
+    assert!(cleaned["shortUrl"].as_str().unwrap().starts_with("http://a.example/"), "{cleaned}");
+}
+
+#[tokio::test]
+async fn other_nodes_are_named_where_they_have_addresses_of_their_own() {
+    let parts = Parts::default();
+    let alone = ask(&parts, "/api/transports", &["host: a"]).await.json();
+    assert_eq!(alone["nodes"], Value::Null);
+    let other = NodeUrl::parse("https://b.example:4433").unwrap().endpoints(Some(([0, 0, 0, 0], 4433).into()), &[]);
+    parts.backend.nodes.lock().push(other);
+    let two = ask(&parts, "/api/transports", &["host: a"]).await.json();
+    let expected = json!([{
+        "webTransport": {"url": "https://b.example:4433/wt"},
+        "webSocket": {"url": "wss://b.example:4433/ws"},
+    }]);
+    assert_eq!(two["nodes"], expected);
 }
 
 #[tokio::test]

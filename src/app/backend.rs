@@ -9,7 +9,7 @@ use super::drain::Progress;
 use super::storage::Storage;
 use crate::clock::Clock;
 use crate::domain::{Head, ResumeToken, RoomId, ShortId, UserId};
-use crate::http::{Backend, Status, Unavailable};
+use crate::http::{Backend, NodeEndpoints, Status, Unavailable};
 use crate::hub::Hub;
 use crate::repository::{EventRow, RepositoryError};
 use crate::room::Room;
@@ -105,6 +105,10 @@ impl Backend for Rooms {
             let begun = Head { epoch: live.head().epoch, seq: 0 };
             self.storage.repository.events(room, after.max(begun), limit).await.map_err(unavailable)
         })
+    }
+
+    fn other_nodes(&self) -> Vec<NodeEndpoints> {
+        self.storage.other_nodes()
     }
 
     fn status(&self) -> Status {

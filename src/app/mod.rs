@@ -163,7 +163,9 @@ impl App {
             tracing::info!(rooms = recovered, "rooms are back; their members have the grace time to return");
         }
         let counts = SessionCounts::default();
-        storage.watch(&hub, &counts, &parts.clock, &parts.tasks, &parts.stop);
+        let quic = secure.as_ref().map(|secure| secure.quic.local_addr());
+        let endpoints = public_endpoints(&parts.config, quic, &certificates);
+        storage.watch(&hub, &counts, &parts.clock, &parts.tasks, &parts.stop, endpoints);
         let services = Services {
             hub: hub.clone(),
             rules: Arc::new(Rules { limits: (*limits).clone(), urls: parts.config.media.clone() }),
@@ -226,6 +228,7 @@ impl App {
                 host: parts.config.public_host.clone(),
                 bound: parts.config.host,
                 quic_port: secure.as_ref().map(|secure| secure.quic.local_addr().port()),
+                base_path: parts.config.base_path.clone(),
             },
             hashes: {
                 let certificates = Arc::clone(&certificates);
@@ -361,6 +364,16 @@ impl Parts {
         self.tasks.spawn(stop.clone().run_until_cancelled_owned(pruning));
         self.tasks.spawn(stop.clone().run_until_cancelled_owned(gauges(hub.clone())));
     }
+}
+
+/// `NODE_URL`, as clients of other nodes are told it.
+fn public_endpoints(
+    config: &Config,
+    quic: Option<SocketAddr>,
+    certificates: &Arc<CertStore>,
+) -> storage::PublicEndpoints {
+    let (url, certificates) = (config.node_url.clone(), Arc::clone(certificates));
+    Box::new(move || Some(url.as_ref()?.endpoints(quic, &certificates.hashes())))
 }
 
 /// UDP and TCP on the same number. With port 0 the system chooses the UDP port, and another is drawn when its TCP twin

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,6 +12,7 @@ use super::StartError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::{NodeId, RoomId};
+use crate::http::NodeEndpoints;
 use crate::hub::Hub;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions, RedisQuotas, Roster};
@@ -39,6 +41,18 @@ pub(super) struct Storage {
     pub(super) node: NodeId,
     /// For people: which database.
     pub(super) database: String,
+}
+
+/// This node's own public address, if `NODE_URL` gives it one; asked before each report, for a certificate may be renewed.
+pub(super) type PublicEndpoints = Box<dyn Fn() -> Option<NodeEndpoints> + Send + Sync>;
+
+/// What of another node's report matters to clients. Nodes of 3.0.0 say nothing of endpoints.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    draining: bool,
+    #[serde(default)]
+    endpoints: Option<NodeEndpoints>,
 }
 
 enum Sequencer {
@@ -113,6 +127,7 @@ impl Storage {
         clock: &Clock,
         tasks: &TaskTracker,
         stop: &CancellationToken,
+        endpoints: PublicEndpoints,
     ) {
         let Sequencer::Redis { log, watch, .. } = &mut self.sequencer else { return };
         let on_gone = {
@@ -133,8 +148,17 @@ impl Storage {
             }
         };
         let options = WatchOptions { farewell: hub.grace(), ..WatchOptions::default() };
-        let report = report(log, hub, counts, clock);
+        let report = report(log, hub, counts, clock, endpoints);
         *watch = Some(NodeWatch::start(Arc::clone(log), options, report, on_gone, on_orphan, tasks, stop.clone()));
+    }
+
+    /// Where the other nodes are that live, take sessions and have said so.
+    pub(super) fn other_nodes(&self) -> Vec<NodeEndpoints> {
+        let Sequencer::Redis { watch: Some(watch), .. } = &self.sequencer else { return Vec::new() };
+        let roster = watch.roster();
+        let others = roster.alive.iter().filter(|node| **node != self.node);
+        let reports = others.filter_map(|node| serde_json::from_str::<Said>(roster.reports.get(node)?).ok());
+        reports.filter(|said| !said.draining).filter_map(|said| said.endpoints).collect()
     }
 
     /// Whether the log commits and is heard.
@@ -198,7 +222,7 @@ impl Storage {
 }
 
 /// What this node says of itself to the others, for their `/status`.
-fn report(log: &Arc<RedisLog>, hub: &Hub, counts: &SessionCounts, clock: &Clock) -> Report {
+fn report(log: &Arc<RedisLog>, hub: &Hub, counts: &SessionCounts, clock: &Clock, endpoints: PublicEndpoints) -> Report {
     let (log, hub, counts, clock) = (Arc::clone(log), hub.clone(), counts.clone(), clock.clone());
     Box::new(move || {
         let status = hub.status();
@@ -211,6 +235,7 @@ fn report(log: &Arc<RedisLog>, hub: &Hub, counts: &SessionCounts, clock: &Clock)
             "busLagMs": log.bus_lag().as_secs_f64() * 1000.0,
             "clockOffsetMs": clock.offset_micros() as f64 / 1000.0,
             "version": env!("CARGO_PKG_VERSION"),
+            "endpoints": endpoints(),
         });
         report.to_string()
     })

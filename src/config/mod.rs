@@ -20,8 +20,8 @@ pub use machine::Machine;
 pub use raw::{Environment, Raw, Source, Unknown};
 
 use crate::domain::{HostPattern, Limits, NodeId, UrlPolicy};
-use crate::http::ShareUrl;
 use crate::http::ice::{self, IceServers, Turn};
+use crate::http::{BasePath, NodeUrl, ShareUrl};
 use crate::telemetry::{LogFormat, Otlp, parse_filter};
 use crate::transport::origin::OriginPolicy;
 use crate::transport::proxies::TrustedProxies;
@@ -43,6 +43,10 @@ pub struct Config {
     pub quic_identity: Identity,
     /// `PUBLIC_HOST`
     pub public_host: Option<String>,
+    /// `BASE_PATH`.
+    pub base_path: BasePath,
+    /// `NODE_URL`.
+    pub node_url: Option<NodeUrl>,
     /// What the operating system says of the machine.
     pub machine: Machine,
     /// `TRUSTED_PROXIES`
@@ -215,6 +219,8 @@ impl Config {
             _ => Err(format!("not within 1-{MAX_ENDPOINTS}")),
         })?;
         let public_host = raw.parsed("PUBLIC_HOST", host_name)?;
+        let base_path = raw.parsed("BASE_PATH", BasePath::parse)?.unwrap_or_default();
+        let node_url = raw.parsed("NODE_URL", NodeUrl::parse)?;
         let machine = Machine::look(environment);
         let redis = database::redis(raw)?;
         let postgres = database::postgres(raw)?;
@@ -243,6 +249,8 @@ impl Config {
             quic_identity: quic_identity(raw)?,
             certificate: certificate(raw, host, public_host.as_deref(), &machine)?,
             public_host,
+            base_path,
+            node_url,
             machine,
             trusted_proxies,
             data_dir: raw.required("DATA_DIR", |text| Ok(PathBuf::from(text)))?,

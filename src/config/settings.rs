@@ -59,6 +59,18 @@ const TABLE: &[Row] = &[
     ),
     (
         LISTENERS,
+        "BASE_PATH",
+        "",
+        "path under which a proxy shows this server, such as /watch, where the proxy passes it on; both paths are answered",
+    ),
+    (
+        LISTENERS,
+        "NODE_URL",
+        "",
+        "address by which clients reach this very node, such as https://b.example:4433: clients of other nodes go on there when theirs is gone",
+    ),
+    (
+        LISTENERS,
         "QUIC_ENDPOINTS",
         "",
         "UDP sockets that share QUIC_PORT, each with a task that does its clients' QUIC (1-32); unset: one for two cores, at most 16",
@@ -86,7 +98,7 @@ const TABLE: &[Row] = &[
         LISTENERS,
         "TRUSTED_PROXIES",
         "",
-        "whose X-Forwarded-For, -Proto and -Host are believed on PORT: how many proxies, or a list of their networks",
+        "whose X-Forwarded-For, -Proto, -Host and -Prefix are believed on PORT: how many proxies, or a list of their networks",
     ),
     (
         TLS,

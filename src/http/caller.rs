@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, header};
 
-use super::Http;
+use super::{BasePath, Http};
 use crate::transport::Public;
 use crate::transport::proxies::TrustedProxies;
 
@@ -22,22 +22,26 @@ pub struct Caller {
     pub secure: bool,
     /// The host, and perhaps port, that it asked for.
     pub authority: Option<Authority>,
+    /// The path under which it sees this server: what a trusted proxy says that it took off (`X-Forwarded-Prefix`), else
+    /// `BASE_PATH`.
+    pub prefix: String,
 }
 
 impl Caller {
     /// Reads a request.
-    pub fn of(parts: &Parts, proxies: &TrustedProxies) -> Self {
+    pub fn of(parts: &Parts, proxies: &TrustedProxies, base: &BasePath) -> Self {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical());
         let asked =
             || parts.uri.authority().cloned().or_else(|| authority(first(&parts.headers, header::HOST.as_str())?));
         // Nothing stands between a client and the public port, so nobody's word counts there.
         if parts.extensions.get::<Public>().is_some() {
-            return Self { address: peer, secure: true, authority: asked() };
+            return Self { address: peer, secure: true, authority: asked(), prefix: base.as_str().to_owned() };
         }
         if !proxies.trusts(peer) {
-            return Self { address: peer, secure: false, authority: asked() };
+            return Self { address: peer, secure: false, authority: asked(), prefix: base.as_str().to_owned() };
         }
+        let prefix = first(&parts.headers, "x-forwarded-prefix").and_then(|path| BasePath::parse(path).ok());
         let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
         let host = first(&parts.headers, "x-forwarded-host").and_then(authority);
         Self {
@@ -45,6 +49,7 @@ impl Caller {
             secure: first(&parts.headers, "x-forwarded-proto")
                 .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")),
             authority: host.or_else(asked),
+            prefix: prefix.as_ref().unwrap_or(base).as_str().to_owned(),
         }
     }
 
@@ -68,6 +73,6 @@ impl FromRequestParts<Arc<Http>> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, http: &Arc<Http>) -> Result<Self, Infallible> {
-        Ok(Self::of(parts, &http.proxies))
+        Ok(Self::of(parts, &http.proxies, &http.public.base_path))
     }
 }

@@ -2,11 +2,13 @@
 //! Handlers know the rest of the server through [`Backend`] only.
 
 mod addresses;
+mod base_path;
 mod caller;
 pub mod demo;
 mod events;
 mod health;
 pub mod ice;
+mod nodes;
 mod not_found;
 pub mod probe;
 mod request_id;
@@ -24,7 +26,9 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use http::{StatusCode, header};
 
+pub use base_path::BasePath;
 pub use caller::Caller;
+pub use nodes::{NodeEndpoints, NodeUrl};
 pub use router::router;
 pub use short_links::ShareUrl;
 
@@ -68,6 +72,11 @@ pub trait Backend: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Unavailable>>;
 
+    /// Where the other nodes are that live and have a public address.
+    fn other_nodes(&self) -> Vec<NodeEndpoints> {
+        Vec::new()
+    }
+
     /// Numbers of this node.
     fn status(&self) -> Status;
 }
@@ -109,6 +118,8 @@ pub struct PublicAddress {
     pub bound: IpAddr,
     /// Where QUIC is; `None`: it is off.
     pub quic_port: Option<u16>,
+    /// `BASE_PATH`.
+    pub base_path: BasePath,
 }
 
 /// What the router is made of.

@@ -11,6 +11,7 @@ use axum::routing::{any, get};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument;
 
+use super::base_path::mount;
 use super::not_found::not_found;
 use super::request_id::{self, REQUEST_ID, RequestId};
 use super::{App, Caller, Http, addresses, demo, events, health, ice, short_links, status, transports};
@@ -61,7 +62,8 @@ pub fn router(http: Http) -> Router {
         .route("/status", get(status::status))
         .route("/metrics", get(status::metrics))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&http), only_on_port));
-    Router::new()
+    let base = http.public.base_path.clone();
+    let routes = Router::new()
         .route("/ws", any(websocket))
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
@@ -76,8 +78,8 @@ pub fn router(http: Http) -> Router {
         .merge(diagnostics)
         .fallback(demo::serve)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn_with_state((Arc::clone(&http), csp), common))
-        .with_state(http)
+        .layer(middleware::from_fn_with_state((Arc::clone(&http), csp), common));
+    mount(routes, &base).with_state(http)
 }
 
 async fn websocket(State(http): App, caller: Caller, request: Request) -> Response {

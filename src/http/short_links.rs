@@ -63,7 +63,7 @@ pub(super) async fn mint(State(http): App, caller: Caller, Path(room): Path<Stri
     }
     let short = http.backend.mint_short(&room).await?;
     let base = caller.base_url("http").unwrap_or_default();
-    let link = format!("{base}/room/{}", short.as_str());
+    let link = format!("{base}{}/room/{}", caller.prefix, short.as_str());
     Ok(Json(json!({"shortId": short.as_str(), "roomId": room, "shortUrl": link})).into_response())
 }
 

@@ -26,16 +26,25 @@ pub(super) async fn transports(State(http): App, caller: Caller, headers: Header
         Some(port) => webtransport(&http, authority, port),
         None => Value::Null,
     };
-    Json(json!({
+    // `path` is relative to this answer's own address: only the client knows what a proxy made of it.
+    let mut answer = json!({
         "webtransport": webtransport,
-        "websocket": {"url": format!("{base}/ws")},
+        "websocket": {"url": format!("{base}{}/ws", caller.prefix), "path": "../ws"},
         "protocol": 3,
-    }))
-    .into_response()
+    });
+    let nodes = http.backend.other_nodes();
+    if !nodes.is_empty() {
+        answer["nodes"] = json!(nodes);
+    }
+    Json(answer).into_response()
 }
 
 fn webtransport(http: &Http, authority: &Authority, port: u16) -> Value {
     let mut answer = json!({"url": format!("https://{}:{port}/wt", host(&http.public, authority))});
+    if http.public.host.is_none() {
+        // The host is the one by which the client came; behind a proxy the request may name another.
+        answer["port"] = port.into();
+    }
     let hashes: Vec<Value> = (http.hashes)()
         .into_iter()
         .map(|hash| json!({"algorithm": "sha-256", "value": STANDARD.encode(hash)}))

@@ -15,7 +15,7 @@ use tandem::clock::Clock;
 use tandem::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UrlPolicy, UserId};
 use tandem::http::demo::{Asset, Assets};
 use tandem::http::ice::IceServers;
-use tandem::http::{Backend, Http, PublicAddress, ShareUrl, Status, Unavailable};
+use tandem::http::{Backend, BasePath, Http, NodeEndpoints, PublicAddress, ShareUrl, Status, Unavailable};
 use tandem::repository::EventRow;
 use tandem::session::Caps;
 use tandem::telemetry::Metrics;
@@ -46,6 +46,8 @@ pub(crate) struct FakeBackend {
     pub(crate) down: Mutex<bool>,
     /// Nothing is ever answered.
     pub(crate) hangs: Mutex<bool>,
+    /// Other nodes of the cluster.
+    pub(crate) nodes: Mutex<Vec<NodeEndpoints>>,
 }
 
 impl FakeBackend {
@@ -108,6 +110,10 @@ impl Backend for FakeBackend {
         self.answer((1..=5).map(row).filter(|row| row.head > after).take(limit as usize).collect())
     }
 
+    fn other_nodes(&self) -> Vec<NodeEndpoints> {
+        self.nodes.lock().clone()
+    }
+
     fn status(&self) -> Status {
         Status { sessions: [("websocket", 2), ("webtransport", 3)].into(), rooms: 1, members: 5, ..Status::default() }
     }
@@ -157,7 +163,12 @@ impl Default for Parts {
         Self {
             backend: Arc::default(),
             proxies: TrustedProxies::None,
-            public: PublicAddress { host: None, bound: IpAddr::V4(Ipv4Addr::LOCALHOST), quic_port: Some(4433) },
+            public: PublicAddress {
+                host: None,
+                bound: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                quic_port: Some(4433),
+                base_path: BasePath::default(),
+            },
             hashes: Vec::new(),
             share_url: "/#room={room}",
             media: UrlPolicy::any(),

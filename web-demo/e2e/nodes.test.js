@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
-import { Balancer, Stores } from './support/cluster.js';
+import { Balancer, Stores, freePort } from './support/cluster.js';
 import { Server } from './support/server.js';
 import { allInStep } from './support/tab.js';
+import { until } from './support/until.js';
 
 const browser = new Browser();
 
@@ -68,6 +69,39 @@ for (const transport of ['websocket', 'webtransport']) {
       for (const tab of both) await tab.until('the line after', chatSays, 'still here');
       await ann.click('#play');
       await allInStep(both, { playing: false });
+    });
+  });
+}
+
+for (const [transport, signal] of [['websocket', 'SIGKILL'], ['webtransport', 'SIGKILL'], ['websocket', 'SIGTERM'], ['webtransport', 'SIGTERM']]) {
+  describe(`two nodes with addresses of their own and nothing in front, over ${transport}`, () => {
+    test(`name each other, and after ${signal} the member of one goes on at the other`, async (t) => {
+      const stores = await Stores.for(t);
+      const nodes = await Promise.all(['one', 'two'].map(async (name) => {
+        const port = await freePort();
+        const node = new Server({ ...stores.env, NODE_ID: name, NODE_URL: `http://localhost:${port}` });
+        node.port = port;
+        t.after(() => node.remove());
+        await node.start();
+        return node;
+      }));
+      const [one, two] = nodes;
+      const others = async (node) => (await (await fetch(`${node.origin}/api/transports`)).json()).nodes ?? [];
+      await until('the nodes naming each other', async () => (await others(one)).length === 1 && (await others(two)).length === 1);
+      assert.equal((await others(one))[0].webSocket.url, `ws://localhost:${two.port}/ws`);
+      assert.equal((await others(one))[0].webTransport.url, `https://127.0.0.1:${two.quicPort}/wt`);
+
+      const room = roomName('others');
+      const ann = await browser.join(t, { server: one, room, name: 'Ann', transport, allowed: GONE });
+      const bob = await browser.join(t, { server: two, room, name: 'Bob', transport, allowed: GONE });
+      const before = await bob.room();
+      await ann.listen();
+      await two.stop(/** @type {NodeJS.Signals} */ (signal));
+      await until('Bob being at the other node', async () => (await membersOf(one)).sessions === 2, { within: 60_000 });
+      await bob.until('being back', () => window.tandem.room.state === 'joined' && window.tandem.room.members.every(({ connected }) => connected), null, { within: 60_000 });
+      const after = await bob.room();
+      assert.deepEqual([after.slot, after.userId, after.transport], [before.slot, before.userId, transport]);
+      assert.deepEqual(await ann.heard('USER_LEFT'), [], 'nobody left');
     });
   });
 }

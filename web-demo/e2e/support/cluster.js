@@ -127,7 +127,8 @@ export class Balancer {
   }
 }
 
-async function freePort() {
+/** A port that nobody has at the moment. */
+export async function freePort() {
   const listener = createServer();
   await new Promise((resolve) => listener.listen(0, '127.0.0.1', () => resolve(undefined)));
   const { port } = /** @type {import('node:net').AddressInfo} */ (listener.address());
