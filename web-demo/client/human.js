@@ -115,7 +115,9 @@ export class HumanInput {
       this.#spent = false;
     } else {
       this.#pressedAt = now;
-      if (type === 'pointerdown' || type === 'keydown') this.#spent = false;
+      // A click without a pointer is a press of its own: assistive technology makes these.
+      const press = type === 'pointerdown' || type === 'keydown' || (type === 'click' && /** @type {MouseEvent} */ (event).detail === 0);
+      if (press) this.#spent = false;
       if (type.startsWith('pointer')) this.#held = type === 'pointerdown';
       if (type.startsWith('key') && !isForTheFilm(/** @type {KeyboardEvent} */ (event))) return;
     }

@@ -6,27 +6,21 @@
  * @typedef {'idle'|'rate'|'seek'|'waiting'} Mode
  *   in step (playing or paused) · correcting by rate · jumping · for data, the clock, the gate, the start
  *
- * @typedef {'live'|'paused'|'seek'|'rate'} Limit  why this player can't be kept in step: it shows a live stream · the browser
- *   keeps it paused · its seeks land elsewhere · it ignores rates, and a jump is not due yet
- *
  * @typedef {object} SyncOptions
  * @property {boolean} [manageSource]  load the room's URL into the element (default true)
  * @property {string|null} [crossOrigin]  for that; left alone when absent: asking for CORS breaks hosts that have none
  * @property {boolean} [mediaSession]  answer media keys and the picture-in-picture window with commands (default true)
  */
+import { Condition } from './condition.js';
 import { RateController } from './drift.js';
 import { Emitter } from './emitter.js';
 import { HumanInput } from './human.js';
-import { Interruption } from './interruption.js';
 import { JumpLimiter } from './jumps.js';
-import { EXACT_S, Landing } from './landing.js';
-import { LiveDetector } from './live.js';
+import { EXACT_S } from './landing.js';
 import { MediaSessionControls } from './media-session.js';
 import { DriftMeter } from './meter.js';
 import { NativeControls } from './native-controls.js';
 import { Player } from './player.js';
-import { PlayerStatus, statusOf } from './player-status.js';
-import { RateEffect } from './rate-effect.js';
 import { Reporter } from './report.js';
 import { SourceLoader } from './source.js';
 import { SyncStats } from './sync-stats.js';
@@ -47,15 +41,10 @@ const WAIT_AHEAD_MS = 1500;
 const WAIT_LONG_AHEAD_MS = 15_000;
 /** Farther off than this, and no seek to help: it plays on as it is. */
 const OUT_OF_REACH_MS = 15_000;
-/** A limit is worth telling from here on. */
-const LIMIT_ABOVE_MS = { seek: 1000, rate: 100 };
 /** Room and player this far apart (s), a seek under way for an earlier state of the room is given up. */
 const SEEK_ELSEWHERE_S = 3;
 /** A host farther from the room than this (ms) is no reference: what is wrong with its player concerns nobody else. */
 const REFERENCE_WITHIN_MS = 200;
-/** A seek that hangs for so long, with its data at hand, is freed by loading the film again; not more often than this. */
-const HANGS_MS = 6000;
-const FREE_EVERY_MS = 20_000;
 /** Own commands: what a person did has become one. */
 const COMMANDS = new Set(['PLAY_PAUSE', 'SEEK', 'SET_RATE', 'URL_CHANGE']);
 /** Standing this close to where a pause or a start wants it, it is not worth a seek: a quarter of a frame. */
@@ -90,13 +79,13 @@ export class VideoSync {
   #controller = new RateController();
   #stats = new SyncStats();
   #jumps = new JumpLimiter();
-  #landing = new Landing();
-  #effect = new RateEffect();
-  #interruption = new Interruption();
+  #condition;
+  #landing;
+  #effect;
+  #interruption;
+  #live;
   #human;
   #mediaSession;
-  #live;
-  #status;
   #emitter = new Emitter();
   /** @type {(() => void)[]} */
   #undo = [];
@@ -110,9 +99,6 @@ export class VideoSync {
   #soughtFor = null;
   /** An engine has moved the element over a hole, most likely: a seek back would only land there again. */
   #hopped = false;
-  /** The element was to repeat its film, which would leave the room by itself. */
-  #looped = false;
-  #freedAt = -Infinity;
   /**
    * The start that is still to be learned from: the drift that it was ordered with (negative: too late), and the latency
    * that was counted on.
@@ -132,8 +118,6 @@ export class VideoSync {
   drift = null;
   /** @type {Mode} */
   mode = 'waiting';
-  /** @type {Limit|null} why this player can't be kept in step at the moment */
-  limit = null;
 
   /**
    * @param {import('./room.js').Room} room
@@ -145,12 +129,14 @@ export class VideoSync {
     this.#video = video;
     this.#env = room.env;
     this.#vector = new FollowedVector(room.playback);
-    this.#player = new Player(video, room.env, (type, detail) => this.#emitter.emit(type, detail));
+    const emit = (/** @type {string} */ type, /** @type {any} */ detail) => this.#emitter.emit(type, detail);
+    this.#player = new Player(video, room.env, emit);
     this.#meter = new DriftMeter(video, room.env, (local) => this.#vector.positionAt(room.clock.roomTime(local)));
     this.#source = new SourceLoader(room, video, options);
-    this.#live = new LiveDetector(video);
+    this.#condition = new Condition(room, video, this.#player, this.#source, emit);
+    ({ landing: this.#landing, rates: this.#effect, interruption: this.#interruption, live: this.#live } = this.#condition);
     this.#human = new HumanInput(video, room.env);
-    const denied = (/** @type {{action: string, code: string}} */ detail) => this.#emitter.emit('denied', detail);
+    const denied = (/** @type {{action: string, code: string}} */ detail) => emit('denied', detail);
     this.#controls = new NativeControls(room, video, this.#human, {
       wantsPlaying: () => this.#player.wantsPlaying,
       seeksTo: (position) => this.#player.seeksTo(position),
@@ -165,7 +151,6 @@ export class VideoSync {
       denied,
     });
     this.#mediaSession = options.mediaSession === false ? null : new MediaSessionControls(room, room.env.mediaSession, denied);
-    this.#status = new PlayerStatus(room, (status) => this.#emitter.emit('player', status));
     this.#reporter = new Reporter(room, () => this.#reading());
     this.#listen();
     this.#look();
@@ -198,7 +183,12 @@ export class VideoSync {
 
   /** Whether this player can play the room's film. */
   get player() {
-    return this.#status.current;
+    return this.#condition.status;
+  }
+
+  /** Why this player can't be kept in step at the moment. */
+  get limit() {
+    return this.#condition.limit;
   }
 
   /** Loads the film again, after an error. @returns {boolean} false when loading is the page's (`manageSource: false`) */
@@ -226,9 +216,8 @@ export class VideoSync {
     this.#human.stop();
     this.#mediaSession?.stop();
     this.#source.stop();
-    this.#status.stop();
+    this.#condition.stop();
     this.#reporter.stop();
-    if (this.#looped) this.#video.loop = true;
     this.#player.setRate(this.#room.playback.rate);
   }
 
@@ -280,10 +269,7 @@ export class VideoSync {
     this.#hopped = false;
     this.#player.forget();
     this.#controls.forget();
-    this.#landing.forget();
-    this.#effect.forget();
-    this.#live.forget();
-    this.#interruption.forget();
+    this.#condition.forget();
     this.#meter.clear();
     this.#look();
   }
@@ -336,7 +322,7 @@ export class VideoSync {
     const room = this.#room;
     if (room.state === 'closed' || room.self.slot === null) return; // Not in the room yet: nothing is known of it.
     const retryIn = this.#source.follow();
-    this.#observe();
+    this.#condition.look(this.drift, this.#controls.busy);
     if (this.#controls.busy) return;
     if (!this.#player.usable) {
       this.#setMode('waiting');
@@ -348,46 +334,6 @@ export class VideoSync {
     const gate = this.#awaitedGate();
     if (gate) return this.#prepare(gate);
     return room.playback.playing ? this.#play() : this.#hold(room.playback.position);
-  }
-
-  /** What is known of this player, for the room and the page. */
-  #observe() {
-    const video = this.#video;
-    if (video.loop) {
-      video.loop = false;
-      this.#looped = true;
-    }
-    this.#live.look(this.#env.now());
-    const landed = this.#player.takeLanding();
-    // What was moved on meanwhile, by playing or by the viewer, has landed somewhere else than its seek.
-    if (landed !== null && video.paused && !this.#controls.busy) this.#landing.learn(landed);
-    if (this.#player.hangsFor > HANGS_MS && this.#env.now() - this.#freedAt > FREE_EVERY_MS) {
-      this.#freedAt = this.#env.now();
-      this.#source.retry();
-    }
-    const { url } = this.#room;
-    this.#status.update(
-      statusOf(video, {
-        failure: this.#source.failure,
-        blocked: this.#player.blocked,
-        live: this.#live.detected,
-        lengthSettled: this.#live.lengthSettled(this.#env.now()),
-        expected: url !== null && this.#source.managed,
-      }),
-    );
-    this.#setLimit();
-  }
-
-  #setLimit() {
-    const off = Math.abs(this.drift ?? 0);
-    const limit = this.#live.detected ? 'live'
-      : this.#interruption.lasting && this.#room.playback.playing ? 'paused'
-      : this.#landing.inexact && off > LIMIT_ABOVE_MS.seek ? 'seek'
-      : this.#effect.useless(this.#env.now()) && off > LIMIT_ABOVE_MS.rate ? 'rate'
-      : null;
-    if (limit === this.limit) return;
-    this.limit = limit;
-    this.#emitter.emit('limit', { reason: limit, drift: this.drift });
   }
 
   /** A live stream plays and pauses with the room, and stays where its own player puts it. */

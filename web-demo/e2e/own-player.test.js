@@ -139,6 +139,26 @@ describe('what happens to one player', () => {
     await bob.until('playing', near);
   });
 
+  test('a film that the browser stops in a hidden tab stops for nobody else, and goes on when the tab is seen', async (t) => {
+    const { ann, bob } = await annAndBob(t, 'hidden', '/film.webm');
+    await say(ann, ({ room }) => room.play(0));
+    for (const tab of [ann, bob]) await tab.until('playing', near);
+    await say(ann, ({ video }) => {
+      video.muted = true;
+      Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true });
+      video.pause();
+    });
+    await ann.until('being held by the browser', () => window.tandem.sync.limit === 'paused');
+    const at = await bob.page.evaluate(() => window.tandem.video.currentTime);
+    await bob.until('playing on', (from) => window.tandem.room.playback.playing && window.tandem.video.currentTime > from + 1.5, at);
+    await say(ann, () => {
+      delete document.visibilityState;
+      document.dispatchEvent(new Event('visibilitychange'));
+    });
+    await ann.until('playing in step', near);
+    assert.deepEqual(await ann.page.evaluate(commands), ['play']);
+  });
+
   test('loop on one element restarts nobody', async (t) => {
     const { ann, bob } = await annAndBob(t, 'loop', '/film.webm');
     await say(bob, ({ video }) => (video.loop = true));

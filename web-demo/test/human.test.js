@@ -154,7 +154,7 @@ test('what a seek of the page lets the player do is not the viewer\'s doing once
   env.input('pointerdown', { target: { type: 'range' } });
   room.seek(42);
   env.input('pointerup', { target: { type: 'range' } });
-  env.input('click', { target: { type: 'range' } });
+  env.input('click', { target: { type: 'range' }, detail: 1 });
   await env.until('the seek', () => video.seeking);
   await env.until('its end', () => !video.seeking);
   video.seek(42.6); // The engine finds a hole there.
@@ -168,11 +168,22 @@ test('what an engine does right after a press on play is not another command', a
   video.begin();
   await env.advance(20);
   env.input('pointerup', { target: video });
-  env.input('click', { target: video });
+  env.input('click', { target: video, detail: 1 });
   await env.until('playing', () => video.moving);
   video.seek(0.4);
   await env.advance(3000);
   assert.deepEqual(commands().map(({ type }) => type), ['PLAY_PAUSE']);
+});
+
+test('a click that assistive technology makes is a press', async () => {
+  const { env, video, room, commands } = await playing();
+  env.input('keydown', { key: 'k' });
+  room.play();
+  await env.advance(2000);
+  env.input('click', { target: video, detail: 0 });
+  video.halt();
+  await env.advance(500);
+  assert.deepEqual(commands().map(({ control }) => control), ['play', 'pause']);
 });
 
 test('a page\'s own slider that pauses at the press and seeks while it is dragged is heard to its end', async () => {

@@ -1,0 +1,126 @@
+/**
+ * What is known of this player besides where it is: whether it can play the room's film at all, and what keeps it from
+ * being in step. It is looked at before each step of syncVideo; the room hears of it as PLAYER, the page as `player` and
+ * `limit`.
+ *
+ * @typedef {'live'|'paused'|'seek'|'rate'} Limit  why this player can't be kept in step: it shows a live stream · the browser
+ *   keeps it paused · its seeks land elsewhere · it ignores rates, and a jump is not due yet
+ */
+import { Interruption } from './interruption.js';
+import { Landing } from './landing.js';
+import { LiveDetector } from './live.js';
+import { PlayerStatus, statusOf } from './player-status.js';
+import { RateEffect } from './rate-effect.js';
+
+/** A limit is worth telling from here on, ms. */
+const LIMIT_ABOVE_MS = { seek: 1000, rate: 100 };
+/** A seek that hangs for so long, with its data at hand, is freed by loading the film again; not more often than this. */
+const HANGS_MS = 6000;
+const FREE_EVERY_MS = 20_000;
+
+export class Condition {
+  #room;
+  #video;
+  #player;
+  #source;
+  #emit;
+  #status;
+  /** The element was to repeat its film, which would leave the room by itself. */
+  #looped = false;
+  #freedAt = -Infinity;
+
+  landing = new Landing();
+  rates = new RateEffect();
+  interruption = new Interruption();
+  live;
+  /** @type {Limit|null} */
+  limit = null;
+
+  /**
+   * @param {import('./room.js').Room} room
+   * @param {HTMLVideoElement} video
+   * @param {import('./player.js').Player} player
+   * @param {import('./source.js').SourceLoader} source
+   * @param {(type: string, detail: any) => void} emit
+   */
+  constructor(room, video, player, source, emit) {
+    this.#room = room;
+    this.#video = video;
+    this.#player = player;
+    this.#source = source;
+    this.#emit = emit;
+    this.live = new LiveDetector(video);
+    this.#status = new PlayerStatus(room, (status) => emit('player', status));
+  }
+
+  /** Whether this player can play the room's film. */
+  get status() {
+    return this.#status.current;
+  }
+
+  /**
+   * @param {number|null} drift ms
+   * @param {boolean} inHand whether the viewer's hand is on the element
+   */
+  look(drift, inHand) {
+    const now = this.#room.env.now();
+    const video = this.#video;
+    if (video.loop) {
+      video.loop = false;
+      this.#looped = true;
+    }
+    this.live.look(now);
+    const landed = this.#player.takeLanding();
+    // What was moved on meanwhile, by playing or by the viewer, has landed somewhere else than its seek.
+    if (landed !== null && video.paused && !inHand) this.landing.learn(landed);
+    if (this.#player.hangsFor > HANGS_MS && now - this.#freedAt > FREE_EVERY_MS) {
+      this.#freedAt = now;
+      this.#source.retry();
+    }
+    this.#status.update(
+      statusOf(video, {
+        failure: this.#source.failure,
+        blocked: this.#player.blocked,
+        live: this.live.detected,
+        lengthSettled: this.live.lengthSettled(now),
+        expected: this.#room.url !== null && this.#source.managed,
+      }),
+    );
+    this.#setLimit(this.#limitAt(now, Math.abs(drift ?? 0)), drift);
+  }
+
+  /** Another source. */
+  forget() {
+    this.landing.forget();
+    this.rates.forget();
+    this.live.forget();
+    this.interruption.forget();
+  }
+
+  stop() {
+    this.#status.stop();
+    if (this.#looped) this.#video.loop = true;
+  }
+
+  /**
+   * @param {number} now
+   * @param {number} off ms
+   * @returns {Limit|null}
+   */
+  #limitAt(now, off) {
+    if (this.live.detected) return 'live';
+    if (this.interruption.lasting && this.#room.playback.playing) return 'paused';
+    if (this.landing.inexact && off > LIMIT_ABOVE_MS.seek) return 'seek';
+    return this.rates.useless(now) && off > LIMIT_ABOVE_MS.rate ? 'rate' : null;
+  }
+
+  /**
+   * @param {Limit|null} limit
+   * @param {number|null} drift
+   */
+  #setLimit(limit, drift) {
+    if (limit === this.limit) return;
+    this.limit = limit;
+    this.#emit('limit', { reason: limit, drift });
+  }
+}
