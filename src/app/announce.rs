@@ -91,6 +91,10 @@ pub(super) fn announcement(addresses: &Addresses<'_>, stores: &str, node: &NodeI
             text.push_str("Others come through the proxy of TRUSTED_PROXIES; PUBLIC_HOST would name it here.\n");
             return text;
         }
+        if !addresses.config.host.is_loopback() {
+            text.push_str("Others reach it by this machine's address, at the same ports.\n");
+            return text;
+        }
         text.push_str("Only this machine can reach it. To let others in: HOST=0.0.0.0 (docs/QUICKSTART.md).\n");
         return text;
     };
@@ -200,6 +204,12 @@ mod tests {
         assert!(proxied.ends_with("Others open one of these:\n  https://tandem.example\n"), "{proxied}");
         assert_eq!(origins, ["https://tandem.example"]);
         assert!(said(&[("TRUSTED_PROXIES", "1")], false).0.contains("through the proxy"));
+        let mut contained = config(&[("HOST", "0.0.0.0")]);
+        contained.machine = Machine::default();
+        let plain = SocketAddr::new(contained.host, contained.port);
+        let addresses = Addresses { plain, secure: None, config: &contained };
+        let text = announcement(&addresses, "Rooms", &NodeId::parse("pod").unwrap(), true);
+        assert!(text.ends_with("Others reach it by this machine's address, at the same ports.\n"), "{text}");
         let (fixed, _) = said(&[("HOST", "10.0.0.7")], false);
         assert!(fixed.contains("Open http://10.0.0.7:4001 in"), "{fixed}");
     }

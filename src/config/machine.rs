@@ -1,6 +1,7 @@
 //! The machine that the server runs on: its name, and the addresses by which others reach it.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::raw::Environment;
 
@@ -14,14 +15,21 @@ const MOST_ADDRESSES: usize = 8;
 pub struct Machine {
     /// Its host name.
     pub name: Option<String>,
-    /// Addresses of its network interfaces, IPv4 first; no loopback, no link-local ones.
+    /// Addresses of its network interfaces, IPv4 first; no loopback, no link-local ones. Empty in a container, whose own
+    /// addresses only its machine reaches.
     pub addresses: Vec<IpAddr>,
 }
 
 impl Machine {
     pub(super) fn look(environment: &Environment) -> Self {
-        Self { name: name(environment), addresses: addresses() }
+        let addresses = if in_container() { Vec::new() } else { addresses() };
+        Self { name: name(environment), addresses }
     }
+}
+
+/// Files that Docker, Podman and Kubernetes put into their containers.
+fn in_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io"].iter().any(|mark| Path::new(mark).exists())
 }
 
 /// The kernel's host name. The standard library has no call for it; the kernel's file does.

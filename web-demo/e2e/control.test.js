@@ -4,7 +4,7 @@ import { Browser, roomName } from './support/browser.js';
 import { Server } from './support/server.js';
 import { allInStep } from './support/tab.js';
 
-const server = new Server();
+const server = new Server({ KICK_COOLDOWN_SECS: '5' });
 before(() => server.start());
 after(() => server.remove());
 const browser = new Browser();
@@ -84,7 +84,7 @@ describe('a guest with the controls', () => {
 });
 
 describe('the host', () => {
-  test('removes somebody, who is told and may come back', async (t) => {
+  test('removes somebody, who is told, waits with the time shown, and may come back', async (t) => {
     const [ann, bob] = await annAndBob(t, 'kick');
     await ann.click('[aria-label="Actions for Bob"]');
     await ann.page.getByRole('button', { name: 'Remove', exact: true }).click();
@@ -92,6 +92,12 @@ describe('the host', () => {
     await bob.until('being told', () => document.querySelector('#closed-dialog').open && document.querySelector('#closed-title').innerText === 'The host removed you');
     await ann.until('being alone', () => document.querySelectorAll('#members .member').length === 1);
     await bob.click('#closed-again');
+    await bob.until('being made to wait', () => /^Join again in \d+ s$/.test(document.querySelector('#join-submit').innerText));
+    assert.equal(await bob.page.locator('#join-submit').isDisabled(), true);
+    assert.match(await bob.text('#join-error'), /removed you a moment ago/);
+    await bob.until('the wait being over', () => !document.querySelector('#join-submit').disabled);
+    assert.equal(await bob.page.locator('#join-error').isVisible(), false);
+    await bob.click('#join-submit');
     await bob.joined();
     await ann.until('being two', () => document.querySelectorAll('#members .member').length === 2);
   });

@@ -31,6 +31,33 @@ describe('an invitation', () => {
     await bob.joined();
   });
 
+  test('keeps the room with whoever made it, though somebody else opens it again', async (t) => {
+    const ann = await browser.join(t, { server, room: roomName('owned'), name: 'Ann' });
+    await ann.click('#invite-button');
+    const link = await invitation(ann);
+    assert.match(link, /&owner=[A-Za-z0-9_-]{43}$/);
+    assert.equal(await ann.page.evaluate(() => JSON.stringify(localStorage).includes(new URLSearchParams(location.hash.slice(1)).get('owner') ?? '-')), false, 'the key itself stays in the browser');
+    await ann.page.keyboard.press('Escape');
+    await ann.click('#leave-button');
+    const bob = await browser.person(t, { name: 'Bob' });
+    await bob.page.goto(link);
+    await bob.page.fill('#join-name', 'Bob');
+    await bob.click('#join-submit');
+    await bob.joined();
+    assert.equal((await bob.room()).isHost, true, 'somebody must have the controls meanwhile');
+    const cid = await browser.person(t, { name: 'Cid' });
+    await bob.click('#invite-button');
+    await cid.page.goto(await invitation(bob));
+    assert.ok(cid.page.url().endsWith(link.slice(link.indexOf('#'))), 'whoever invites passes the same owner on');
+    await ann.page.goto('about:blank');
+    await ann.page.goto(link);
+    await ann.page.fill('#join-name', 'Ann');
+    await ann.click('#join-submit');
+    await ann.joined();
+    await ann.until('being host', () => window.tandem.room.self.isHost);
+    await bob.until('being told', () => document.querySelector('#chat-list').textContent.includes('Ann hosts the room now'));
+  });
+
   test('that is a short link of a room that is over leads to the page with the way on', async (t) => {
     const room = roomName('short');
     const ann = await browser.join(t, { server, room, name: 'Ann' });
