@@ -163,7 +163,8 @@ function leave({ keepFragment = false } = {}) {
   tabStorage.removeItem(INSIDE_KEY);
   if (!keepFragment) history.replaceState(null, '', location.pathname);
   document.title = 'tandem';
-  landing.fill({ roomId: '', name: wish.name, pin: '', owner: '', transport: wish.transport });
+  const back = keepFragment ? wish : { roomId: '', pin: '', owner: '' };
+  landing.fill({ ...back, name: wish.name, transport: wish.transport });
   landing.busy(false);
   showView('landing');
 }

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
 import { Server } from './support/server.js';
+import { until } from './support/until.js';
 
 const server = new Server({ MEMBER_GRACE_SECS: '1' });
 before(() => server.start());
@@ -15,11 +16,15 @@ test('a room whose members were all lost is kept, and who comes back is told whe
   await ann.film();
   await ann.page.evaluate(() => window.tandem.room.seek(40, { playing: true }));
   await ann.inStep();
-  const { epoch } = await ann.room();
+  const { epoch, userId } = await ann.room();
+  const token = await ann.page.evaluate((id) => JSON.parse(Object.entries(localStorage).find(([name]) => name.includes(':member:') && name.endsWith(id))[1]).resumeToken, userId);
   await ann.page.goto('about:blank');
+  await until('the room standing still', async () => {
+    const history = await fetch(`${server.origin}/api/rooms/${room}/events?userId=${userId}`, { headers: { authorization: `Bearer ${token}` } });
+    return /kept/i.test(await history.text());
+  });
   const bob = await browser.person(t, { name: 'Bob' });
   await bob.page.goto(`${server.origin}/#room=${room}`);
-  await bob.page.waitForTimeout(2500);
   await bob.page.fill('#join-name', 'Bob');
   await bob.click('#join-submit');
   await bob.joined();
