@@ -130,6 +130,7 @@ export function setupLanding(onJoin, onCancel) {
       showLandingError(text, 'KICKED');
       holding = setInterval(tick, 250);
       tick();
+      submit.scrollIntoView({ block: 'nearest' });
     },
     focus() {
       // On a phone the keyboard would jump up over the page.

@@ -240,7 +240,7 @@ export class RoomModel {
       }
       case 'CHAT':
         this.#chatSeq = message.seq;
-        events.push(['chat', pick(message, ['userId', 'username', 'text', 'timestamp', 'seq'])]);
+        events.push(['chat', pick(message, ['userId', 'username', 'text', 'timestamp', 'seq', 'replayed'])]);
         break;
       case 'CUSTOM':
         events.push(['custom', pick(message, ['userId', 'namespace', 'payload', 'timestamp', 'seq'])]);

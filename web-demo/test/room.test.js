@@ -255,6 +255,14 @@ test('the membership is resumed with its token, and missed chat is delivered onc
   assert.deepEqual(heardOf('state'), ['joined', 'reconnecting', 'joined']);
 });
 
+test("a newcomer hears the chat's last lines, once, and that they are old", async () => {
+  const { env, server, heardOf } = await joinedRoom({ setup: ({ room }) => (room.seq = 9) });
+  const line = { type: 'CHAT', userId: 'bob', username: 'Bob', epoch: 100, timestamp: 1, replayed: true };
+  for (const seq of [4, 7, 7]) server.line.deliver({ ...line, seq, text: `line ${seq}` });
+  await env.settle();
+  assert.deepEqual(heardOf('chat').map(({ text, replayed }) => [text, replayed]), [['line 4', true], ['line 7', true]]);
+});
+
 test('a reloaded page is the same member', async () => {
   const storage = new FakeStorage();
   const first = await joinedRoom({ storage, userId: undefined });
