@@ -344,7 +344,7 @@ fn health_asks_the_configured_port_even_when_other_settings_are_wrong() {
     };
     assert_eq!(asks(&[], &[]), "http://127.0.0.1:4001/health");
     assert_eq!(asks(&[("HOST", "0.0.0.0"), ("PORT", "80"), ("LOG_LEVEL", "loud")], &[]), "http://127.0.0.1:80/health");
-    assert_eq!(asks(&[("HOST", "::")], &[]), "http://[::1]:4001/health");
+    assert_eq!(asks(&[("HOST", "::")], &[]), "http://127.0.0.1:4001/health");
     assert_eq!(asks(&[], &["--url", "http://b:1/ready"]), "http://b:1/ready");
 }
 

@@ -596,3 +596,98 @@ async fn a_probe_has_a_span_at_debug_only_and_any_other_request_at_info() {
         assert_eq!(*spans.0.lock(), expected, "{level}");
     }
 }
+
+/// Asks one router several times, so that what it remembers counts.
+async fn ask_router(router: &axum::Router, path: &str, host: Option<&str>, peer: [u8; 4], public: bool) -> Answer {
+    let mut builder = Request::builder().uri(path);
+    if let Some(host) = host {
+        builder = builder.header("host", host);
+    }
+    let mut request = builder.body(Body::empty()).unwrap();
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from((peer, 5000))));
+    if public {
+        request.extensions_mut().insert(Public);
+    }
+    let response = within(router.clone().oneshot(request)).await.unwrap();
+    let (head, body) = response.into_parts();
+    Answer { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_cost_the_stores_something_are_rated_by_address_and_others_are_not() {
+    let mut parts = Parts::default();
+    parts.lookups_per_minute = Some(40);
+    let router = parts.router();
+    let paths = ["/api/room/abc1234", "/api/short-id/friday", "/room/abc1234", "/api/rooms/friday/events?userId=ann"];
+    let mut refused = None;
+    for number in 0..100 {
+        let answer = ask_router(&router, paths[number % paths.len()], None, [10, 0, 0, 1], false).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some((number, answer));
+            break;
+        }
+    }
+    let (number, answer) = refused.expect("a hundred at once");
+    assert_eq!(number, 11, "a quarter of a minute's, and one");
+    assert_eq!(answer.header("retry-after"), "2");
+    for free in ["/health", "/api/transports", "/api/ice-servers", "/"] {
+        let answer = ask_router(&router, free, Some("a.example"), [10, 0, 0, 1], false).await;
+        assert_eq!(answer.status, StatusCode::OK, "{free}");
+    }
+    let another = ask_router(&router, paths[0], None, [10, 0, 0, 2], false).await;
+    assert_eq!(another.status, StatusCode::OK);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(ask_router(&router, paths[0], None, [10, 0, 0, 1], false).await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_asked_once_a_second_however_many_ask_and_the_public_port_is_told_no_reasons() {
+    let parts = Parts::default();
+    *parts.backend.database.lock() = Some("10.0.0.7 refused the password of tandem".into());
+    let router = parts.router();
+    for _ in 0..50 {
+        let answer = ask_router(&router, "/ready", None, [10, 0, 0, 1], true).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.json(), json!({"ready": false, "checks": {"log": "ok", "database": "failed"}}));
+    }
+    assert_eq!(parts.backend.asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+    *parts.backend.database.lock() = None;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let ready = ask_router(&router, "/ready", None, [10, 0, 0, 1], false).await;
+    assert_eq!(ready.status, StatusCode::OK);
+    assert_eq!(parts.backend.asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn diagnostics_are_read_by_this_servers_own_names_only() {
+    let mut parts = Parts::default();
+    parts.public.host = Some("watch.example".into());
+    let router = parts.router();
+    for path in ["/status", "/metrics"] {
+        for host in ["127.0.0.1:4001", "[::1]:4001", "localhost:4001", "tandem-a:4001", "watch.example"] {
+            let answer = ask_router(&router, path, Some(host), [127, 0, 0, 1], false).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path} {host}");
+        }
+        for host in ["evil.example:4001", "127.0.0.1.evil.example"] {
+            let answer = ask_router(&router, path, Some(host), [127, 0, 0, 1], false).await;
+            assert_eq!(answer.status, StatusCode::MISDIRECTED_REQUEST, "{path} {host}");
+        }
+    }
+    let page = ask_router(&router, "/", Some("behind-a-proxy.example"), [127, 0, 0, 1], false).await;
+    assert_eq!(page.status, StatusCode::OK, "the page may have any name");
+}
+
+#[tokio::test]
+async fn a_request_with_two_hosts_or_with_a_user_in_its_host_is_refused() {
+    let parts = Parts::default();
+    for hosts in [&["host: a.example", "host: b.example"][..], &["host: user@a.example"], &["host: a b"], &["host: "]] {
+        for path in ["/", "/health", "/api/short-id/friday"] {
+            let answer = ask(&parts, path, hosts).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{hosts:?} {path}");
+        }
+    }
+    let target = "http://user@a.example/api/short-id/friday";
+    assert_eq!(ask(&parts, target, &["host: a.example"]).await.status, StatusCode::BAD_REQUEST);
+    let absolute = ask(&parts, "http://a.example/api/short-id/friday", &["host: b.example"]).await;
+    assert_eq!(absolute.json()["shortUrl"], "http://a.example/room/abc1234", "of HTTP/1.1 the target counts");
+}

@@ -315,3 +315,23 @@ async fn a_session_holds_its_connections_place_until_it_ends() {
     .await;
     within(connect_async(url.as_str())).await.unwrap();
 }
+
+/// A client's frame of up to 125 bytes, masked with zeros.
+fn raw_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+}
+
+#[tokio::test]
+async fn fragments_of_a_message_are_counted_the_empty_ones_too() {
+    use tokio::io::AsyncWriteExt;
+    let mut fixture = Fixture::new().await;
+    let (mut client, (mut inbound, _outbound), _guard) = fixture.connect().await;
+    let MaybeTlsStream::Plain(stream) = client.get_mut() else { panic!("plain") };
+    let whole = [raw_frame(0x01, b"{\"a\""), raw_frame(0x00, b""), raw_frame(0x80, b":1}")].concat();
+    stream.write_all(&whole).await.unwrap();
+    assert!(matches!(next(&mut inbound).await.unwrap(), Frame::Message(text) if text == "{\"a\":1}"));
+    let endless = [raw_frame(0x01, b""), raw_frame(0x00, b"").repeat(1000)].concat();
+    stream.write_all(&endless).await.unwrap();
+    let error = next(&mut inbound).await.unwrap_err();
+    assert!(matches!(error, TransportError::Violation { code: CloseCode::ProtocolError, .. }), "{error:?}");
+}

@@ -10,7 +10,7 @@ mod waiting;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use support::{Seen, Setup, TestServer, capsule, framed, get, read_body, soon};
+use support::{Seen, Setup, TestServer, capsule, framed, get, read_body, soon, webtransport};
 use tandem::domain::CloseCode;
 use tandem::transport::quic::QuicOptions;
 use waiting::until;
@@ -512,4 +512,21 @@ async fn a_hundred_sessions_leave_no_task_behind() {
     };
     soon("all but the listener's own task to end", alone).await;
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_answer_is_not_taken_gives_its_place_back() {
+    let mut server = TestServer::start();
+    for _ in 0..20 {
+        let mut client = server.h3().await;
+        let mut unread = client.send(webtransport(&server.url("/wt"))).await;
+        // The request and the refusal of its answer leave together.
+        unread.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+        let mut second = client.send(webtransport(&server.url("/wt"))).await;
+        let answer = soon("an answer", second.recv_response()).await;
+        if answer.is_ok_and(|response| response.status() == http::StatusCode::OK) {
+            return server.opened().await;
+        }
+    }
+    panic!("the first request kept the place, each time");
 }

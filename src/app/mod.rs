@@ -13,6 +13,8 @@
 mod announce;
 mod backend;
 mod drain;
+mod files;
+mod proxy_hint;
 mod storage;
 
 use std::convert::Infallible;
@@ -51,6 +53,7 @@ use crate::vital::{Lost, Vital};
 use announce::Addresses;
 use backend::Rooms;
 use drain::{Phase, Progress};
+use proxy_hint::ProxyHint;
 use storage::Storage;
 
 /// What sessions get to read RECONNECT before they are closed.
@@ -114,6 +117,8 @@ struct Parts {
     draining: CancellationToken,
     /// The end of background tasks.
     stop: CancellationToken,
+    /// Files that may be open at once.
+    open_files: u64,
     /// Places of connections over QUIC and TCP, in one table.
     connections: Caps,
     /// Hears of listeners that are gone.
@@ -138,6 +143,7 @@ impl App {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
+            open_files: files::raise_limit(),
             connections: connection_caps(&config),
             vital: Vital::default(),
             config,
@@ -239,9 +245,10 @@ impl App {
             media: parts.config.media.clone(),
             ice: parts.config.ice.clone(),
             assets: http::demo::embedded(),
+            lookups_per_minute: parts.config.rate_limits.then_some(parts.config.limits.lookups_per_minute),
         });
         parts.listen(plain, secure, router, reception, origins, &certificates);
-        parts.background(&hub, &storage.repository, certificates, metrics);
+        parts.background(&hub, admission.clone(), &storage.repository, certificates, metrics);
 
         let outcome = tokio::select! {
             () = stop => Ok(()),
@@ -312,11 +319,16 @@ impl Parts {
         origins: OriginGuard,
         certificates: &Arc<CertStore>,
     ) {
+        // A session judges its own writes; this is for whoever has none.
+        let stall = Timeouts::default().stall.max(Duration::from_secs(self.config.limits.write_stall_secs + 5));
+        let timeouts = Timeouts { stall, ..Timeouts::default() };
+        let descriptors = files::descriptors(self.open_files, self.config.limits.sessions);
         let edge = |tracker: &TaskTracker, stop: &CancellationToken| Edge {
             router: router.clone(),
-            timeouts: Timeouts::default(),
+            timeouts,
             tracker: tracker.clone(),
             stop: stop.clone(),
+            descriptors: descriptors.clone(),
         };
         let limits = &self.config.limits;
         let caps = self.connections.clone();
@@ -355,14 +367,25 @@ impl Parts {
         self.vital.clone().guard(task, stop.clone(), work.map(Ok::<_, Infallible>))
     }
 
-    fn background(&self, hub: &Hub, repository: &Arc<dyn Repository>, certificates: Arc<CertStore>, metrics: Metrics) {
+    fn background(
+        &self,
+        hub: &Hub,
+        admission: Caps,
+        repository: &Arc<dyn Repository>,
+        certificates: Arc<CertStore>,
+        metrics: Metrics,
+    ) {
         let stop = &self.stop;
         self.tasks.spawn(certificates.watch(self.clock.clone(), stop.clone()));
         self.tasks.spawn(metrics.upkeep(stop.clone()));
         let age = Duration::from_secs(self.config.limits.event_age_days * 86_400);
         let pruning = prune(Arc::clone(repository), self.clock.clone(), age);
         self.tasks.spawn(stop.clone().run_until_cancelled_owned(pruning));
-        self.tasks.spawn(stop.clone().run_until_cancelled_owned(gauges(hub.clone())));
+        self.tasks.spawn(stop.clone().run_until_cancelled_owned(gauges(
+            hub.clone(),
+            admission,
+            self.config.limits.address_sessions,
+        )));
     }
 }
 
@@ -440,10 +463,12 @@ async fn prune(repository: Arc<dyn Repository>, clock: Clock, age: Duration) {
     }
 }
 
-async fn gauges(hub: Hub) {
+async fn gauges(hub: Hub, admission: Caps, of_address: u64) {
     let mut every = tokio::time::interval(GAUGES_EVERY);
+    let mut proxy_hint = ProxyHint::default();
     loop {
         every.tick().await;
+        proxy_hint.look(admission.majority(), of_address);
         let status = hub.status();
         metrics::gauge!(names::ROOMS).set(status.rooms as f64);
         metrics::gauge!(names::MEMBERS, "state" => "live").set(status.attached as f64);

@@ -1,7 +1,7 @@
 //! The command line: `tandem [serve] [--flags]`, `tandem check-config`, `tandem health [--url …]`.
 
 use std::ffi::OsString;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use clap::{Arg, ArgMatches, Command as Clap};
 
@@ -69,13 +69,16 @@ pub fn parse(
 /// Only HOST and PORT matter, so that a probe doesn't fail for anything else.
 fn own_health(raw: &Raw) -> Result<ProbeUrl, ConfigError> {
     let host = raw.text("HOST").and_then(|host| host.parse::<IpAddr>().ok());
+    let is_everywhere = host == Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let host = match host {
-        Some(host) if host.is_unspecified() && host.is_ipv6() => "[::1]".to_owned(),
+        _ if is_everywhere => "127.0.0.1".to_owned(),
         Some(IpAddr::V6(host)) => format!("[{host}]"),
         Some(host) if !host.is_unspecified() => host.to_string(),
         _ => "127.0.0.1".to_owned(),
     };
-    probe_url(&format!("http://{host}:{}/health", raw.text("PORT").unwrap_or_default()))
+    let url = probe_url(&format!("http://{host}:{}/health", raw.text("PORT").unwrap_or_default()))?;
+    // `::` is IPv4 too, and a container mostly has no IPv6 address to ask.
+    Ok(if is_everywhere { url.or_at(IpAddr::V6(Ipv6Addr::LOCALHOST)) } else { url })
 }
 
 fn probe_url(url: &str) -> Result<ProbeUrl, ConfigError> {

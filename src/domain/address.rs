@@ -35,7 +35,12 @@ pub fn is_private(address: IpAddr) -> bool {
             // RFC 6598's shared space (100.64.0.0/10) is what container networks of some clouds use.
             address.is_private() || address.is_loopback() || address.is_link_local() || (a == 100 && b & 0xc0 == 64)
         }
-        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+        IpAddr::V6(address) => {
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_unicast_link_local()
+        }
     }
 }
 

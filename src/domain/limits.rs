@@ -74,6 +74,7 @@ limits! {
     address_sessions, "MAX_SESSIONS_PER_ADDRESS" = 200, 1..=10_000_000, Some(Overloaded), "sessions of one client address: on each node, and of those that joined on all of them (lifted by RATE_LIMITS=off)";
     user_sessions, "MAX_SESSIONS_PER_USER" = 50, 1..=1_000_000, Some(SessionLimit), "joined sessions of one userId at one client address, on all nodes (lifted by RATE_LIMITS=off)";
     joins_per_minute, "MAX_JOINS_PER_MINUTE" = 240, 1..=1_000_000, Some(RateLimited), "JOINs a minute from one client address, on all nodes";
+    lookups_per_minute, "MAX_LOOKUPS_PER_MINUTE" = 240, 4..=1_000_000, None, "HTTP requests a minute of one client address that ask the stores without a session (short links, history); a quarter of them at once (lifted by RATE_LIMITS=off)";
     messages_per_sec, "MAX_MESSAGES_PER_SEC" = 50, 1..=100_000, Some(RateLimited), "JSON messages a second of one session, sustained";
     message_burst, "MAX_MESSAGE_BURST" = 200, 1..=100_000, Some(RateLimited), "JSON messages of one session at once";
     compact_per_sec, "MAX_COMPACT_PER_SEC" = 60, 1..=100_000, Some(RateLimited), "compact messages a second of one session";

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, header};
 
-use super::{BasePath, Http};
+use super::{BasePath, Http, host};
 use crate::transport::Public;
 use crate::transport::proxies::TrustedProxies;
 
@@ -33,7 +33,7 @@ impl Caller {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical());
         let asked =
-            || parts.uri.authority().cloned().or_else(|| authority(first(&parts.headers, header::HOST.as_str())?));
+            || parts.uri.authority().cloned().or_else(|| host::parse(first(&parts.headers, header::HOST.as_str())?));
         // Nothing stands between a client and the public port, so nobody's word counts there.
         if parts.extensions.get::<Public>().is_some() {
             return Self { address: peer, secure: true, authority: asked(), prefix: base.as_str().to_owned() };
@@ -43,7 +43,7 @@ impl Caller {
         }
         let prefix = first(&parts.headers, "x-forwarded-prefix").and_then(|path| BasePath::parse(path).ok());
         let forwarded = parts.headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
-        let host = first(&parts.headers, "x-forwarded-host").and_then(authority);
+        let host = first(&parts.headers, "x-forwarded-host").and_then(host::parse);
         Self {
             address: proxies.client(peer, forwarded),
             secure: first(&parts.headers, "x-forwarded-proto")
@@ -62,11 +62,6 @@ impl Caller {
 
 fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim)
-}
-
-fn authority(text: &str) -> Option<Authority> {
-    // What is handed back to clients must be a host and a port, nothing else.
-    text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
 }
 
 impl FromRequestParts<Arc<Http>> for Caller {

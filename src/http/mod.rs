@@ -7,10 +7,12 @@ mod caller;
 pub mod demo;
 mod events;
 mod health;
+mod host;
 pub mod ice;
 mod nodes;
 mod not_found;
 pub mod probe;
+mod rate;
 mod request_id;
 mod router;
 mod short_links;
@@ -152,6 +154,8 @@ pub struct Http {
     pub ice: ice::IceServers,
     /// The demo page.
     pub assets: demo::Assets,
+    /// `MAX_LOOKUPS_PER_MINUTE`; `None`: no rate.
+    pub lookups_per_minute: Option<u64>,
 }
 
 impl std::fmt::Debug for Http {

@@ -1,7 +1,7 @@
 //! `tandem health`: asks a server whether it lives, without a client library, for container health checks.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -11,6 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub struct ProbeUrl {
     authority: String,
     path: String,
+    /// Where else the same server may be found.
+    or_at: Option<IpAddr>,
 }
 
 impl ProbeUrl {
@@ -24,7 +26,14 @@ impl ProbeUrl {
         Ok(Self {
             authority: format!("{host}:{port}"),
             path: url[url::Position::BeforePath..url::Position::AfterQuery].to_owned(),
+            or_at: None,
         })
+    }
+
+    /// The same, and where else to ask if nobody answers there.
+    #[must_use]
+    pub fn or_at(self, address: IpAddr) -> Self {
+        Self { or_at: Some(address), ..self }
     }
 }
 
@@ -37,7 +46,22 @@ impl std::fmt::Display for ProbeUrl {
 /// One GET; the error says what went wrong. Blocks for a few seconds at the most.
 pub fn ask(url: &ProbeUrl) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{url}: {error}");
-    let address = url.authority.to_socket_addrs().map_err(failed)?.next().ok_or("no address")?;
+    let mut addresses: Vec<_> = url.authority.to_socket_addrs().map_err(failed)?.collect();
+    let port = addresses.first().ok_or("no address")?.port();
+    addresses.extend(url.or_at.map(|address| SocketAddr::new(address, port)));
+    // A name may have addresses of both families, of which a machine has one.
+    let mut outcome = Err("no address".to_owned());
+    for address in addresses {
+        outcome = ask_at(url, address);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+fn ask_at(url: &ProbeUrl, address: SocketAddr) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{url} ({address}): {error}");
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;

@@ -3,21 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use axum::{Extension, Router};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use tracing::Instrument;
 
 use super::base_path::mount;
 use super::not_found::not_found;
+use super::rate::LookupRate;
 use super::request_id::{self, REQUEST_ID, RequestId};
-use super::{App, Caller, Http, addresses, demo, events, health, ice, short_links, status, transports};
+use super::{App, Caller, Http, addresses, demo, error, events, health, host, ice, short_links, status, transports};
 use crate::domain::{HostPattern, UrlPolicy};
 use crate::telemetry::names;
-use crate::transport::Public;
+use crate::transport::{ProbesOnly, Public};
 
 /// A handler that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,6 +55,9 @@ const SECURITY: [(HeaderName, HeaderValue); 3] = [
     (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("camera=(self), microphone=(self)")),
 ];
 
+/// What is answered on the last file descriptors.
+const PROBED: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
+
 /// The router of both TCP listeners and of HTTP/3.
 pub fn router(http: Http) -> Router {
     let csp = content_security_policy(&http.media);
@@ -63,19 +67,28 @@ pub fn router(http: Http) -> Router {
         .route("/metrics", get(status::metrics))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&http), only_on_port));
     let base = http.public.base_path.clone();
-    let routes = Router::new()
-        .route("/ws", any(websocket))
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/api/transports", get(transports::transports))
-        .route("/api/addresses", get(addresses::addresses))
+    let lookups = Router::new()
         .route("/api/short-id/{room}", get(short_links::mint))
         .route("/api/room/{short}", get(short_links::resolve))
         .route("/api/rooms/{room}/events", get(events::events))
-        .route("/api/ice-servers", get(ice::ice_servers))
         .route("/room/{short}", get(short_links::follow))
-        .route("/room/{short}/{pin}", get(short_links::follow_old))
+        .route("/room/{short}/{pin}", get(short_links::follow_old));
+    let lookups = match http.lookups_per_minute {
+        Some(number) => {
+            let state = (Arc::clone(&http), Arc::new(LookupRate::per_minute(number)));
+            lookups.route_layer(middleware::from_fn_with_state(state, rated))
+        }
+        None => lookups,
+    };
+    let routes = Router::new()
+        .route("/ws", any(websocket))
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready).layer(Extension(health::Readiness::default())))
+        .route("/api/transports", get(transports::transports))
+        .route("/api/addresses", get(addresses::addresses))
+        .route("/api/ice-servers", get(ice::ice_servers))
         .merge(diagnostics)
+        .merge(lookups)
         .fallback(demo::serve)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(middleware::from_fn_with_state((Arc::clone(&http), csp), common));
@@ -91,7 +104,26 @@ async fn only_on_port(State(http): App, request: Request, next: Next) -> Respons
     if request.extensions().get::<Public>().is_some() {
         return not_found(&http, request.uri().path(), request.headers());
     }
-    next.run(request).await
+    let (parts, body) = request.into_parts();
+    let asked = Caller::of(&parts, &http.proxies, &http.public.base_path).authority;
+    if asked.is_some_and(|asked| !host::is_own(asked.host(), http.public.host.as_deref())) {
+        let words = "diagnostics are for this server's own names: ask by its address, or set PUBLIC_HOST\n";
+        return (StatusCode::MISDIRECTED_REQUEST, words).into_response();
+    }
+    next.run(Request::from_parts(parts, body)).await
+}
+
+/// What reads or writes the stores for somebody who has joined nothing.
+async fn rated(State((http, rate)): State<(Arc<Http>, Arc<LookupRate>)>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match rate.take(Caller::of(&parts, &http.proxies, &http.public.base_path).address) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(wait) => {
+            let seconds = HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64);
+            let refusal = error(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address");
+            ([(header::RETRY_AFTER, seconds)], refusal).into_response()
+        }
+    }
 }
 
 async fn common(State((http, csp)): State<(Arc<Http>, HeaderValue)>, request: Request, next: Next) -> Response {
@@ -106,7 +138,12 @@ async fn common(State((http, csp)): State<(Arc<Http>, HeaderValue)>, request: Re
 
 async fn answer(request: Request, next: Next, csp: HeaderValue) -> Response {
     let api = request.uri().path().starts_with("/api/");
-    let mut response = if api && request.method() == Method::OPTIONS {
+    let mut response = if let Err(words) = host::check(request.uri(), request.headers(), request.version()) {
+        (StatusCode::BAD_REQUEST, words).into_response()
+    } else if request.extensions().get::<ProbesOnly>().is_some() && !PROBED.contains(&request.uri().path()) {
+        let words = "this server has no place for another connection\n";
+        (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], words).into_response()
+    } else if api && request.method() == Method::OPTIONS {
         preflight()
     } else {
         let answer = tokio::time::timeout(PATIENCE, next.run(request)).await;

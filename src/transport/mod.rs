@@ -15,10 +15,13 @@ use futures_util::future::BoxFuture;
 
 use crate::session::transport::Transport;
 
+mod fragments;
 pub mod memory;
 pub mod origin;
+mod paced;
 pub mod proxies;
 pub mod quic;
+mod stall;
 pub mod tcp;
 pub mod tls;
 pub mod websocket;
@@ -49,6 +52,10 @@ pub enum Refused {
     #[error("this server is going away")]
     Draining,
 }
+
+/// Request extension: this connection has one of the last file descriptors, which are kept for probes and diagnostics.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbesOnly;
 
 /// Request extension: this request came in over a public listener, where `/status` and `/metrics` are refused.
 #[derive(Debug, Clone, Copy)]

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -23,12 +24,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::Public;
-use crate::session::{Cap, Caps};
-use crate::telemetry::names;
+use super::paced::{Pace, stalled};
+use super::stall::Unstalled;
+use super::{ProbesOnly, Public};
+use crate::session::{Cap, Caps, Full};
+use crate::telemetry::{Seldom, names};
 
 /// After an accept that failed for want of file descriptors or memory: spinning would make it worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time to ask for a connection that has one of the last file descriptors.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be accepted; tokio's own default.
+const BACKLOG: i32 = 1024;
 
 /// A listener that can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +53,23 @@ pub struct BindError {
 
 /// Binds a listener; `setting` names the port's variable in the error.
 pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { setting, address, source })
+    let bound = if address.is_ipv6() && address.ip().is_unspecified() {
+        dual_stack(address)
+    } else {
+        TcpListener::bind(address).await
+    };
+    bound.map_err(|source| BindError { setting, address, source })
+}
+
+/// `::` means everything, IPv4 too, whatever the system's default is.
+fn dual_stack(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = socket2::Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_only_v6(false)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Times that a connection may take.
@@ -56,11 +81,18 @@ pub struct Timeouts {
     pub header: Duration,
     /// What requests get to finish once the server stops.
     pub drain: Duration,
+    /// Time in which a peer must take some of what it is sent: of TCP, and of the windows of HTTP/2.
+    pub stall: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), header: Duration::from_secs(30), drain: Duration::from_secs(1) }
+        Self {
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(30),
+            drain: Duration::from_secs(1),
+            stall: Duration::from_secs(30),
+        }
     }
 }
 
@@ -76,17 +108,52 @@ pub struct Edge {
     pub tracker: TaskTracker,
     /// Ends accepting, and lets connections finish what they do.
     pub stop: CancellationToken,
+    /// File descriptors that connections may have.
+    pub descriptors: Descriptors,
+}
+
+/// The file descriptors of both TCP listeners, of which the last ones are kept for probes on the plain one: a process that
+/// has none left can't even say that it lives.
+#[derive(Debug, Clone)]
+pub struct Descriptors {
+    places: Caps,
+    total: usize,
+    kept: usize,
+}
+
+impl Descriptors {
+    /// `total` in all, of which `kept` are for probes.
+    pub fn new(total: usize, kept: usize) -> Self {
+        Self { places: Caps::new(total, None), total, kept: kept.min(total) }
+    }
+
+    /// One for a connection, and whether it is one of those kept for probes.
+    fn take(&self, peer: SocketAddr, is_public: bool) -> Result<(Cap, bool), Full> {
+        let places = if is_public { self.places.leaving(self.kept) } else { self.places.clone() };
+        let cap = places.admit(peer.ip())?;
+        Ok((cap, self.places.held() > self.total - self.kept))
+    }
+}
+
+/// What a connection holds while it lives, and what it was upgraded to.
+#[derive(Debug)]
+pub struct Held {
+    _place: Cap,
+    _descriptor: Cap,
 }
 
 impl Edge {
     /// Plain HTTP/1.1 until stopped.
     pub async fn serve_plain(self, listener: TcpListener, caps: Caps) {
-        let connection = Connection { edge: self, secure: None };
+        let connection = Connection { edge: self, secure: None, probes_only: false };
         connection
             .clone()
-            .accept(listener, caps, "http", move |stream, peer, cap| {
-                let connection = connection.clone();
-                async move { connection.serve(stream, peer, cap, false).await }
+            .accept(listener, caps, "http", move |stream, peer, held, probes_only| {
+                let mut connection = connection.clone();
+                if probes_only {
+                    connection.restrict();
+                }
+                async move { connection.serve(stream, peer, held, false).await }
             })
             .await;
     }
@@ -94,18 +161,19 @@ impl Edge {
     /// HTTPS (HTTP/2, HTTP/1.1) until stopped. `quic_port` is what `Alt-Svc` offers for HTTP/3.
     pub async fn serve_tls(self, listener: TcpListener, caps: Caps, tls: Arc<rustls::ServerConfig>, quic_port: u16) {
         let alt_svc = HeaderValue::from_str(&format!("h3=\":{quic_port}\"; ma=86400")).ok();
-        let connection = Connection { edge: self, secure: Some(Secure { alt_svc }) };
+        let connection = Connection { edge: self, secure: Some(Secure { alt_svc }), probes_only: false };
         let acceptor = TlsAcceptor::from(tls);
         connection
             .clone()
-            .accept(listener, caps, "https", move |stream, peer, cap| {
+            .accept(listener, caps, "https", move |stream, peer, mut held, _| {
                 let (connection, acceptor) = (connection.clone(), acceptor.clone());
                 async move {
                     let handshake = tokio::time::timeout(connection.edge.timeouts.handshake, acceptor.accept(stream));
                     let reason = match connection.edge.stop.run_until_cancelled(handshake).await {
                         Some(Ok(Ok(stream))) => {
                             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                            return connection.serve(stream, peer, cap, http2).await;
+                            held._place.established();
+                            return connection.serve(stream, peer, held, http2).await;
                         }
                         Some(Ok(Err(error))) => {
                             tracing::debug!(%peer, %error, "TLS handshake failed");
@@ -145,6 +213,8 @@ impl Edge {
 struct Connection {
     edge: Edge,
     secure: Option<Secure>,
+    /// It has one of the last file descriptors.
+    probes_only: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -158,39 +228,60 @@ impl Connection {
         listener: TcpListener,
         caps: Caps,
         name: &'static str,
-        connected: impl Fn(TcpStream, SocketAddr, Cap) -> F,
+        connected: impl Fn(Unstalled<TcpStream>, SocketAddr, Held, bool) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
+        let is_public = self.secure.is_some();
+        let trouble = Seldom::new();
         while let Some(accepted) = self.edge.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
-                Ok((stream, peer)) => match caps.admit(peer.ip()) {
-                    Ok(cap) => {
-                        // Small messages must not wait for one another.
-                        let _ = stream.set_nodelay(true);
-                        self.edge.tracker.spawn(connected(stream, peer, cap));
-                    }
-                    Err(_) => metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => name, "reason" => "cap")
-                        .increment(1),
-                },
+                Ok((stream, peer)) => {
+                    let place = if is_public { caps.open(peer.ip()) } else { caps.admit(peer.ip()) };
+                    let held = place.and_then(|place| Ok((place, self.edge.descriptors.take(peer, is_public)?)));
+                    let Ok((place, (descriptor, probes_only))) = held else {
+                        metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => name, "reason" => "cap")
+                            .increment(1);
+                        continue;
+                    };
+                    // Small messages must not wait for one another.
+                    let _ = stream.set_nodelay(true);
+                    let stream = Unstalled::new(stream, self.edge.timeouts.stall);
+                    let held = Held { _place: place, _descriptor: descriptor };
+                    self.edge.tracker.spawn(connected(stream, peer, held, probes_only));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, listener = name, "accept failed");
+                    metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => name, "reason" => "accept")
+                        .increment(1);
+                    if trouble.is_due() {
+                        tracing::warn!(%error, listener = name, "accept failed");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    async fn serve<S>(self, stream: S, peer: SocketAddr, cap: Cap, http2: bool)
+    /// For a connection that has one of the last descriptors: one answer, and little time to ask.
+    fn restrict(&mut self) {
+        self.probes_only = true;
+        self.edge.timeouts.header = self.edge.timeouts.header.min(PROBE_PATIENCE);
+    }
+
+    async fn serve<S>(self, stream: S, peer: SocketAddr, held: Held, http2: bool)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (edge, timeouts, io) = (self.edge.clone(), self.edge.timeouts, TokioIo::new(stream));
-        let (cap, asked) = (Arc::new(cap), Arc::new(AtomicBool::new(false)));
+        let (held, asked) = (Arc::new(held), Arc::new(AtomicBool::new(false)));
         let has_asked = Arc::clone(&asked);
+        // A connection of HTTP/2 whose window stays closed is busy as far as TCP can tell.
+        let pace = http2.then(Pace::new);
+        let bodies = pace.clone();
+        let keep_alive = !self.probes_only;
         let service = service_fn(move |request| {
             asked.store(true, Ordering::Relaxed);
-            self.clone().answer(request, peer, Arc::clone(&cap))
+            self.clone().answer(request, peer, Arc::clone(&held), bodies.clone())
         });
         // Not hyper-util's `auto`: it waits without limit for the bytes that say which version a client speaks.
         let ended = if http2 {
@@ -210,12 +301,14 @@ impl Connection {
             tokio::select! {
                 ended = edge.run(connection, &has_asked, |connection| connection.graceful_shutdown()) => ended,
                 () = never_asks => Ok(()),
+                () = stalled(pace.as_ref(), timeouts.stall) => Ok(()),
             }
         } else {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(timeouts.header)
                 .max_buf_size(32 * 1024)
+                .keep_alive(keep_alive)
                 .serve_connection(io, service)
                 .with_upgrades();
             edge.run(connection, &has_asked, |connection| connection.graceful_shutdown()).await
@@ -229,16 +322,23 @@ impl Connection {
         mut self,
         mut request: Request<Incoming>,
         peer: SocketAddr,
-        cap: Arc<Cap>,
+        held: Arc<Held>,
+        pace: Option<Pace>,
     ) -> Result<axum::response::Response, Infallible> {
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(cap);
+        request.extensions_mut().insert(held);
+        if self.probes_only {
+            request.extensions_mut().insert(ProbesOnly);
+        }
         if self.secure.is_some() {
             request.extensions_mut().insert(Public);
         }
         let mut response = self.edge.router.call(request.map(Body::new)).await?;
         if let Some(alt_svc) = self.secure.and_then(|secure| secure.alt_svc) {
             response.headers_mut().insert(header::ALT_SVC, alt_svc);
+        }
+        if let Some(pace) = pace {
+            response = response.map(|body| Body::new(pace.body(body)));
         }
         Ok(response)
     }

@@ -34,10 +34,11 @@ use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::fragments::{Counted, TooManyFragments};
 use super::origin::OriginGuard;
+use super::tcp::Held;
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Limits, TransportKind};
-use crate::session::Cap;
 use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use crate::telemetry::names;
 
@@ -105,7 +106,7 @@ impl Door {
             let away = (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "this server is going away\n");
             return refuse(away.into_response(), "draining");
         }
-        let cap = request.extensions().get::<Arc<Cap>>().cloned();
+        let cap = request.extensions().get::<Arc<Held>>().cloned();
         let upgrade = hyper::upgrade::on(&mut request);
         let (config, serve) = (self.config, Arc::clone(&self.serve));
         self.tracker.spawn(async move {
@@ -114,8 +115,11 @@ impl Door {
             match upgrade.await {
                 Ok(io) => {
                     // Boxed: it holds the stream several times, and this task holds it for the session's life.
-                    let stream =
-                        Box::pin(WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config)));
+                    let stream = Box::pin(WebSocketStream::from_raw_socket(
+                        Counted::new(TokioIo::new(io)),
+                        Role::Server,
+                        Some(config),
+                    ));
                     let stream = stream.await;
                     serve(WebSocketTransport { peer, shared: Arc::new(Shared::new(stream)) }).await;
                 }
@@ -176,7 +180,7 @@ fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-type Stream = WebSocketStream<TokioIo<Upgraded>>;
+type Stream = WebSocketStream<Counted<TokioIo<Upgraded>>>;
 
 /// Both halves work from one task, so the locks are never contended: they only make the sharing safe.
 #[derive(Debug)]
@@ -349,6 +353,9 @@ fn failure(error: Error) -> TransportError {
         }
         Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => CloseCode::ProtocolError,
         Error::WriteBufferFull(_) => CloseCode::SlowConsumer,
+        Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<TooManyFragments>()) => {
+            CloseCode::ProtocolError
+        }
         _ => return TransportError::Lost(error.to_string()),
     };
     TransportError::Violation { code, reason: error.to_string() }

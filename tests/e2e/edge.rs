@@ -4,7 +4,7 @@ use bytes::Buf;
 use serde_json::json;
 
 use crate::support::client::Carrier::{Quinn, WebSocket, Wtransport};
-use crate::support::server::{Place, TestServer, soon, tls, until};
+use crate::support::server::{Place, TestProcess, TestServer, soon, tls, until};
 
 #[tokio::test]
 async fn a_short_link_leads_to_a_live_room_and_to_no_other() {
@@ -160,4 +160,64 @@ async fn status_and_metrics_know_what_is_going_on_and_are_not_public() {
     members[0].leave().await;
     members[0].closed_with(1000).await;
     until("two to be left", async || (server.get_json("/status", &[]).await["members"] == 2).then_some(())).await;
+}
+
+/// A recorder that fails where a refused connection is counted: a panic in the loop that accepts connections.
+struct Faulty;
+
+impl metrics::Recorder for Faulty {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        assert_ne!(key.name(), "tandem_handshake_failures_total", "injected");
+        metrics::Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_is_gone_ends_the_server() {
+    let _faulty = metrics::set_default_local_recorder(&Faulty);
+    let mut server = TestServer::with(&[("MAX_SESSIONS_PER_ADDRESS", "1")]).await;
+    let mut held = Vec::new();
+    // 1.2 × 1 + 64 places; the next one is refused, and counted.
+    for _ in 0..70 {
+        held.push(tokio::net::TcpStream::connect(server.plain).await);
+    }
+    let lost = server.lost().await;
+    assert!(lost.to_string().contains("the listener on PORT is gone (panic"), "{lost}");
+}
+
+#[tokio::test]
+async fn an_address_has_its_connections_once_whatever_it_connects_by() {
+    let server = TestServer::with(&[("MAX_SESSIONS_PER_ADDRESS", "1")]).await;
+    let mut held = Vec::new();
+    for _ in 0..65 {
+        held.push(tokio::net::TcpStream::connect(server.secure).await.unwrap());
+    }
+    let refused =
+        until("QUIC to be refused", async || crate::support::client::Client::connect(Quinn, &server).await.err());
+    refused.await;
+}
+
+#[tokio::test]
+async fn a_crowd_that_takes_all_descriptors_leaves_some_for_probes() {
+    let process = TestProcess::with_files(300, &[("MAX_SESSIONS_PER_ADDRESS", "2000")]).await;
+    let mut held = Vec::new();
+    for _ in 0..400 {
+        held.push(tokio::net::TcpStream::connect(process.plain).await.unwrap());
+    }
+    until("an answer to a probe", async || process.try_get_json("/health").await.ok()).await;
+    let log = process.log();
+    assert!(log.contains("open_files=300") || log.contains("\"open_files\":300"), "{log}");
+    assert!(log.matches("accept failed").count() <= 1, "{log}");
 }

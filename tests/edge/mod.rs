@@ -21,7 +21,7 @@ use tandem::session::Caps;
 use tandem::telemetry::Metrics;
 use tandem::transport::origin::OriginPolicy;
 use tandem::transport::proxies::TrustedProxies;
-use tandem::transport::tcp::{Edge, Timeouts, bind};
+use tandem::transport::tcp::{Descriptors, Edge, Timeouts, bind};
 use tandem::transport::tls::{CertSource, CertStore, server_config};
 use tandem::transport::websocket::{Door, Serve, WebSocketTransport};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,8 @@ pub(crate) struct FakeBackend {
     pub(crate) hangs: Mutex<bool>,
     /// Other nodes of the cluster.
     pub(crate) nodes: Mutex<Vec<NodeEndpoints>>,
+    /// How often readiness was asked for.
+    pub(crate) asked: std::sync::atomic::AtomicUsize,
 }
 
 impl FakeBackend {
@@ -65,6 +67,7 @@ impl FakeBackend {
 
 impl Backend for FakeBackend {
     fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let database = self.database.lock().clone().map_or(Ok(()), Err);
         async move { vec![("log", Ok(())), ("database", database)] }.boxed()
     }
@@ -156,6 +159,8 @@ pub(crate) struct Parts {
     pub(crate) serve: Serve,
     pub(crate) tracker: TaskTracker,
     pub(crate) draining: CancellationToken,
+    pub(crate) lookups_per_minute: Option<u64>,
+    pub(crate) descriptors: Descriptors,
 }
 
 impl Default for Parts {
@@ -179,6 +184,8 @@ impl Default for Parts {
             serve: Arc::new(|transport: WebSocketTransport| async move { drop(transport) }.boxed()),
             tracker: TaskTracker::new(),
             draining: CancellationToken::new(),
+            lookups_per_minute: None,
+            descriptors: Descriptors::new(10_000, 10),
         }
     }
 }
@@ -208,6 +215,7 @@ impl Parts {
             media: self.media.clone(),
             ice: self.ice.clone(),
             assets: Arc::clone(&self.assets),
+            lookups_per_minute: self.lookups_per_minute,
         })
     }
 }
@@ -246,7 +254,13 @@ async fn listen(parts: &Parts, router: axum::Router, timeouts: Timeouts, caps: C
         CertStore::open(CertSource::SelfSigned { dir: dir.path().to_owned(), names }, Clock::start().now()).unwrap();
     let tls = server_config(Arc::clone(&certs), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]).unwrap();
     let stop = CancellationToken::new();
-    let edge = Edge { router, timeouts, tracker: parts.tracker.clone(), stop: stop.clone() };
+    let edge = Edge {
+        router,
+        timeouts,
+        tracker: parts.tracker.clone(),
+        stop: stop.clone(),
+        descriptors: parts.descriptors.clone(),
+    };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (plain, secure) = (bind("PORT", any).await.unwrap(), bind("QUIC_PORT", any).await.unwrap());
     let addresses = (plain.local_addr().unwrap(), secure.local_addr().unwrap());

@@ -42,6 +42,8 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
 /// What a server was set up with; the same for every start, but for the ports, which stay what they were once.
 struct Site {
     home: tempfile::TempDir,
+    /// Files that the process may have open.
+    files: Option<u32>,
     settings: Vec<(String, String)>,
 }
 
@@ -56,7 +58,7 @@ impl Site {
         all.push(("DATA_DIR".to_owned(), path("data")));
         all.push(("CERTS_DIR".to_owned(), path("certs")));
         all.push(("NODE_ID".to_owned(), "node-1".to_owned()));
-        let mut site = Self { home, settings: all };
+        let mut site = Self { home, files: None, settings: all };
         for (name, value) in settings {
             site.set(name, value);
         }
@@ -278,9 +280,21 @@ impl TestProcess {
         Self { site, place, child }
     }
 
+    /// With so many files that it may have open, by the hard limit too.
+    pub(crate) async fn with_files(files: u32, settings: &[(&str, &str)]) -> Self {
+        let mut site = Site::new(settings);
+        site.files = Some(files);
+        let (child, place) = Self::spawn(&site).await;
+        site.stay(&place);
+        Self { site, place, child }
+    }
+
     async fn spawn(site: &Site) -> (tokio::process::Child, Place) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(site.home.path().join("log")).unwrap();
-        let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_tandem"))
+        let mut command = tokio::process::Command::new("sh");
+        let limit = site.files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
+        command.args(["-c", &format!("{limit}exec \"$0\""), env!("CARGO_BIN_EXE_tandem")]);
+        let mut child = command
             .env_clear()
             .envs(site.settings.iter().cloned())
             .stdout(Stdio::piped())

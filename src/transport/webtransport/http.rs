@@ -20,6 +20,8 @@ use super::adapter::{BidiStream, Held, RecvStream, SendStream};
 
 /// A client that takes nothing of an answer for this long gets no more of it.
 const STALL: Duration = Duration::from_secs(30);
+/// What a client must take in that time at least.
+const PIECE: usize = 16 * 1024;
 /// Fields that speak of a connection of HTTP/1.1; in HTTP/3 they make a message malformed.
 const OF_HTTP1: [HeaderName; 5] = [
     CONNECTION,
@@ -101,8 +103,13 @@ async fn respond(
         let mut body = pin!(body);
         while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             match frame?.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => tokio::time::timeout(STALL, send.send_data(data)).await??,
+                // In pieces, each with the time of its own: a film takes a slow reader longer than that.
+                Ok(mut data) => {
+                    while !data.is_empty() {
+                        let piece = data.split_to(data.len().min(PIECE));
+                        tokio::time::timeout(STALL, send.send_data(piece)).await??;
+                    }
+                }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
                         tokio::time::timeout(STALL, send.send_trailers(trailers)).await??;

@@ -140,7 +140,12 @@ impl<A: Accept> Requests<A> {
         if request.headers().contains_key(DRAFT_OFFERED) {
             fields.insert(DRAFT_CHOSEN, HeaderValue::from_static("draft02"));
         }
-        stream.send_response(response(StatusCode::OK, fields)).await.ok()?;
+        // A client that takes no answer must not keep the place of the session that it never had.
+        if !matches!(timeout(FIELDS, stream.send_response(response(StatusCode::OK, fields))).await, Ok(Ok(()))) {
+            self.slot.release();
+            count("unanswered");
+            return None;
+        }
         count("ok");
         Some(self.run(id, peer, permit, control, stream, held, acknowledged))
     }

@@ -1,0 +1,113 @@
+//! Bodies of HTTP/2 whose reader must go on reading.
+//!
+//! A client of HTTP/2 may acknowledge every packet and answer every ping, and still keep the windows of its streams closed
+//! (RFC 9113 §5.2): to TCP its connection is in order. So each connection notes when one of its bodies was last asked for
+//! more. A body hands out small pieces, because the library takes the next one only when the one before has left.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+
+/// A piece of a body; what a reader must take in the time.
+const PIECE: usize = 16 * 1024;
+
+/// The bodies of a connection; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Pace(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    open: usize,
+    progress: Instant,
+}
+
+impl Pace {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(State { open: 0, progress: Clock::instant() })))
+    }
+
+    /// A body of this connection.
+    pub(super) fn body(&self, body: Body) -> Paced {
+        let mut state = self.0.lock();
+        state.open += 1;
+        state.progress = Clock::instant();
+        drop(state);
+        Paced { body, rest: Bytes::new(), pace: self.clone() }
+    }
+
+    fn is_stalled(&self, limit: Duration) -> bool {
+        let state = self.0.lock();
+        state.open > 0 && state.progress.elapsed() >= limit
+    }
+}
+
+/// Resolves when nothing was taken of the connection's open bodies for so long; without a pace, never.
+pub(super) async fn stalled(pace: Option<&Pace>, limit: Duration) {
+    let Some(pace) = pace else { return std::future::pending().await };
+    while !pace.is_stalled(limit) {
+        tokio::time::sleep(limit / 2).await;
+    }
+}
+
+/// A body that notes when it is asked for more.
+pub(super) struct Paced {
+    body: Body,
+    /// What is left of the piece that the body itself gave.
+    rest: Bytes,
+    pace: Pace,
+}
+
+impl http_body::Body for Paced {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.pace.0.lock().progress = Clock::instant();
+        if self.rest.is_empty() {
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                other => return Poll::Ready(other),
+            };
+            match frame.into_data() {
+                Ok(data) => self.rest = data,
+                Err(frame) => return Poll::Ready(Some(Ok(frame))),
+            }
+        }
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (inner, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        let mut state = self.pace.0.lock();
+        state.open -= 1;
+        state.progress = Clock::instant();
+    }
+}
