@@ -615,8 +615,7 @@ async fn ask_router(router: &axum::Router, path: &str, host: Option<&str>, peer:
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_cost_the_stores_something_are_rated_by_address_and_others_are_not() {
-    let mut parts = Parts::default();
-    parts.lookups_per_minute = Some(40);
+    let parts = Parts { lookups_per_minute: Some(40), ..Parts::default() };
     let router = parts.router();
     let paths = ["/api/room/abc1234", "/api/short-id/friday", "/room/abc1234", "/api/rooms/friday/events?userId=ann"];
     let mut refused = None;

@@ -28,14 +28,16 @@ pub(super) async fn health(State(http): App) -> Json<Value> {
 }
 
 type Checks = Vec<(&'static str, Result<(), String>)>;
+/// One attempt, for whoever waits for it.
+type Check = Shared<BoxFuture<'static, Checks>>;
 
 /// The last check of readiness, shared by whoever asks within a second: a check asks the stores, and anybody may ask here.
 #[derive(Clone, Default)]
-pub(super) struct Readiness(Arc<Mutex<Option<(Instant, Shared<BoxFuture<'static, Checks>>)>>>);
+pub(super) struct Readiness(Arc<Mutex<Option<(Instant, Check)>>>);
 
 impl Readiness {
     /// All who ask drive one attempt: none of them depends on another's being polled.
-    fn check(&self, http: &Arc<Http>) -> Shared<BoxFuture<'static, Checks>> {
+    fn check(&self, http: &Arc<Http>) -> Check {
         let now = Clock::instant();
         let mut last = self.0.lock();
         if let Some((begun, check)) = &*last {
