@@ -267,8 +267,7 @@ fn all_wrong_settings_are_told_at_once_a_line_each() {
         ("QUIC_SHARED_SECRET_FILE", "/nowhere/at/all"),
     ];
     let error = config(&environment, &[]).unwrap_err();
-    let mut told: Vec<&str> =
-        error.lines().map(|line| line.split(['=', ' ']).next().unwrap()).collect();
+    let mut told: Vec<&str> = error.lines().map(|line| line.split(['=', ' ']).next().unwrap()).collect();
     told.sort_unstable();
     assert_eq!(
         told,
