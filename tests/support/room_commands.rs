@@ -63,7 +63,7 @@ impl<'a> Script<'a> {
 
     fn origin(&mut self) -> Origin {
         let byte = self.byte();
-        let address = (byte % 4 == 0).then(|| AddressTag::numbered(u16::from(byte / 4 % 3)));
+        let address = byte.is_multiple_of(4).then(|| AddressTag::numbered(u16::from(byte / 4 % 3)));
         Origin { client: (byte >= 192).then(|| KeyHash::from_bytes([byte % 4; 32])), address }
     }
 
