@@ -41,6 +41,21 @@ async fn a_flood_that_the_database_does_not_follow_leaves_redis_room_for_rooms()
 }
 
 #[tokio::test]
+async fn so_it_does_on_every_server_of_a_cluster_while_it_is_drained() {
+    let servers = RedisServer::start_cluster().await;
+    for server in &servers {
+        server.shell().await.ask::<()>("CONFIG SET maxmemory 12mb").await;
+    }
+    let (node, database) = (Node::at("a", servers[0].options()).await, Database::open().await);
+    node.drain(&database, quick());
+    flood(&node, 20 << 20).await;
+    for n in 0..50 {
+        committed(&node, created(&room(&format!("newcomer-{n}")), Head::default(), EPOCH)).await;
+    }
+    until(async || node.unaudited() == 0).await;
+}
+
+#[tokio::test]
 async fn when_memory_is_short_what_the_database_has_goes_first_and_nothing_is_lost() {
     let server = RedisServer::start_with(&SMALL).await;
     let (node, database) = (Node::at("a", server.options()).await, Database::open().await);

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
 use crate::log::redis::{RedisLog, Roster};
-use crate::telemetry::names;
+use crate::telemetry::{Seldom, names};
 
 /// How the nodes are watched.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +86,7 @@ struct Watch {
     /// Nodes whose lease is missed: since when, and when to act on it.
     missed: HashMap<NodeId, Instant>,
     news: News,
+    away: Seldom,
     /// Since when the leases are seen without interruption.
     sighted: Option<Instant>,
 }
@@ -116,6 +117,7 @@ impl NodeWatch {
             on_orphan,
             missed: HashMap::new(),
             news: News::default(),
+            away: Seldom::new(),
             sighted: None,
         };
         tracker.spawn(async move {
@@ -163,12 +165,17 @@ impl Watch {
     async fn beat(&mut self) {
         self.log.say((self.report)());
         match self.log.beat(self.options.lease, self.options.remember).await {
-            Ok(roster) => self.look(roster),
+            Ok(roster) => {
+                self.away.clear();
+                self.look(roster);
+            }
             Err(error) => {
                 // Nothing is known of anybody: nobody is called gone.
                 self.missed.clear();
                 self.sighted = None;
-                tracing::warn!(%error, "this node's lease could not be renewed");
+                if self.away.is_due() {
+                    tracing::warn!(%error, "this node's lease could not be renewed");
+                }
             }
         }
     }

@@ -15,15 +15,25 @@ use crate::log::{Commit, Entry};
 
 /// Bytes of events that are kept for the audit.
 const BYTES: usize = 16 << 20;
+/// Members of a room, those that left included.
+const USERS: usize = 2_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Owed {
-    rooms: BTreeMap<RoomId, VecDeque<Commit>>,
-    /// Rooms in the order in which their events came, with the bytes of them.
-    events: VecDeque<(RoomId, usize)>,
+    rooms: BTreeMap<RoomId, VecDeque<Epoch>>,
+    /// Rooms in the order in which their events came.
+    events: VecDeque<RoomId>,
     bytes: usize,
     /// Events that went.
     lost: u64,
+}
+
+/// What one life of a room did.
+#[derive(Debug)]
+struct Epoch {
+    /// All of it as one commit, without the events.
+    commit: Commit,
+    entries: VecDeque<Entry>,
 }
 
 impl Owed {
@@ -42,13 +52,21 @@ impl Owed {
     }
 
     pub(super) fn add(&mut self, commit: &Commit) {
-        let bytes = weight(&commit.entries);
-        self.bytes += bytes;
-        self.events.push_back((commit.room.clone(), bytes));
         let room = self.rooms.entry(commit.room.clone()).or_default();
         match room.back_mut() {
-            Some(last) if last.next.epoch == commit.next.epoch => merge(last, commit),
-            _ => room.push_back(commit.clone()),
+            Some(last) if last.commit.next.epoch == commit.next.epoch => last.follow(commit),
+            _ => {
+                let epoch = Commit { entries: Arc::new([]), ..commit.clone() };
+                room.push_back(Epoch { commit: epoch, entries: VecDeque::new() });
+            }
+        }
+        if let Some(last) = room.back_mut() {
+            for entry in commit.entries.iter() {
+                self.bytes += weight(entry);
+                self.events.push_back(commit.room.clone());
+                // Bodies are for replicas, which have them.
+                last.entries.push_back(Entry { body: Bytes::new(), ..entry.clone() });
+            }
         }
         // Of the epochs that began and ended meanwhile the database needs only the last: the one before it tells that the
         // one which it knows is over.
@@ -56,70 +74,64 @@ impl Owed {
             && let Some(between) = room.remove(1)
         {
             self.lost += between.entries.len() as u64;
+            self.bytes -= between.entries.iter().map(weight).sum::<usize>();
         }
-        while self.bytes > BYTES {
-            self.forget_oldest();
-        }
+        while self.bytes > BYTES && self.forget_oldest() {}
     }
 
     /// What must be stored, in order.
     pub(super) fn commits(&self) -> Vec<Commit> {
-        self.rooms.values().flatten().cloned().collect()
+        let whole = |epoch: &Epoch| Commit { entries: epoch.entries.iter().cloned().collect(), ..epoch.commit.clone() };
+        self.rooms.values().flatten().map(whole).collect()
     }
 
     pub(super) fn paid(&mut self) {
         *self = Self { lost: self.lost, ..Self::default() };
     }
 
-    /// The oldest events go; a room that is over, and of which the database knows nothing, goes with them.
-    fn forget_oldest(&mut self) {
-        let Some((room, bytes)) = self.events.pop_front() else {
-            self.bytes = 0;
-            return;
-        };
-        self.bytes = self.bytes.saturating_sub(bytes);
-        let Some(commits) = self.rooms.get_mut(&room) else { return };
-        if commits.len() == 1 && commits[0].row.ended && commits[0].expected == Head::default() {
-            self.lost += commits[0].entries.len() as u64;
+    /// The oldest event goes; a room that is over, and of which the database knows nothing, goes with it. Says whether there
+    /// was one.
+    fn forget_oldest(&mut self) -> bool {
+        let Some(room) = self.events.pop_front() else { return false };
+        let Some(epochs) = self.rooms.get_mut(&room) else { return true };
+        if let Some(entry) = epochs.iter_mut().find_map(|epoch| epoch.entries.pop_front()) {
+            self.bytes -= weight(&entry);
+            self.lost += 1;
+        }
+        if epochs.len() == 1 && epochs[0].commit.row.ended && epochs[0].commit.expected == Head::default() {
+            self.lost += epochs[0].entries.len() as u64;
+            self.bytes -= epochs[0].entries.iter().map(weight).sum::<usize>();
             self.rooms.remove(&room);
-            return;
         }
-        let mut left = bytes;
-        for commit in commits.iter_mut() {
-            let mut go = 0;
-            while go < commit.entries.len() && left > 0 {
-                left = left.saturating_sub(entry_weight(&commit.entries[go]));
-                go += 1;
-            }
-            self.lost += go as u64;
-            commit.entries = commit.entries[go..].into();
-        }
+        true
     }
 }
 
-/// The two as one: `next` follows on `commit` in the same epoch.
-fn merge(commit: &mut Commit, next: &Commit) {
-    // Bodies are for replicas, which have them.
-    let stripped = |entry: &Entry| Entry { body: Bytes::new(), ..entry.clone() };
-    let entries: Arc<[Entry]> = commit.entries.iter().chain(next.entries.iter()).map(stripped).collect();
-    commit.entries = entries;
-    commit.next = next.next;
-    if next.patch.clear {
-        commit.patch = next.patch.clone();
-    } else {
-        commit.patch.fields.extend(next.patch.fields.iter().map(|(field, value)| (field.clone(), value.clone())));
+impl Epoch {
+    /// The commit follows on this, in the same epoch.
+    fn follow(&mut self, next: &Commit) {
+        let commit = &mut self.commit;
+        commit.next = next.next;
+        if next.patch.clear {
+            commit.patch = next.patch.clone();
+        } else {
+            commit.patch.fields.extend(next.patch.fields.iter().map(|(field, value)| (field.clone(), value.clone())));
+        }
+        let mut row = next.row.clone();
+        let known = std::mem::take(&mut commit.row.users);
+        row.users =
+            known.into_iter().filter(|user| next.row.users.iter().all(|other| other.user != user.user)).collect();
+        row.users.extend(next.row.users.iter().cloned());
+        // Of those who left, the first ones go: what remains is bounded by the members of a room.
+        if row.users.len() > USERS
+            && let Some(gone) = row.users.iter().position(|user| user.left_at.is_some())
+        {
+            row.users.remove(gone);
+        }
+        commit.row = row;
     }
-    let mut row = next.row.clone();
-    let known = std::mem::take(&mut commit.row.users);
-    row.users = known.into_iter().filter(|user| next.row.users.iter().all(|other| other.user != user.user)).collect();
-    row.users.extend(next.row.users.iter().cloned());
-    commit.row = row;
 }
 
-fn weight(entries: &[Entry]) -> usize {
-    entries.iter().map(entry_weight).sum()
-}
-
-fn entry_weight(entry: &Entry) -> usize {
+fn weight(entry: &Entry) -> usize {
     entry.audit.len() + 160
 }

@@ -376,7 +376,10 @@ impl Bus {
             Ok(message) => self.receive(message),
             Err(RecordError::Version(_)) => {}
             Err(error) => {
-                tracing::error!(%error, "a message on the bus can't be read");
+                static UNREADABLE: Seldom = Seldom::new();
+                if UNREADABLE.is_due() {
+                    tracing::error!(%error, "a message on the bus can't be read");
+                }
                 self.parts.inbox.gap();
             }
         }

@@ -34,6 +34,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 16;
 /// Above this share of what an outbox may hold, commits are about to be lost to the audit.
 const ALARM: f64 = 0.8;
+/// Of entries that can't be read one is told; the metric counts them.
+static UNREADABLE: Seldom = Seldom::new();
 /// Per cent of Redis' `maxmemory` above which its memory counts as short (as in `trim.lua`).
 const SHORT: u64 = 75;
 
@@ -144,7 +146,10 @@ impl Drainer {
         tracing::info!("this node drains the outbox");
         self.arrived.clear();
         if let Err(error) = self.take_over().await {
-            return tracing::warn!(%error, "what an earlier drainer left can't be read");
+            if self.unreadable.is_due() {
+                tracing::warn!(%error, "what an earlier drainer left can't be read");
+            }
+            return;
         }
         loop {
             if self.stay().await.is_err() {
@@ -288,7 +293,9 @@ impl Drainer {
             self.stay().await?;
             if let Err(error) = self.finish(*partition, entries).await {
                 // They stay pending: whoever leads next stores them once more.
-                tracing::warn!(%error, "stored commits could not be marked");
+                if self.unreadable.is_due() {
+                    tracing::warn!(%error, "stored commits could not be marked");
+                }
                 return Err(Deposed);
             }
         }
@@ -383,7 +390,9 @@ impl Batch {
                 }
                 Err(error) => {
                     metrics::counter!(names::OUTBOX_UNREADABLE).increment(1);
-                    tracing::error!(entry = id, %error, "an outbox entry can't be read; it stays where it is");
+                    if UNREADABLE.is_due() {
+                        tracing::error!(entry = id, %error, "an outbox entry can't be read; it stays where it is");
+                    }
                 }
             }
         }

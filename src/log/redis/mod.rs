@@ -83,7 +83,7 @@ use self::turns::Turns;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::authorities;
 use crate::domain::{Head, NodeId, RoomId};
-use crate::telemetry::names;
+use crate::telemetry::{Seldom, names};
 
 pub use drain::{DrainOptions, Drainer};
 pub use keys::PARTITIONS;
@@ -350,7 +350,8 @@ impl RedisLog {
         let answer = Answer::of(self.link.script(&call).await?)?;
         match answer.what.as_str() {
             "raised" => {
-                tracing::warn!(roomId = %given.room, "written back to Redis, which had lost it");
+                // One line for all of them says that Redis has lost its data; this one tells of a room.
+                tracing::debug!(roomId = %given.room, "written back to Redis, which had lost it");
                 metrics::counter!(names::ROOMS_RESTORED).increment(1);
                 Ok(Restored::Raised)
             }
@@ -370,6 +371,7 @@ impl RedisLog {
     async fn keep_rooms(self: Arc<Self>) {
         let mut every = tokio::time::interval((self.options.lives.room / 4).max(Duration::from_millis(50)));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let away = Seldom::new();
         loop {
             every.tick().await;
             for room in self.bus.wanted() {
@@ -379,7 +381,9 @@ impl RedisLog {
                     // Greater only: what has just been renewed by another node is left alone.
                     renew.arg(key).arg(millis(self.options.lives.room)).arg("GT");
                     if let Err(error) = self.link.command(&renew).await {
-                        tracing::warn!(%error, "rooms could not be renewed");
+                        if away.is_due() {
+                            tracing::warn!(%error, "rooms could not be renewed");
+                        }
                         break;
                     }
                 }
