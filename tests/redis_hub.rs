@@ -13,7 +13,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use proxy::Proxy;
 use redis_server::{RedisServer, options};
@@ -28,6 +27,7 @@ use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
 use tandem::node::{NodeWatch, WatchOptions};
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
+use tandem::room::ChatLine;
 use tandem::room::{Command, Room};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -295,7 +295,7 @@ impl Outlet for Ear {
         self.ticks.lock().push(report.tick.seq);
     }
 
-    fn missed(&self, _: Bytes) {}
+    fn replay(&self, _: Head, _: &ChatLine) {}
 
     fn reply(&self, reply: Reply<'_>) {
         if let Reply::Refused { .. } = reply {

@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tandem::clock::Clock;
 use tandem::domain::{
     CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Player, PlayerState, Rate, RoomId, RoomTime, SessionRef, Slot,
@@ -15,7 +14,7 @@ use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::{self, Rules};
 use tandem::quota::AddressBudgets;
-use tandem::room::{Actor, Claim, Command, Join, Origin, PinProof, Room};
+use tandem::room::{Actor, ChatLine, Claim, Command, Join, Origin, PinProof, Room};
 use tandem::session::{Services, SessionCounts};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -176,7 +175,7 @@ impl Outlet for Sink {
         divan::black_box(report.encoded.get_or_init(|| protocol::encode_tick(&report.tick)).clone());
     }
 
-    fn missed(&self, _: Bytes) {}
+    fn replay(&self, _: Head, _: &ChatLine) {}
 
     fn reply(&self, _: Reply<'_>) {}
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorCode, Invalid};
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::{ErrorCode, Invalid, visible};
 
 /// Ids are short, printable and safe in a path, a key and a log line.
 fn is_id(text: &str) -> bool {
@@ -14,20 +16,17 @@ fn is_id(text: &str) -> bool {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $parse:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Accepts 1–64 characters of `A–Z a–z 0–9 . _ : @ -`.
+            /// The id of a text, in its one spelling; or why it is none.
             pub fn parse(text: &str) -> Result<Self, Invalid> {
-                if is_id(text) {
-                    Ok(Self(text.into()))
-                } else {
-                    Err(Invalid::new(ErrorCode::BadId, concat!($what, " must be 1-64 characters of A-Z a-z 0-9 . _ : @ -")))
-                }
+                let parse: fn(&str) -> Result<Arc<str>, Invalid> = $parse;
+                parse(text).map(Self)
             }
 
             /// The text.
@@ -56,20 +55,55 @@ macro_rules! id {
     };
 }
 
+/// 1–64 characters of `A–Z a–z 0–9 . _ : @ -`.
+fn plain(what: &str, text: &str) -> Result<Arc<str>, Invalid> {
+    if is_id(text) {
+        return Ok(text.into());
+    }
+    Err(Invalid::new(ErrorCode::BadId, format!("{what} must be 1-64 characters of A-Z a-z 0-9 . _ : @ -")))
+}
+
+/// The longest name of a room, as people count characters, and its bytes: emoji of families take 25 of them.
+const ROOM_NAME: (usize, usize) = (64, 512);
+
+/// Characters that mean something in addresses, keys and pages: a name without them needs no care where it stands.
+const RESERVED: [char; 14] = ['/', '\\', '#', '?', '%', '<', '>', '{', '}', '"', '`', '|', '^', '&'];
+
+/// What people call a room, in one spelling (NFC, single spaces, nothing that can't be seen). Ids of v2 are as they were.
+fn room_name(text: &str) -> Result<Arc<str>, Invalid> {
+    let refuse = |why: &str| Err(Invalid::new(ErrorCode::BadId, format!("roomId {why}")));
+    if is_id(text) {
+        return Ok(text.into());
+    }
+    let (longest, bytes) = ROOM_NAME;
+    if text.len() > bytes * 2 {
+        return refuse("must have 1-64 characters");
+    }
+    // Whether an emoji is asked to be coloured makes no other room.
+    let name: String = visible::line(text).chars().filter(|c| !matches!(c, '\u{fe0e}' | '\u{fe0f}')).collect();
+    if name.contains(RESERVED) {
+        return refuse("must not have any of / \\ # ? % < > { } \" ` | ^ &");
+    }
+    if !visible::is_visible(&name) || name.graphemes(true).count() > longest || name.len() > bytes {
+        return refuse("must have 1-64 characters, one of which can be seen");
+    }
+    Ok(name.into())
+}
+
 id!(
-    /// A room's name, chosen by whoever opens it.
+    /// A room's name, chosen by whoever opens it: letters of any script, digits, marks, spaces, emoji.
     RoomId,
-    "roomId"
+    room_name
 );
 id!(
     /// A person's name for the machine, chosen by the client, unique within a room, bound to one session at a time.
     UserId,
-    "userId"
+    |text| plain("userId", text)
 );
 id!(
     /// A server process.
     NodeId,
-    "NODE_ID"
+    |text| plain("NODE_ID", text)
 );
 
 /// One session of one node: unique in the cluster for the life of the node's process.
@@ -118,5 +152,70 @@ impl ShortId {
     /// The text, lower case.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_is_called_what_people_call_it() {
+        for name in [
+            "friday",
+            "A.b_c:d@e-f",
+            "Anna's movie night",
+            "Größe",
+            "سهرة",
+            "金曜の夜",
+            "🍿 Friday 🎬",
+            "👩\u{200d}👩\u{200d}👧 film",
+        ] {
+            assert_eq!(RoomId::parse(name).unwrap().as_str(), name);
+        }
+        let family = "👩\u{200d}👩\u{200d}👧";
+        assert!(RoomId::parse(&family.repeat(20)).is_ok(), "20 characters");
+        assert!(RoomId::parse(&"ö".repeat(65)).is_err() && RoomId::parse(&"ö".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn equal_names_are_one_room() {
+        let same = [
+            ("Gro\u{308}ße", "Größe"),
+            ("  movie\u{a0}\u{3000}night ", "movie night"),
+            ("fri\u{200b}day night", "friday night"),
+            ("❤\u{fe0f} night", "❤ night"),
+            ("\u{202e}night shift", "night shift"),
+        ];
+        for (one, other) in same {
+            assert_eq!(RoomId::parse(one).unwrap(), RoomId::parse(other).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_room_s_name_is_safe_wherever_it_stands() {
+        for name in [
+            "",
+            " ",
+            "\u{200b}",
+            "\u{3164}",
+            "a/b",
+            "a b?",
+            "a#b",
+            "100 %",
+            "<b>",
+            "{x}",
+            "a&b",
+            "say \"hi\"",
+            "\u{301}",
+        ] {
+            assert_eq!(RoomId::parse(name).unwrap_err().code, ErrorCode::BadId, "{name:?}");
+        }
+        assert_eq!(RoomId::parse("line\nbreak \0").unwrap().as_str(), "line break");
+    }
+
+    #[test]
+    fn people_and_nodes_are_called_in_plain_characters() {
+        assert!(UserId::parse("ann").is_ok() && UserId::parse("Größe").is_err() && NodeId::parse("n 1").is_err());
     }
 }

@@ -13,6 +13,7 @@ mod player;
 mod secret;
 mod text;
 mod time;
+mod visible;
 
 pub use address::{AddressTag, counted_as, is_private, network_of};
 pub use codes::{CloseCode, ErrorCode, Invalid};

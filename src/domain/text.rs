@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorCode, Invalid, Limits};
+use super::{ErrorCode, Invalid, Limits, visible};
 
-/// What a member is called. Control characters are removed, white space folded.
+/// What a member is called: one line, without what can't be seen ([`visible`]), with something that can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Username(Arc<str>);
@@ -21,10 +21,17 @@ impl Username {
                 format!("username must have 1-{} characters", limits.username_chars),
             ));
         }
-        let folded = text.chars().filter(|c| !c.is_control() || c.is_whitespace()).collect::<String>();
-        let folded = folded.split_whitespace().collect::<Vec<_>>().join(" ");
-        Limits::check_chars("username", &folded, limits.username_chars)?;
-        Ok(Self(folded.into()))
+        let name = visible::line(text);
+        if !visible::is_visible(&name) {
+            return Err(Invalid::new(ErrorCode::OutOfRange, "username must have a character that can be seen"));
+        }
+        Limits::check_chars("username", &name, limits.username_chars)?;
+        Ok(Self(name.into()))
+    }
+
+    /// Whether there is anything to see in it: v2 clients join with names of which nothing is left.
+    pub fn is_visible(text: &str) -> bool {
+        visible::is_visible(&visible::line(text))
     }
 
     /// For a member that gave none.
@@ -44,10 +51,13 @@ impl Username {
 pub struct ChatText(Arc<str>);
 
 impl ChatText {
-    /// Refuses what is blank or too long.
+    /// Takes out what can't be seen; refuses what is blank then, or too long.
     pub fn parse(text: &str, limits: &Limits) -> Result<Self, Invalid> {
-        let text = text.trim();
-        Limits::check_chars("text", text, limits.chat_chars)?;
+        let text = visible::lines(text);
+        if !visible::is_visible(&text) {
+            return Err(Invalid::new(ErrorCode::OutOfRange, "text must have a character that can be seen"));
+        }
+        Limits::check_chars("text", &text, limits.chat_chars)?;
         Ok(Self(text.into()))
     }
 

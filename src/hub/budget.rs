@@ -166,7 +166,7 @@ mod tests {
         let (limits, text) = (Limits::default(), ChatText::parse(&"x".repeat(2000), &Limits::default()).unwrap());
         budget.admit(&chat(1), &limits).unwrap();
         for _ in 0..200 {
-            budget.note(&Event::Chat { user: by().user, text: text.clone() });
+            budget.note(&Event::Chat { user: by().user, text: text.clone(), at: crate::domain::RoomTime::default() });
         }
         assert!(budget.admit(&chat(1), &limits).is_err());
     }

@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use tokio::sync::{Notify, OnceCell, oneshot};
@@ -21,9 +20,6 @@ use crate::room::{Command, Connection, Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
 
 static DELIVERIES: HotCounter = HotCounter::new(names::DELIVERIES, &[("class", "event")]);
-
-/// CHAT messages kept for members that come back.
-const CHAT_KEPT: usize = 100;
 
 pub(super) struct Cell {
     id: RoomId,
@@ -55,7 +51,6 @@ pub(super) struct State {
     pub(super) drift: HostDrift,
     pub(super) elsewhere: Elsewhere,
     pub(super) budget: RoomBudget,
-    chat: VecDeque<(Head, Bytes)>,
 }
 
 /// Whether members live on other nodes, by dialect. Kept, because every tick asks.
@@ -162,7 +157,6 @@ impl Cell {
             drift: HostDrift::default(),
             elsewhere: Elsewhere::default(),
             budget: RoomBudget::default(),
-            chat: VecDeque::new(),
             room,
         };
         Arc::new(Self { id: state.room.id().clone(), state: Mutex::new(state), loaded, changed: Notify::new() })
@@ -242,14 +236,6 @@ impl State {
             member.outlet.event(&happening);
         }
         DELIVERIES.increment(self.attached.len() as u64);
-        if matches!(event, Event::Chat { .. })
-            && let Some(Some(encoded)) = happening.encoded.get()
-        {
-            self.chat.push_back((head, encoded.clone()));
-            if self.chat.len() > CHAT_KEPT {
-                self.chat.pop_front();
-            }
-        }
         self.after_fan_out(event, node, now)
     }
 
@@ -275,7 +261,6 @@ impl State {
             }
             Event::Disconnected { user, .. } => self.release(user, None, CloseCode::Idle),
             Event::Resumed { user, session, .. } => self.release(user, Some(session), CloseCode::Superseded),
-            Event::Created { .. } => self.chat.clear(),
             Event::Moved { .. } | Event::Sought { .. } | Event::UrlChanged { .. } | Event::Adopted { .. } => {
                 self.drift.reset();
             }
@@ -365,12 +350,19 @@ impl State {
         };
         let welcome = Welcome { user, session, token: Some(&token), resumed, node, now };
         attached.outlet.state(&self.room, &welcome);
-        if let Some(seen) = last_seen.filter(|seen| resumed && seen.epoch == self.room.head().epoch) {
-            for (_, encoded) in self.chat.iter().filter(|(head, _)| *head > seen) {
-                attached.outlet.missed(encoded.clone());
-            }
+        if attached.dialect == Dialect::V3 {
+            self.replay_chat(&attached, last_seen.filter(|_| resumed));
         }
         self.attached.push(attached);
+    }
+
+    /// What was said before it came, or while it was away: whatever it hasn't seen.
+    fn replay_chat(&self, member: &Attached, seen: Option<Head>) {
+        let epoch = self.room.head().epoch;
+        let from = seen.filter(|seen| seen.epoch == epoch).map_or(0, |seen| seen.seq);
+        for (seq, line) in self.room.chat().iter().filter(|(seq, _)| **seq > from) {
+            member.outlet.replay(Head { epoch, seq: *seq }, line);
+        }
     }
 
     /// The whole state to one member: REQUEST_SYNC, or a JOIN repeated on the same session.

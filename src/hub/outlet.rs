@@ -17,7 +17,7 @@ use crate::domain::{
     UserId,
 };
 use crate::quota::{Place, Visitor};
-use crate::room::{Claim, Event, Reject, Room};
+use crate::room::{ChatLine, Claim, Event, Reject, Room};
 
 /// A session's receiving end.
 pub trait Outlet: Send + Sync + 'static {
@@ -29,8 +29,8 @@ pub trait Outlet: Send + Sync + 'static {
     fn notice(&self, notice: &Notice<'_>);
     /// A position report; replaces a waiting one of the same slot.
     fn tick(&self, report: &TickReport);
-    /// A committed CHAT event that this member missed while away.
-    fn missed(&self, encoded: Bytes);
+    /// A CHAT of before, with its own place.
+    fn replay(&self, head: Head, line: &ChatLine);
     /// What became of a command that carried a reference, or failed.
     fn reply(&self, reply: Reply<'_>);
     /// The session must end.

@@ -1,7 +1,7 @@
 //! The log's record: rooms as fields, events as entries. A golden test holds the format.
 //!
-//! Fields of a room: `core` (everything but people), `bans`, `banKeys`, `m:<userId>` for each member, and `g:<userId>` for each of
-//! the last ones who went, so that a commit writes only what it changed.
+//! Fields of a room: `core` (everything but people), `bans`, `banKeys`, `m:<userId>` for each member, `g:<userId>` for each of
+//! the last ones who went, and `c:<seq>` for each of the last lines of chat, so that a commit writes only what it changed.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Head, RoomTime, UserId};
 use crate::log::{Commit, Entry, Patch, RoomRow, Snapshot, UserRow};
-use crate::room::{By, Event, Member, Members, Room, SharedMap};
+use crate::room::{By, Chat, Event, Member, Members, Room, SharedMap};
 
 const CORE: &str = "core";
 const BANS: &str = "bans";
 const BAN_KEYS: &str = "banKeys";
 const MEMBER: &str = "m:";
 const GONE: &str = "g:";
+const CHAT: &str = "c:";
 
 /// A stored value is not what this version writes.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,9 @@ pub(super) fn room(snapshot: &Snapshot) -> Result<Room, RecordError> {
             room.members.insert(user(name)?, parse(field, value)?);
         } else if let Some(name) = field.strip_prefix(GONE) {
             room.gone.insert(user(name)?, parse(field, value)?);
+        } else if let Some(seq) = field.strip_prefix(CHAT) {
+            let seq = seq.parse().map_err(|_| RecordError::Member(field.clone()))?;
+            room.chat.insert(seq, parse(field, value)?);
         }
     }
     Ok(room)
@@ -107,6 +111,8 @@ fn patch(before: &Room, after: &Room) -> Patch {
     keep(&mut patch, MEMBER, &after.members, known);
     let nobody = SharedMap::default();
     keep(&mut patch, GONE, &after.gone, if clear { &nobody } else { &before.gone });
+    let silence = Chat::default();
+    keep(&mut patch, CHAT, &after.chat, if clear { &silence } else { &before.chat });
     patch
 }
 
@@ -284,7 +290,7 @@ mod tests {
     };
     use crate::room::{Cause, Control, ControlKey, Gate, Kept, LeaveReason, Origin, Playback};
 
-    const CHAT: &str = "the butler did it";
+    const SAID: &str = "the butler did it";
     const PIN_HASH: &str = "$argon2id$v=19$m=7168,t=5,p=1$c2FsdA$aGFzaA";
     const TOKEN: [u8; 32] = [201; 32];
     const EARLIER_TOKEN: [u8; 32] = [202; 32];
@@ -393,11 +399,11 @@ mod tests {
                 gate: Some(gate),
                 key: key(None),
             },
-            Event::Chat { user: user("ann"), text: ChatText::parse(CHAT, &limits).unwrap() },
+            Event::Chat { user: user("ann"), text: ChatText::parse(SAID, &limits).unwrap(), at: at(4) },
             Event::Custom {
                 user: user("ann"),
                 namespace: Namespace::parse("org.example").unwrap(),
-                payload: format!("{{\"said\":\"{CHAT}\"}}"),
+                payload: format!("{{\"said\":\"{SAID}\"}}"),
             },
             Event::Joined {
                 at: at(4),
@@ -537,13 +543,13 @@ mod tests {
             let entry = entry(Head::default(), &event, at(10));
             let audit = std::str::from_utf8(&entry.audit).unwrap();
             assert!(serde_json::from_str::<serde_json::Value>(audit).is_ok(), "{audit}");
-            for secret in [CHAT, "argon2", "c2FsdA", "201,201", "202,202", "y8vLy8", "4711"] {
+            for secret in [SAID, "argon2", "c2FsdA", "201,201", "202,202", "y8vLy8", "4711"] {
                 assert!(!audit.contains(secret), "{}: {audit}", entry.kind);
             }
         }
         // The secrets were there to be kept.
         let kept: String = events().iter().map(|event| String::from_utf8(json(event).to_vec()).unwrap()).collect();
-        for secret in [CHAT, "argon2", "c2FsdA", "201,201", "202,202", "y8vLy8", "4711"] {
+        for secret in [SAID, "argon2", "c2FsdA", "201,201", "202,202", "y8vLy8", "4711"] {
             assert!(kept.contains(secret));
         }
     }

@@ -103,7 +103,11 @@ fn printable(name: &str) -> String {
 
 fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     // v2 clients join without a name, or with an empty one: the room calls them something.
-    let name = f.username.text()?.filter(|text| text.chars().any(|c| !c.is_control() && !c.is_whitespace()));
+    // One in which nothing can be seen is empty.
+    let name = f
+        .username
+        .text()?
+        .filter(|text| text.len() as u64 > rules.limits.username_chars * 4 || Username::is_visible(text));
     let dialect = match f.protocol.integer(MAX_INTEGER)? {
         None | Some(2) => Dialect::V2,
         Some(version) if version == u64::from(PROTOCOL) => Dialect::V3,

@@ -11,7 +11,7 @@ use super::json_text::Embedded;
 use super::wire::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
 use crate::domain::{CloseCode, ErrorCode, Head, Limits, RoomTime, UserId};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
-use crate::room::{By, Cause, Control, Event, Member, Reject, Room};
+use crate::room::{By, Cause, ChatLine, Control, Event, Member, Reject, Room};
 
 /// ROOM_STATE for one member.
 pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Bytes {
@@ -142,15 +142,22 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             standing: Standing::new(playback, room.gate.as_ref()),
             film: room.film,
         }),
-        Event::Chat { user, text } => {
+        Event::Chat { user, text, .. } => {
             let username = room.member(user).map(|member| &member.name);
-            json(&wire::Chat { user_id: user, username, text, stamp }, 256 + text.as_str().len())
+            json(&wire::Chat { user_id: user, username, text, stamp, replayed: None }, 256 + text.as_str().len())
         }
         Event::Custom { user, namespace, payload } => {
             let message = wire::Custom { user_id: user, namespace, payload: Embedded(payload), stamp };
             json(&message, 256 + payload.len())
         }
     })
+}
+
+/// A CHAT of before, for one who wasn't there: with its own place, and the time at which it was said.
+pub fn encode_replay(head: Head, line: &ChatLine) -> Bytes {
+    let (username, stamp) = (Some(&line.name), Stamp::new(head, line.at));
+    let message = wire::Chat { user_id: &line.user, username, text: &line.text, stamp, replayed: Some(true) };
+    json(&message, 256 + line.text.as_str().len())
 }
 
 /// An uncommitted message.

@@ -22,8 +22,8 @@ pub use client::{Ask, BadRequest, ClientMessage, Echo, JoinMessage, Request, Rul
 pub use compact::{Compact, decode_compact, encode_clock_reply, encode_tick};
 pub use decode::decode;
 pub use encode::{
-    encode_closing, encode_error, encode_event, encode_notice, encode_pong, encode_probe, encode_reply_ack,
-    encode_state, refusal_code,
+    encode_closing, encode_error, encode_event, encode_notice, encode_pong, encode_probe, encode_replay,
+    encode_reply_ack, encode_state, refusal_code,
 };
 pub use wire::SERVER_KINDS;
 

@@ -284,6 +284,7 @@ messages! {
         username: Option<&'a Username>,
         text: &'a ChatText,
         #[serde(flatten)] stamp: Stamp,
+        #[serde(skip_serializing_if = "Option::is_none")] replayed: Option<bool>,
     }
     /// To all; to one it is a [`Relayed`].
     Custom<'a> = "CUSTOM" {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{By, Cause, Connection, ControlKey, Event, Gone, LeaveReason, Member, Playback, Room};
+use super::{By, Cause, ChatLine, Connection, ControlKey, Event, Gone, LeaveReason, Member, Playback, Room};
 use crate::domain::{Head, Player, PlayerState, RoomTime, UserId};
 
 impl Room {
@@ -131,7 +131,13 @@ impl Room {
                 }
                 self.replace_playback(by, playback);
             }
-            Event::Chat { .. } | Event::Custom { .. } => {}
+            Event::Chat { user, text, at } => {
+                if let Some(member) = self.members.get(user) {
+                    let (user, name, text) = (user.clone(), member.name.clone(), text.clone());
+                    self.chat.say(self.head.seq, ChatLine { at: *at, user, name, text });
+                }
+            }
+            Event::Custom { .. } => {}
             Event::Ended { .. } => *self = Self::vacant(self.id.clone(), self.head),
         }
     }

@@ -171,6 +171,8 @@ pub enum Event {
     Chat {
         user: UserId,
         text: ChatText,
+        #[serde(default)]
+        at: RoomTime,
     },
     Custom {
         user: UserId,

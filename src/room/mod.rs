@@ -18,6 +18,7 @@
 //! The types derive serde, because the log's record is exactly this state: a golden test holds the format.
 
 mod apply;
+mod chat;
 mod command;
 mod decide;
 mod event;
@@ -27,6 +28,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use chat::{Chat, ChatLine};
 pub use command::{Actor, Basis, Claim, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};
 pub use gate::Gate;

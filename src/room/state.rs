@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Gate, LeaveReason, Members, SharedMap};
+use super::{Chat, Control, Gate, LeaveReason, Members, SharedMap};
 use crate::domain::{
     AddressTag, Dialect, Head, KeyHash, MediaTime, MediaUrl, PinHash, Player, Rate, RoomId, RoomTime, SessionRef, Slot,
     TokenHash, TransportKind, UserId, Username,
@@ -224,6 +224,8 @@ pub struct Room {
     pub(crate) owner: Option<KeyHash>,
     #[serde(default)]
     pub(crate) kept: Option<Kept>,
+    #[serde(default)]
+    pub(crate) chat: Chat,
 }
 
 impl Room {
@@ -255,6 +257,7 @@ impl Room {
             gone: SharedMap::default(),
             owner: None,
             kept: None,
+            chat: Chat::default(),
         }
     }
 
@@ -340,6 +343,11 @@ impl Room {
     /// Set while all its members are lost and it waits for them.
     pub fn kept(&self) -> Option<&Kept> {
         self.kept.as_ref()
+    }
+
+    /// What was said last.
+    pub fn chat(&self) -> &Chat {
+        &self.chat
     }
 
     /// Who went, lately.

@@ -24,10 +24,10 @@ use tokio::time::Instant;
 use super::transport::{Express, Outgoing};
 use super::{End, Services};
 use crate::clock::Clock;
-use crate::domain::{CloseCode, CompactBytes, Slot};
+use crate::domain::{CloseCode, CompactBytes, Head, Slot};
 use crate::hub::outlet::{Happening, Notice, NoticeBody, Outlet, Reply, TickReport, Welcome};
 use crate::protocol::{self, Rules};
-use crate::room::Room;
+use crate::room::{ChatLine, Room};
 use crate::telemetry::{HotCounter, names};
 
 /// Bytes of messages that the writer takes at a time, unless one alone is longer.
@@ -259,8 +259,8 @@ impl Outlet for Outbox {
         self.filled.notify_one();
     }
 
-    fn missed(&self, encoded: Bytes) {
-        self.push(encoded);
+    fn replay(&self, head: Head, line: &ChatLine) {
+        self.push(protocol::encode_replay(head, line));
     }
 
     fn reply(&self, reply: Reply<'_>) {

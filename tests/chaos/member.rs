@@ -264,6 +264,10 @@ impl Member {
                 None
             }
             _ => {
+                // Said before: the others have it in its place.
+                if message["replayed"] == true {
+                    return None;
+                }
                 let head = head?;
                 if message["type"] == "GUEST_CONTROL" {
                     diary.may_command = message["enabled"] == true;

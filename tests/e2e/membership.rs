@@ -11,6 +11,7 @@ over_every_carrier! {
     what_the_host_decides_is_heard_by_all_and_a_guest_decides_nothing;
     a_kicked_member_may_return_and_a_banned_one_only_when_unbanned;
     a_member_that_comes_back_with_its_token_is_who_it_was;
+    a_newcomer_hears_what_was_said_before;
     a_lost_answer_costs_nobody_the_membership;
     a_token_of_somebody_else_opens_nothing;
     a_lost_connection_is_seen_at_once_and_costs_the_membership_after_the_grace_time;
@@ -138,6 +139,29 @@ async fn a_kicked_member_may_return_and_a_banned_one_only_when_unbanned([a, b, c
     ann.send(json!({"type": "UNBAN", "targetUserId": "bob"})).await;
     assert_eq!(cat.expect("BANS_CHANGED").await["banned"], json!([]));
     bob.join("friday", "bob").await;
+}
+
+async fn a_newcomer_hears_what_was_said_before([a, b, _]: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob) = (server.connect(a).await, server.connect(b).await);
+    let state = ann.join("سهرة 🎬", "ann").await;
+    assert_eq!(state["roomId"], "سهرة 🎬");
+    for text in ["one", "t\u{200b}wo"] {
+        ann.chat(text).await;
+        ann.expect("CHAT").await;
+    }
+    bob.join("  سهرة\u{a0}🎬", "bob").await;
+    for (text, seq) in [("one", 2), ("two", 3)] {
+        let line = bob.expect("CHAT").await;
+        assert_eq!((&line["text"], &line["seq"], &line["replayed"]), (&json!(text), &json!(seq), &json!(true)));
+        assert_eq!((&line["userId"], &line["username"]), (&json!("ann"), &json!("ANN")));
+    }
+    bob.chat("three").await;
+    assert!(bob.expect("CHAT").await.get("replayed").is_none());
+    // v2 knows no chat.
+    let mut old = server.connect(Carrier::WebSocket).await;
+    old.join_v2("سهرة 🎬", "old").await;
+    old.hears_nothing().await;
 }
 
 async fn a_member_that_comes_back_with_its_token_is_who_it_was([a, b, c]: Carriers) {

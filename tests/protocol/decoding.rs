@@ -229,7 +229,7 @@ fn what_is_out_of_range_is_refused() {
     refused_with(ErrorCode::BadPinFormat, &[r#"{"type":"SET_PIN","pin":"\u0007"}"#, r#"{"type":"SET_PIN","pin":""}"#]);
     refused_with(
         ErrorCode::BadId,
-        &[r#"{"type":"KICK","targetUserId":""}"#, r#"{"type":"JOIN","roomId":"a b","userId":"u"}"#],
+        &[r#"{"type":"KICK","targetUserId":""}"#, r#"{"type":"JOIN","roomId":"a/b","userId":"u"}"#],
     );
 }
 

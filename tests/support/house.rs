@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tandem::clock::Clock;
-use tandem::domain::{ChatText, CloseCode, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
+use tandem::domain::{ChatText, CloseCode, Head, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
 use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
@@ -68,8 +68,8 @@ impl Outlet for Ear {
 
     fn tick(&self, _: &TickReport) {}
 
-    fn missed(&self, encoded: Bytes) {
-        self.hear(&encoded);
+    fn replay(&self, head: Head, line: &tandem::room::ChatLine) {
+        self.hear(&protocol::encode_replay(head, line));
     }
 
     fn reply(&self, reply: Reply<'_>) {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tandem::domain::*;
 use tandem::hub::outlet::{Happening, MemberStatus, Notice, NoticeBody, Signal, Welcome};
 use tandem::protocol::*;
-use tandem::room::{By, Cause, Control, Event, Gate, LeaveReason, Origin, Playback, Room};
+use tandem::room::{By, Cause, ChatLine, Control, Event, Gate, LeaveReason, Origin, Playback, Room};
 
 pub(crate) const EPOCH: u64 = 1_795_000_000_000;
 
@@ -154,7 +154,11 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
         (
             "chat",
             quiet(),
-            Event::Chat { user: ann.clone(), text: ChatText::parse("\"ready\"?\u{1}\u{2028}", &limits).unwrap() },
+            Event::Chat {
+                user: ann.clone(),
+                text: ChatText::parse("\"ready\"?\u{1}\u{2028}", &limits).unwrap(),
+                at: at(0),
+            },
         ),
         ("custom", quiet(), {
             let namespace = Namespace::parse("org.example.poll").unwrap();
@@ -216,6 +220,11 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
         ("sync", notice(NoticeBody::Sync { room: &room(playback, Some(gate())) })),
         ("heartbeat", notice(NoticeBody::Heartbeat { from: &ann, tick })),
         ("status", notice(NoticeBody::Status { user: &ann, transport: TransportKind::WebTransport, status })),
+        ("chat of before", {
+            let limits = Limits::default();
+            let (name, text) = (Username::parse("Ann", &limits).unwrap(), ChatText::parse("ready?", &limits).unwrap());
+            encode_replay(Head { epoch: EPOCH, seq: 4 }, &ChatLine { at: at(-500), user: ann.clone(), name, text })
+        }),
         ("degraded", notice(NoticeBody::Degraded { degraded: true })),
         ("reconnect", notice(NoticeBody::Reconnect { after: Duration::from_micros(1_200_001) })),
         ("pong", encode_pong(Some(&serde_json::Number::from(EPOCH)), at(10))),

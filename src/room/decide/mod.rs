@@ -44,7 +44,7 @@ impl Room {
             Command::Player { by, player, film, lead } => draft.player(by, player, *film, *lead)?,
             Command::Chat { by, text } => {
                 draft.actor(by)?;
-                draft.push(Event::Chat { user: by.user.clone(), text: text.clone() });
+                draft.push(Event::Chat { user: by.user.clone(), text: text.clone(), at: draft.now });
             }
             Command::Custom { by, namespace, payload } => {
                 draft.actor(by)?;

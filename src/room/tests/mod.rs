@@ -1,5 +1,6 @@
 //! The room without a runtime: `scene.at(t).send(command).expect(events)`.
 
+mod chat;
 mod gate;
 mod joining;
 mod keeping;

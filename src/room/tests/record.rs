@@ -67,6 +67,7 @@ fn the_record_of_a_room_keeps_its_form() {
         },
         "owner": null,
         "kept": null,
+        "chat": {},
     });
     assert_eq!(serde_json::to_value(&scene.room).unwrap(), record);
     assert_eq!(serde_json::from_value::<Room>(record).unwrap(), scene.room);

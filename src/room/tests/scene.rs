@@ -392,7 +392,7 @@ fn told(event: &Event) -> String {
         }
         Event::UrlChanged { by, url, playback } => format!("{by} shows {} {}", url.as_str(), vector(playback)),
         Event::Adopted { by, playback, .. } => format!("{by} adopt {} {}", playback.playing, vector(playback)),
-        Event::Chat { user, text } => format!("{user}: {}", text.as_str()),
+        Event::Chat { user, text, .. } => format!("{user}: {}", text.as_str()),
         Event::Custom { user, namespace, .. } => format!("{user} custom {}", namespace.as_str()),
         Event::Ended { .. } => "ended".to_owned(),
     }

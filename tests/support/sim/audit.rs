@@ -241,7 +241,7 @@ impl Fact {
             | Event::Sought { by: user, .. }
             | Event::UrlChanged { by: user, .. }
             | Event::Adopted { by: user, .. } => may(before.may_control(user), "no right to control"),
-            Event::Chat { user, text } => {
+            Event::Chat { user, text, .. } => {
                 let reference = text.as_str().strip_prefix("chat ")?.strip_suffix('.')?.parse::<u64>().ok()?;
                 let line = &world.lines[world.asked[&reference].line];
                 let session = line.session.clone().unwrap_or_default();

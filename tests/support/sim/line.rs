@@ -72,6 +72,10 @@ impl Line {
     }
 
     fn take(&mut self, json: Value) {
+        // What was said before it came has its own test; it is no event of this line's.
+        if json["replayed"] == true {
+            return;
+        }
         let head = || Some(Head { epoch: json["epoch"].as_u64()?, seq: json["seq"].as_u64()? });
         self.heard.push(match (json["type"].as_str().unwrap(), head()) {
             ("ROOM_STATE", Some(head)) => {
