@@ -27,7 +27,7 @@
 //! | 22 | a PING wrote position 0 | `fault_22_a_ping_carries_no_position` |
 //! | 23 | one null aborted the whole cleanup | `fault_23_one_broken_room_keeps_no_other_from_coming_back` |
 //! | 24 | a deploy archived every room | `fault_24_a_deploy_archives_no_room`, `members_are_told_to_reconnect_and_find_everything_as_it_was` |
-//! | 25 | nothing was ever released, heartbeats were not enforced | `fault_25_rooms_that_come_and_go_leave_nothing_behind`, `a_silent_websocket_is_ended_and_one_that_answers_pings_is_not` |
+//! | 25 | nothing was ever released, heartbeats were not enforced | `fault_25_rooms_that_come_and_go_leave_nothing_behind`, `a_page_that_answers_nothing_is_ended_and_one_that_answers_when_asked_is_not` |
 //! | 26 | short ids: minted by anybody, many for one room, biased digits | `fault_26_a_room_has_one_short_id_whoever_asks_at_once_and_only_a_live_room_has`, `digits_of_short_links_are_equally_likely` |
 //! | 27 | the event log was never read, never pruned | `fault_27_the_history_is_read_and_pruned`, `a_room_s_history_is_for_its_members_and_keeps_no_secrets` |
 //! | 28 | a database write for each position report | `fault_28_position_reports_write_nothing` |

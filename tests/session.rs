@@ -184,6 +184,20 @@ async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answe
     assert!((14.9..20.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
 }
 
+/// A silent page is asked before it is ended, whatever the times are set to.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_v3_is_asked_in_time_with_any_idle_time() {
+    for (heartbeat_secs, idle_secs) in [(1, 3), (1, 6), (5, 6), (8, 15), (20, 60)] {
+        let house = House::new(Limits { heartbeat_secs, idle_secs, ..Limits::default() });
+        let ann = house.join("ann").await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(house.open(), 1, "{heartbeat_secs} s, {idle_secs} s");
+        ann.freeze();
+        tokio::time::sleep(Duration::from_secs(2 * idle_secs)).await;
+        assert_eq!(house.open(), 0, "{heartbeat_secs} s, {idle_secs} s");
+    }
+}
+
 /// A hidden tab's timers fire once a minute, its message handlers at once: it answers, and says nothing by itself.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_is_asked_only_while_it_is_silent() {

@@ -170,7 +170,10 @@ impl Dispatch {
         let result = self.join(join, session).await;
         self.count_join(with_token, &result);
         match result {
-            Ok(()) => life.note_join(dialect),
+            Ok(()) => {
+                life.note_join(dialect);
+                self.outbox.wake_watchdog();
+            }
             Err(refusal) => self.refuse(reference, request, &refusal),
         }
     }

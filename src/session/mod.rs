@@ -298,8 +298,8 @@ async fn watch(common: &Common<'_>) -> End {
     let idle = Duration::from_secs(limits.idle_secs);
     let legacy_silence = Duration::from_secs(limits.legacy_silence_secs);
     let ask_after = Duration::from_secs(limits.heartbeat_secs);
-    // The silence for which the page was asked, by its beginning.
-    let mut asked = None;
+    // The silence for which the page was asked, by its beginning, and when it was.
+    let mut asked: Option<(Instant, Instant)> = None;
     let mut probes = 0;
     let join_by = life.started + Duration::from_secs(limits.join_timeout_secs);
     loop {
@@ -324,15 +324,23 @@ async fn watch(common: &Common<'_>) -> End {
                 return End::with(CloseCode::Idle, "the page says nothing");
             }
             Some(Dialect::V2) => until(page + legacy_silence),
-            Some(Dialect::V3) if now >= page + idle => return End::with(CloseCode::Idle, CloseCode::Idle.meaning()),
+            Some(Dialect::V3) if now < page + ask_after => until(page + ask_after),
             Some(Dialect::V3) => {
-                until(page + idle);
-                if now < page + ask_after {
-                    until(page + ask_after);
-                } else if asked.replace(page) != Some(page) {
-                    probes += 1;
-                    outbox.push(protocol::encode_probe(probes, clock.now()));
+                // Nobody is ended who wasn't asked: this look may be a late one.
+                let since = match asked {
+                    Some((silence, since)) if silence == page => since,
+                    _ => {
+                        probes += 1;
+                        outbox.push(protocol::encode_probe(probes, clock.now()));
+                        now
+                    }
+                };
+                asked = Some((page, since));
+                let answers_by = (page + idle).max(since + PROBE);
+                if now >= answers_by {
+                    return End::with(CloseCode::Idle, CloseCode::Idle.meaning());
                 }
+                until(answers_by);
             }
         }
         if !life.keeps_itself {

@@ -203,6 +203,11 @@ impl Outbox {
         self.queue.lock().probed_at
     }
 
+    /// The watchdog looks again: what it waits for has changed.
+    pub(super) fn wake_watchdog(&self) {
+        self.alarm.notify_one();
+    }
+
     pub(super) fn has_overflowed(&self) -> bool {
         self.queue.lock().overflowed
     }

@@ -96,7 +96,8 @@ export class Session {
     this.#pin = options.pin ?? null;
     this.#username = options.username;
     this.#keepTrying = options.keepTrying === true;
-    this.#owner = options.owner ?? null;
+    // From a link that somebody may have cut: a wrong one must not keep its visitor out.
+    this.#owner = /^[\w-]{43}$/.test(options.owner ?? '') ? (options.owner ?? null) : null;
     this.#ownId = options.userId === undefined;
     // Only a storage that is shared among tabs needs seats.
     this.#seated = this.#ownId && storage !== null && env.locks !== undefined;

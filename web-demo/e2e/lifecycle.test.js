@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
 import { Server } from './support/server.js';
+import { until } from './support/until.js';
 
 const server = new Server({ RATE_LIMITS: 'off' });
 before(() => server.start());
@@ -102,6 +103,52 @@ describe('guests over WebTransport that the host removes', () => {
       assert.deepEqual(ends, [...Array(30).fill(how === 'kick' ? 4006 : 4007), 1]);
     });
   }
+});
+
+describe('keys that the library keeps', () => {
+  /** Runs in a page of one visitor. */
+  const visit = (page, options) =>
+    page.evaluate(async (options) => {
+      const { connect } = await import('/client/index.js');
+      window.mine?.leave();
+      window.mine = connect({ server: location.origin, transport: 'webtransport', ...options });
+      return window.mine.ready.then(
+        () => ({ isHost: window.mine.self.isHost, owner: window.mine.owner, userId: window.mine.self.userId }),
+        ({ code, retryAfterMs }) => ({ code, retryAfterMs }),
+      );
+    }, options);
+  const person = async (t, name) => {
+    const tab = await browser.person(t, { name, allowed: [/favicon|WebTransport/] });
+    await tab.page.goto(`${server.origin}/health`);
+    return tab.page;
+  };
+
+  test('make whoever made a room its host again, also in a room that a guest of the invitation has opened anew', async (t) => {
+    const roomId = roomName('owned');
+    const [ann, bob] = [await person(t, 'Ann'), await person(t, 'Bob')];
+    const made = await visit(ann, { roomId });
+    assert.equal(made.isHost, true);
+    assert.match(made.owner, /^[\w-]{43}$/);
+    await ann.evaluate(() => window.mine.leave());
+    await until('the room being over', async () => (await fetch(`${server.origin}/api/short-id/${roomId}`)).status === 404);
+    const opened = await visit(bob, { roomId, owner: made.owner });
+    assert.deepEqual([opened.isHost, opened.owner], [true, made.owner], 'somebody has to be host meanwhile');
+    await ann.reload();
+    assert.equal((await visit(ann, { roomId, owner: made.owner })).isHost, true);
+    await until('Bob being a guest', () => bob.evaluate(() => window.mine.self.isHost === false));
+  });
+
+  test('a guest that was kicked hears for how long it must stay away, under another name as well', async (t) => {
+    const roomId = roomName('kicked');
+    const [ann, bob] = [await person(t, 'Ann'), await person(t, 'Bob')];
+    await visit(ann, { roomId, username: 'Ann' });
+    const { userId } = await visit(bob, { roomId, username: 'Bob' });
+    await ann.evaluate((userId) => window.mine.kick(userId), userId);
+    await until('Bob being out', () => bob.evaluate(() => window.mine.state === 'closed'));
+    const again = await visit(bob, { roomId, username: 'Somebody', userId: 'another' });
+    assert.equal(again.code, 'KICKED');
+    assert.ok(again.retryAfterMs > 0 && again.retryAfterMs <= 60_000, String(again.retryAfterMs));
+  });
 });
 
 describe('a server that can’t be reached', () => {

@@ -327,6 +327,12 @@ test('an invitation’s owner goes along, and a host key only if it is that owne
   assert.deepEqual([foreign.owner, foreign.hostKey], [hashOf('somebody'), undefined]);
 });
 
+test('an owner that a broken link has cut is none', async () => {
+  const join = await joinOf({ owner: 'cut' });
+  assert.equal(join.owner, undefined);
+  assert.match(join.hostKey, /^[\w-]{43}$/);
+});
+
 test('the room’s owner is known, and named again when the room has to be made anew', async () => {
   const { env, server, room } = openRoom();
   server.room.owner = hashOf('somebody');
