@@ -101,15 +101,19 @@ pub(super) fn announcement(addresses: &Addresses<'_>, stores: &str, node: &NodeI
     let own_certificate =
         !addresses.behind_proxy() && matches!(addresses.config.certificate, CertSource::SelfSigned { .. });
     text.push_str("Others open one of these:\n");
+    let path = match addresses.config.base_path.as_str() {
+        "" => String::new(),
+        base => format!("{base}/"),
+    };
     for other in &others {
         let remark = match (other.starts_with("https:"), own_certificate) {
             (true, true) => "  (browsers warn about the server's own certificate: go on)",
             (true, false) => "",
             (false, _) => "  (no warning; but no calls and no WebTransport)",
         };
-        let _ = writeln!(text, "  {other}{remark}");
+        let _ = writeln!(text, "  {other}{path}{remark}");
     }
-    if picture && let Some(code) = drawn(first) {
+    if picture && let Some(code) = drawn(&format!("{first}{path}")) {
         let _ = write!(text, "\n{code}");
     }
     text
@@ -199,6 +203,8 @@ mod tests {
         let (open, _) = said(&[("HOST", "0.0.0.0")], false);
         assert!(open.contains("https://192.168.1.5:4433  (browsers warn"), "{open}");
         assert!(open.contains("http://192.168.1.5:4001  (no warning"), "{open}");
+        let below = [("TRUSTED_PROXIES", "1"), ("PUBLIC_HOST", "tandem.example"), ("BASE_PATH", "/watch")];
+        assert!(said(&below, false).0.ends_with("  https://tandem.example/watch/\n"));
         let proxied = [("TRUSTED_PROXIES", "127.0.0.1"), ("PUBLIC_HOST", "tandem.example")];
         let (proxied, origins) = said(&proxied, false);
         assert!(proxied.ends_with("Others open one of these:\n  https://tandem.example\n"), "{proxied}");
