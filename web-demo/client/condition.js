@@ -72,7 +72,7 @@ export class Condition {
     this.live.look(now);
     const landed = this.#player.takeLanding();
     // What was moved on meanwhile, by playing or by the viewer, has landed somewhere else than its seek.
-    if (landed !== null && video.paused && !inHand) this.landing.learn(landed);
+    if (landed !== null && video.paused && !inHand) this.landing.learn(landed.error, landed.buffered);
     if (this.#player.hangsFor > HANGS_MS && now - this.#freedAt > FREE_EVERY_MS) {
       this.#freedAt = now;
       this.#source.retry();
@@ -110,7 +110,7 @@ export class Condition {
   #limitAt(now, off) {
     if (this.live.detected) return 'live';
     if (this.interruption.lasting && this.#room.playback.playing) return 'paused';
-    if (this.landing.inexact && off > LIMIT_ABOVE_MS.seek) return 'seek';
+    if ((this.landing.inexact || !this.#player.canSeekTo(this.#video.currentTime)) && off > LIMIT_ABOVE_MS.seek) return 'seek';
     return this.rates.useless(now) && off > LIMIT_ABOVE_MS.rate ? 'rate' : null;
   }
 

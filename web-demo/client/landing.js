@@ -6,6 +6,8 @@
 
 /** Closer than this, a landing is exact: frames and rounding. */
 export const EXACT_S = 0.15;
+/** Nearer than this, a seek that may miss is not worth it. */
+const WORTH_IT_S = 2;
 const MISSES_TO_LEARN = 2;
 const HITS_TO_UNLEARN = 3;
 
@@ -16,9 +18,15 @@ export class Landing {
   worst = 0;
   /** Learned: seeks of this source land elsewhere. */
   inexact = false;
+  /** Seeks to what is buffered land, as far as known: without byte ranges, these are the only ones that do. */
+  #landsInBuffer = true;
 
-  /** @param {number} error s, positive: beyond the target */
-  learn(error) {
+  /**
+   * @param {number} error s, positive: beyond the target
+   * @param {boolean} [buffered] whether the target was buffered
+   */
+  learn(error, buffered = false) {
+    if (buffered && Math.abs(error) > EXACT_S) this.#landsInBuffer = false;
     if (Math.abs(error) <= EXACT_S) {
       this.#misses = 0;
       this.#hits += 1;
@@ -42,9 +50,11 @@ export class Landing {
   /**
    * Whether a seek can be expected to bring a player nearer.
    * @param {number} gap s between where it is and where it should be
+   * @param {boolean} buffered whether the target is buffered
    */
-  helps(gap) {
-    return !this.inexact || Math.abs(gap) > this.worst * 2;
+  helps(gap, buffered) {
+    const size = Math.abs(gap);
+    return !this.inexact || size > this.worst * 2 || (buffered && this.#landsInBuffer && size > WORTH_IT_S);
   }
 
   /** Another source. */
@@ -52,5 +62,6 @@ export class Landing {
     this.#misses = this.#hits = 0;
     this.worst = 0;
     this.inexact = false;
+    this.#landsInBuffer = true;
   }
 }

@@ -10,6 +10,8 @@ const DATA_WITHIN_MS = 3000;
 /** A seek lands where it was sent, within a rounding. */
 const SAME_POSITION_S = 0.2;
 
+const SEEKABLE_WITHIN_S = 0.5;
+
 /** With so much buffered beyond it, a position can be shown. */
 const BUFFERED_AHEAD_S = 1;
 
@@ -30,6 +32,9 @@ export class Player {
   seekTarget = null;
   /** Where the element says that it goes: some players round what they are told. */
   #seekHeading = 0;
+  #seekBuffered = false;
+  /** The last one that the element didn't take: asked for once. @type {number|null} */
+  #refusedRate = null;
   /** The browser plays nothing without a click. */
   blocked = false;
   seekLatency = new Latency(250, 3000);
@@ -121,6 +126,7 @@ export class Player {
     this.#fresh = true;
     this.#seekBegan = this.#env.now();
     this.seekTarget = target;
+    this.#seekBuffered = this.hasBuffered(target);
     this.#video.currentTime = target;
     this.#seekHeading = this.#video.currentTime;
   }
@@ -131,22 +137,43 @@ export class Player {
     this.#seekBegan ??= this.#env.now();
   }
 
-  /** How far from its aim a seek of ours has landed, s; null when none has, since this was asked last. */
+  /**
+   * How far from its aim a seek of ours has landed, s, and whether its aim was buffered; null when none has landed since this
+   * was asked last.
+   */
   takeLanding() {
     if (this.seekTarget === null || this.#video.seeking) return null;
     const error = this.#video.currentTime - this.seekTarget;
     this.seekTarget = null;
-    return error;
+    return { error, buffered: this.#seekBuffered };
   }
 
   /** For how long the element has been seeking for data that it has already, ms: its loader hangs, on another request. */
   get hangsFor() {
-    const { seeking, buffered, currentTime } = this.#video;
-    if (!seeking || this.#seekBegan === null) return 0;
-    for (let i = 0; i < buffered.length; i++) {
-      if (buffered.start(i) <= currentTime && currentTime + BUFFERED_AHEAD_S < buffered.end(i)) return this.#env.now() - this.#seekBegan;
+    const { seeking, currentTime } = this.#video;
+    return seeking && this.#seekBegan !== null && this.hasBuffered(currentTime) ? this.#env.now() - this.#seekBegan : 0;
+  }
+
+  /**
+   * Whether the browser offers to seek there: without byte ranges Chromium offers only 0. Without any range nothing is known.
+   * @param {number} position
+   */
+  canSeekTo(position) {
+    const { seekable } = this.#video;
+    if (seekable.length === 0) return true;
+    for (let i = 0; i < seekable.length; i++) {
+      if (seekable.start(i) - SEEKABLE_WITHIN_S <= position && position <= seekable.end(i) + SEEKABLE_WITHIN_S) return true;
     }
-    return 0;
+    return false;
+  }
+
+  /** @param {number} position */
+  hasBuffered(position) {
+    const { buffered } = this.#video;
+    for (let i = 0; i < buffered.length; i++) {
+      if (buffered.start(i) <= position && position + BUFFERED_AHEAD_S < buffered.end(i)) return true;
+    }
+    return false;
   }
 
   /** Learns from a seek of ours that is done. */
@@ -162,13 +189,16 @@ export class Player {
    */
   setRate(rate) {
     if (Math.abs(rate - this.rate) <= 0.0005) return true;
+    if (rate === this.#refusedRate) return false;
     try {
       this.#video.playbackRate = rate;
     } catch {
       // NotSupportedError: what it plays at is read below.
     }
     this.rate = this.#video.playbackRate;
-    return Math.abs(rate - this.rate) <= 0.001;
+    const taken = Math.abs(rate - this.rate) <= 0.001;
+    this.#refusedRate = taken ? null : rate;
+    return taken;
   }
 
   /** Something else has set the rate. */
@@ -182,6 +212,7 @@ export class Player {
     this.#fresh = true;
     this.#seekBegan = null;
     this.seekTarget = null;
+    this.#refusedRate = null;
     this.rate = this.#video.playbackRate;
   }
 }

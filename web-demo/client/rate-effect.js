@@ -21,6 +21,8 @@ export class RateEffect {
   #uselessUntil = -Infinity;
   /** @type {number[]} */
   #forced = [];
+  /** Whether something else holds the element at a rate of its own. */
+  forced = false;
 
   /** @param {number} now */
   useless(now) {
@@ -49,6 +51,7 @@ export class RateEffect {
   /** The element doesn't take the rate. @param {number} now */
   noteRefused(now) {
     this.#uselessUntil = now + AGAIN_AFTER_MS;
+    this.forced = false;
   }
 
   /**
@@ -60,6 +63,7 @@ export class RateEffect {
     this.#forced = [...this.#forced.filter((at) => now - at < FORCED_WITHIN_MS), now];
     if (this.#forced.length < FORCED_TIMES) return true;
     this.noteRefused(now);
+    this.forced = true;
     return false;
   }
 

@@ -403,13 +403,25 @@ export class VideoSync {
   }
 
   /**
+   * @param {number} from
+   * @param {number} to
+   */
+  #seekHelps(from, to) {
+    return this.#player.canSeekTo(to) && this.#landing.helps(to - from, this.#player.hasBuffered(to));
+  }
+
+  /**
    * Whether standing still at a position takes a seek. What it lands on after as many tries as this source is worth is
    * taken.
    * @param {number} target
    */
   #misses(target) {
     const gap = Math.abs(this.#video.currentTime - target);
-    if (this.#holdTries === 0) return gap > (this.#landing.inexact ? Math.max(EXACT_S, this.#landing.worst) : SAME_PLACE_S);
+    if (!this.#player.canSeekTo(target)) return false;
+    if (this.#holdTries === 0) {
+      if (!this.#landing.inexact) return gap > SAME_PLACE_S;
+      return gap > Math.max(EXACT_S, this.#landing.worst) || this.#seekHelps(this.#video.currentTime, target);
+    }
     return !this.#video.seeking && gap > EXACT_S && this.#holdTries < this.#landing.tries;
   }
 
@@ -489,7 +501,7 @@ export class VideoSync {
     const late = wait < -START_BEHIND_MS;
     const early = wait > Math.max(this.#hopped ? WAIT_LONG_AHEAD_MS : WAIT_AHEAD_MS, at - now - lead + 50);
     const elsewhere = here < position - SAME_PLACE_S * 2 || late || early;
-    const helps = this.#landing.helps(this.#vector.positionAt(Math.max(now, at)) - here);
+    const helps = this.#seekHelps(here, this.#vector.positionAt(Math.max(now, at)));
     if (elsewhere && helps && this.#startTries < MOST_START_TRIES) return this.#seekAhead(now);
 
     this.#placed = true;
@@ -545,7 +557,8 @@ export class VideoSync {
     this.#learnStart(drift);
     const local = this.#env.now();
     const ratesHelp = !this.#effect.useless(local);
-    const seeksHelp = this.#landing.helps(drift / 1000);
+    const position = this.#vector.positionAt(now);
+    const seeksHelp = this.#seekHelps(position + drift / 1000, position);
     if (seeksHelp && this.#jumps.allows(drift, local, ratesHelp)) return this.#jump(ratesHelp);
 
     if (ratesHelp) {
@@ -555,6 +568,8 @@ export class VideoSync {
       if (!this.#setRate(base * (1 + deviation))) this.#effect.noteRefused(local);
       this.#effect.observe(local, drift, this.#player.rate - base);
     }
+    // What took the correction for another rate, or for none, goes on at the room's; what holds its own is let be.
+    if (this.#effect.useless(local) && !this.#effect.forced) this.#setRate(base);
     this.#setMode(ratesHelp && this.#controller.correcting ? 'rate' : 'idle');
     this.#stats.add(drift);
     return this.#untilRateChange(now);

@@ -103,3 +103,49 @@ test('a player that lands ahead waits for the room', async () => {
   await env.advance(3000);
   assert.ok(Math.abs(drift()) < 30, `${drift()} ms`);
 });
+
+test('without byte ranges, a late joiner is in step as soon as what the room shows is buffered', async () => {
+  let loaded = 0;
+  const { env, video, sync, drift } = await watching({
+    host: false,
+    video: { land: (position) => (position < loaded ? position : 0) },
+    prepare: (server) => (server.room.playback = { position: 240, rate: 1, playing: true, at: server.roomTime(), seq: 1 }),
+  });
+  await env.advance(10_000);
+  const { seek } = video.calls;
+  assert.equal(sync.limit, 'seek');
+  video.options.buffered = loaded = 400;
+  await env.advance(5000);
+  assert.ok(Math.abs(drift()) < 30, `${drift()} ms`);
+  assert.equal(video.calls.seek, seek + 1);
+  assert.equal(sync.limit, null);
+});
+
+test('where even seeks to what is buffered miss, they are not tried again and again', async () => {
+  const { env, video } = await watching({
+    host: false,
+    video: { land: () => 0, buffered: 600 },
+    prepare: (server) => (server.room.playback = { position: 240, rate: 1, playing: true, at: server.roomTime(), seq: 1 }),
+  });
+  await env.advance(120_000);
+  assert.ok(video.calls.seek <= 3, `${video.calls.seek} seeks`);
+});
+
+test('where the browser offers no seek, none is tried: the player plays what it has, and is READY with it', async () => {
+  const { env, server, video, sync } = await watching({
+    host: false,
+    video: { land: () => 0, seekable: 0 },
+    prepare: (server) => (server.room.playback = { position: 240, rate: 1, playing: true, at: server.roomTime(), seq: 1 }),
+  });
+  await env.advance(20_000);
+  assert.deepEqual([video.calls.seek, video.paused, sync.limit], [0, false, 'seek']);
+  atGate(server, 100);
+  await env.advance(1000);
+  assert.equal(server.receivedOf('READY').length, 1);
+  play(server, { position: 100 });
+  await env.advance(2000);
+  assert.deepEqual([video.calls.seek, video.paused], [0, false]);
+  atGate(server, 0);
+  await env.advance(1000);
+  assert.equal(video.truePosition(), 0, 'but back to the start it goes');
+});

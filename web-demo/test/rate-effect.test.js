@@ -12,15 +12,18 @@ async function behind(options, ms = 350) {
 
 const near = (rate) => Math.abs(rate - 1) < 0.2;
 
-for (const [name, video] of Object.entries({
+for (const [name, options] of Object.entries({
   'ignores fine rates': { takesRate: (rate) => !near(rate) || rate === 1 },
+  'takes listed rates only, the next lower one': { roundsRate: (rate) => Math.floor(rate * 4) / 4 },
+  'takes listed rates only, the next higher one': { roundsRate: (rate) => Math.ceil(rate * 4) / 4 },
   'says that it plays at a rate, but plays on as before': { playsAt: (rate) => (near(rate) ? 1 : rate) },
 })) {
   for (const ms of [90, 350, -350, 412]) {
     test(`a player that ${name}, off by ${ms} ms, is brought back by a jump`, async () => {
-      const { env, sync, drift } = await behind({ video }, ms);
+      const { env, sync, drift, video } = await behind({ video: options }, ms);
       await env.advance(12_000);
       assert.ok(Math.abs(drift()) < 45, `${drift()} ms`);
+      assert.equal(video.options.playsAt(video.playbackRate), 1);
       assert.ok(sync.stats().jumps >= 1 && sync.stats().jumps <= 3, `${sync.stats().jumps} jumps`);
     });
   }
@@ -63,4 +66,14 @@ test('a rate that throws costs nothing but the rate', async () => {
   const { env, drift } = await behind({ video: { takesRate: (rate) => { if (rate !== 1) throw new DOMException('no', 'NotSupportedError'); return true; } } });
   await env.advance(12_000);
   assert.ok(Math.abs(drift()) < 45, `${drift()} ms`);
+});
+
+test('a rate of the room that the player does not have is asked for once, and made up for by jumps', async () => {
+  const { env, server, video, sync } = await watching({ host: false, video: { roundsRate: (rate) => Math.floor(rate * 4) / 4 } });
+  play(server, { rate: 1.1 });
+  await env.advance(5000);
+  const { rate } = video.calls;
+  await env.advance(60_000);
+  assert.ok(video.calls.rate - rate < 20, `${video.calls.rate - rate} rates in a minute`);
+  assert.ok(sync.stats().jumps > 2 && sync.stats().jumps < 10, `${sync.stats().jumps} jumps`);
 });

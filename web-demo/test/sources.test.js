@@ -80,7 +80,7 @@ test('a film that failed is tried again by itself, ever less often, and by retry
 
 test('a seek that hangs with its data at hand is freed by loading the film again, now and then', async () => {
   let hangs = false;
-  const { env, server, video } = await watching({ video: { seekData: () => !hangs } });
+  const { env, server, video } = await watching({ video: { seekData: () => !hangs, buffered: 100 } });
   hangs = true;
   pause(server, 30);
   await env.advance(60_000);

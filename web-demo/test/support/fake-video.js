@@ -7,7 +7,7 @@ export class FakeVideo extends EventTarget {
     super();
     this.env = env;
     this.options = {
-      duration: 600, land: (position) => position, takesRate: () => true, works: () => true, seekData: () => true, playsAt: (rate) => rate, startMs: 35, seekMs: [80, 200], speed: 1, jitterMs: 3, outlierMs: 0, frames: false, autoplay: 'allowed',
+      duration: 600, land: (position) => position, takesRate: () => true, roundsRate: (rate) => rate, works: () => true, seekData: () => true, playsAt: (rate) => rate, startMs: 35, seekMs: [80, 200], speed: 1, jitterMs: 3, outlierMs: 0, frames: false, autoplay: 'allowed',
       ...options,
     };
     this.readyState = 0;
@@ -83,8 +83,13 @@ export class FakeVideo extends EventTarget {
     }, 120);
   }
 
+  get seekable() {
+    const { seekable = this.duration } = this.options;
+    return { length: Number.isNaN(this.duration) ? 0 : 1, start: () => 0, end: () => seekable };
+  }
+
   get buffered() {
-    return { length: 1, start: () => 0, end: () => this.options.duration };
+    return { length: 1, start: () => 0, end: () => this.options.buffered ?? 0 };
   }
 
   truePosition(at = this.env.now()) {
@@ -129,7 +134,7 @@ export class FakeVideo extends EventTarget {
 
   set playbackRate(rate) {
     this.calls.rate += 1;
-    if (this.options.takesRate(rate)) this.setRate(rate);
+    if (this.options.takesRate(rate)) this.setRate(this.options.roundsRate(rate));
   }
 
   async play() {
