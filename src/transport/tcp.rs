@@ -138,7 +138,7 @@ impl Descriptors {
 /// What a connection holds while it lives, and what it was upgraded to.
 #[derive(Debug)]
 pub struct Held {
-    _place: Cap,
+    place: Cap,
     _descriptor: Cap,
 }
 
@@ -172,7 +172,7 @@ impl Edge {
                     let reason = match connection.edge.stop.run_until_cancelled(handshake).await {
                         Some(Ok(Ok(stream))) => {
                             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                            held._place.established();
+                            held.place.established();
                             return connection.serve(stream, peer, held, http2).await;
                         }
                         Some(Ok(Err(error))) => {
@@ -247,7 +247,7 @@ impl Connection {
                     // Small messages must not wait for one another.
                     let _ = stream.set_nodelay(true);
                     let stream = Unstalled::new(stream, self.edge.timeouts.stall);
-                    let held = Held { _place: place, _descriptor: descriptor };
+                    let held = Held { place, _descriptor: descriptor };
                     self.edge.tracker.spawn(connected(stream, peer, held, probes_only));
                 }
                 Err(error) => {
