@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
+
 use crate::domain::RoomTime;
 
 /// Instants 100 ms apart. Timers that may be that late, and that every session has, are set on it: the process wakes once
@@ -27,7 +29,7 @@ impl Grid {
 }
 
 /// Room time on this node: the wall clock as it was at start, carried forward by the steady clock, so that it never
-/// steps back. The cluster adds a measured offset.
+/// steps back. The cluster adds a measured offset; a start with a wall clock behind what the store has seen adds what is missing.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<Inner>);
 
@@ -36,6 +38,8 @@ struct Inner {
     wall_micros: i64,
     started: tokio::time::Instant,
     offset_micros: AtomicI64,
+    /// How often room time was put right in one step while people used it.
+    steps: watch::Sender<u64>,
 }
 
 impl Clock {
@@ -44,18 +48,18 @@ impl Clock {
     pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let wall_micros = i64::try_from(wall.as_micros()).unwrap_or(i64::MAX);
-        Self(Arc::new(Inner { wall_micros, started: tokio::time::Instant::now(), offset_micros: AtomicI64::new(0) }))
+        Self::with(wall_micros)
     }
 
     /// A clock that starts at a given room time and follows tokio's (pausable) time: for tests and the simulation.
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn starting_at(time: RoomTime) -> Self {
-        let inner = Inner {
-            wall_micros: time.as_micros(),
-            started: tokio::time::Instant::now(),
-            offset_micros: AtomicI64::new(0),
-        };
-        Self(Arc::new(inner))
+        Self::with(time.as_micros())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn with(wall_micros: i64) -> Self {
+        let (offset_micros, steps) = (AtomicI64::new(0), watch::Sender::new(0));
+        Self(Arc::new(Inner { wall_micros, started: tokio::time::Instant::now(), offset_micros, steps }))
     }
 
     /// Room time.
@@ -82,6 +86,28 @@ impl Clock {
     /// Puts the clock right in one step. Only before anybody has seen it: room time may jump, back too.
     pub fn set_offset(&self, micros: i64) {
         self.0.offset_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// Room time never lies before `floor`, what the store has seen already: a wall clock that was put back would let a playing
+    /// room stand until it has caught up. Returns by how much the clock was behind. Only before anybody has seen it.
+    pub fn not_before(&self, floor: RoomTime) -> Option<Duration> {
+        let behind = floor.saturating_since(self.now());
+        if behind.is_zero() {
+            return None;
+        }
+        self.0.offset_micros.fetch_add(i64::try_from(behind.as_micros()).unwrap_or(0), Ordering::Relaxed);
+        Some(behind)
+    }
+
+    /// Puts the clock right in one step while people use it; whoever follows [`Clock::steps`] hears of it.
+    pub fn step(&self, micros: i64) {
+        self.set_offset(micros);
+        self.0.steps.send_modify(|count| *count += 1);
+    }
+
+    /// Changes with each step.
+    pub fn steps(&self) -> watch::Receiver<u64> {
+        self.0.steps.subscribe()
     }
 
     /// Bends the offset towards `target`, by at most `step`; says whether there is more to do. With steps that are small
@@ -121,6 +147,14 @@ mod tests {
             assert!(steps >= 39, "{steps} steps: it jumped");
             assert_eq!(clock.offset_micros(), target);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_put_back_starts_where_the_store_left_off() {
+        let clock = Clock::starting_at(RoomTime::from_millis(1000));
+        assert_eq!(clock.not_before(RoomTime::from_millis(999)), None);
+        assert_eq!(clock.not_before(RoomTime::from_millis(3_601_000)), Some(Duration::from_secs(3600)));
+        assert_eq!(clock.now(), RoomTime::from_millis(3_601_000));
     }
 
     #[tokio::test(start_paused = true)]

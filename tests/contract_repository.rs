@@ -43,6 +43,7 @@ macro_rules! on {
     ($backend:ident) => {
         suite! { $backend:
             what_was_appended_is_there_after_opening_again
+            the_latest_commit_says_what_room_time_it_was
             the_same_commit_twice_is_one_row_an_event
             an_old_commit_replayed_adds_its_events_and_no_old_state
             a_late_piece_of_an_old_epoch_does_not_resurrect_it
@@ -81,6 +82,14 @@ async fn what_was_appended_is_there_after_opening_again(backend: impl Backend) {
     assert_eq!((&live[0].room, live[0].head), (&friday, head(EPOCH, 2)));
     assert_eq!(live[0].fields, BTreeMap::from([("head".to_owned(), text_of(head(EPOCH, 2)))]));
     assert_eq!(history(&*repository, &friday).await, [head(EPOCH, 1), head(EPOCH, 2)]);
+}
+
+async fn the_latest_commit_says_what_room_time_it_was(backend: impl Backend) {
+    let (friday, repository) = (room("friday"), backend.open().await.unwrap());
+    assert_eq!(repository.latest().await.unwrap(), None);
+    let commits = [created(&friday, Head::default(), EPOCH), after(&friday, head(EPOCH, 1))];
+    repository.append(&commits).await.unwrap();
+    assert_eq!(repository.latest().await.unwrap(), commits[1].entries.last().map(|entry| entry.at));
 }
 
 async fn the_same_commit_twice_is_one_row_an_event(backend: impl Backend) {

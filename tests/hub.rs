@@ -18,6 +18,17 @@ use tandem::protocol;
 use tandem::room::{Command, Reject};
 
 #[tokio::test(start_paused = true)]
+async fn members_are_told_the_whole_state_when_room_time_is_put_right_in_one_step() {
+    let house = House::new();
+    let (_ann, ear) = house.join("ann").await;
+    ear.heard.lock().clear();
+    let before = house.clock.now();
+    house.clock.step(5_000_000);
+    until("the new time", || ear.heard.lock().iter().any(|message| message["type"] == "ROOM_STATE")).await;
+    assert!(house.clock.now() >= before + std::time::Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_join_dropped_before_or_during_its_commit_leaves_no_ghost() {
     let house = House::new();
     let (_ann, anns) = house.join("ann").await;

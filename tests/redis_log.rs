@@ -392,6 +392,22 @@ async fn room_time_is_redis_time_for_a_node_whose_clock_is_wrong() {
 }
 
 #[tokio::test]
+async fn room_time_that_redis_clock_is_behind_goes_on_for_every_node() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let clock = Clock::start();
+    let hour = Duration::from_secs(3600);
+    let floor = clock.now() + hour;
+    let (offset, _) = a.time_offset_from(&clock, floor).await.unwrap();
+    assert!((offset - 3_600_000_000).abs() < 1_000_000, "{offset}");
+    // What one has said holds for all, and a lower floor changes nothing.
+    let (others, _) = b.time_offset_from(&clock, clock.now()).await.unwrap();
+    assert!((others - offset).abs() < 100_000, "{others} {offset}");
+    clock.set_offset(others);
+    assert!(clock.now() >= floor);
+}
+
+#[tokio::test]
 async fn a_node_whose_lease_ran_out_is_gone_and_one_that_signed_off_is_not_until_its_farewell_is_over() {
     let server = RedisServer::start().await;
     let (a, b, c) = (

@@ -79,7 +79,9 @@ impl Storage {
         };
         let allowances = config.rate_limits.then(|| Allowances::from(&config.limits));
         let (log_tasks, end) = (TaskTracker::new(), CancellationToken::new());
+        let floor = repository.latest().await?.unwrap_or_default();
         let Some(redis) = &config.redis else {
+            tell_put_back(clock.not_before(floor));
             let snapshots = repository.live_rooms().await?;
             let memory = MemoryLog::new(Some(Arc::clone(&repository)), snapshots.clone(), tasks);
             let node = config.node.clone();
@@ -98,6 +100,11 @@ impl Storage {
         // Before anything is decided here: room time is Redis' time.
         let (offset, _) = redis.time_offset(clock).await?;
         clock.set_offset(offset);
+        if floor > clock.now() {
+            tell_put_back(Some(floor.saturating_since(clock.now())));
+            let (offset, _) = redis.time_offset_from(clock, floor).await?;
+            clock.set_offset(offset);
+        }
         let keeping = Arc::clone(&redis).keep_time(clock.clone(), TIME_EVERY);
         tasks.spawn(stop.clone().run_until_cancelled_owned(keeping));
         let drainer = Drainer::new(Arc::clone(&redis), Arc::clone(&repository), DrainOptions::default());
@@ -262,6 +269,16 @@ fn cluster(roster: &Roster) -> Map<String, Value> {
         cluster.insert("measuredMsAgo".into(), census.at.into());
     }
     cluster
+}
+
+/// For the operator: timestamps in the database and on the wire are ahead of the clock until it has caught up.
+fn tell_put_back(behind: Option<Duration>) {
+    if let Some(behind) = behind {
+        tracing::warn!(
+            behind_secs = behind.as_secs(),
+            "the clock is behind what the store has seen (it was put back): room time goes on from there"
+        );
+    }
 }
 
 /// A process that crashed and is back under its old name must not be taken for the one whose sessions are gone.

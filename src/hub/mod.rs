@@ -150,6 +150,7 @@ impl Hub {
         }));
         let (tracker, stop) = (hub.0.parts.tracker.clone(), hub.0.parts.stop.clone());
         tracker.spawn(stop.clone().run_until_cancelled_owned(timers::run(hub.clone())));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())));
         tracker.spawn(stop.run_until_cancelled_owned(follower::run(hub.clone())));
         hub
     }

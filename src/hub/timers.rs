@@ -77,3 +77,19 @@ pub(super) async fn run(hub: Hub) {
         let _ = tokio::time::timeout(wait, changed).await;
     }
 }
+
+/// Room time was put right in one step: every member is told the whole state, with the time as it is now, and deadlines that
+/// were waited for by the old time are looked at again.
+pub(super) async fn follow_steps(hub: Hub) {
+    let mut steps = hub.0.parts.clock.steps();
+    while steps.changed().await.is_ok() {
+        let cells: Vec<_> = hub.0.rooms.lock().values().cloned().collect();
+        for cell in cells {
+            let state = cell.lock();
+            for member in &state.attached {
+                state.send_state(&member.session, hub.node(), hub.now());
+            }
+        }
+        hub.0.timers.changed.notify_one();
+    }
+}

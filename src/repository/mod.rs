@@ -30,6 +30,9 @@ pub trait Repository: Send + Sync + 'static {
     /// The last head stored of these rooms, ended ones too; rooms that are not stored are left out.
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>>;
 
+    /// The time of the latest commit that was stored: room time never lies before it.
+    fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>>;
+
     /// Every room that has not ended.
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>>;
 

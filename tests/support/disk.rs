@@ -82,6 +82,10 @@ impl Repository for Disk {
         })
     }
 
+    fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
         Box::pin(async { Self::refuse() })
     }

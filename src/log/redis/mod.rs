@@ -15,6 +15,7 @@
 //! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed, bytes bounded (`outbox.rs`) |
 //! | `tandem:{pNN}:era` | a random name of the data: another one means that Redis has lost it | [`Lives::outbox`] |
 //! | `tandem:{pNN}:audited` | the last outbox entry that the database has | [`Lives::outbox`] |
+//! | `tandem:{p00}:ahead` | how far room time is ahead of Redis' clock, because that was put back once (µs) | [`Lives::outbox`], renewed |
 //! | `tandem:{pNN}:joins:<address>`, `…:pins:<address and room>` | what of a rate is used up | two windows of it |
 //! | `tandem:{pNN}:address:<address>`, `…:user:<user>` | sorted set of joined sessions by the moment at which they lapse | [`Lives::place`], renewed |
 //! | `tandem:{nodes}:salt` | what the addresses and users in those names are hashed with | [`Lives::place`], renewed |

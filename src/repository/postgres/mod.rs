@@ -167,6 +167,14 @@ impl Repository for PostgresRepository {
         })
     }
 
+    fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
+        Box::pin(async move {
+            let mut lease = self.lease().await?;
+            let result = within(&self.place, self.limits.answer, read::latest(lease.connection())).await;
+            lease.end(result).await
+        })
+    }
+
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
         Box::pin(async move {
             let mut lease = self.lease().await?;

@@ -39,6 +39,11 @@ pub(super) async fn heads(
     rows.iter().map(|row| Ok((room_id(row)?, row_head(row)?))).collect()
 }
 
+pub(super) async fn latest(connection: &mut PgConnection) -> Result<Option<RoomTime>, RepositoryError> {
+    let micros: Option<i64> = sqlx::query_scalar("SELECT max(updated_at) FROM rooms").fetch_one(connection).await?;
+    Ok(micros.map(RoomTime::from_micros))
+}
+
 pub(super) async fn live_rooms(
     connection: &mut PgConnection,
     limit: Duration,

@@ -208,6 +208,10 @@ impl Repository for SqliteRepository {
         })
     }
 
+    fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
+        Box::pin(async move { self.told(read::latest(&self.readers).await) })
+    }
+
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
         Box::pin(async move { self.told(read::live_rooms(&self.readers).await) })
     }

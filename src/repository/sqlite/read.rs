@@ -23,6 +23,11 @@ pub(super) async fn heads<'a>(
     rows.iter().map(|row| Ok((room_id(row)?, row_head(row)?))).collect()
 }
 
+pub(super) async fn latest(readers: &SqlitePool) -> Result<Option<RoomTime>, RepositoryError> {
+    let micros: Option<i64> = sqlx::query_scalar("SELECT max(updated_at) FROM rooms").fetch_one(readers).await?;
+    Ok(micros.map(RoomTime::from_micros))
+}
+
 pub(super) async fn live_rooms(readers: &SqlitePool) -> Result<Vec<Snapshot>, RepositoryError> {
     // One statement sees one moment of the database.
     const SQL: &str = "SELECT room_id, epoch, seq, field, value FROM rooms LEFT JOIN room_fields USING (room_id) \
