@@ -20,6 +20,7 @@ pub mod http;
 pub mod hub;
 pub mod log;
 pub mod node;
+pub mod panics;
 pub mod protocol;
 pub mod quota;
 pub mod repository;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use tandem::app::App;
 use tandem::config::Config;
 use tandem::config::cli::{self, CliError, Command};
+use tandem::panics;
 use tandem::telemetry::{LogFormat, Metrics, init_logging, json_lines};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,6 +58,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
     // With JSON asked for, standard output is part of a log that machines read: no picture, no plain text.
     let json = (config.log_format == Some(LogFormat::Json)).then(|| config.node.to_string());
+    panics::watch();
     let app = App::build(config, metrics).await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::{Ear, House, room, until};
-use tandem::domain::{Limits, Pin, ResumeToken, RoomId};
-use tandem::hub::Departure;
+use tandem::domain::{Head, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime};
 use tandem::hub::outlet::{Refusal, Signal};
+use tandem::hub::{Departure, Hub};
 use tandem::log::memory::faults::{Fate, What};
+use tandem::log::{Commit, Entry, Outcome, Patch, RoomRow};
 use tandem::protocol;
 use tandem::room::{Command, Reject};
 
@@ -67,6 +68,63 @@ async fn a_join_dropped_with_its_answer_unread_leaves_no_ghost() {
         until("the commit", || ear.heard() == ["ROOM_STATE"]).await;
     }
     until("bob to be gone", || house.members().contains(&("bob".to_owned(), false))).await;
+}
+
+/// One session is `ann`, asks to be `bob`, and is reset: at whatever moment of that JOIN, it leaves no live member behind.
+#[tokio::test(start_paused = true)]
+async fn a_session_reset_while_it_becomes_somebody_else_leaves_no_ghost() {
+    for patience in [0, 1, 25, 49, 50, 51, 60] {
+        for kind in [What::Commit, What::Answer] {
+            let house = House::new();
+            let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
+            let joined = house.hub.join(house.request("ann", &session), ear.clone()).await;
+            let ann = joined.map_err(|refusal| refusal.to_string()).unwrap();
+            house.log.faults().decide_by(move |crossing| match crossing.what {
+                what if what == kind => Fate::Late(Duration::from_millis(50)),
+                _ => Fate::Arrives,
+            });
+            let joining = house.hub.join(house.request("bob", &session), ear.clone());
+            let joined = tokio::time::timeout(Duration::from_millis(patience), joining).await;
+            // What a session does when it ends: it gives back the membership that it knows of.
+            let known = if let Ok(Ok(bob)) = joined { bob } else { ann };
+            house.hub.depart(known, Departure::Lost);
+            house.log.faults().calm();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let live = house.members().into_iter().filter(|(_, live)| *live).collect::<Vec<_>>();
+            assert_eq!(live, [], "{kind:?} after {patience} ms");
+        }
+    }
+}
+
+/// The answer is there, and the session ends in the same turn: it still believes that it is `ann`.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_became_somebody_else_and_never_heard_of_it_leaves_no_ghost() {
+    let house = House::new();
+    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
+    let joined = house.hub.join(house.request("ann", &session), ear.clone()).await;
+    let ann = joined.map_err(|refusal| refusal.to_string()).unwrap();
+    {
+        let mut joining = Box::pin(house.hub.join(house.request("bob", &session), ear.clone()));
+        assert!(futures_util::poll!(joining.as_mut()).is_pending());
+        until("bob's ROOM_STATE", || ear.heard.lock().len() >= 2).await;
+    }
+    house.hub.depart(ann, Departure::Lost);
+    until("nobody to be live", || house.members().iter().all(|(_, live)| !live)).await;
+}
+
+/// The log refuses the JOIN as `bob`: the session is who it was, must be told so, and is gone when it ends.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_could_not_become_somebody_else_is_who_it_was() {
+    let house = House::new();
+    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
+    let joined = house.hub.join(house.request("ann", &session), ear.clone()).await;
+    let ann = joined.map_err(|refusal| refusal.to_string()).unwrap();
+    house.fail(&[What::Commit]);
+    let refused = house.hub.join(house.request("bob", &session), ear.clone()).await;
+    assert!(matches!(refused, Err(Refusal::Unavailable)), "it is not bob");
+    house.log.faults().calm();
+    house.hub.depart(ann, Departure::Lost);
+    until("nobody to be live", || house.members().iter().all(|(_, live)| !live)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -420,4 +478,71 @@ async fn guesses_from_one_network_are_counted_together() {
     }
     assert_eq!(knock(&house, "bob", "4711", "2001:db8::99").await, Err("PIN_THROTTLED"));
     assert_eq!(knock(&house, "bob", "4711", "2001:db8:0:1::1").await, Ok(()));
+}
+
+/// The commit that failed was the room's last: nothing else would ever say that the log is back.
+#[tokio::test(start_paused = true)]
+async fn a_room_in_which_nothing_more_is_said_does_not_stay_degraded() {
+    let house = House::new();
+    let (ann, anns) = house.join("ann").await;
+    anns.heard();
+    house.fail(&[What::Commit]);
+    house.chat(&ann, 1);
+    until("the refusal", || anns.heard.lock().len() >= 2).await;
+    assert_eq!(house.hub.status().degraded_rooms, 1);
+    house.log.faults().calm();
+    until("the room to be well again", || house.hub.status().degraded_rooms == 0).await;
+    assert_eq!(anns.heard(), ["DEGRADED true", "UNAVAILABLE", "DEGRADED false"]);
+}
+
+/// As a node of a newer version may write it: that is trouble for the room's members here, not for the whole node.
+#[tokio::test(start_paused = true)]
+async fn a_room_that_can_not_be_read_does_not_make_the_node_unready() {
+    let house = House::new();
+    let (ann, anns) = house.join("ann").await;
+    anns.heard();
+    let newer = house.log.attach(NodeId::parse("node-9").unwrap());
+    let expected = house.hub.inspect(&room()).unwrap().head();
+    let next = Head { seq: expected.seq + 1, ..expected };
+    let entry = Entry {
+        head: next,
+        at: RoomTime::from_millis(0),
+        kind: "teleport",
+        user: None,
+        body: "{}".into(),
+        audit: "{}".into(),
+    };
+    let row = RoomRow {
+        host: None,
+        url: None,
+        position: 0.0,
+        playing: false,
+        at: RoomTime::from_millis(0),
+        guest_control: false,
+        ended: false,
+        users: Vec::new(),
+    };
+    let patch = Patch { clear: false, fields: [("core".to_owned(), Some("?".into()))].into() };
+    let commit = Commit { room: room(), expected, next, entries: [entry].into(), patch, row };
+    assert!(matches!(newer.commit(commit).await, Ok(Outcome::Committed)));
+    house.chat(&ann, 1);
+    until("the refusal", || anns.heard.lock().iter().any(|message| message["code"] == "UNAVAILABLE")).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let status = house.hub.status();
+    assert_eq!((status.degraded_rooms, status.unreadable_rooms), (0, 1));
+}
+
+/// Members in their grace time are counted where they were last: not on every node that has a replica of their room.
+#[tokio::test(start_paused = true)]
+async fn a_node_counts_its_own_members_in_their_grace_time_and_no_others() {
+    let house = House::new();
+    let far = house.far();
+    let ((ann, _), (_bob, _), (cat, _)) =
+        (house.join("ann").await, house.join("bob").await, house.join_at(&far, "cat").await);
+    let counts = |hub: &Hub| (hub.status().attached, hub.status().in_grace);
+    assert_eq!((counts(&house.hub), counts(&far)), ((2, 0), (1, 0)));
+    house.hub.depart(ann, Departure::Lost);
+    far.depart(cat, Departure::Lost);
+    until("both to be in their grace time", || counts(&house.hub) == (1, 1) && counts(&far) == (0, 1)).await;
+    until("it to be over", || counts(&house.hub) == (1, 0) && counts(&far) == (0, 0)).await;
 }

@@ -120,6 +120,31 @@ async fn members_of_a_node_that_died_enter_their_grace_time() {
     until(async || a.hub.inspect(&room("sunday")).is_some_and(|room| away(&room))).await;
 }
 
+/// One session is somebody, asks to be somebody else, and is reset within milliseconds.
+#[tokio::test]
+async fn a_session_that_is_reset_while_it_becomes_somebody_else_leaves_no_ghost() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::start("a", &server).await, Node::start("b", &server).await);
+    let (_ann_hears, _ann) = b.join("friday", "ann").await;
+    for round in 0..40 {
+        let session = a.hub.new_session();
+        let request = |who: &str| {
+            let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            JoinRequest::new(room("friday"), user(who), session.clone(), TransportKind::Memory, address)
+        };
+        let ear = Arc::new(Ear::default());
+        let outlet = || Arc::clone(&ear) as Arc<dyn Outlet>;
+        let one = a.hub.join(request(&format!("one-{round}")), outlet()).await.unwrap();
+        let joining = a.hub.join(request(&format!("two-{round}")), outlet());
+        let joined = tokio::time::timeout(Duration::from_micros(round * 100), joining).await;
+        // What a session gives back when it ends: the membership that it knows of.
+        a.hub.depart(if let Ok(Ok(two)) = joined { two } else { one }, tandem::hub::Departure::Lost);
+    }
+    for node in [&a, &b] {
+        until(async || node.room("friday").live_sessions().len() == 1).await;
+    }
+}
+
 /// Found by the chaos run: with the code of a takeover a client does not come back.
 #[tokio::test]
 async fn members_of_a_node_that_was_cut_off_too_long_are_told_to_come_back() {

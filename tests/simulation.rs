@@ -20,6 +20,9 @@ use tandem::domain::RoomId;
 const NODES: usize = 3;
 const STEPS: usize = 120;
 const SEEDS: u64 = 60;
+/// Members that were disconnected; and of these the ones that never knew of their membership (see `audit.rs`).
+const DISCONNECTED: &str = "(disconnected)";
+const EXCUSED: &str = "(excused)";
 
 /// A number from the environment of the test.
 fn option(name: &str) -> Option<u64> {
@@ -61,7 +64,7 @@ async fn one_life(world: &mut World) -> BTreeMap<&'static str, usize> {
     for node in world.nodes.iter().flatten() {
         assert_eq!(node.hub.status().rooms, 0, "{} keeps a room in which nobody is", node.name);
     }
-    let mut kinds = BTreeMap::new();
+    let mut kinds = BTreeMap::from([(DISCONNECTED, truth.disconnected), (EXCUSED, truth.excused)]);
     for kind in truth.kinds() {
         *kinds.entry(kind).or_default() += 1;
     }
@@ -97,6 +100,27 @@ fn whatever_happens_between_nodes_everybody_sees_one_order() {
         }
     }
     println!("seeds {seeds:?}: {seen:?}");
+    // An auditor that excuses much sees little.
+    assert!(seen[EXCUSED] * 20 <= seen[DISCONNECTED], "{} of {} are excused", seen[EXCUSED], seen[DISCONNECTED]);
+}
+
+#[test]
+fn without_a_fault_every_member_hears_every_event_and_nobody_is_told_the_whole_room_instead() {
+    for seed in 0..12 {
+        play(async {
+            let mut world = World::new(seed, NODES, &[3, 2, 3, 2, 3, 3]).await;
+            world.be_slow();
+            for _ in 0..STEPS {
+                world.fair_step().await;
+            }
+            world.settle(Duration::from_secs(2)).await;
+            let truth = world.truth();
+            truth.check_views(&world);
+            truth.check_answers(&world);
+            assert_eq!(world.resyncs(), 0, "seed {seed}");
+            world.end();
+        });
+    }
 }
 
 #[test]

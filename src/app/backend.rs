@@ -115,6 +115,7 @@ impl Backend for Rooms {
         let hub = self.hub.status();
         let mut details = self.storage.describe();
         details.insert("degradedRooms".into(), hub.degraded_rooms.into());
+        details.insert("unreadableRooms".into(), hub.unreadable_rooms.into());
         details.insert("drain".into(), self.progress.describe());
         Status {
             draining: self.hub.is_draining(),

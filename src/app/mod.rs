@@ -36,6 +36,7 @@ use crate::domain::RoomTime;
 use crate::http::{self, Http, PublicAddress};
 use crate::hub::{Hub, HubParts};
 use crate::log::LogError;
+use crate::panics;
 use crate::protocol::Rules;
 use crate::quota::AddressBudgets;
 use crate::repository::{Repository, RepositoryError};
@@ -375,17 +376,30 @@ impl Parts {
         certificates: Arc<CertStore>,
         metrics: Metrics,
     ) {
-        let stop = &self.stop;
-        self.tasks.spawn(certificates.watch(self.clock.clone(), stop.clone()));
-        self.tasks.spawn(metrics.upkeep(stop.clone()));
         let age = Duration::from_secs(self.config.limits.event_age_days * 86_400);
-        let pruning = prune(Arc::clone(repository), self.clock.clone(), age);
-        self.tasks.spawn(stop.clone().run_until_cancelled_owned(pruning));
-        self.tasks.spawn(stop.clone().run_until_cancelled_owned(gauges(
-            hub.clone(),
-            admission,
-            self.config.limits.address_sessions,
-        )));
+        let (clock, repository, hub) = (self.clock.clone(), Arc::clone(repository), hub.clone());
+        self.restarted("certificates", move |stop| Box::pin(Arc::clone(&certificates).watch(clock.clone(), stop)));
+        self.restarted("metrics", move |stop| Box::pin(metrics.clone().upkeep(stop)));
+        let clock = self.clock.clone();
+        self.restarted("pruning", move |stop| {
+            let pruning = prune(Arc::clone(&repository), clock.clone(), age);
+            Box::pin(stop.run_until_cancelled_owned(pruning).map(drop))
+        });
+        let of_address = self.config.limits.address_sessions;
+        self.restarted("gauges", move |stop| {
+            let gauges = gauges(hub.clone(), admission.clone(), of_address);
+            Box::pin(stop.run_until_cancelled_owned(gauges).map(drop))
+        });
+    }
+
+    /// A background task that only itself depends on.
+    fn restarted(
+        &self,
+        task: &'static str,
+        start: impl Fn(CancellationToken) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(panics::restarted(task, stop.clone(), move || start(stop.clone())));
     }
 }
 
@@ -471,9 +485,10 @@ async fn gauges(hub: Hub, admission: Caps, of_address: u64) {
         proxy_hint.look(admission.majority(), of_address);
         let status = hub.status();
         metrics::gauge!(names::ROOMS).set(status.rooms as f64);
+        metrics::gauge!(names::ROOMS_UNREADABLE).set(status.unreadable_rooms as f64);
         metrics::gauge!(names::MEMBERS, "state" => "live").set(status.attached as f64);
         metrics::gauge!(names::SESSION_QUEUE_BYTES).set(status.waiting_bytes as f64);
-        metrics::gauge!(names::MEMBERS, "state" => "grace").set((status.members - status.attached) as f64);
+        metrics::gauge!(names::MEMBERS, "state" => "grace").set(status.in_grace as f64);
     }
 }
 

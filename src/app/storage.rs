@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::log::memory::MemoryLog;
 use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions, RedisQuotas, Roster};
 use crate::log::{Log, Snapshot};
 use crate::node::{NodeWatch, Report, WatchOptions};
+use crate::panics;
 use crate::quota::{Allowances, MemoryQuotas, Quotas};
 use crate::repository::Repository;
 use crate::repository::postgres::PostgresRepository;
@@ -106,9 +108,13 @@ impl Storage {
             clock.set_offset(offset);
         }
         let keeping = Arc::clone(&redis).keep_time(clock.clone(), TIME_EVERY);
-        tasks.spawn(stop.clone().run_until_cancelled_owned(keeping));
-        let drainer = Drainer::new(Arc::clone(&redis), Arc::clone(&repository), DrainOptions::default());
-        tasks.spawn(drainer.run(stop.clone()));
+        let keeping = stop.clone().run_until_cancelled_owned(keeping).map(drop);
+        tasks.spawn(panics::abort_if_lost("room time", stop.clone(), keeping));
+        let (drained, rows, until) = (Arc::clone(&redis), Arc::clone(&repository), stop.clone());
+        // What it has done is in Redis and in the database: another one goes on from there.
+        tasks.spawn(panics::restarted("drainer", stop.clone(), move || {
+            Drainer::new(Arc::clone(&drained), Arc::clone(&rows), DrainOptions::default()).run(until.clone())
+        }));
         // A Redis that is new, or has lost everything, learns what the database knows.
         let restored = redis.restore_all(repository.live_rooms().await?).await?;
         if restored > 0 {

@@ -172,6 +172,12 @@ impl TryFrom<String> for KeyHash {
 #[serde(transparent)]
 pub struct TokenHash([u8; 32]);
 
+impl std::hash::Hash for TokenHash {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
 impl TokenHash {
     /// From raw bytes; the simulation makes its own.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {

@@ -1,17 +1,19 @@
 //! One room on this node: its replica, the outlets of its local members, and what waits to be committed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use tokio::sync::{Notify, OnceCell, oneshot};
+use tokio::time::Instant;
 
 use super::Membership;
 use super::budget::RoomBudget;
 use super::drift::HostDrift;
 use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
+use crate::clock::Clock;
 use crate::domain::{
     AddressTag, CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot,
     TokenHash, UserId,
@@ -19,7 +21,11 @@ use crate::domain::{
 use crate::room::{Command, Connection, Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
 
+static RESYNCS: HotCounter = HotCounter::new(names::RESYNCS, &[]);
 static DELIVERIES: HotCounter = HotCounter::new(names::DELIVERIES, &[("class", "event")]);
+
+/// Commits kept while the room is read.
+const EARLY_COMMITS: usize = 64;
 
 pub(super) struct Cell {
     id: RoomId,
@@ -33,24 +39,37 @@ pub(super) struct Cell {
 pub(super) struct State {
     pub(super) room: Room,
     pub(super) attached: Vec<Attached>,
-    /// JOINs in flight on this node: who gets ROOM_STATE when the event comes.
-    pub(super) joining: HashMap<u64, Joining>,
+    /// JOINs in flight on this node, by the token that each would be given. Whoever settles one first takes its ticket: the
+    /// event lets the session in, a failure or the end of its session gives it up. Without a ticket nobody is let in.
+    tickets: HashMap<TokenHash, Ticket>,
     pub(super) queue: VecDeque<Queued>,
     /// A committer task is at work.
     pub(super) committing: bool,
     /// How many wait for the room to be read.
     pub(super) opening: usize,
-    /// What became of the last commit, or what others have committed, is not known until the room was read again.
-    pub(super) unsure: bool,
+    /// How often what became of a commit, or what others have committed, was not known until the room was read again; and
+    /// up to which of these it was.
+    gaps: u64,
+    gaps_closed: u64,
     /// The last commit failed; members were told.
     pub(super) degraded: bool,
+    /// When a commit last failed.
+    pub(super) failed_at: Option<Instant>,
+    /// The stored state can't be read by this version.
+    pub(super) unreadable: bool,
     /// No longer in the hub's map: open it anew.
     pub(super) retired: bool,
     /// As whose room that waits it is counted ([`Hub::count_kept`](super::Hub::count_kept)).
     pub(super) counted_as_kept: Option<AddressTag>,
+    /// A change of the replica has begun and not ended: seen under the lock, it panicked in between.
+    torn: bool,
     pub(super) drift: HostDrift,
     pub(super) elsewhere: Elsewhere,
     pub(super) budget: RoomBudget,
+    /// Commits heard while something before them was missing: taken in once the room was read.
+    early: VecDeque<(Head, Vec<(Head, Event)>)>,
+    /// Members whose last session was on this node: in their grace time they are counted here.
+    pub(super) lost_here: BTreeSet<UserId>,
 }
 
 /// Whether members live on other nodes, by dialect. Kept, because every tick asks.
@@ -81,6 +100,8 @@ pub(super) struct Attached {
     pub(super) session: SessionRef,
     pub(super) slot: Slot,
     pub(super) dialect: Dialect,
+    /// The JOIN that let it in.
+    ticket: TokenHash,
     pub(super) outlet: Arc<dyn Outlet>,
     /// The latest position report: kept, never committed.
     pub(super) position: Option<(MediaTime, RoomTime)>,
@@ -98,8 +119,9 @@ impl Attached {
 }
 
 /// A JOIN that waits for its event.
-pub(super) struct Joining {
+pub(super) struct Ticket {
     pub(super) user: UserId,
+    pub(super) session: SessionRef,
     pub(super) outlet: Arc<dyn Outlet>,
     pub(super) token: ResumeToken,
     pub(super) last_seen: Option<Head>,
@@ -128,7 +150,7 @@ pub(super) struct JoinDone(pub(super) oneshot::Sender<Result<(), Refusal>>);
 
 impl JoinDone {
     pub(super) fn answer(self, result: Result<(), Refusal>) {
-        // A session that ended meanwhile no longer listens; `joining` is gone with it, and the event finds that out.
+        // A session that ended meanwhile no longer listens; its ticket is gone, and the event finds that out.
         let _ = self.0.send(result);
     }
 }
@@ -146,17 +168,23 @@ impl Cell {
     fn with(room: Room, loaded: OnceCell<()>) -> Arc<Self> {
         let state = State {
             attached: Vec::new(),
-            joining: HashMap::new(),
+            tickets: HashMap::new(),
             queue: VecDeque::new(),
             committing: false,
             opening: 0,
-            unsure: false,
+            gaps: 0,
+            gaps_closed: 0,
             degraded: false,
+            failed_at: None,
+            unreadable: false,
             retired: false,
             counted_as_kept: None,
+            torn: false,
             drift: HostDrift::default(),
             elsewhere: Elsewhere::default(),
             budget: RoomBudget::default(),
+            early: VecDeque::new(),
+            lost_here: BTreeSet::new(),
             room,
         };
         Arc::new(Self { id: state.room.id().clone(), state: Mutex::new(state), loaded, changed: Notify::new() })
@@ -195,7 +223,74 @@ fn moves_members(event: &Event) -> bool {
 impl State {
     pub(super) fn is_idle(&self) -> bool {
         let works = self.committing || self.opening > 0;
-        self.room.is_vacant() && self.queue.is_empty() && self.joining.is_empty() && !works
+        self.room.is_vacant() && self.queue.is_empty() && self.tickets.is_empty() && !works
+    }
+
+    /// Something was missed: the room must be read again.
+    pub(super) fn note_gap(&mut self) {
+        self.gaps += 1;
+    }
+
+    /// The last gap, for [`State::close_gaps`].
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
+    /// The room was read after this gap was noted. A later one stays open.
+    pub(super) fn close_gaps(&mut self, up_to: u64) {
+        self.gaps_closed = self.gaps_closed.max(up_to);
+    }
+
+    pub(super) fn has_gap(&self) -> bool {
+        self.gaps > self.gaps_closed
+    }
+
+    /// A commit that came before its time. Too many of them: the room must be read once more after the read under way.
+    pub(super) fn keep_for_later(&mut self, expected: Head, events: Vec<(Head, Event)>) {
+        if self.early.len() >= EARLY_COMMITS {
+            self.early.clear();
+            self.note_gap();
+        }
+        self.early.push_back((expected, events));
+    }
+
+    /// The first of them that is not known by now.
+    pub(super) fn take_early(&mut self) -> Option<(Head, Vec<(Head, Event)>)> {
+        let known = self.room.head();
+        loop {
+            let (expected, events) = self.early.pop_front()?;
+            if events.last().is_some_and(|(head, _)| *head > known) {
+                return Some((expected, events));
+            }
+        }
+    }
+
+    pub(super) fn forget_early(&mut self) {
+        self.early.clear();
+    }
+
+    pub(super) fn put_back(&mut self, expected: Head, events: Vec<(Head, Event)>) {
+        self.early.push_front((expected, events));
+    }
+
+    /// Degraded, and nothing has failed or waited for a while.
+    pub(super) fn is_calm(&self, time: Duration) -> bool {
+        self.degraded && !self.committing && self.failed_at.is_none_or(|at| Clock::instant() >= at + time)
+    }
+
+    /// Members in their grace time whose last session was on this node.
+    pub(super) fn in_grace_here(&self) -> usize {
+        let is_lost = |user: &&UserId| self.room.member(user).is_some_and(|member| !member.is_live());
+        self.lost_here.iter().filter(is_lost).count()
+    }
+
+    /// The replica, to decide on it.
+    ///
+    /// # Panics
+    /// When a change of it panicked half-way: nothing may be decided, or committed, on what is left.
+    pub(super) fn whole_room(&self) -> &Room {
+        assert!(!self.torn, "the replica is half changed");
+        &self.room
     }
 
     pub(super) fn attached(&self, session: &SessionRef) -> Option<&Attached> {
@@ -207,10 +302,48 @@ impl State {
         self.attached.iter_mut().find(|member| member.is_on(session))
     }
 
-    pub(super) fn detach(&mut self, session: &SessionRef) -> Option<Attached> {
-        let index = self.attached.iter().position(|member| member.is_on(session))?;
+    /// The session, as long as it is this member: a JOIN on it may have made it another one.
+    pub(super) fn detach(&mut self, user: &UserId, session: &SessionRef) -> Option<Attached> {
+        self.detach_where(|member| member.is_on(session) && member.user == *user)
+    }
+
+    fn detach_where(&mut self, is_it: impl FnMut(&Attached) -> bool) -> Option<Attached> {
+        let index = self.attached.iter().position(is_it)?;
         // The order of the outlets means nothing.
         Some(self.attached.swap_remove(index))
+    }
+
+    /// Whether this is a member here, over this session.
+    pub(super) fn is_attached(&self, user: &UserId, session: &SessionRef) -> bool {
+        self.attached(session).is_some_and(|member| member.user == *user)
+    }
+
+    /// Whether this node knows the session of a live member: it is attached, or its JOIN is about to be answered.
+    pub(super) fn knows(&self, user: &UserId, session: &SessionRef) -> bool {
+        self.is_attached(user, session) || self.tickets.values().any(|ticket| ticket.session == *session)
+    }
+
+    pub(super) fn forget_tickets(&mut self) {
+        self.tickets.clear();
+    }
+
+    pub(super) fn issue(&mut self, ticket: Ticket) {
+        self.tickets.insert(ticket.token.hash(), ticket);
+    }
+
+    /// Whether the JOIN with this token still waits.
+    pub(super) fn waits(&self, token: &TokenHash) -> bool {
+        self.tickets.contains_key(token)
+    }
+
+    /// Settles the JOIN with this token; `None`: somebody else has.
+    pub(super) fn settle(&mut self, token: &TokenHash) -> Option<Ticket> {
+        self.tickets.remove(token)
+    }
+
+    /// The JOIN with this token is given up. True: it had let a session in, which is detached now.
+    pub(super) fn give_up(&mut self, token: &TokenHash) -> bool {
+        self.settle(token).is_none() && self.detach_where(|member| member.ticket == *token).is_some()
     }
 
     /// Takes one committed event in and sends it to everybody here. Returns members whose session ended before its
@@ -222,6 +355,8 @@ impl State {
         node: &NodeId,
         now: RoomTime,
     ) -> Option<(UserId, SessionRef)> {
+        self.torn = true;
+        self.note_loss(event, node);
         self.room.apply(event);
         debug_assert_eq!(self.room.head(), head, "an event is one step of its room");
         if moves_members(event) {
@@ -236,7 +371,26 @@ impl State {
             member.outlet.event(&happening);
         }
         DELIVERIES.increment(self.attached.len() as u64);
-        self.after_fan_out(event, node, now)
+        let lost = self.after_fan_out(event, node, now);
+        self.torn = false;
+        lost
+    }
+
+    /// Keeps whose last session was here, by the room as it is before the event.
+    fn note_loss(&mut self, event: &Event, node: &NodeId) {
+        match event {
+            Event::Disconnected { user, .. } => {
+                let connection = self.room.member(user).map(|member| &member.connection);
+                if matches!(connection, Some(Connection::Live(session)) if session.node == *node) {
+                    self.lost_here.insert(user.clone());
+                }
+            }
+            Event::Joined { user, .. } | Event::Resumed { user, .. } | Event::Left { user, .. } => {
+                self.lost_here.remove(user);
+            }
+            Event::Created { .. } | Event::Ended { .. } => self.lost_here.clear(),
+            _ => {}
+        }
     }
 
     /// Whether a member of another node said it.
@@ -285,12 +439,10 @@ impl State {
 
     /// Detaches a member's session, unless it is `keep`, and ends it.
     fn release(&mut self, user: &UserId, keep: Option<&SessionRef>, code: CloseCode) {
-        let stale =
-            self.attached.iter().find(|m| m.user == *user && keep != Some(&m.session)).map(|m| m.session.clone());
-        if let Some(member) = stale.and_then(|session| self.detach(&session)) {
+        if let Some(member) = self.detach_where(|m| m.user == *user && keep != Some(&m.session)) {
             // A session that moves to another member of the same room goes on. One that asks again for a membership that
             // another session took meanwhile is as superseded as any.
-            let moves = self.joining.get(&member.session.id).is_some_and(|joining| joining.user != *user);
+            let moves = self.tickets.values().any(|ticket| ticket.session == member.session && ticket.user != *user);
             if !moves {
                 member.outlet.close(code, code.meaning());
             }
@@ -310,45 +462,31 @@ impl State {
         if session.node != *node {
             return None;
         }
-        match self.take_joining(session, token) {
-            Some(joining) => {
-                self.attach(user, session, joining, resumed, node, now);
+        match self.settle(token) {
+            Some(ticket) => {
+                self.attach(user, ticket, resumed, node, now);
                 None
             }
-            None if self.attached(session).is_some() => None,
+            None if self.is_attached(user, session) => None,
             None => Some((user.clone(), session.clone())),
         }
     }
 
-    /// The JOIN that was committed with this token. Another one of the same session is a later one: the first was given
-    /// up, and nobody has its token.
-    fn take_joining(&mut self, session: &SessionRef, token: &TokenHash) -> Option<Joining> {
-        let waits = self.joining.get(&session.id).is_some_and(|joining| joining.token.hash() == *token);
-        if waits { self.joining.remove(&session.id) } else { None }
-    }
-
-    fn attach(
-        &mut self,
-        user: &UserId,
-        session: &SessionRef,
-        joining: Joining,
-        resumed: bool,
-        node: &NodeId,
-        now: RoomTime,
-    ) {
+    fn attach(&mut self, user: &UserId, ticket: Ticket, resumed: bool, node: &NodeId, now: RoomTime) {
         let Some(member) = self.room.member(user) else { return };
-        let Joining { outlet, token, last_seen, .. } = joining;
+        let Ticket { session, outlet, token, last_seen, .. } = ticket;
         let attached = Attached {
             user: user.clone(),
-            session: session.clone(),
+            session,
             slot: member.slot,
             dialect: member.dialect,
+            ticket: token.hash(),
             outlet,
             position: None,
             status_at: None,
             heartbeat_at: None,
         };
-        let welcome = Welcome { user, session, token: Some(&token), resumed, node, now };
+        let welcome = Welcome { user, session: &attached.session, token: Some(&token), resumed, node, now };
         attached.outlet.state(&self.room, &welcome);
         if attached.dialect == Dialect::V3 {
             self.replay_chat(&attached, last_seen.filter(|_| resumed));
@@ -373,10 +511,14 @@ impl State {
         }
     }
 
-    /// Another replica takes the place of this one (a conflict, a gap): members here are told the whole state. Returns
+    /// Another replica takes the place of this one (a gap): members here are told the whole state. Returns
     /// members that it shows on sessions of this node which are none of ours: they must be disconnected.
     pub(super) fn replace(&mut self, room: Room, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
+        self.torn = true;
+        let was_here = self.room.live_sessions().into_iter().filter(|(_, session)| session.node == *node);
+        self.lost_here.extend(was_here.map(|(user, _)| user));
         self.room = room;
+        self.lost_here.retain(|user| self.room.member(user).is_some_and(|member| !member.is_live()));
         self.drift.reset();
         self.elsewhere = Elsewhere::of(&self.room, node);
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
@@ -390,10 +532,13 @@ impl State {
             let code = if elsewhere { CloseCode::Superseded } else { CloseCode::Idle };
             member.outlet.close(code, "this membership is no longer on this session");
         }
+        RESYNCS.increment(self.attached.len() as u64);
         for member in &self.attached {
             self.send_state(&member.session, node, now);
         }
-        self.find_ours(node, now)
+        let lost = self.find_ours(node, now);
+        self.torn = false;
+        lost
     }
 
     /// Members on sessions of this node that are not attached. A JOIN that is in, though nobody heard the answer, is let
@@ -401,18 +546,15 @@ impl State {
     fn find_ours(&mut self, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
         let mut lost = Vec::new();
         for (user, session) in self.room.live_sessions() {
-            if session.node != *node || self.attached(&session).is_some() {
+            if session.node != *node || self.is_attached(&user, &session) {
                 continue;
             }
             let Some((token, before)) = self.room.member(&user).map(|member| (member.token, member.previous_token))
             else {
                 continue;
             };
-            match self.take_joining(&session, &token) {
-                Some(joining) => {
-                    let resumed = before.is_some();
-                    self.attach(&user, &session, joining, resumed, node, now);
-                }
+            match self.settle(&token) {
+                Some(ticket) => self.attach(&user, ticket, before.is_some(), node, now),
                 None => lost.push((user, session)),
             }
         }

@@ -1,22 +1,29 @@
 //! From the queue into the log: one task a room while there is something to commit, or to be read again.
 //!
 //! Everything that waits is decided, in order, on a copy of the replica and committed as one batch. A conflict means that
-//! another node was faster: take the latest, decide again; after each conflict a short jittered pause, so that fifty
-//! writers get their turn.
+//! another node was faster: decide again on the room that the log showed, after a short jittered pause, so that fifty
+//! writers get their turn. The replica stays behind meanwhile: what the other nodes committed is on its way through the
+//! follower, and members hear it as events, in order, before this node's own. Only what doesn't come in time is a gap.
+//!
+//! A panic costs the command that caused it, where it is decided; anywhere else the room's replica is dropped and read again
+//! ([`super::broken`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tracing::{Instrument, Span, field};
 
 use super::Hub;
 use super::cell::{Cell, JoinDone, Queued, Resolve, State};
 use super::outlet::Refusal;
-use super::record;
+use super::{follower, record};
 use crate::clock::Clock;
-use crate::domain::{Head, RoomTime, SessionRef, UserId};
-use crate::log::{Commit, LogError, Outcome};
+use crate::domain::{Head, RoomTime, SessionRef, TokenHash, UserId};
+use crate::log::{Commit, LogError, Outcome, Snapshot};
+use crate::panics;
 use crate::room::{Command, Event, Room};
 use crate::telemetry::{HotCounter, HotHistogram, names};
 
@@ -29,6 +36,11 @@ static COMMIT_SECONDS: HotHistogram = HotHistogram::new(names::COMMIT_SECONDS);
 const BATCH: usize = 256;
 /// Conflicts after which a batch is refused: far beyond what a fair pause needs.
 const ATTEMPTS: u32 = 200;
+/// How long commits of other nodes, which the log has shown, may take to come through the follower. Far beyond the bus'
+/// usual delay: where it breaks, the bus reports a gap by itself.
+const ON_THEIR_WAY: Duration = Duration::from_secs(2);
+/// A deadline whose command panics comes again after this time.
+const POISONED: Duration = Duration::from_secs(10);
 
 /// What one command of the batch came to.
 type Decided = Result<Head, Refusal>;
@@ -38,27 +50,40 @@ struct Plan {
     decided: Vec<Decided>,
     events: Vec<(Head, Event)>,
     commit: Option<Commit>,
+    /// A command panicked.
+    poisoned: bool,
 }
 
 pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
+    if AssertUnwindSafe(work(&hub, &cell)).catch_unwind().await.is_err() {
+        hub.drop_broken(&cell);
+    }
+}
+
+async fn work(hub: &Hub, cell: &Arc<Cell>) {
     let mut failures = 0;
     loop {
-        let outcome = match next_work(&cell) {
+        let outcome = match next_work(cell) {
             Work::Done => {
-                hub.retire(&cell);
+                hub.retire(cell);
                 return;
             }
-            Work::Read => hub.catch_up(&cell).await.map_err(drop),
-            Work::Commit(batch) => match settle_traced(&hub, &cell, &batch).await {
+            // An answer may leave it open whether something is missing: asked again after a pause, as if there were none.
+            Work::Read => match hub.catch_up(cell).await {
+                Ok(()) if !cell.lock().has_gap() => Ok(()),
+                _ => Err(()),
+            },
+            Work::Commit(batch) => match settle_traced(hub, cell, &batch).await {
                 Ok(decided) => {
-                    finish(&hub, &cell, batch, decided);
+                    finish(hub, cell, batch, decided);
                     Ok(())
                 }
                 Err(error) => {
-                    let joins = give_back(&hub, &cell, batch, &error);
-                    // What became of the commit is unknown: read the truth, as far as it can be had.
-                    let _ = hub.reload(&cell).await;
-                    answer_joins(&cell, joins);
+                    let joins = give_back(hub, cell, batch, &error);
+                    // What became of the commit is unknown: read the truth, as far as it can be had. Members stay told that
+                    // nothing can be committed: that the log can be read doesn't show that it takes commits.
+                    let _ = hub.reload(cell).await;
+                    answer_joins(cell, joins);
                     Err(())
                 }
             },
@@ -74,7 +99,7 @@ pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
         }
         let ceiling = Duration::from_millis((50_u64 << failures.min(6)).min(2000));
         let head = cell.lock().room.head();
-        tokio::time::sleep(ceiling / 2 + jitter(&hub, head, failures, ceiling / 2)).await;
+        tokio::time::sleep(ceiling / 2 + jitter(hub, head, failures, ceiling / 2)).await;
     }
 }
 
@@ -87,11 +112,17 @@ enum Work {
 
 fn next_work(cell: &Cell) -> Work {
     let mut state = cell.lock();
+    if state.retired {
+        // The room panicked: whatever waits is for the cell that took its place.
+        state.queue.clear();
+        state.committing = false;
+        return Work::Done;
+    }
     if !state.queue.is_empty() {
         let count = state.queue.len().min(BATCH);
         return Work::Commit(state.queue.drain(..count).collect());
     }
-    if state.unsure {
+    if state.has_gap() {
         return Work::Read;
     }
     state.committing = false;
@@ -120,11 +151,21 @@ async fn settle_traced(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<
 
 /// Decides and commits until the batch is in; what it came to, command by command.
 async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> Result<Vec<Decided>, LogError> {
+    // The room as a lost race showed it, while the replica is behind it.
+    let mut shown = None;
     for attempt in 1..=ATTEMPTS {
-        let plan = plan(hub, cell, batch);
+        let asked_at = cell.lock().room.head();
+        let plan = plan(hub, cell, batch, shown.take());
         let Some(commit) = plan.commit else {
-            // A deadline that came a moment early must come again.
-            hub.0.timers.schedule(cell.id(), cell.lock().room.next_deadline());
+            // Answers come after the events on which they were decided.
+            arrive_at(hub, cell, plan.expected).await?;
+            let state = cell.lock();
+            if plan.poisoned && !state.retired {
+                hub.0.timers.schedule(cell.id(), Some(hub.now() + POISONED));
+            } else {
+                // A deadline that came a moment early must come again.
+                hub.reschedule(cell, &state);
+            }
             return Ok(plan.decided);
         };
         let began = Clock::instant();
@@ -135,21 +176,70 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> R
                 COMMITS.increment(1);
                 trace(span, attempt, &plan.events);
                 COMMIT_EVENTS.increment(plan.events.len() as u64);
+                arrive_at(hub, cell, plan.expected).await?;
                 absorb(hub, cell, plan.expected, &plan.events);
+                follower::take_waiting(hub, cell);
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {
                 COMMIT_CONFLICTS.increment(1);
                 let latest = hub.write_back(cell, latest).await?;
-                if hub.install(cell, latest, plan.expected).is_err() {
-                    return Err(LogError("the room's stored state can't be read".into()));
-                }
+                shown = rival(hub, cell, latest, asked_at).await?;
                 let longest = Duration::from_micros(u64::from(attempt.min(20)) * 500);
                 tokio::time::sleep(jitter(hub, plan.expected, attempt, longest)).await;
             }
         }
     }
     Err(LogError(format!("{ATTEMPTS} conflicts in a row")))
+}
+
+/// The room on which to decide after a lost race; `None`: on the replica, which is not behind.
+async fn rival(
+    hub: &Hub,
+    cell: &Arc<Cell>,
+    latest: Option<Snapshot>,
+    asked_at: Head,
+) -> Result<Option<Room>, LogError> {
+    let unreadable = |_| LogError("the room's stored state can't be read".into());
+    if let Some(latest) = latest {
+        let room = hub.read_record(&mut cell.lock(), &latest).map_err(unreadable)?;
+        return Ok(Some(room));
+    }
+    // It has ended: its last events are on their way too.
+    if !heard(cell, |state| state.room.is_vacant() || state.room.head() != asked_at).await {
+        hub.install(cell, None, asked_at).map_err(unreadable)?;
+    }
+    Ok(None)
+}
+
+/// Waits until the replica has what other nodes committed up to this head. What doesn't come in time was missed: the room is
+/// read again, and members here are told the whole of it.
+async fn arrive_at(hub: &Hub, cell: &Arc<Cell>, head: Head) -> Result<(), LogError> {
+    if heard(cell, |state| state.room.head() >= head).await {
+        return Ok(());
+    }
+    metrics::counter!(names::BUS_GAPS, "cause" => "conflict").increment(1);
+    hub.reload(cell).await.map_err(|_| LogError("what other nodes committed can't be read".into()))
+}
+
+/// False: it did not come in time, or something before it is missing.
+async fn heard(cell: &Cell, holds: impl Fn(&State) -> bool) -> bool {
+    let arrives = async {
+        loop {
+            let changed = cell.changed.notified();
+            {
+                let state = cell.lock();
+                if holds(&state) {
+                    return true;
+                }
+                if state.has_gap() || state.retired {
+                    return false;
+                }
+            }
+            changed.await;
+        }
+    };
+    tokio::time::timeout(ON_THEIR_WAY, arrives).await.unwrap_or(false)
 }
 
 fn trace(span: &Span, attempts: u32, events: &[(Head, Event)]) {
@@ -159,31 +249,61 @@ fn trace(span: &Span, attempts: u32, events: &[(Head, Event)]) {
     }
 }
 
-fn plan(hub: &Hub, cell: &Cell, batch: &[Queued]) -> Plan {
+/// Decides the batch on the replica, or on what a lost race has shown if that is ahead.
+fn plan(hub: &Hub, cell: &Cell, batch: &[Queued], shown: Option<Room>) -> Plan {
     let now = hub.now();
-    let (before, given_up) = {
+    let (before, refused) = {
         let state = cell.lock();
-        (state.room.clone(), batch.iter().map(|queued| is_given_up(&state, queued)).collect::<Vec<_>>())
+        let before =
+            shown.filter(|shown| shown.head() > state.room.head()).unwrap_or_else(|| state.whole_room().clone());
+        let refused = |queued| is_given_up(&state, queued).then_some(Refusal::Unavailable);
+        (before, batch.iter().map(refused).collect::<Vec<_>>())
     };
-    let mut room = before.clone();
-    let mut events = Vec::new();
-    let decided = batch.iter().zip(given_up).map(|(queued, given_up)| match given_up {
-        true => Err(Refusal::Unavailable),
-        false => decide(hub, &mut room, now, &queued.command, &mut events),
-    });
-    let decided = decided.collect();
-    let commit = (!events.is_empty()).then(|| record::commit(&before, &room, &events, now));
-    Plan { expected: before.head(), decided, events, commit }
+    decide_all(hub, &before, now, batch, refused)
+}
+
+/// A command that panics is refused and the others are decided again without it: a copy of the room that is half changed
+/// is thrown away.
+fn decide_all(hub: &Hub, before: &Room, now: RoomTime, batch: &[Queued], mut refused: Vec<Option<Refusal>>) -> Plan {
+    let mut poisoned = false;
+    loop {
+        let at = std::cell::Cell::new(0);
+        let attempt = panics::contain(|| {
+            let (mut room, mut events) = (before.clone(), Vec::new());
+            let decided = batch.iter().zip(&refused).enumerate().map(|(index, (queued, refused))| {
+                at.set(index);
+                match refused {
+                    Some(refusal) => Err(refusal.clone()),
+                    None => decide(hub, &mut room, now, &queued.command, &mut events),
+                }
+            });
+            let decided = decided.collect();
+            let commit = (!events.is_empty()).then(|| record::commit(before, &room, &events, now));
+            Plan { expected: before.head(), decided, events, commit, poisoned }
+        });
+        match attempt {
+            Ok(plan) => return plan,
+            // Not by a command of its own: the whole room is to blame.
+            Err(panic) if refused[at.get()].is_some() => std::panic::resume_unwind(panic),
+            Err(_) => {
+                tracing::error!(roomId = %before.id(), command = at.get(), "a command panicked: it is refused");
+                refused[at.get()] = Some(Refusal::Internal);
+                poisoned = true;
+            }
+        }
+    }
 }
 
 /// A JOIN that nobody waits for any more: its client has gone on to another connection, from which it would take the
 /// membership away again.
 fn is_given_up(state: &State, queued: &Queued) -> bool {
     let Command::Join(join) = &queued.command else { return false };
-    !state.joining.get(&join.session.id).is_some_and(|joining| joining.token.hash() == join.new_token)
+    !state.waits(&join.new_token)
 }
 
 fn decide(hub: &Hub, room: &mut Room, now: RoomTime, command: &Command, events: &mut Vec<(Head, Event)>) -> Decided {
+    #[cfg(test)]
+    super::testing::panic_at(command);
     let decided = room.decide(now, command, &hub.0.parts.limits).map_err(Refusal::Room)?;
     for event in decided {
         room.apply(&event);
@@ -195,14 +315,16 @@ fn decide(hub: &Hub, room: &mut Room, now: RoomTime, command: &Command, events: 
 /// The batch is durable: it becomes the replica, unless the follower was faster.
 pub(super) fn absorb(hub: &Hub, cell: &Arc<Cell>, expected: Head, events: &[(Head, Event)]) {
     let mut lost = Vec::new();
-    let deadline = {
+    {
         let mut state = cell.lock();
+        if state.retired {
+            return;
+        }
         state.set_degraded(false, hub.now());
         absorb_into(hub, &mut state, expected, events, &mut lost);
         hub.count_kept(&mut state);
-        state.room.next_deadline()
-    };
-    hub.0.timers.schedule(cell.id(), deadline);
+        hub.reschedule(cell, &state);
+    }
     cell.changed.notify_waiters();
     for (user, session) in lost {
         hub.lose(cell, user, session);
@@ -233,9 +355,9 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
     for (Queued { command, resolve, cause }, mut result) in batch.into_iter().zip(decided) {
         cause.record("outcome", if result.is_ok() { "ok" } else { "refused" });
         if let (Command::Join(join), Ok(_)) = (&command, &result)
-            && state.joining.remove(&join.session.id).is_some()
+            && state.settle(&join.new_token).is_some()
         {
-            if state.attached(&join.session).is_some() {
+            if state.is_attached(&join.user, &join.session) {
                 // No event: the same session joined again (a page restore).
                 state.send_state(&join.session, hub.node(), hub.now());
             } else {
@@ -244,6 +366,8 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
             }
         }
         match resolve {
+            // The room panicked meanwhile: nobody is in it here.
+            Resolve::Join(done) if state.retired => done.answer(Err(Refusal::Unavailable)),
             Resolve::Join(done) => done.answer(result.map(|_| ())),
             other => state.answer(&other, result),
         }
@@ -252,11 +376,12 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
 
 /// The log is away: members' commands are refused, the hub's own wait at the front. The JOINs are handed back: they may
 /// be in all the same.
-fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Vec<(SessionRef, JoinDone)> {
-    tracing::warn!(roomId = %cell.id(), %error, "a commit failed");
+fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Vec<(TokenHash, JoinDone)> {
+    hub.0.outages.note("commit", cell.id(), error);
     let mut joins = Vec::new();
     let mut state = cell.lock();
-    state.unsure = true;
+    state.note_gap();
+    state.failed_at = Some(Clock::instant());
     state.set_degraded(true, hub.now());
     for queued in batch.into_iter().rev() {
         match (queued.command, queued.resolve) {
@@ -264,19 +389,20 @@ fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Ve
                 let cause = Span::none();
                 state.queue.push_front(Queued { command, resolve: Resolve::Insist, cause });
             }
-            (Command::Join(join), Resolve::Join(done)) => joins.push((join.session, done)),
+            (Command::Join(join), Resolve::Join(done)) => joins.push((join.new_token, done)),
             (_, other) => state.answer(&other, Err(Refusal::Unavailable)),
         }
     }
     joins
 }
 
-/// JOINs of a commit that failed: whoever has ROOM_STATE is in. Who is told otherwise is not let in behind its back.
-fn answer_joins(cell: &Cell, joins: Vec<(SessionRef, JoinDone)>) {
+/// JOINs of a commit that failed. One whose ticket is gone has its ROOM_STATE: its event came by another way. One that is
+/// told otherwise is not let in behind its back.
+fn answer_joins(cell: &Cell, joins: Vec<(TokenHash, JoinDone)>) {
     let mut state = cell.lock();
-    for (session, done) in joins {
-        state.joining.remove(&session.id);
-        done.answer(if state.attached(&session).is_some() { Ok(()) } else { Err(Refusal::Unavailable) });
+    for (token, done) in joins {
+        let is_in = state.settle(&token).is_none() && !state.retired;
+        done.answer(if is_in { Ok(()) } else { Err(Refusal::Unavailable) });
     }
 }
 

@@ -17,7 +17,11 @@ impl Hub {
     pub fn expire_node(&self, node: &NodeId) -> usize {
         let mut cells: Vec<_> = self.0.rooms.lock().values().cloned().collect();
         cells.sort_unstable_by(|a, b| a.id().cmp(b.id()));
-        cells.iter().map(|cell| self.expire_in(cell, node)).sum()
+        let mut expired = 0;
+        for cell in &cells {
+            self.contain(cell, || expired += self.expire_in(cell, node));
+        }
+        expired
     }
 
     /// The same for a room of which nobody here may be a member: whoever lived only on that node is found by whoever
@@ -36,8 +40,8 @@ impl Hub {
         let lost = {
             let state = cell.lock();
             let mut sessions = state.room.live_sessions();
-            sessions.retain(|(_, session)| match session.node == *self.node() {
-                true => state.attached(session).is_none() && !state.joining.contains_key(&session.id),
+            sessions.retain(|(user, session)| match session.node == *self.node() {
+                true => !state.knows(user, session),
                 false => !alive.contains(&session.node),
             });
             sessions

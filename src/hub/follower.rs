@@ -1,15 +1,18 @@
-//! What other nodes committed: taken in by head, so that what is known already changes nothing; a gap reads the snapshot
-//! again and tells local members the whole state. If it can't be read now, the room's own task goes on trying: the log may
-//! be away for a moment while the bus is not, and then no other gap would be reported.
+//! What other nodes committed: taken in by head, so that what is known already changes nothing.
+//!
+//! The follower never waits for the log: one slow read would stop every room's traffic between nodes, and after a break of
+//! the bus, when each room has a gap, it would never catch up. A room in which something was missed is read again by its own
+//! task ([`super::committer`]), so many at a time; what arrives meanwhile waits in its cell, and is taken in after the read.
+//! Local members are told the whole state only if the read shows something that they did not hear.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::cell::Cell;
-use super::outlet::Refusal;
+use super::cell::{Cell, State};
 use super::{Hub, committer, record};
 use crate::domain::Head;
 use crate::log::{Entry, Followed};
+use crate::room::Event;
 use crate::telemetry::names;
 
 pub(super) async fn run(hub: Hub) {
@@ -17,77 +20,97 @@ pub(super) async fn run(hub: Hub) {
         match hub.0.parts.log.follow().await {
             Followed::Commit { room, expected, entries } => {
                 if let Some(cell) = hub.find(&room) {
-                    take(&hub, &cell, expected, &entries).await;
+                    hub.contain(&cell, || take(&hub, &cell, expected, &entries));
                     // Another node may have ended it.
                     hub.retire(&cell);
                 }
             }
-            Followed::Ephemeral { room, message } => hub.receive_ephemeral(&room, &message),
+            Followed::Ephemeral { room, message } => match hub.find(&room) {
+                Some(cell) => hub.contain(&cell, || hub.receive_ephemeral(&room, &message)),
+                None => hub.receive_ephemeral(&room, &message),
+            },
             Followed::Gap(Some(room)) => {
                 count_gaps("restored", 1);
                 if let Some(cell) = hub.find(&room) {
-                    reload(&hub, &cell).await;
+                    hub.read_later(&cell);
                 }
             }
             Followed::Gap(None) => {
                 // In order, so that a simulation repeats itself.
                 let rooms: BTreeSet<_> = hub.0.rooms.lock().keys().cloned().collect();
                 count_gaps("lost", rooms.len());
-                let mut answers = true;
                 for cell in rooms.iter().filter_map(|room| hub.find(room)) {
-                    // Where one waited in vain the others needn't, one after the other.
-                    if answers {
-                        answers = reload(&hub, &cell).await;
-                    } else {
-                        hub.read_later(&cell);
-                    }
+                    hub.read_later(&cell);
                 }
             }
         }
     }
 }
 
-async fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
-    let known = cell.lock().room.head();
+fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
     let Some(last) = entries.last() else { return };
-    if last.head <= known {
+    if last.head <= cell.lock().room.head() {
         return;
     }
-    let begins_epoch = entries.first().is_some_and(|first| first.head.seq == 1) && cell.lock().room.is_vacant();
-    let follows = entries.iter().any(|entry| entry.head.epoch == known.epoch && entry.head.seq == known.seq + 1);
-    let events: Result<Vec<_>, _> =
-        entries.iter().map(|entry| record::event(entry).map(|event| (entry.head, event))).collect();
-    match events {
-        Ok(events) if follows || begins_epoch => {
-            let expected = if begins_epoch { known } else { expected };
-            committer::absorb(hub, cell, expected, &events);
-        }
-        Ok(_) => {
-            count_gaps("sequence", 1);
-            reload(hub, cell).await;
-        }
+    let events = entries.iter().map(|entry| record::event(entry).map(|event| (entry.head, event)));
+    let events: Vec<_> = match events.collect() {
+        Ok(events) => events,
         Err(error) => {
             tracing::error!(roomId = %cell.id(), %error, "a commit of another node can't be read");
             count_gaps("sequence", 1);
-            reload(hub, cell).await;
+            return hub.read_later(cell);
         }
+    };
+    let mut state = cell.lock();
+    if let Some(expected) = follows(&state, expected, &events) {
+        drop(state);
+        committer::absorb(hub, cell, expected, &events);
+        take_waiting(hub, cell);
+        return;
+    }
+    // Something before it is missing: it waits until the room was read.
+    state.keep_for_later(expected, events);
+    if !state.has_gap() {
+        count_gaps("sequence", 1);
+        state.note_gap();
+        hub.work_on(cell, &mut state);
+    }
+}
+
+/// Whether these events continue the replica, and from which head.
+fn follows(state: &State, expected: Head, events: &[(Head, Event)]) -> Option<Head> {
+    let known = state.room.head();
+    let is_next = |head: &Head| head.epoch == known.epoch && head.seq == known.seq + 1;
+    if events.iter().any(|(head, _)| is_next(head)) {
+        return Some(expected);
+    }
+    let begins_epoch = state.room.is_vacant() && events.first().is_some_and(|(head, _)| head.seq == 1);
+    begins_epoch.then_some(known)
+}
+
+/// The room was read, or has advanced: what came before its time is taken in. What still doesn't fit shows another gap.
+pub(super) fn take_waiting(hub: &Hub, cell: &Arc<Cell>) {
+    loop {
+        let (expected, events) = {
+            let mut state = cell.lock();
+            let Some((expected, events)) = state.take_early() else { return };
+            match follows(&state, expected, &events) {
+                Some(expected) => (expected, events),
+                None => {
+                    state.put_back(expected, events);
+                    if !state.has_gap() {
+                        count_gaps("sequence", 1);
+                        state.note_gap();
+                        hub.work_on(cell, &mut state);
+                    }
+                    return;
+                }
+            }
+        };
+        committer::absorb(hub, cell, expected, &events);
     }
 }
 
 fn count_gaps(cause: &'static str, rooms: usize) {
     metrics::counter!(names::BUS_GAPS, "cause" => cause).increment(rooms as u64);
-}
-
-/// False: the log doesn't answer.
-async fn reload(hub: &Hub, cell: &Arc<Cell>) -> bool {
-    let read = hub.catch_up(cell).await;
-    if let Err(error) = &read {
-        tracing::warn!(roomId = %cell.id(), %error, "a gap can't be closed yet");
-    }
-    let answers = !matches!(read, Err(Refusal::Unavailable));
-    if !answers {
-        hub.read_later(cell);
-    }
-    hub.retire(cell);
-    answers
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::cell::{Cell, JoinDone, Joining, Resolve};
+use super::cell::{Cell, JoinDone, Resolve, Ticket};
 use super::outlet::{JoinRequest, Outlet, Refusal};
 use super::relay::Relay;
 use super::{Hub, Inner, Membership};
-use crate::domain::{AddressTag, Pin, PinHash, ResumeToken, RoomId, SessionRef, UserId};
+use crate::domain::{AddressTag, Pin, PinHash, ResumeToken, RoomId, SessionRef, TokenHash, UserId};
 use crate::quota::{Exceeded, Place};
 use crate::room::{Actor, Command, Join, Origin, PinProof, Reject, Room};
 use crate::telemetry::names;
@@ -109,21 +109,19 @@ impl Hub {
             origin: Origin { client: request.client, address: self.counted(request.address) },
             claim: request.claim,
         };
-        let known = {
+        let mut waits = Waits { hub: self, cell, request, token: token.hash(), told: false };
+        {
             let mut state = cell.lock();
             if state.retired {
                 return Ok(None);
             }
-            let (user, outlet) = (request.user.clone(), Arc::clone(outlet));
-            let joining = Joining { user, outlet, token, last_seen: request.last_seen };
-            state.joining.insert(request.session.id, joining);
-            state.attached(&request.session).is_some()
-        };
-        let mut waits = Waits { hub: self, cell, request, settled: known };
+            let (user, session, outlet) = (request.user.clone(), request.session.clone(), Arc::clone(outlet));
+            state.issue(Ticket { user, session, outlet, token, last_seen: request.last_seen });
+        }
         let (done, answer) = oneshot::channel();
         self.enqueue(cell, Command::Join(join), Resolve::Join(JoinDone(done)));
         answer.await.map_err(|_| Refusal::Unavailable)??;
-        waits.settled = true;
+        waits.told = true;
         Ok(Some(Actor { user: request.user.clone(), session: request.session.clone() }))
     }
 
@@ -185,9 +183,9 @@ impl Hub {
     fn probe_here(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
         let known = {
             let state = cell.lock();
-            let known = state.attached(session);
+            let known = state.attached(session).filter(|member| member.user == *user);
             // Or its JOIN is in, and this node is the last to hear of it.
-            known.inspect(|member| member.outlet.probe()).is_some() || state.joining.contains_key(&session.id)
+            known.inspect(|member| member.outlet.probe()).is_some() || state.knows(user, session)
         };
         if !known {
             // A session that no longer is: its Disconnect is on its way, or was lost with a process before.
@@ -235,26 +233,26 @@ impl Drop for Visit<'_> {
     }
 }
 
-/// Takes the JOIN's place away when nobody waits for it any more.
+/// A JOIN that somebody waits for. When nobody does any more, it is given up: if it got in, the membership is given back,
+/// because its session does not know of it. What the session was before it asked is the session's to give back.
 struct Waits<'a> {
     hub: &'a Hub,
     cell: &'a Arc<Cell>,
     request: &'a JoinRequest,
-    /// The caller knows of its membership, from this JOIN or from one before on the same session.
-    settled: bool,
+    token: TokenHash,
+    /// The session has heard that it is in.
+    told: bool,
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        let JoinRequest { user, session, .. } = self.request;
-        let unknown = {
-            let mut state = self.cell.lock();
-            state.joining.remove(&session.id);
-            // It got in, and its session ended before it heard of that: nobody else will give the membership back.
-            !self.settled && state.detach(session).is_some()
-        };
-        if unknown {
-            self.hub.lose(self.cell, user.clone(), session.clone());
+        if self.told {
+            return;
+        }
+        let mut state = self.cell.lock();
+        if state.give_up(&self.token) {
+            let JoinRequest { user, session, .. } = self.request;
+            self.hub.lose_in(self.cell, &mut state, user.clone(), session.clone());
         }
     }
 }

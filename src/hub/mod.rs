@@ -16,6 +16,7 @@
 //!
 //! One lock a room (`cell::Cell`), held for moments and never across an await.
 
+mod broken;
 mod budget;
 mod cell;
 mod committer;
@@ -26,10 +27,15 @@ mod follower;
 mod hasher;
 mod join;
 mod keeping;
+mod outage;
 pub mod outlet;
 mod record;
 pub mod relay;
+#[cfg(test)]
+#[path = "tests/fixture.rs"]
+mod testing;
 mod timers;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -37,20 +43,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::domain::{Head, Limits, NodeId, RoomId, RoomTime, SessionRef, UserId};
 use crate::log::{Log, LogError, Snapshot};
+use crate::panics;
 use crate::quota::{Place, Quotas};
 use crate::room::{Actor, Command, Room};
 use crate::telemetry::names;
-use cell::{Cell, Queued, Resolve};
+use cell::{Cell, Queued, Resolve, State};
 use hasher::Hasher;
+use outage::Outages;
 pub use outlet::{JoinRequest, Outlet, Refusal};
 use timers::Timers;
+
+/// Rooms read again at the same time.
+const READS: usize = 64;
 
 /// What the hub is made of.
 #[derive(Clone)]
@@ -81,6 +95,9 @@ struct Inner {
     timers: Timers,
     hasher: Hasher,
     kept: Mutex<keeping::KeptRooms>,
+    outages: Outages,
+    /// So many rooms are read again at a time: a gap in every room must not become thousands of requests at once.
+    reads: Semaphore,
     draining: AtomicBool,
     next_session: AtomicU64,
 }
@@ -129,8 +146,12 @@ pub struct HubStatus {
     pub members: usize,
     /// Members with a session on this node.
     pub attached: usize,
-    /// Rooms whose last commit failed.
+    /// Members in their grace time whose last session was on this node.
+    pub in_grace: usize,
+    /// Rooms whose last commit failed, and that the log has not answered for since.
     pub degraded_rooms: usize,
+    /// Rooms whose stored state this version can't read.
+    pub unreadable_rooms: usize,
     /// Bytes that wait in their outboxes.
     pub waiting_bytes: usize,
 }
@@ -142,6 +163,8 @@ impl Hub {
             timers: Timers::default(),
             hasher: Hasher::new(parts.limits.pin_queue),
             kept: Mutex::default(),
+            outages: Outages::default(),
+            reads: Semaphore::new(READS),
             rooms: Mutex::default(),
             draining: AtomicBool::new(false),
             // A restarted node must not repeat the session ids that its rooms still remember.
@@ -149,9 +172,15 @@ impl Hub {
             parts,
         }));
         let (tracker, stop) = (hub.0.parts.tracker.clone(), hub.0.parts.stop.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(timers::run(hub.clone())));
-        tracker.spawn(stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())));
-        tracker.spawn(stop.run_until_cancelled_owned(follower::run(hub.clone())));
+        let vital = |task, work: BoxFuture<'static, ()>| {
+            let work = stop.clone().run_until_cancelled_owned(work).map(drop);
+            tracker.spawn(panics::abort_if_lost(task, stop.clone(), work));
+        };
+        vital("timers", Box::pin(timers::run(hub.clone())));
+        vital("upkeep", Box::pin(upkeep::run(hub.clone())));
+        vital("follower", Box::pin(follower::run(hub.clone())));
+        let steps = stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())).map(drop);
+        tracker.spawn(panics::abort_if_panics("steps of room time", steps));
         hub
     }
 
@@ -174,8 +203,11 @@ impl Hub {
                     for (user, session) in orphans {
                         self.enqueue(&cell, Command::Disconnect { user, session }, Resolve::Insist);
                     }
-                    let deadline = cell.lock().room.next_deadline();
-                    self.0.timers.schedule(cell.id(), deadline);
+                    let mut state = cell.lock();
+                    // Alone at this log: whoever is away was here.
+                    state.lost_here = state.room.members().keys().cloned().collect();
+                    self.reschedule(&cell, &state);
+                    drop(state);
                     recovered += 1;
                 }
                 Ok(_) => {}
@@ -219,29 +251,34 @@ impl Hub {
     /// The session's part in the room ends.
     pub fn depart(&self, membership: Membership, how: Departure) {
         let Membership { cell, actor, place: _ } = membership;
-        cell.lock().detach(&actor.session);
+        // Under one lock with the command: a live member whose session is not here is a breach of an invariant.
+        let mut state = cell.lock();
+        state.detach(&actor.user, &actor.session);
         let command = match how {
             Departure::Left => Command::Leave { by: actor },
             // A planned stop is no loss: the members come back with their tokens, and nobody saw them go.
             Departure::Lost if self.is_draining() => return,
             Departure::Lost => Command::Disconnect { user: actor.user, session: actor.session },
         };
-        self.enqueue(&cell, command, Resolve::Insist);
+        self.enqueue_in(&cell, &mut state, command, Resolve::Insist);
     }
 
     /// A member whose session is gone without a word.
     fn lose(&self, cell: &Arc<Cell>, user: UserId, session: SessionRef) {
+        self.lose_in(cell, &mut cell.lock(), user, session);
+    }
+
+    fn lose_in(&self, cell: &Arc<Cell>, state: &mut State, user: UserId, session: SessionRef) {
         // As in `depart`: after a planned stop the members come back with their tokens.
         if !(self.is_draining() && session.node == *self.node()) {
-            self.enqueue(cell, Command::Disconnect { user, session }, Resolve::Insist);
+            self.enqueue_in(cell, state, Command::Disconnect { user, session }, Resolve::Insist);
         }
     }
 
     /// From now on nobody joins; every member is told to come back after a jittered time.
     pub fn drain(&self, spread: Duration) {
         self.0.draining.store(true, Ordering::Relaxed);
-        let cells: Vec<_> = self.0.rooms.lock().values().cloned().collect();
-        for cell in cells {
+        for cell in self.cells() {
             cell.lock().announce_reconnect(spread, self.now());
         }
     }
@@ -266,7 +303,8 @@ impl Hub {
         let found = match known {
             Some(cell) => Some(cell.lock().room.clone()),
             None => {
-                let snapshot = self.0.parts.log.load(room).await.map_err(|_| Refusal::Unavailable)?;
+                let loaded = self.0.parts.log.load(room).await;
+                let snapshot = loaded.map_err(|error| self.unavailable("load", room, &error))?;
                 snapshot.as_ref().map(record::room).transpose().map_err(|_| Refusal::Internal)?
             }
         };
@@ -280,13 +318,16 @@ impl Hub {
 
     /// Counts.
     pub fn status(&self) -> HubStatus {
-        let cells: Vec<_> = self.0.rooms.lock().values().cloned().collect();
+        let cells = self.cells();
         let mut status = HubStatus { rooms: cells.len(), ..HubStatus::default() };
         for cell in cells {
             let state = cell.lock();
             status.members += state.room.members().len();
             status.attached += state.attached.len();
-            status.degraded_rooms += usize::from(state.degraded);
+            status.in_grace += state.in_grace_here();
+            // One room that can't be read says nothing of the log.
+            status.degraded_rooms += usize::from(state.degraded && !state.unreadable);
+            status.unreadable_rooms += usize::from(state.unreadable);
             status.waiting_bytes += state.attached.iter().map(|member| member.outlet.waiting_bytes()).sum::<usize>();
         }
         status
@@ -303,6 +344,24 @@ impl Hub {
 
     fn now(&self) -> RoomTime {
         self.0.parts.clock.now()
+    }
+
+    fn cells(&self) -> Vec<Arc<Cell>> {
+        self.0.rooms.lock().values().cloned().collect()
+    }
+
+    /// Under the cell's lock: a deadline that is scheduled after it would overwrite a later one.
+    fn reschedule(&self, cell: &Cell, state: &State) {
+        // The room's deadlines are those of the cell that took the place of a retired one.
+        if !state.retired {
+            self.0.timers.schedule(cell.id(), state.room.next_deadline());
+        }
+    }
+
+    /// The log did not answer: the reason is for the operator.
+    fn unavailable(&self, operation: &'static str, room: &RoomId, error: &LogError) -> Refusal {
+        self.0.outages.note(operation, room, error);
+        Refusal::Unavailable
     }
 
     fn find(&self, room: &RoomId) -> Option<Arc<Cell>> {
@@ -325,7 +384,7 @@ impl Hub {
         let log = &self.0.parts.log;
         cell.loaded
             .get_or_try_init(|| async {
-                log.subscribe(room).await.map_err(|_| Refusal::Unavailable)?;
+                log.subscribe(room).await.map_err(|error| self.unavailable("subscribe", room, &error))?;
                 self.reload(&cell).await
             })
             .await?;
@@ -335,16 +394,27 @@ impl Hub {
 
     /// Reads the room from the log again.
     async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
-        let asked_at = cell.lock().room.head();
-        let snapshot = self.0.parts.log.load(cell.id()).await.map_err(|_| Refusal::Unavailable)?;
-        let snapshot = self.write_back(cell, snapshot).await.map_err(|_| Refusal::Unavailable)?;
-        self.install(cell, snapshot, asked_at)?;
-        cell.lock().unsure = false;
+        let (asked_at, gaps) = {
+            let mut state = cell.lock();
+            // What was heard before it is asked for is in the answer, or was over by then.
+            state.forget_early();
+            (state.room.head(), state.gaps())
+        };
+        let loaded = self.0.parts.log.load(cell.id()).await;
+        let snapshot = loaded.map_err(|error| self.unavailable("load", cell.id(), &error))?;
+        let restored = self.write_back(cell, snapshot).await;
+        let snapshot = restored.map_err(|error| self.unavailable("restore", cell.id(), &error))?;
+        if self.install(cell, snapshot, asked_at)? {
+            // What was missed since it was asked for is still missing.
+            cell.lock().close_gaps(gaps);
+        }
+        follower::take_waiting(self, cell);
         Ok(())
     }
 
     /// Reads a room again in which something was missed. That the log is back, members hear without a commit.
     async fn catch_up(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
+        let _turn = self.0.reads.acquire().await.map_err(|_| Refusal::Internal)?;
         self.reload(cell).await?;
         cell.lock().set_degraded(false, self.now());
         Ok(())
@@ -366,38 +436,58 @@ impl Hub {
     }
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
-    /// by what the follower brought since it was asked for is older than the replica, and changes nothing.
-    fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<(), Refusal> {
+    /// by what the follower brought since it was asked for is older than the replica, and changes nothing. False: the
+    /// answer doesn't show whether the replica lacks anything.
+    fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<bool, Refusal> {
         let mut state = cell.lock();
         // Another cell is the room on this node by now.
         if state.retired {
-            return Ok(());
+            return Ok(true);
         }
         let known = state.room.head();
         let room = match snapshot {
-            Some(snapshot) if snapshot.head < known => return Ok(()),
-            Some(snapshot) => record::room(&snapshot).map_err(|error| {
-                tracing::error!(roomId = %snapshot.room, %error, "a stored room can't be read");
-                Refusal::Internal
-            })?,
-            None if known != asked_at => return Ok(()),
+            Some(snapshot) if snapshot.head < known => return Ok(true),
+            Some(snapshot) => self.read_record(&mut state, &snapshot)?,
+            None if known != asked_at => return Ok(false),
             // Ended, or never was: the next epoch may begin from the default head (see `Log::commit`).
             None => Room::vacant(cell.id().clone(), Head::default()),
         };
         let lost = if room == state.room { Vec::new() } else { state.replace(room, self.node(), self.now()) };
         self.count_kept(&mut state);
-        self.0.timers.schedule(cell.id(), state.room.next_deadline());
+        self.reschedule(cell, &state);
         drop(state);
         cell.changed.notify_waiters();
         for (user, session) in lost {
             self.lose(cell, user, session);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    fn read_record(&self, state: &mut State, snapshot: &Snapshot) -> Result<Room, Refusal> {
+        let read = record::room(snapshot);
+        let was_unreadable = std::mem::replace(&mut state.unreadable, read.is_err());
+        read.map_err(|error| {
+            // Said once: it is tried again as long as somebody is here.
+            if !was_unreadable {
+                tracing::error!(roomId = %snapshot.room, %error, "a stored room can't be read");
+            }
+            Refusal::Internal
+        })
     }
 
     /// Puts a command into the room's queue and sees that somebody works on it.
     fn enqueue(&self, cell: &Arc<Cell>, command: Command, resolve: Resolve) {
-        let mut state = cell.lock();
+        self.enqueue_in(cell, &mut cell.lock(), command, resolve);
+    }
+
+    fn enqueue_in(&self, cell: &Arc<Cell>, state: &mut State, command: Command, resolve: Resolve) {
+        if state.retired {
+            // Empty and forgotten, or dropped after a panic: whoever was in it is looked for when it is opened again.
+            if let Resolve::Join(done) = resolve {
+                done.answer(Err(Refusal::Unavailable));
+            }
+            return;
+        }
         let full = state.queue.len() as u64 >= self.0.parts.limits.room_queue;
         // What the hub itself must see through is bounded by the number of members.
         if full && !matches!(resolve, Resolve::Insist) {
@@ -420,18 +510,21 @@ impl Hub {
         let traced = tracing::span_enabled!(tracing::Level::DEBUG);
         let cause = if traced { tracing::Span::current() } else { tracing::Span::none() };
         state.queue.push_back(Queued { command, resolve, cause });
-        self.work_on(cell, &mut state);
+        self.work_on(cell, state);
     }
 
     /// Sees that a room is read again, until it was: something was missed, and the log doesn't answer now.
     fn read_later(&self, cell: &Arc<Cell>) {
         let mut state = cell.lock();
-        state.unsure = true;
+        if state.retired {
+            return;
+        }
+        state.note_gap();
         self.work_on(cell, &mut state);
     }
 
     /// Starts the room's task, if it isn't at work.
-    fn work_on(&self, cell: &Arc<Cell>, state: &mut cell::State) {
+    fn work_on(&self, cell: &Arc<Cell>, state: &mut State) {
         if !std::mem::replace(&mut state.committing, true) {
             self.0.parts.tracker.spawn(committer::run(self.clone(), Arc::clone(cell)));
         }

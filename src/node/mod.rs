@@ -6,9 +6,11 @@
 //! lease has passed: theirs ran out for the same reason. One node at a time sweeps rooms that no node follows.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -19,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
 use crate::log::redis::{RedisLog, Roster};
+use crate::panics;
 use crate::telemetry::{Seldom, names};
 
 /// How the nodes are watched.
@@ -120,14 +123,15 @@ impl NodeWatch {
             away: Seldom::new(),
             sighted: None,
         };
-        tracker.spawn(async move {
+        // Without it the lease runs out, and the others take this node's members for lost.
+        tracker.spawn(panics::abort_if_panics("lease", async move {
             stop.run_until_cancelled(watch.run()).await;
             // Its last words: the others know a planned stop by them.
             watch.log.say((watch.report)());
             if let Err(error) = watch.log.sign_off(options.farewell).await {
                 tracing::warn!(%error, "the lease could not be prolonged for the members' return: it runs out");
             }
-        });
+        }));
         roster
     }
 
@@ -220,7 +224,8 @@ impl Watch {
             for room in sweep.orphans {
                 tracing::info!(roomId = %room, "no node follows this room: it is looked after here now");
                 metrics::counter!(names::ROOMS_ADOPTED).increment(1);
-                on_orphan(room, roster.roster().alive).await;
+                // A room that panics is no reason to leave the others alone.
+                let _ = AssertUnwindSafe(on_orphan(room, roster.roster().alive)).catch_unwind().await;
             }
         }
     }

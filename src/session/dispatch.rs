@@ -57,11 +57,6 @@ impl Dispatch {
         }
     }
 
-    /// What must be given back when the session ends.
-    pub(super) fn into_membership(self) -> Option<Membership> {
-        self.membership
-    }
-
     /// Deals with one JSON message, in `session`, the session's span.
     pub(super) fn message<'a>(&'a mut self, text: &[u8], life: &'a Life, session: &'a Span) -> Work<'a> {
         match self.begin(text, life, session) {
@@ -351,6 +346,15 @@ impl Dispatch {
     fn refuse_bad(&self, bad: &BadRequest) {
         metrics::counter!(names::MESSAGES_REFUSED, "code" => bad.code.as_str()).increment(1);
         self.outbox.push(protocol::encode_error(bad.code, &bad.message, bad.reference, bad.request, None));
+    }
+}
+
+/// However the session ends, by a panic too, its membership is given back: a live member's session exists.
+impl Drop for Dispatch {
+    fn drop(&mut self) {
+        if let Some(membership) = self.membership.take() {
+            self.services.hub.depart(membership, Departure::Lost);
+        }
     }
 }
 

@@ -38,7 +38,7 @@ use tracing::Span;
 
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Dialect, TransportKind};
-use crate::hub::{Departure, Hub};
+use crate::hub::Hub;
 use crate::protocol::{self, Rules};
 use crate::quota::AddressBudgets;
 use crate::rota;
@@ -125,9 +125,7 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
         };
 
         // Given back before the close: the others need not wait for a peer that may not answer.
-        if let Some(membership) = dispatch.into_membership() {
-            services.hub.depart(membership, Departure::Lost);
-        }
+        drop(dispatch);
         let code = end.code.map_or("LOST", CloseCode::as_str);
         metrics::counter!(names::SESSIONS_ENDED, "transport" => kind.as_str(), "code" => code).increment(1);
         span.in_scope(|| tracing::debug!(code, reason = %end.reason, "session ended"));

@@ -27,6 +27,8 @@ pub(crate) struct Diary {
     pub(crate) dismissed: bool,
     /// Of those, the ones that the server had announced (`RECONNECT`).
     pub(crate) announced: usize,
+    /// How often it was told the whole room without having asked: its node had missed something.
+    pub(crate) resyncs: usize,
     /// It had to join without its token.
     pub(crate) memberships_lost: usize,
     /// Guest control is on.
@@ -108,6 +110,7 @@ impl Diary {
             ends: Vec::new(),
             dismissed: false,
             announced: 0,
+            resyncs: 0,
             memberships_lost: 0,
             may_command: false,
             degraded: false,

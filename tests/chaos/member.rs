@@ -102,7 +102,7 @@ impl Member {
 
     /// One connection, from JOIN to its end.
     async fn session(&mut self, mut client: Client, node: usize) -> End {
-        let mut session = Session { joined: false, node, planned: None, refused: false };
+        let mut session = Session { joined: false, node, planned: None, refused: false, syncs: 0 };
         let end = self.converse(&mut client, &mut session).await;
         let mut diary = self.diary.lock();
         for asked in diary.asked.values_mut().filter(|asked| asked.answer.is_none()) {
@@ -190,10 +190,11 @@ impl Member {
                         return End::Over;
                     }
                     let asked = orders.borrow().sync;
-                    if std::mem::replace(&mut synced, asked) != asked
-                        && !client.send(json!({"type": "REQUEST_SYNC"})).await
-                    {
-                        return End::Soon;
+                    if std::mem::replace(&mut synced, asked) != asked {
+                        session.syncs += 1;
+                        if !client.send(json!({"type": "REQUEST_SYNC"})).await {
+                            return End::Soon;
+                        }
                     }
                 }
             }
@@ -234,6 +235,11 @@ impl Member {
             "ROOM_STATE" => {
                 let head = head?;
                 let fresh = !std::mem::replace(&mut session.joined, true);
+                match session.syncs {
+                    _ if fresh => {}
+                    0 => diary.resyncs += 1,
+                    _ => session.syncs -= 1,
+                }
                 diary.seen.push(Seen::State { head, fresh, seen: self.memory.head });
                 diary.node = Some(session.node);
                 self.memory.failures = 0;
@@ -279,6 +285,7 @@ impl Member {
                 }
                 self.memory.head = Some(head);
                 let gap = head.epoch != known.epoch || head.seq != known.seq + 1;
+                session.syncs += usize::from(gap);
                 gap.then(|| json!({"type": "REQUEST_SYNC"}))
             }
         }
@@ -351,4 +358,6 @@ struct Session {
     /// When the server wants it back.
     planned: Option<Instant>,
     refused: bool,
+    /// Requests for the whole state that are not answered yet.
+    syncs: usize,
 }

@@ -66,7 +66,7 @@ pub(crate) async fn nodes_and_postgres(size: Size) -> Report {
     scene.crowd.stretch().await;
     proxy.heal();
     let report = scene.close("the nodes' network to PostgreSQL: the same").await;
-    report.nobody_was_disconnected().nobody_was_told_degraded()
+    report.nobody_was_disconnected().nobody_was_told_degraded().nobody_was_resynced()
 }
 
 /// WebSocket members go through the proxies; the others don't notice.

@@ -24,7 +24,7 @@ async fn one_schedule(size: Size) -> Report {
     scene.crowd.be_restless(true);
     scene.crowd.stretch().await;
     scene.crowd.be_restless(false);
-    scene.close("none; members come and go").await
+    scene.close("none; members come and go").await.nobody_was_resynced()
 }
 
 pub(crate) async fn killed(size: Size) -> Report {
@@ -38,7 +38,7 @@ pub(crate) async fn killed(size: Size) -> Report {
         scene.crowd.stretch().await;
         scene.nodes[victim].start_again().await;
     }
-    scene.close("a node is killed (`kill -9`) under load").await
+    scene.close("a node is killed (`kill -9`) under load").await.nobody_was_resynced()
 }
 
 pub(crate) async fn rolling_restart(size: Size) -> Report {
@@ -63,7 +63,7 @@ pub(crate) async fn rolling_restart(size: Size) -> Report {
     let announced: usize = report.diaries.iter().map(|diary| diary.announced).sum();
     assert!(losses >= report.diaries.len(), "everybody had to move");
     assert_eq!(losses, announced, "everybody was told before");
-    report
+    report.nobody_was_resynced()
 }
 
 /// Three processes meet on an empty database and an empty Redis.
@@ -72,5 +72,5 @@ pub(crate) async fn started_together(size: Size) -> Report {
     let scene = Scene::open(&redis.url(), &database.url(), size).await;
     assert_eq!(scene.nodes.len(), NODES);
     scene.crowd.stretch().await;
-    scene.close("three nodes start at the same instant on an empty database").await
+    scene.close("three nodes start at the same instant on an empty database").await.nobody_was_resynced()
 }

@@ -71,6 +71,7 @@ impl Scene {
             lost: findings.lost,
             duplicated: findings.duplicated,
             reordered: findings.reordered,
+            resyncs: diaries.iter().map(|diary| diary.resyncs).sum(),
             waits: diaries.iter().flat_map(|diary| diary.waits.iter().copied()).collect(),
         };
         println!("{}\n{}{:?}", Row::HEAD, row.line(), findings.kinds);
@@ -164,6 +165,14 @@ impl Report {
         self
     }
 
+    /// Nodes and Redis had no fault between them: every member heard every event.
+    pub(crate) fn nobody_was_resynced(self) -> Self {
+        for diary in &self.diaries {
+            assert_eq!(diary.resyncs, 0, "{} was told the whole room instead of the events", diary.user);
+        }
+        self
+    }
+
     /// Everybody knew of the outage, and of its end.
     pub(crate) fn everybody_was_told_degraded(self) -> Self {
         for diary in &self.diaries {
@@ -188,13 +197,15 @@ pub(crate) struct Row {
     lost: usize,
     duplicated: usize,
     reordered: usize,
+    /// Members told the whole room because their node had missed something.
+    resyncs: usize,
     waits: Vec<Duration>,
 }
 
 impl Row {
     pub(crate) const HEAD: &str = "\
-        | fault | members | events acknowledged | lost | duplicated | reordered | time to resume p50 | p99 |\n\
-        |---|--:|--:|--:|--:|--:|--:|--:|";
+        | fault | members | events acknowledged | lost | duplicated | reordered | resyncs | time to resume p50 | p99 |\n\
+        |---|--:|--:|--:|--:|--:|--:|--:|--:|";
 
     /// The same fault once more.
     pub(crate) fn add(&mut self, other: &Self) {
@@ -202,6 +213,7 @@ impl Row {
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
+        self.resyncs += other.resyncs;
         self.waits.extend(&other.waits);
     }
 
@@ -216,13 +228,14 @@ impl Row {
             }
         };
         format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             self.fault,
             self.members,
             self.acknowledged,
             self.lost,
             self.duplicated,
             self.reordered,
+            self.resyncs,
             at(0.5),
             at(0.99)
         )

@@ -122,7 +122,7 @@ pub(crate) async fn postgres_restarted(size: Size) -> Report {
         scene.crowd.stretch().await;
     }
     let report = scene.close("PostgreSQL is killed and comes back").await;
-    report.nobody_was_disconnected().nobody_was_told_degraded()
+    report.nobody_was_disconnected().nobody_was_told_degraded().nobody_was_resynced()
 }
 
 pub(crate) async fn sentinel_failover(size: Size) -> Report {

@@ -1,5 +1,7 @@
 //! Who is in the room, who is host, who comes back as whom.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::carriers::{Carriers, over_every_carrier};
@@ -18,6 +20,7 @@ over_every_carrier! {
     a_close_in_order_is_seen_at_once;
     the_longest_joined_that_is_there_becomes_host;
     a_second_join_on_one_connection_leaves_no_ghost;
+    a_connection_that_ends_while_it_becomes_somebody_else_leaves_no_ghost;
     a_refused_join_leaves_a_connection_who_it_was;
     a_pin_is_asked_and_guessing_it_is_throttled;
 }
@@ -307,6 +310,26 @@ async fn a_second_join_on_one_connection_leaves_no_ghost([a, b, c]: Carriers) {
     drop(bob);
     assert_eq!(cat.expect("MEMBER_CONNECTION").await["userId"], "ben");
     ann.hears_nothing().await;
+}
+
+/// Issue 17, item 13: within 4 ms of the second JOIN, members stayed connected for ever.
+async fn a_connection_that_ends_while_it_becomes_somebody_else_leaves_no_ghost([a, b, _]: Carriers) {
+    let server = TestServer::with(&[("RATE_LIMITS", "off"), ("MEMBER_GRACE_SECS", "1")]).await;
+    let mut ann = server.connect(a).await;
+    ann.join("friday", "ann").await;
+    for round in 0..20 {
+        let mut client = server.connect(b).await;
+        client.join("friday", &format!("one-{round}")).await;
+        client.ask_to_join("friday", &format!("two-{round}"), json!({"protocol": 3})).await;
+        tokio::time::sleep(Duration::from_micros(round * 250)).await;
+        drop(client);
+    }
+    until("ann to be alone", async || {
+        ann.send(json!({"type": "REQUEST_SYNC"})).await;
+        let state = ann.until("ROOM_STATE").await;
+        (state["users"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
 }
 
 async fn a_refused_join_leaves_a_connection_who_it_was([a, b, _]: Carriers) {

@@ -1,6 +1,6 @@
 //! A hub on a memory log whose crossings can fail, under paused time, and members that write down what they hear.
 
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -38,6 +38,7 @@ use self::follower::Follower;
 use self::sequence::{Sequence, Verdict};
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::domain::{NodeId, RoomId};
+use crate::panics;
 use crate::repository::Repository;
 
 /// Commits that may wait for the disk.
@@ -65,7 +66,8 @@ impl MemoryLog {
             trouble: Mutex::new(Trouble::default()),
             flushed: CancellationToken::new(),
         });
-        tracker.spawn(Committer::new(Arc::clone(&shared), repository).run());
+        let committer = Committer::new(Arc::clone(&shared), repository);
+        tracker.spawn(panics::abort_if_panics("committer of the log", committer.run()));
         Self { open: Arc::new(Open(Arc::clone(&shared))), shared }
     }
 

@@ -63,8 +63,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use redis::{Script, Value};
 use secrecy::{ExposeSecret, SecretString};
@@ -84,6 +84,7 @@ use self::turns::Turns;
 use super::{Commit, Followed, Log, LogError, Outcome, Snapshot};
 use crate::authorities;
 use crate::domain::{Head, NodeId, RoomId};
+use crate::panics;
 use crate::telemetry::{Seldom, names};
 
 pub use drain::{DrainOptions, Drainer};
@@ -231,11 +232,15 @@ impl RedisLog {
             stop: stop.clone(),
             options,
         });
-        tracker.spawn(Arc::clone(&log.bus).run(stop.clone()));
         let publishing = publisher::run(Arc::clone(&log.bus), Arc::clone(&log.link), publications);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(publishing));
-        tracker.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&log).keep_rooms()));
-        tracker.spawn(stop.run_until_cancelled_owned(Arc::clone(&log).keep_recent()));
+        let vital = |task, work: BoxFuture<'static, ()>| {
+            let work = stop.clone().run_until_cancelled_owned(work).map(drop);
+            tracker.spawn(panics::abort_if_lost(task, stop.clone(), work));
+        };
+        tracker.spawn(panics::abort_if_lost("bus", stop.clone(), Arc::clone(&log.bus).run(stop.clone())));
+        vital("publisher", Box::pin(publishing));
+        vital("rooms' lives", Box::pin(Arc::clone(&log).keep_rooms()));
+        vital("recent commits", Box::pin(Arc::clone(&log).keep_recent()));
         let up = tokio::time::timeout(log.options.deadline, log.bus.wait_alive()).await;
         match up {
             Ok(()) => Ok(log),

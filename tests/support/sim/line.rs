@@ -38,6 +38,8 @@ pub(crate) struct Line {
     /// The server may take this connection for lost: hung up, silent, its node died, or was taken for dead.
     pub(crate) excused: bool,
     pub(crate) silent: bool,
+    /// It asked to be somebody else: what it hears from then on is that one's.
+    pub(crate) renamed: bool,
 }
 
 impl Line {

@@ -226,6 +226,7 @@ impl World {
     fn listen(&mut self) {
         for line in &mut self.lines {
             if line.listen() > 0
+                && !line.renamed
                 && let Some(state) = line.last_state()
             {
                 let person = &mut self.people[line.person];
@@ -265,7 +266,8 @@ impl World {
             15..=34 => self.somebody_connects().await,
             35..=38 => self.somebody_hangs_up().await,
             39 => self.somebody_falls_silent(),
-            40..=41 => self.somebody_leaves().await,
+            40 => self.somebody_leaves().await,
+            41 => self.somebody_becomes_somebody_else().await,
             _ => self.somebody_asks().await,
         }
         self.watch_leases();
@@ -276,6 +278,37 @@ impl World {
             _ => self.dice.millis(4000),
         };
         self.pass(pause).await;
+    }
+
+    /// People without trouble: only that nothing arrives at once.
+    pub(crate) async fn fair_step(&mut self) {
+        match self.dice.below(100) {
+            0..=19 => self.somebody_connects().await,
+            20..=23 => self.somebody_hangs_up().await,
+            24..=25 => self.somebody_leaves().await,
+            _ => self.somebody_asks().await,
+        }
+        let pause = if self.dice.percent(60) { Duration::ZERO } else { self.dice.millis(40) };
+        self.pass(pause).await;
+    }
+
+    /// From now on everything that crosses between the nodes and the log takes its time, and nothing is lost.
+    pub(crate) fn be_slow(&self) {
+        self.sky.becomes(Weather::slow());
+    }
+
+    /// How often somebody was told the whole room without having asked for it.
+    pub(crate) fn resyncs(&self) -> usize {
+        let of_line = |(index, line): (usize, &Line)| {
+            let states = line.heard.iter().filter(|heard| matches!(heard, Heard::State { .. })).count();
+            let v3 = self.people[line.person].dialect == 3;
+            let asked = self.asked.iter().filter(|(reference, asked)| {
+                let answered = asked.what == Asking::Join || (asked.what == Asking::Sync && v3);
+                asked.line == index && answered && self.refused(**reference).is_none()
+            });
+            states.saturating_sub(asked.count())
+        };
+        self.lines.iter().enumerate().map(of_line).sum()
     }
 
     fn restart_something(&mut self) {

@@ -49,6 +49,8 @@ pub(crate) enum What {
     Signal(&'static str),
     /// Its counter is the reference.
     Tick,
+    /// A v3 member's is answered with ROOM_STATE.
+    Sync,
     Other,
 }
 
@@ -74,6 +76,7 @@ impl World {
             last_seen: None,
             excused,
             silent: false,
+            renamed: false,
         });
         self.people[person].line = Some(self.lines.len() - 1);
         self.lines.len() - 1
@@ -221,6 +224,25 @@ impl World {
         self.people[person].gives_pin = wanted.unwrap_or(false);
     }
 
+    /// A session asks to be somebody else, and is reset before, while or just after that is decided.
+    pub(super) async fn somebody_becomes_somebody_else(&mut self) {
+        let lines = self.lines_in();
+        let Some(line) = self.dice.pick(&lines) else { return };
+        let room = self.lines[line].room.clone().unwrap();
+        let guest = format!("guest-{}", self.asked.len());
+        let dialect = self.people[self.lines[line].person].dialect;
+        let mut join = json!({ "type": "JOIN", "roomId": room, "userId": guest, "username": guest, "pin": PIN });
+        if dialect == 3 {
+            join["protocol"] = 3.into();
+        }
+        self.lines[line].listen();
+        self.lines[line].renamed = true;
+        self.ask(line, &room, What::Join, join).await;
+        let patience = self.dice.millis(5);
+        tokio::time::sleep(patience).await;
+        self.hang_up(line);
+    }
+
     pub(super) async fn somebody_hangs_up(&mut self) {
         let lines = self.lines_in();
         let Some(line) = self.dice.pick(&lines) else { return };
@@ -280,7 +302,7 @@ impl World {
             23 if self.dice.percent(25) => (What::Other, json!({ "type": "SET_PIN", "pin": PIN })),
             23 => (What::Other, json!({ "type": "SET_PIN", "pin": null })),
             24 => (What::Other, json!({ "type": "UPDATE_USERNAME", "username": format!("{somebody} {next}") })),
-            25 => (What::Other, json!({ "type": "REQUEST_SYNC" })),
+            25 => (What::Sync, json!({ "type": "REQUEST_SYNC" })),
             26 => (What::Other, json!({ "type": "MEMBER_STATUS", "buffering": true, "rttMs": 12.5 })),
             27 => (What::Other, json!({ "type": "HOST_HEARTBEAT", "currentTime": next, "isPlaying": true })),
             28..=30 => {

@@ -32,6 +32,13 @@ impl Weather {
     }
 }
 
+impl Weather {
+    /// Far from Redis: late, often twice, never lost.
+    pub(crate) fn slow() -> Self {
+        Self { late: 70, late_ms: 30, lost: 0, twice: 20 }
+    }
+}
+
 /// The weather now, and how often anything ephemeral crossed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sky(Arc<Mutex<(Weather, usize)>>);

@@ -1,0 +1,90 @@
+//! A hub on a memory log, for the tests of its parts.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use super::{Hub, HubParts, Membership};
+use crate::clock::Clock;
+use crate::domain::{CloseCode, Head, Limits, NodeId, RoomId, TransportKind, UserId};
+use crate::log::memory::MemoryLog;
+use crate::log::memory::faults::{Fate, What};
+use crate::room::{ChatLine, Command, Room};
+
+/// A session that takes everything and does nothing.
+pub(super) struct Silent;
+
+impl Outlet for Silent {
+    fn state(&self, _: &Room, _: &Welcome<'_>) {}
+
+    fn event(&self, _: &Happening<'_>) {}
+
+    fn notice(&self, _: &Notice<'_>) {}
+
+    fn tick(&self, _: &TickReport) {}
+
+    fn replay(&self, _: Head, _: &ChatLine) {}
+
+    fn reply(&self, _: Reply<'_>) {}
+
+    fn close(&self, _: CloseCode, _: &str) {}
+
+    fn probe(&self) {}
+
+    fn rtt(&self) -> Option<Duration> {
+        None
+    }
+}
+
+pub(super) struct Fixture {
+    pub(super) hub: Hub,
+    pub(super) log: MemoryLog,
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        let tracker = TaskTracker::new();
+        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let node = NodeId::parse("node-1").unwrap();
+        let hub = Hub::start(HubParts {
+            node: node.clone(),
+            clock: Clock::start(),
+            quotas: None,
+            limits: Arc::new(Limits::default()),
+            log: log.attach(node),
+            tracker,
+            stop: CancellationToken::new(),
+        });
+        Self { hub, log }
+    }
+
+    pub(super) async fn join(&self, user: &str, outlet: Arc<dyn Outlet>) -> Membership {
+        let (user, address) = (UserId::parse(user).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let request = JoinRequest::new(room(), user, self.hub.new_session(), TransportKind::Memory, address);
+        self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
+    }
+
+    pub(super) fn fail_commits(&self) {
+        self.log.faults().decide_by(|crossing| if crossing.what == What::Commit { Fate::Lost } else { Fate::Arrives });
+    }
+}
+
+pub(super) fn room() -> RoomId {
+    RoomId::parse("friday").unwrap()
+}
+
+/// A fault of `Room::decide`, on demand.
+pub(super) fn panic_at(command: &Command) {
+    if let Command::Chat { text, .. } = command {
+        assert_ne!(text.as_str(), POISON, "injected");
+    }
+}
+
+/// The CHAT that panics.
+pub(super) const POISON: &str = "panic, please";

@@ -1,0 +1,111 @@
+//! What a panic costs: one connection or one room, or the process. The policy is in `docs/ARCHITECTURE.md`, "Panics".
+//!
+//! A task that serves one connection needs nothing from here: the runtime drops its future, and what it held is given back by
+//! `Drop`. The hub drops a room's replica and reads it again. A task that carries all rooms has no state that could be
+//! dropped, and nobody would notice its end: the process is aborted, and its supervisor starts another. A lost listener
+//! leaves the rooms whole, so it drains first: [`crate::vital`].
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::names;
+
+/// The pause before a task that panicked runs again: doubled each time, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Counts every panic of the process and puts it into the log, before the hook that was installed before this one.
+pub fn watch() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let file = panic.location().map_or("", |location| location.file());
+        metrics::counter!(names::PANICS, "file" => file.to_owned()).increment(1);
+        tracing::error!(%panic, "a panic: a fault of the server");
+        before(panic);
+    }));
+}
+
+/// Runs what the whole server depends on. It ends only when `stop` has been asked for: if it panics, or returns before,
+/// the process is aborted.
+pub async fn abort_if_lost(task: &'static str, stop: CancellationToken, work: impl Future<Output = ()>) {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    match outcome {
+        Ok(()) if stop.is_cancelled() => {}
+        Ok(()) => abort(task, "ended"),
+        Err(_) => abort(task, "panicked"),
+    }
+}
+
+/// The same for a task that ends by itself, in its own time.
+pub async fn abort_if_panics(task: &'static str, work: impl Future<Output = ()>) {
+    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        abort(task, "panicked");
+    }
+}
+
+/// The log may be written by another thread, which an abort doesn't wait for: the reason goes to stderr too.
+#[expect(clippy::print_stderr, reason = "the last words of the process")]
+fn abort(task: &str, how: &str) -> ! {
+    tracing::error!(task, "a task that the server needs {how}: the process ends");
+    eprintln!("tandem: the task \"{task}\" {how}; the process ends");
+    std::process::abort()
+}
+
+/// Runs a task whose state is elsewhere, and starts it again when it panics, after a growing pause.
+pub async fn restarted<W: Future<Output = ()>>(
+    task: &'static str,
+    stop: CancellationToken,
+    mut start: impl FnMut() -> W,
+) {
+    let mut pause = FIRST_PAUSE;
+    while AssertUnwindSafe(start()).catch_unwind().await.is_err() {
+        tracing::error!(task, ?pause, "a task panicked: it starts again after a pause");
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Runs something that may panic without taking its caller with it.
+///
+/// # Errors
+/// The panic's payload.
+pub(crate) fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_starts_again_until_it_returns_or_the_server_stops() {
+        let (stop, runs) = (CancellationToken::new(), AtomicU32::new(0));
+        let work = |panics: u32| {
+            let runs = &runs;
+            move || async move {
+                let run = runs.fetch_add(1, Ordering::Relaxed);
+                assert!(run >= panics, "injected");
+            }
+        };
+        restarted("drainer", stop.clone(), work(3)).await;
+        assert_eq!(runs.load(Ordering::Relaxed), 4);
+        stop.cancel();
+        restarted("drainer", stop, work(u32::MAX)).await;
+        assert_eq!(runs.load(Ordering::Relaxed), 5, "no further run after the stop");
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_ends_with_the_server_is_no_fault() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        abort_if_lost("timers", stop, async {}).await;
+    }
+}
