@@ -22,6 +22,15 @@ pub fn network_of(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
+/// Addresses that are near each other, where neighbours share something only while there is a rush: an IPv4 /24, an IPv6
+/// /48.
+pub fn neighbourhood_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(first_bits(address, 48)),
+        IpAddr::V4(address) => IpAddr::V4((address.to_bits() >> 8 << 8).into()),
+    }
+}
+
 fn first_bits(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
     let rest = 128 - bits;
     (address.to_bits() >> rest << rest).into()

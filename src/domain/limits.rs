@@ -87,7 +87,7 @@ limits! {
     room_stored_bytes, "MAX_ROOM_STORED_BYTES" = 4_194_304, 65_536..=1_000_000_000_000, Some(RateLimited), "bytes that the commands of a room may store in an hour; half of it is left for those in control";
     film_changes_per_minute, "MAX_FILM_CHANGES_PER_MINUTE" = 60, 1..=100_000, Some(RateLimited), "URL_CHANGE and SYNC_PLAYBACK a minute of one session; five at once";
     pin_changes_per_minute, "MAX_PIN_CHANGES_PER_MINUTE" = 6, 1..=100_000, Some(RateLimited), "SET_PIN a minute of one session, five at once; ten times that of one client address";
-    pin_queue, "MAX_PIN_QUEUE" = 256, 8..=100_000, Some(Overloaded), "PINs of a node that wait for their argon2; of one client address eight";
+    pin_queue, "MAX_PIN_QUEUE" = 128, 8..=100_000, Some(Overloaded), "PINs of a node that wait for their argon2; of one client address eight";
     pin_attempts, "MAX_PIN_ATTEMPTS" = 5, 1..=1000, Some(PinThrottled), "wrong PINs a minute per room and client address, on all nodes";
     room_queue, "MAX_ROOM_QUEUE" = 4096, 16..=1_000_000, Some(Overloaded), "commands of a room that wait for their commit";
     outbox_bytes, "MAX_OUTBOX_BYTES" = 1_048_576, 65_536..=67_108_864, None, "bytes that wait for a slow reader before its session ends with SLOW_CONSUMER";

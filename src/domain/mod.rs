@@ -15,7 +15,7 @@ mod text;
 mod time;
 mod visible;
 
-pub use address::{AddressTag, counted_as, is_private, network_of};
+pub use address::{AddressTag, counted_as, is_private, neighbourhood_of, network_of};
 pub use codes::{CloseCode, ErrorCode, Invalid};
 pub use datagram::CompactBytes;
 pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};

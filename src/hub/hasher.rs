@@ -5,9 +5,10 @@
 //! ```
 //! * **The permit belongs to the work**, not to whoever waits for its result. A JOIN that is cancelled ends no argon2, so its
 //!   permit comes back only when the argon2 has ended.
-//! * **Round robin over addresses**: an address that asks a hundred times waits for itself.
-//! * **Bounded**: [`PER_ADDRESS`] may wait for one address, `MAX_PIN_QUEUE` for all. When all places are taken, the address with
-//!   the most waiting loses its last one to an address with fewer.
+//! * **Round robin** over neighbourhoods (an IPv4 /24, an IPv6 /48), and in each over its addresses: an address that asks a hundred
+//!   times waits for itself, and a network with a hundred addresses for itself.
+//! * **Bounded**: [`PER_ADDRESS`] may wait for one address, `MAX_PIN_QUEUE` for all. When all places are taken, the neighbourhood with
+//!   the most waiting loses one to a neighbourhood with fewer.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::outlet::Refusal;
-use crate::domain::counted_as;
+use crate::domain::{counted_as, neighbourhood_of};
 
 /// At a time: a flood of PINs must not take every core.
 const AT_A_TIME: usize = 2;
@@ -37,7 +38,15 @@ pub(super) struct Hasher {
 struct Queue {
     running: usize,
     waiting: usize,
-    /// Addresses that wait, the next first; each once.
+    /// Neighbourhoods with somebody who waits, the next first; each once.
+    turns: VecDeque<IpAddr>,
+    neighbourhoods: HashMap<IpAddr, Neighbourhood>,
+}
+
+#[derive(Debug, Default)]
+struct Neighbourhood {
+    waiting: usize,
+    /// Addresses with somebody who waits, the next first; each once.
     turns: VecDeque<IpAddr>,
     by_address: HashMap<IpAddr, VecDeque<oneshot::Sender<Permit>>>,
 }
@@ -77,30 +86,90 @@ impl Hasher {
             let _ = sender.send(Permit(Some(Arc::clone(&self.queue))));
             return Ok(receiver);
         }
-        if queue.by_address.get(&address).is_some_and(|waiting| waiting.len() >= PER_ADDRESS) {
+        let near = neighbourhood_of(address);
+        if queue.of(near, address) >= PER_ADDRESS {
             queue.forget_abandoned();
         }
-        let mine = queue.by_address.get(&address).map_or(0, VecDeque::len);
-        if mine >= PER_ADDRESS {
+        if queue.of(near, address) >= PER_ADDRESS {
             return Err(Refusal::OverBudget { retry_after: A_WHILE });
         }
         if queue.waiting >= self.places {
             queue.forget_abandoned();
         }
-        if queue.waiting >= self.places && !queue.take_from_longest(mine) {
+        if queue.waiting >= self.places && !queue.take_from_fullest(near) {
             return Err(Refusal::Overloaded);
         }
-        queue.waiting += 1;
-        if mine == 0 && !queue.by_address.contains_key(&address) {
-            queue.turns.push_back(address);
-        }
-        queue.by_address.entry(address).or_default().push_back(sender);
+        queue.push(near, address, sender);
         Ok(receiver)
     }
 }
 
 impl Queue {
+    /// How many wait for one address.
+    fn of(&self, near: IpAddr, address: IpAddr) -> usize {
+        let waiting = self.neighbourhoods.get(&near).and_then(|near| near.by_address.get(&address));
+        waiting.map_or(0, VecDeque::len)
+    }
+
+    fn push(&mut self, near: IpAddr, address: IpAddr, sender: oneshot::Sender<Permit>) {
+        let Self { turns, neighbourhoods, .. } = self;
+        let neighbourhood = neighbourhoods.entry(near).or_insert_with(|| {
+            turns.push_back(near);
+            Neighbourhood::default()
+        });
+        let Neighbourhood { turns, by_address, .. } = neighbourhood;
+        let waiting = by_address.entry(address).or_insert_with(|| {
+            turns.push_back(address);
+            VecDeque::new()
+        });
+        waiting.push_back(sender);
+        neighbourhood.waiting += 1;
+        self.waiting += 1;
+    }
+
     /// The next to run, if anybody waits.
+    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
+        let near = self.turns.pop_front()?;
+        let neighbourhood = self.neighbourhoods.get_mut(&near)?;
+        let next = neighbourhood.next();
+        if neighbourhood.waiting == 0 {
+            self.neighbourhoods.remove(&near);
+        } else {
+            self.turns.push_back(near);
+        }
+        self.waiting -= usize::from(next.is_some());
+        next
+    }
+
+    /// Takes those out that nobody waits for any more.
+    fn forget_abandoned(&mut self) {
+        for neighbourhood in self.neighbourhoods.values_mut() {
+            neighbourhood.by_address.values_mut().for_each(|waiting| waiting.retain(|sender| !sender.is_closed()));
+            neighbourhood.settle();
+        }
+        self.settle();
+    }
+
+    /// One of the neighbourhood with the most, if that are more than wait in this one.
+    fn take_from_fullest(&mut self, near: IpAddr) -> bool {
+        let mine = self.neighbourhoods.get(&near).map_or(0, |near| near.waiting);
+        let fullest = self.neighbourhoods.values_mut().max_by_key(|neighbourhood| neighbourhood.waiting);
+        let Some(fullest) = fullest.filter(|fullest| fullest.waiting > mine + 1) else { return false };
+        let taken = fullest.by_address.values_mut().max_by_key(|waiting| waiting.len()).and_then(VecDeque::pop_back);
+        fullest.settle();
+        self.settle();
+        taken.is_some()
+    }
+
+    fn settle(&mut self) {
+        self.neighbourhoods.retain(|_, neighbourhood| neighbourhood.waiting > 0);
+        let neighbourhoods = &self.neighbourhoods;
+        self.turns.retain(|near| neighbourhoods.contains_key(near));
+        self.waiting = neighbourhoods.values().map(|neighbourhood| neighbourhood.waiting).sum();
+    }
+}
+
+impl Neighbourhood {
     fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
         let address = self.turns.pop_front()?;
         let waiting = self.by_address.get_mut(&address)?;
@@ -112,22 +181,6 @@ impl Queue {
         }
         self.waiting -= usize::from(next.is_some());
         next
-    }
-
-    /// Takes those out that nobody waits for any more.
-    fn forget_abandoned(&mut self) {
-        for waiting in self.by_address.values_mut() {
-            waiting.retain(|sender| !sender.is_closed());
-        }
-        self.settle();
-    }
-
-    /// The last of the address with the most, if that are more than `mine`.
-    fn take_from_longest(&mut self, mine: usize) -> bool {
-        let longest = self.by_address.values_mut().max_by_key(|waiting| waiting.len());
-        let taken = longest.filter(|waiting| waiting.len() > mine + 1).and_then(VecDeque::pop_back);
-        self.settle();
-        taken.is_some()
     }
 
     fn settle(&mut self) {
@@ -161,7 +214,12 @@ mod tests {
     use super::*;
 
     fn address(n: u8) -> IpAddr {
-        IpAddr::V4([192, 0, 2, n].into())
+        IpAddr::V4([192, 0, n, 1].into())
+    }
+
+    /// A neighbour of `address(1)`.
+    fn neighbour(n: u8) -> IpAddr {
+        IpAddr::V4([192, 0, 1, n].into())
     }
 
     struct Bench {
@@ -258,17 +316,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_queue_has_a_place_for_an_address_with_fewer() {
+    async fn a_full_queue_has_a_place_for_a_neighbourhood_with_fewer() {
         let bench = Bench::new(8);
         let (_a, end_a) = bench.hold(address(1));
         let (_b, end_b) = bench.hold(address(1));
         while bench.hasher.queue.lock().running < AT_A_TIME {
             tokio::task::yield_now().await;
         }
-        let flood: Vec<_> = (0..8).map(|_| bench.start(address(1), || ())).collect();
+        // Each from another address of one network.
+        let flood: Vec<_> = (10..18).map(|n| bench.start(neighbour(n), || ())).collect();
         bench.until_waiting(8).await;
-        let right = bench.start(address(2), || ());
-        while bench.hasher.queue.lock().by_address.len() < 2 {
+        let one_more = bench.start(neighbour(99), || ()).await.unwrap();
+        assert!(matches!(one_more, Err(Refusal::Overloaded)));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&order);
+        let right = bench.start(address(2), move || noted.lock().push("right"));
+        while bench.hasher.queue.lock().neighbourhoods.len() < 2 {
             tokio::task::yield_now().await;
         }
         assert_eq!(bench.waiting(), 8);
@@ -279,6 +342,7 @@ mod tests {
             overtaken += usize::from(matches!(one.await.unwrap(), Err(Refusal::Overloaded)));
         }
         assert_eq!(overtaken, 1);
-        assert!(bench.hasher.queue.lock().by_address.is_empty());
+        let queue = bench.hasher.queue.lock();
+        assert!(queue.neighbourhoods.is_empty() && queue.turns.is_empty() && queue.waiting == 0);
     }
 }

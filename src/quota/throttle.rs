@@ -16,7 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::domain::RoomId;
+use crate::domain::{RoomId, neighbourhood_of};
 
 /// Keys remembered, and networks.
 const KEYS: usize = 100_000;
@@ -31,10 +31,7 @@ pub(super) trait Key: Hash + Eq + Clone {
 
 impl Key for IpAddr {
     fn network(&self) -> Self {
-        match *self {
-            Self::V4(address) => Self::V4((address.to_bits() >> 8 << 8).into()),
-            Self::V6(address) => Self::V6((address.to_bits() >> 80 << 80).into()),
-        }
+        neighbourhood_of(*self)
     }
 }
 

@@ -15,6 +15,8 @@ over_every_carrier! {
     a_member_that_does_not_read_is_ended_and_costs_the_others_nothing;
     a_burst_passes_at_once_and_more_is_slowed;
     a_full_node_says_so;
+    a_burst_of_offers_is_refused_to_its_sender_and_its_v2_target_stays_host;
+    a_film_that_changes_all_the_time_and_a_pin_of_a_guest_are_refused;
 }
 
 async fn two(server: &TestServer, a: Carrier, b: Carrier) -> (Client, Client) {
@@ -310,4 +312,54 @@ async fn a_node_has_a_number_of_rooms_and_one_that_ended_makes_place() {
 #[expect(clippy::disallowed_methods, reason = "the test's own stopwatch")]
 fn stopwatch() -> std::time::Instant {
     std::time::Instant::now()
+}
+
+/// How many of these refusals came before the answer to a PING.
+async fn refusals(client: &mut Client, code: &str) -> usize {
+    client.send(json!({"type": "PING", "timestamp": 4711})).await;
+    let mut count = 0;
+    loop {
+        let message = client.message().await;
+        if message["type"] == "PONG" {
+            return count;
+        }
+        count += usize::from(message["code"] == code);
+        assert!(message["code"] != "RATE_LIMITED" || message["retryAfterMs"].as_u64().is_some(), "{message}");
+    }
+}
+
+async fn a_burst_of_offers_is_refused_to_its_sender_and_its_v2_target_stays_host([a, b, _]: Carriers) {
+    let server = TestServer::start().await;
+    let (mut host, mut mallory) = (server.connect(a).await, server.connect(b).await);
+    host.join_v2("friday", "host").await;
+    mallory.join("friday", "mallory").await;
+    host.expect("USER_JOINED").await;
+    for _ in 0..60 {
+        mallory.send(json!({"type": "OFFER", "to": "host", "offer": {"sdp": "v".repeat(30_000)}})).await;
+    }
+    assert!(refusals(&mut mallory, "RATE_LIMITED").await > 50);
+    let custom = json!({"type": "CUSTOM", "namespace": "a.b", "payload": "x".repeat(16_000)});
+    for _ in 0..60 {
+        mallory.send(custom.clone()).await;
+    }
+    assert!(refusals(&mut mallory, "RATE_LIMITED").await > 40);
+    host.send(json!({"type": "TOGGLE_GUEST_CONTROL", "enabled": true})).await;
+    host.until("GUEST_CONTROL").await;
+    mallory.until("GUEST_CONTROL").await;
+}
+
+async fn a_film_that_changes_all_the_time_and_a_pin_of_a_guest_are_refused([a, b, _]: Carriers) {
+    let server = TestServer::start().await;
+    let (mut host, mut guest) = two(&server, a, b).await;
+    for n in 0..20 {
+        host.send(json!({"type": "URL_CHANGE", "url": format!("https://example.com/{n}"), "currentTime": 0})).await;
+    }
+    // Five at once and one a second: this machine may be slow.
+    assert!(refusals(&mut host, "RATE_LIMITED").await > 5);
+    guest.send(json!({"type": "SET_PIN", "pin": "1111"})).await;
+    assert_eq!(refusals(&mut guest, "NOT_HOST").await, 1);
+    for _ in 0..20 {
+        host.send(json!({"type": "SET_PIN", "pin": "1111"})).await;
+    }
+    assert!(refusals(&mut host, "RATE_LIMITED").await > 5);
 }

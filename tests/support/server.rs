@@ -257,6 +257,12 @@ pub(crate) struct Race {
     _site: Site,
 }
 
+/// The binary under test: this build's, or the one that `TANDEM_TEST_BINARY` names (an optimised one, for what is measured).
+fn binary() -> PathBuf {
+    let named = std::env::vars_os().find(|(name, _)| name == "TANDEM_TEST_BINARY");
+    named.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tandem")), |(_, path)| PathBuf::from(path))
+}
+
 /// The real binary.
 pub(crate) struct TestProcess {
     site: Site,
@@ -293,7 +299,7 @@ impl TestProcess {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(site.home.path().join("log")).unwrap();
         let mut command = tokio::process::Command::new("sh");
         let limit = site.files.map(|files| format!("ulimit -n {files} && ")).unwrap_or_default();
-        command.args(["-c", &format!("{limit}exec \"$0\""), env!("CARGO_BIN_EXE_tandem")]);
+        command.args(["-c", &format!("{limit}exec \"$0\"")]).arg(binary());
         let mut child = command
             .env_clear()
             .envs(site.settings.iter().cloned())
@@ -364,8 +370,12 @@ impl TestProcess {
         soon("the process to die", self.child.wait()).await.unwrap();
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("a process")
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("a process").to_string();
+        let pid = self.pid();
         let script = format!("kill -{name} {pid}");
         assert!(tokio::process::Command::new("sh").args(["-c", &script]).status().await.unwrap().success());
     }

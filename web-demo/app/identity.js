@@ -50,28 +50,15 @@ export function suggestRoomId() {
   return `${ADJECTIVES[a % ADJECTIVES.length]}-${NOUNS[b % NOUNS.length]}-${String(c % 10_000).padStart(4, '0')}`;
 }
 
-/**
- * One spelling for names that look the same: composed letters, single spaces, no wish for coloured emoji. The server
- * makes it of every name (src/domain/id.rs).
- * @param {string} text
- */
+/** One spelling for names that look the same: composed letters, single spaces. @param {string} text */
 export function tidyRoomId(text) {
-  return text.normalize('NFC').replace(/[\ufe0e\ufe0f]/g, '').replace(/\s+/gu, ' ').trim();
+  return text.normalize('NFC').replace(/\s+/gu, ' ').trim();
 }
 
-const MOST_CHARACTERS = 64;
-const MOST_BYTES = 512;
-
-/**
- * Why it can't be a room's name; empty: it can. The server has the last word.
- * @param {string} text a tidy one
- */
-export function roomIdProblem(text) {
-  const characters = typeof Intl.Segmenter === 'function' ? [...new Intl.Segmenter().segment(text)].length : [...text].length;
-  if (/[/\\#?%<>{}"`|^&]/.test(text)) return 'A room name can’t have any of / \\ # ? % < > { } " ` | ^ & in it.';
-  const short = characters <= MOST_CHARACTERS && new TextEncoder().encode(text).length <= MOST_BYTES;
-  const visible = /[\p{L}\p{N}\p{P}\p{S}]/u.test(text) && !/\p{Cc}/u.test(text);
-  return short && visible ? '' : `A room name has 1 to ${MOST_CHARACTERS} characters, and something in it that can be seen.`;
+/** Whether it can be a room's name; the server has the last word. Takes a tidy one. @param {string} text */
+export function isRoomId(text) {
+  const graphemes = typeof Intl.Segmenter === 'function' ? [...new Intl.Segmenter().segment(text)].length : [...text].length;
+  return graphemes >= 1 && graphemes <= 64 && /[\p{L}\p{N}\p{P}\p{S}]/u.test(text) && !/\p{Cc}/u.test(text);
 }
 
 /** Every member's colour follows from the id alone, so that all screens agree. @param {string} userId */

@@ -1,7 +1,7 @@
 /** The first screen: a name, a room, a PIN if one is wanted. */
 import { byId, h } from './dom.js';
 import { isTransport } from './fragment.js';
-import { roomIdProblem, suggestRoomId, tidyRoomId } from './identity.js';
+import { isRoomId, suggestRoomId, tidyRoomId } from './identity.js';
 
 /** @typedef {import('./types.js').Wish} Wish */
 
@@ -54,11 +54,10 @@ export function setupLanding(onJoin, onCancel) {
     if (waiting) return onCancel();
     const roomId = tidyRoomId(room.value);
     const wish = { roomId, name: name.value.trim(), pin: pin.value, owner: roomId === invited ? owner : '', transport: chosenTransport(form) };
-    const problem = roomIdProblem(roomId);
     /** @type {[HTMLInputElement, boolean, string][]} */
     const checks = [
       [name, wish.name !== '', 'Tell the others who you are.'],
-      [room, problem === '', problem],
+      [room, isRoomId(wish.roomId), 'A room name has 1 to 64 characters, and something in it that can be seen.'],
       [pin, wish.pin === '' || wish.pin.length >= 4, 'A PIN has at least 4 characters.'],
     ];
     const failed = checks.find(([, good]) => !good);

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { closeStory, sentence } from '../app/errors.js';
 import { clockText, driftTone, filmTitle, nameList, signedMs, spokenTime } from '../app/format.js';
 import { readFragment, roomFragment } from '../app/fragment.js';
-import { hueOf, initials, roomIdProblem, suggestRoomId, tidyRoomId } from '../app/identity.js';
+import { hueOf, initials, isRoomId, suggestRoomId, tidyRoomId } from '../app/identity.js';
 import { railPlace } from '../app/rail.js';
 import { sentenceFor } from '../app/trouble.js';
 
@@ -51,15 +51,13 @@ test("a test driver's options are read, nonsense is not", () => {
 });
 
 test('a room name is any words that can be seen, and equal ones are spelled equally', () => {
-  for (const room of ['friday', 'film night', 'кино', '🍿', '👩‍👩‍👧'.repeat(20), 'ö'.repeat(64)]) assert.equal(roomIdProblem(room), '', room);
-  for (const room of ['', 'x'.repeat(65), '👩‍👩‍👧'.repeat(64), '\u200b', '\u0000', 'a\u0007']) assert.match(roomIdProblem(room), /can be seen/, JSON.stringify(room));
-  for (const room of ['a/b', 'a b?', '#1', '100 %', '<b>', 'a&b', 'say "hi"']) assert.match(roomIdProblem(room), /can’t have/, room);
-  assert.equal(tidyRoomId('❤\ufe0f night'), '❤ night');
+  for (const room of ['friday', 'film night', 'кино', '🍿', '👨‍👩‍👧'.repeat(64), 'e\u0301'.normalize('NFC')]) assert.ok(isRoomId(room), room);
+  for (const room of ['', 'x'.repeat(65), '\u200b', '\u0000', 'a\u0007']) assert.ok(!isRoomId(room), JSON.stringify(room));
   assert.equal(tidyRoomId('  Cafe\u0301 \t night\n'), 'Caf\u00e9 night');
 });
 
 test('suggested rooms are ids that the server takes', () => {
-  for (let i = 0; i < 50; i++) assert.ok(roomIdProblem(suggestRoomId()) === '');
+  for (let i = 0; i < 50; i++) assert.ok(isRoomId(suggestRoomId()));
 });
 
 test("a member's colour depends on the id alone and spreads", () => {

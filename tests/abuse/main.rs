@@ -1,0 +1,108 @@
+//! The attacks that were tried on the first product, against the real binary on loopback, each bounded in time and number, with
+//! two bystanders whose messages are measured.
+//!
+//! `./test abuse` plays them all and prints a table: quiet and attacked windows take turns, so the ratio of the two
+//! 99th percentiles is of one run on one machine. It fails when an attack reaches its goal, or when a bystander's p99 is more than
+//! half as long again (a difference below [`NOISE_MS`] is the scheduler's). `cargo test` doesn't play them: what is refused purely is
+//! tested where it is refused (`tests/session.rs`, `tests/e2e/abuse.rs`, `quota/`, `hub/`, `session/budget.rs`).
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/half_open.rs"]
+mod half_open;
+#[path = "../support/whole_server.rs"]
+mod support;
+
+mod attacker;
+mod attacks;
+mod bystander;
+
+use std::time::Duration;
+
+use bystander::{Bystanders, p99};
+use futures_util::future::BoxFuture;
+use support::server::{Place, TestProcess};
+use tandem::clock::Clock;
+use tokio::time::Instant;
+
+/// One window; quiet and attacked ones take turns.
+const WINDOW: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 3;
+/// A longer p99 than without an attack is noise below this, ms.
+const NOISE_MS: f64 = 8.0;
+const MOST: f64 = 1.5;
+
+/// Attacks until then, and says what came of it. `Err`: it reached its goal.
+type Attack = for<'a> fn(&'a Target, Instant) -> BoxFuture<'a, Result<String, String>>;
+
+/// What is attacked.
+pub(crate) struct Target {
+    pub(crate) place: Place,
+    pub(crate) pid: u32,
+    /// How often it was attacked so: names don't repeat.
+    pub(crate) round: usize,
+}
+
+const ATTACKS: &[(&str, Attack)] = &[
+    ("13 ghosts: two JOINs on one session, then a reset", attacks::ghosts),
+    ("14a/b films: 20 hosts of one address change the film", attacks::films),
+    ("14c offers: bursts against a slow reader", attacks::offers),
+    ("14c customs: bursts into a room of 30", attacks::customs),
+    ("14d thief: a v2 host under fire is claimed", attacks::thief),
+    ("15 QUIC: handshakes that are never finished", attacks::handshakes),
+    ("16 JOINs of ever new addresses", attacks::addresses),
+    ("17 PINs: JOINs that are cancelled, SET_PIN without pause", attacks::pins),
+    ("18 films in other people's networks", attacks::networks),
+    ("19 a room is filled by members who don't stay, seeks by guests without a player", attacks::spoilers),
+    ("20 HTTP: short links, /ready, Host, empty fragments", attacks::http),
+];
+
+#[test]
+#[ignore = "minutes, and measures: ./test abuse"]
+fn attacks_reach_nothing_and_bystanders_hardly_notice() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (bystanders_runtime, attackers_runtime) = (runtime(), runtime());
+    let only = std::env::vars().find(|(name, _)| name == "ATTACK").map(|(_, value)| value);
+    let mut failed = Vec::new();
+    println!("| attack | outcome | p99 without, ms | p99 with, ms | ratio |\n|---|---|---|---|---|");
+    for (name, attack) in ATTACKS.iter().filter(|(name, _)| only.as_ref().is_none_or(|only| name.starts_with(only))) {
+        let (quiet, attacked, outcome) = bystanders_runtime.block_on(play(attackers_runtime.handle().clone(), *attack));
+        let ratio = attacked / quiet;
+        let (outcome, reached) = match outcome {
+            Ok(said) => (said, false),
+            Err(said) => (format!("**REACHED**: {said}"), true),
+        };
+        println!("| {name} | {outcome} | {quiet:.1} | {attacked:.1} | {ratio:.2} |");
+        if reached || (ratio > MOST && attacked - quiet > NOISE_MS) {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// p99 without and with, and what came of the attack.
+async fn play(attackers: tokio::runtime::Handle, attack: Attack) -> (f64, f64, Result<String, String>) {
+    // In memory where that is possible: what the disk of this machine does is not what is measured.
+    let memory = std::path::Path::new("/dev/shm");
+    let data = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let data_dir = data.path().join("data");
+    let settings =
+        [("MEMBER_GRACE_SECS", "2"), ("LOG_LEVEL", "warn"), ("DATA_DIR", data_dir.to_str().expect("a path of text"))];
+    let server = TestProcess::start(&settings).await;
+    let mut bystanders = Bystanders::meet(&server.place()).await;
+    let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
+    let mut outcomes = Vec::new();
+    // Everything is warm after it.
+    bystanders.measure(Clock::instant() + Duration::from_millis(500)).await;
+    for round in 0..ROUNDS {
+        quiet.extend(bystanders.measure(Clock::instant() + WINDOW).await);
+        let target = Target { place: server.place(), pid: server.pid(), round };
+        let until = Clock::instant() + WINDOW;
+        // On threads of its own: what it costs its own process is not the bystanders'.
+        let attacking = attackers.spawn(async move { attack(&target, until).await });
+        attacked.extend(bystanders.measure(until).await);
+        outcomes.push(attacking.await.unwrap());
+    }
+    let last = outcomes.into_iter().reduce(|before, outcome| before.and(outcome)).unwrap();
+    (p99(quiet), p99(attacked), last)
+}
