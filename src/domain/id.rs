@@ -121,7 +121,8 @@ impl fmt::Display for SessionRef {
     }
 }
 
-/// A small number that stands for a member in compact messages; never given to another within an epoch. From 1.
+/// A small number that stands for a member in compact messages. From 1; given to another member of the epoch only when all
+/// 65,534 others were given since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Slot(pub u16);
