@@ -145,7 +145,7 @@ impl Findings {
                     self.acknowledged += 1;
                     if places.is_empty() {
                         self.lost(note());
-                    } else if !places.contains(head) {
+                    } else if !places.contains(head) && !went_on(events, &diary.room, &places, *head) {
                         self.reordered(note());
                     }
                 }
@@ -233,6 +233,14 @@ impl Findings {
             }
         }
     }
+}
+
+/// Whether the ACK names what the command's own event led to: a seek whose gate waits for nobody is followed by its start, in
+/// one decision.
+fn went_on(events: &Events, room: &str, places: &[Head], acked: Head) -> bool {
+    let before = Head { seq: acked.seq.saturating_sub(1), ..acked };
+    let row = |head: Head| events.get(&(room.to_owned(), head)).map(|fact| fact.kind.as_str());
+    places.contains(&before) && row(before) == Some("seek") && row(acked) == Some("play")
 }
 
 /// Whether the message is about this row's event.
