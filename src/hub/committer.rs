@@ -38,7 +38,7 @@ const BATCH: usize = 256;
 const ATTEMPTS: u32 = 200;
 /// How long commits of other nodes, which the log has shown, may take to come through the follower. Far beyond the bus'
 /// usual delay: where it breaks, the bus reports a gap by itself.
-const ON_THEIR_WAY: Duration = Duration::from_secs(2);
+const ON_THEIR_WAY: Duration = Duration::from_secs(5);
 /// A deadline whose command panics comes again after this time.
 const POISONED: Duration = Duration::from_secs(10);
 
