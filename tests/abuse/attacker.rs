@@ -21,6 +21,8 @@ pub(crate) struct Attacker {
     stream: WebSocketStream<TcpStream>,
     /// Codes of ERROR so far.
     pub(crate) refused: Vec<String>,
+    /// ACKs so far.
+    pub(crate) taken: usize,
 }
 
 /// A TCP connection from that address.
@@ -36,7 +38,7 @@ impl Attacker {
         let stream = tcp(place, from).await?;
         let url = format!("ws://{}/ws", place.plain);
         let (stream, _) = timeout(STEP, tokio_tungstenite::client_async(url, stream)).await.ok()?.ok()?;
-        Some(Self { stream, refused: Vec::new() })
+        Some(Self { stream, refused: Vec::new(), taken: 0 })
     }
 
     /// Connects and joins; `extra` adds to JOIN.
@@ -68,6 +70,7 @@ impl Attacker {
             match timeout(patience, self.stream.next()).await {
                 Ok(Some(Ok(Message::Text(text)))) => {
                     let message: Value = serde_json::from_str(&text).ok()?;
+                    self.taken += usize::from(message["type"] == "ACK");
                     self.refused.extend(message["code"].as_str().map(str::to_owned));
                     return Some(message);
                 }

@@ -60,18 +60,21 @@ async fn members_become(target: &Target, room: &str, fits: impl Fn(&[Value]) -> 
 
 pub(crate) fn ghosts(target: &Target, until: Instant) -> BoxFuture<'_, Outcome> {
     async move {
-        let mut tries = 0;
-        while !over(until) && tries < 300 {
+        // Fewer than a room has places for: the lost ones keep theirs for their grace time.
+        let (room, mut tries) = (format!("haunted-{}", target.round), 0);
+        while !over(until) && tries < 80 {
             let n = target.round * 1000 + tries;
             if let Some(mut ghost) = Attacker::connect(&target.place, address(n)).await {
-                ghost.say_join("haunted", &format!("a{n}"), json!({})).await;
-                ghost.say_join("haunted", &format!("b{n}"), json!({})).await;
+                ghost.say_join(&room, &format!("a{n}"), json!({})).await;
+                ghost.say_join(&room, &format!("b{n}"), json!({})).await;
                 sleep(Duration::from_micros(500 * (tries as u64 % 9))).await;
                 ghost.reset();
             }
             tries += 1;
         }
-        members_become(target, "haunted", |users| users.len() == 1).await?;
+        // Lost ones may wait for their grace time, or longer while the room is kept; a live one has a session.
+        let live = |users: &[Value]| users.iter().filter(|user| user["connected"] == true).count();
+        members_become(target, &room, |users| live(users) == 1).await?;
         Ok(format!("{tries} resets, nobody left behind"))
     }
     .boxed()
@@ -87,18 +90,17 @@ pub(crate) fn films(target: &Target, until: Instant) -> BoxFuture<'_, Outcome> {
             let mut said = 0;
             while !over(until) && said < 500 {
                 let url = format!("https://example.com/{said}/{}", "x".repeat(2000));
-                host.say(&json!({"type": "URL_CHANGE", "url": url, "currentTime": 0})).await;
+                host.say(&json!({"type": "URL_CHANGE", "url": url, "currentTime": 0, "ref": said})).await;
                 said += 1;
                 host.read_up().await;
             }
             sleep(Duration::from_millis(500)).await;
             host.read_up().await;
-            (said, host.refusals("RATE_LIMITED"))
+            (said, host.taken)
         });
-        let (said, refused) =
-            join_all(floods).await.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        let taken = (said - refused) as f64;
-        // Five at once and one a second from each; and of the address 2 MiB at once.
+        let (said, taken) = join_all(floods).await.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let taken = taken as f64;
+        // Five at once and one a second from each, and one that is owed.
         let most = 20.0 * (6.0 + began.elapsed().as_secs_f64() + 1.0);
         demand(taken <= most, || format!("{taken} of {said} changes were taken"))?;
         Ok(format!("{taken} of {said} changes of film were taken"))
