@@ -323,7 +323,7 @@ async fn draws_that_hit_a_living_short_id_end_with_an_error_and_an_expired_one_i
 
 #[tokio::test]
 async fn a_damaged_room_does_not_keep_the_others_from_coming_back() {
-    for damage in ["UPDATE rooms SET room_id = 'no id!' WHERE seq = 1", "UPDATE rooms SET seq = -1 WHERE seq = 1"] {
+    for damage in ["UPDATE rooms SET room_id = 'no/id' WHERE seq = 1", "UPDATE rooms SET seq = -1 WHERE seq = 1"] {
         let database = Database::create().await;
         let (node, friday, sunday) = (node(&database).await, room("friday"), room("sunday"));
         node.append(&[created(&friday, Head::default(), EPOCH), created(&sunday, Head::default(), EPOCH)])

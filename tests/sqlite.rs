@@ -303,7 +303,7 @@ async fn a_damaged_event_is_an_error_that_names_what_is_damaged() {
 #[tokio::test]
 async fn a_damaged_room_does_not_keep_the_others_from_coming_back() {
     let (friday, sunday) = (room("friday"), room("sunday"));
-    let damages = ["SET room_id = 'not an id!' WHERE", "SET seq = -1 WHERE", "SET epoch = 'yesterday' WHERE"];
+    let damages = ["SET room_id = 'not/an id' WHERE", "SET seq = -1 WHERE", "SET epoch = 'yesterday' WHERE"];
     for damage in damages {
         let dir = tempfile::tempdir().unwrap();
         let repository = SqliteRepository::open(dir.path()).await.unwrap();

@@ -53,7 +53,15 @@ pub(super) fn make_private(database: &Path) -> io::Result<()> {
 /// the repository is open. The file stays behind, empty of meaning: only the lock counts.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    /// Unlocked, not only closed: the lock is the open file description's, and a child process that another thread is
+    /// about to start has a copy of it until its exec.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 /// Why the lock was not taken.
@@ -81,7 +89,7 @@ impl DirLock {
         }
         // For the message of the next one who tries; on a full disk the lock holds without it.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -101,4 +109,19 @@ fn open(path: &Path) -> io::Result<File> {
         return Err(wrong("a second name of another file"));
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DirLock;
+
+    #[test]
+    fn a_lock_given_back_is_free_although_a_child_process_about_to_start_has_a_copy_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tandem.lock");
+        let lock = DirLock::take(&path).unwrap();
+        let _copy_of_a_child = lock.file.try_clone().unwrap();
+        drop(lock);
+        assert!(DirLock::take(&path).is_ok());
+    }
 }
