@@ -93,6 +93,11 @@ impl Player {
         Self { state, ..Self::default() }
     }
 
+    /// Whether it failed for want of an end: live streams aren't kept in step.
+    pub fn is_live(&self) -> bool {
+        self.state == PlayerState::Failed && self.reason.as_ref().is_some_and(|reason| reason.as_str() == "live")
+    }
+
     /// Whether a ready gate may wait for it.
     pub fn is_ready(&self) -> bool {
         self.state == PlayerState::Ready

@@ -23,6 +23,7 @@ const WHY = {
 const LIMITS = {
   live: 'This is a live stream: play and pause are everybody’s, but streams aren’t kept in step.',
   seek: 'This film’s server or this player only jumps to certain places, so you may be a little off.',
+  rate: 'This player doesn’t take fine speeds, so it jumps now and then to keep up with the others.',
   paused: 'Your browser paused the film. Press play to be back with the others.',
 };
 

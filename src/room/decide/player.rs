@@ -29,7 +29,9 @@ impl Draft<'_> {
         if let Some(member) = room.members.get_mut(user) {
             member.player.clone_from(&player);
         }
-        let agreed = agreed_duration(&room).or(room.duration);
+        // What a player took for a length was the edge of a live stream, which moves on.
+        let kept = room.duration.filter(|_| !player.is_live());
+        let agreed = agreed_duration(&room).or(kept);
         self.push(Event::PlayerChanged { user: user.clone(), player, agreed });
     }
 

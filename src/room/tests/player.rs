@@ -183,6 +183,17 @@ fn the_host_says_how_long_the_film_is_and_without_it_the_middle_of_the_others() 
 }
 
 #[test]
+fn a_live_stream_has_no_length_whatever_its_player_took_for_one() {
+    let ann = v3("ann");
+    let mut scene = Scene::without_players(&[&ann]);
+    scene.at(0).send(ann.measures(24.0)).expect(&["player ann ready, ends 24"]);
+    scene.at(1).send(ann.fails("live")).expect(&["player ann failed"]);
+    assert_eq!(scene.room.duration(), None);
+    scene.at(2).send(ann.measures(24.0)).taken();
+    scene.at(3).send(ann.fails("decode")).expect(&["player ann failed, ends 24"]);
+}
+
+#[test]
 fn what_a_member_that_goes_has_said_goes_with_it() {
     let [ann, bob] = ["ann", "bob"].map(v3);
     let mut scene = Scene::without_players(&[&ann, &bob]);
