@@ -75,7 +75,7 @@ impl Progress {
             tokio::select! {
                 biased;
                 () = &mut done => break,
-                _ = every.tick() => tracing::info!(sessions = self.count(), "stopping: sessions are still open"),
+                _ = every.tick() => tracing::info!(sessions = self.count(), "stopping, and waiting for what is left"),
             }
         }
         self.count();

@@ -28,7 +28,7 @@ pub(super) fn descriptors(limit: u64, sessions: u64) -> Descriptors {
     tracing::info!(open_files = limit, connections, "TCP connections that the limit of open files has place for");
     if connections < sessions {
         let advice = "raise the hard limit (ulimit -Hn, LimitNOFILE, --ulimit nofile), or lower MAX_SESSIONS";
-        tracing::warn!(connections, sessions, "fewer WebSocket sessions fit than MAX_SESSIONS: {advice}");
+        tracing::info!(connections, sessions, "fewer WebSocket sessions fit than MAX_SESSIONS: {advice}");
     }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Descriptors::new(count(total), count(probes))

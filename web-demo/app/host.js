@@ -39,6 +39,7 @@ export function setupHostSettings(ctx) {
 
   const update = () => {
     const { isHost, canControl } = room.self;
+    for (const member of room.members) names.set(member.userId, member.username);
     const host = room.members.find((m) => m.isHost);
     guests.hidden = pinForm.hidden = bans.hidden = !isHost;
     note.hidden = isHost;
@@ -50,15 +51,18 @@ export function setupHostSettings(ctx) {
     pinRemove.hidden = !room.hasPin;
     showBans();
   };
+  /** Names of who was here while this page watched: a ban knows only an id. @type {Map<string, string>} */
+  const names = new Map();
   let shownBans = '';
   const showBans = () => {
     const key = room.banned.join('\n');
     if (key === shownBans) return;
     shownBans = key;
     bans.replaceChildren(...room.banned.map((userId) => {
-      const lift = h('button', { class: 'button compact', attrs: { type: 'button', 'aria-label': `Lift the ban on ${userId}` } }, 'Lift ban');
+      const name = names.get(userId);
+      const lift = h('button', { class: 'button compact', attrs: { type: 'button', 'aria-label': `Lift the ban on ${name ?? userId}` } }, 'Lift ban');
       lift.addEventListener('click', () => void attempt(() => room.unban(userId)));
-      return h('div', { class: 'banned' }, h('span', { class: 'mono' }, userId), lift);
+      return h('div', { class: 'banned' }, name ? h('bdi', {}, name) : h('span', { class: 'mono' }, userId), lift);
     }));
   };
   const details = byId('host-room', HTMLDetailsElement);

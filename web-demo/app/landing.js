@@ -22,11 +22,20 @@ export function setupLanding(onJoin, onCancel) {
   let owner = '';
   /** The invitation's room had nobody in it. */
   let over = false;
+  /** The visitor has just come out of that room. */
+  let left = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let patience;
   let waiting = false;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   let holding;
+  let heldRoom = '';
+  const release = () => {
+    clearInterval(holding);
+    holding = undefined;
+    submit.disabled = false;
+    showLandingError('');
+  };
 
   const wording = () => {
     const joining = invited !== '' && tidyRoomId(room.value) === invited;
@@ -37,7 +46,9 @@ export function setupLanding(onJoin, onCancel) {
       ? 'If nobody is in it yet, the room is made and you host it.'
       : over
         ? 'Everybody has left. Open it again: the name and the links to it stay the same.'
-        : 'You were invited. Say who you are and you are in.';
+        : left
+          ? 'You have left it. Enter again, or name another room.'
+          : 'You were invited. Say who you are and you are in.';
     if (!waiting) submit.textContent = joining && over ? 'Open it again' : ENTER;
   };
 
@@ -46,7 +57,11 @@ export function setupLanding(onJoin, onCancel) {
     room.removeAttribute('aria-invalid');
     wording();
   });
-  room.addEventListener('input', wording);
+  room.addEventListener('input', () => {
+    // A room that keeps somebody out for a while says nothing of other rooms.
+    if (holding !== undefined && tidyRoomId(room.value) !== heldRoom) release();
+    wording();
+  });
   for (const input of [name, room, pin]) input.addEventListener('input', () => input.removeAttribute('aria-invalid'));
 
   form.addEventListener('submit', (event) => {
@@ -74,12 +89,13 @@ export function setupLanding(onJoin, onCancel) {
   });
 
   return {
-    /** @param {Partial<Wish & {over: boolean}>} wish */
+    /** @param {Partial<Wish & {over: boolean, left: boolean}>} wish */
     fill(wish) {
       if (wish.roomId !== undefined) {
         invited = wish.roomId;
         owner = wish.owner ?? '';
         over = wish.over === true;
+        left = wish.left === true;
         room.value = wish.roomId || suggestRoomId();
       }
       if (wish.name !== undefined) name.value = wish.name;
@@ -116,14 +132,14 @@ export function setupLanding(onJoin, onCancel) {
      */
     hold(ms, text) {
       clearInterval(holding);
+      heldRoom = tidyRoomId(room.value);
       const until = performance.now() + ms;
       const tick = () => {
         const left = Math.ceil((until - performance.now()) / 1000);
         submit.disabled = left > 0;
         if (left > 0) submit.textContent = `Join again in ${left} s`;
         else {
-          clearInterval(holding);
-          showLandingError('');
+          release();
           wording();
         }
       };

@@ -8,6 +8,7 @@ import { setupLanding, showLandingError } from './landing.js';
 import { askPin } from './pin.js';
 import { mountRoom } from './room-view.js';
 import { openRoom } from './session.js';
+import { clearToasts } from './toast.js';
 
 /** @typedef {import('./types.js').Wish} Wish */
 /** @typedef {import('./types.js').Room} Room */
@@ -163,7 +164,9 @@ function leave({ keepFragment = false } = {}) {
   tabStorage.removeItem(INSIDE_KEY);
   if (!keepFragment) history.replaceState(null, '', location.pathname);
   document.title = 'tandem';
-  const back = keepFragment ? wish : { roomId: '', pin: '', owner: '' };
+  clearToasts();
+  // Whoever leaves may want back: the form names the room that they come out of.
+  const back = keepFragment ? wish : { roomId: wish.roomId, pin: '', owner: wish.owner, left: true };
   landing.fill({ ...back, name: wish.name, transport: wish.transport });
   landing.busy(false);
   showView('landing');

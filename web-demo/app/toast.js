@@ -30,6 +30,11 @@ export function toast(text, kind = 'warn') {
   if (shown.size > 3) dismiss([...shown.keys()][0]);
 }
 
+/** What was said of a room means nothing outside it. */
+export function clearToasts() {
+  for (const text of [...shown.keys()]) dismiss(text);
+}
+
 /** @param {string} text */
 function dismiss(text) {
   const entry = shown.get(text);

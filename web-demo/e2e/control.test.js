@@ -114,7 +114,7 @@ describe('the host', () => {
     await bob.enter({ origin: server.origin, room, wait: false });
     await bob.until('being refused', () => document.querySelector('#join-error').dataset.code === 'USER_BANNED');
     await ann.click('#host-room summary');
-    await ann.page.getByRole('button', { name: /Lift the ban/ }).click();
+    await ann.page.getByRole('button', { name: /Lift the ban on Bob/ }).click();
     await ann.until('the ban being lifted', () => window.tandem.room.banned.length === 0);
     await bob.click('#join-submit');
     await bob.joined();

@@ -80,8 +80,12 @@ impl Draft<'_> {
             origin: join.origin,
         });
         // Whoever it was that has looked after the room meanwhile: it is the owner's.
+        // Another tab of the owner's own browser that hosts it already keeps it.
         let owns = join.claim.host_key.is_some() && join.claim.host_key == self.base.owner;
-        if owns && !self.base.is_host(&join.user) {
+        let host = self.base.host().and_then(|host| self.base.member(host)).filter(|host| host.is_live());
+        let hosts_already =
+            host.is_some_and(|host| join.origin.client.is_some() && host.origin.client == join.origin.client);
+        if owns && !hosts_already && !self.base.is_host(&join.user) {
             self.push(Event::HostChanged { host: Some(join.user.clone()) });
         }
     }

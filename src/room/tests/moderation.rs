@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::scene::{Scene, key, v3};
 use crate::domain::{Limits, Username};
-use crate::room::{Claim, Gone, Join, Reject};
+use crate::room::{Claim, Gone, Join, Origin, Reject};
 
 fn named(join: Join, name: &str) -> Join {
     Join { name: Some(Username::parse(name, &Limits::default()).unwrap()), ..join }
@@ -136,6 +136,18 @@ fn the_owner_is_host_whenever_it_enters_whoever_opened_the_room() {
     scene.at(4).send(ann.hand_over("bob")).taken();
     scene.at(5).send(Join { claim: holds(1), ..ann.on(9).join_with(b'a') }).expect(&["resumed ann on 9, proved"]);
     assert_eq!(scene.host(), "bob");
+}
+
+#[test]
+fn another_tab_of_the_owner_s_browser_takes_nothing_from_the_one_that_hosts() {
+    let (ann, tab) = (v3("ann"), v3("ann-2").on(9));
+    let holds = Claim { host_key: Some(key(1)), owner: None };
+    let browser = |number| Origin { client: Some(key(number)), address: None };
+    let mut scene = Scene::new();
+    scene.at(0).send(Join { claim: holds, origin: browser(7), ..ann.join() }).taken();
+    scene.at(1).send(Join { claim: holds, origin: browser(7), ..tab.join() }).expect(&["joined ann-2 #2"]);
+    // Her other machine has the key too, and another browser.
+    scene.at(2).send(Join { claim: holds, origin: browser(8), ..v3("tv").join() }).expect(&["joined tv #3", "host tv"]);
 }
 
 #[test]
