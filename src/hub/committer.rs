@@ -1,9 +1,9 @@
 //! From the queue into the log: one task a room while there is something to commit, or to be read again.
 //!
 //! Everything that waits is decided, in order, on a copy of the replica and committed as one batch. A conflict means that
-//! another node was faster: decide again on the room that the log showed, after a short jittered pause, so that fifty
-//! writers get their turn. The replica stays behind meanwhile: what the other nodes committed is on its way through the
-//! follower, and members hear it as events, in order, before this node's own. Only what doesn't come in time is a gap.
+//! another node was faster: decide again, after a short jittered pause, so that fifty writers get their turn, and after what
+//! the other nodes committed has come through the follower. Members hear it as events, in order, before this node's own;
+//! only what doesn't come in time is a gap.
 //!
 //! A panic costs the command that caused it, where it is decided; anywhere else the room's replica is dropped and read again
 //! ([`super::broken`]).
@@ -22,7 +22,7 @@ use super::outlet::Refusal;
 use super::{follower, record};
 use crate::clock::Clock;
 use crate::domain::{Head, RoomTime, SessionRef, TokenHash, UserId};
-use crate::log::{Commit, LogError, Outcome, Snapshot};
+use crate::log::{Commit, LogError, Outcome};
 use crate::panics;
 use crate::room::{Command, Event, Room};
 use crate::telemetry::{HotCounter, HotHistogram, names};
@@ -151,14 +151,10 @@ async fn settle_traced(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<
 
 /// Decides and commits until the batch is in; what it came to, command by command.
 async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> Result<Vec<Decided>, LogError> {
-    // The room as a lost race showed it, while the replica is behind it.
-    let mut shown = None;
     for attempt in 1..=ATTEMPTS {
         let asked_at = cell.lock().room.head();
-        let plan = plan(hub, cell, batch, shown.take());
+        let plan = plan(hub, cell, batch);
         let Some(commit) = plan.commit else {
-            // Answers come after the events on which they were decided.
-            arrive_at(hub, cell, plan.expected).await?;
             let state = cell.lock();
             if plan.poisoned && !state.retired {
                 hub.0.timers.schedule(cell.id(), Some(hub.now() + POISONED));
@@ -176,15 +172,13 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> R
                 COMMITS.increment(1);
                 trace(span, attempt, &plan.events);
                 COMMIT_EVENTS.increment(plan.events.len() as u64);
-                arrive_at(hub, cell, plan.expected).await?;
                 absorb(hub, cell, plan.expected, &plan.events);
                 follower::take_waiting(hub, cell);
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {
                 COMMIT_CONFLICTS.increment(1);
-                let latest = hub.write_back(cell, latest).await?;
-                shown = rival(hub, cell, latest, asked_at).await?;
+                learn(hub, cell, latest, asked_at).await?;
                 let longest = Duration::from_micros(u64::from(attempt.min(20)) * 500);
                 tokio::time::sleep(jitter(hub, plan.expected, attempt, longest)).await;
             }
@@ -193,23 +187,17 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> R
     Err(LogError(format!("{ATTEMPTS} conflicts in a row")))
 }
 
-/// The room on which to decide after a lost race; `None`: on the replica, which is not behind.
-async fn rival(
-    hub: &Hub,
-    cell: &Arc<Cell>,
-    latest: Option<Snapshot>,
-    asked_at: Head,
-) -> Result<Option<Room>, LogError> {
-    let unreadable = |_| LogError("the room's stored state can't be read".into());
-    if let Some(latest) = latest {
-        let room = hub.read_record(&mut cell.lock(), &latest).map_err(unreadable)?;
-        return Ok(Some(room));
+/// After a lost race: returns when the replica stands where the log does, or the log where the replica does.
+async fn learn(hub: &Hub, cell: &Arc<Cell>, latest: Option<Head>, asked_at: Head) -> Result<(), LogError> {
+    match hub.raise(cell, latest).await? {
+        Some(latest) => arrive_at(hub, cell, latest).await,
+        // It has ended, and its last events are on their way; or the log has lost it, and doesn't take it back.
+        None if heard(cell, |state| state.room.is_vacant() || state.room.head() != asked_at).await => Ok(()),
+        None => {
+            let installed = hub.install(cell, None, asked_at);
+            installed.map(drop).map_err(|_| LogError("the room's stored state can't be read".into()))
+        }
     }
-    // It has ended: its last events are on their way too.
-    if !heard(cell, |state| state.room.is_vacant() || state.room.head() != asked_at).await {
-        hub.install(cell, None, asked_at).map_err(unreadable)?;
-    }
-    Ok(None)
 }
 
 /// Waits until the replica has what other nodes committed up to this head. What doesn't come in time was missed: the room is
@@ -249,13 +237,12 @@ fn trace(span: &Span, attempts: u32, events: &[(Head, Event)]) {
     }
 }
 
-/// Decides the batch on the replica, or on what a lost race has shown if that is ahead.
-fn plan(hub: &Hub, cell: &Cell, batch: &[Queued], shown: Option<Room>) -> Plan {
+/// Decides the batch on the replica.
+fn plan(hub: &Hub, cell: &Cell, batch: &[Queued]) -> Plan {
     let now = hub.now();
     let (before, refused) = {
         let state = cell.lock();
-        let before =
-            shown.filter(|shown| shown.head() > state.room.head()).unwrap_or_else(|| state.whole_room().clone());
+        let before = state.whole_room().clone();
         let refused = |queued| is_given_up(&state, queued).then_some(Refusal::Unavailable);
         (before, batch.iter().map(refused).collect::<Vec<_>>())
     };

@@ -402,8 +402,9 @@ impl Hub {
         };
         let loaded = self.0.parts.log.load(cell.id()).await;
         let snapshot = loaded.map_err(|error| self.unavailable("load", cell.id(), &error))?;
-        let restored = self.write_back(cell, snapshot).await;
-        let snapshot = restored.map_err(|error| self.unavailable("restore", cell.id(), &error))?;
+        let restored = self.write_back(cell, snapshot.as_ref().map(|snapshot| snapshot.head)).await;
+        let restored = restored.map_err(|error| self.unavailable("restore", cell.id(), &error))?;
+        let snapshot = restored.map_or(snapshot, |WrittenBack(holds)| holds);
         if self.install(cell, snapshot, asked_at)? {
             // What was missed since it was asked for is still missing.
             cell.lock().close_gaps(gaps);
@@ -422,17 +423,20 @@ impl Hub {
 
     /// A log that knows less of a room than this replica, which only knows what was durable, has lost it (Redis restarted,
     /// or failed over), or the room has ended: the log can tell, and takes the replica or refuses it. Answers the room as
-    /// it is then.
-    async fn write_back(&self, cell: &Cell, latest: Option<Snapshot>) -> Result<Option<Snapshot>, LogError> {
-        let held = latest.as_ref().map(|snapshot| snapshot.head).unwrap_or_default();
+    /// it is then; nothing if the log doesn't know less.
+    async fn write_back(&self, cell: &Cell, latest: Option<Head>) -> Result<Option<WrittenBack>, LogError> {
         let mine = {
             let room = &cell.lock().room;
-            (!room.is_vacant() && room.head() > held).then(|| record::snapshot(room))
+            (!room.is_vacant() && room.head() > latest.unwrap_or_default()).then(|| record::snapshot(room))
         };
-        match mine {
-            Some(mine) => self.0.parts.log.restore(mine).await,
-            None => Ok(latest),
-        }
+        let Some(mine) = mine else { return Ok(None) };
+        Ok(Some(WrittenBack(self.0.parts.log.restore(mine).await?)))
+    }
+
+    /// The same after a commit that conflicted; answers the head that holds then.
+    async fn raise(&self, cell: &Cell, latest: Option<Head>) -> Result<Option<Head>, LogError> {
+        let written = self.write_back(cell, latest).await?;
+        Ok(written.map_or(latest, |WrittenBack(holds)| holds.map(|snapshot| snapshot.head)))
     }
 
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
@@ -547,6 +551,9 @@ impl Hub {
 
 /// A cell is not idle while somebody reads its room: what is read late would be installed beside the cell that took its
 /// place.
+/// What a log holds of a room after it was given this node's replica.
+struct WrittenBack(Option<Snapshot>);
+
 struct Opening<'a> {
     hub: &'a Hub,
     cell: Arc<Cell>,

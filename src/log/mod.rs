@@ -1,13 +1,13 @@
 //! The log (the sequencer): gives every room one total order on every node.
 //!
 //! ```text
-//! hub ── commit(room, expected head, events, patch) ──► log ── Committed | Conflict(latest snapshot)
+//! hub ── commit(room, expected head, events, patch) ──► log ── Committed | Conflict(latest head)
 //! hub ◄── follow(): every commit of the rooms subscribed to, in order, own ones too ── log
 //! ```
 //!
 //! Guarantees that every implementation gives, held by one contract suite:
 //! 1. `commit` is a compare-and-set on the head: of two commits that expect the same head one succeeds, the other gets
-//!    the latest snapshot. State, fan-out and audit move together or not at all.
+//!    the latest head. State, fan-out and audit move together or not at all.
 //! 2. When `commit` says `Committed`, the commit survives `kill -9` of any single process.
 //! 3. A follower of a room gets its commits in order, each at least once; what it can't be given it hears of as a
 //!    [`Followed::Gap`]. Subscribe first, then `load`: nothing falls between.
@@ -171,8 +171,10 @@ pub struct Snapshot {
 pub enum Outcome {
     /// It is the room's next piece, durable.
     Committed,
-    /// Somebody was faster: decide again on this. `None`: the room has ended, or was lost.
-    Conflict(Option<Snapshot>),
+    /// Somebody was faster, and the room is here now: decide again when its commits have come through [`Log::follow`].
+    /// A room's whole state would cost a link to a far log more time than the commits of the others leave it. `None`: the
+    /// room has ended, or was lost.
+    Conflict(Option<Head>),
 }
 
 /// What a follower hears.

@@ -137,7 +137,7 @@ impl Committer {
         }
         let state = self.shared.state.lock();
         for (room, answer) in batch.conflicts {
-            let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest(&room))));
+            let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest_head(&room))));
         }
     }
 
@@ -216,7 +216,7 @@ impl Committer {
             self.shared.publish(&state, commit);
         }
         for (room, answer) in answers {
-            let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest(&room))));
+            let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest_head(&room))));
         }
         Ok(())
     }

@@ -183,7 +183,7 @@ impl Door {
                 state.queue.push_back(Waiting::Conflict(commit.room, answer));
             }
             Verdict::Conflict => {
-                let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest(&commit.room))));
+                let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest_head(&commit.room))));
                 return Ok(receiver);
             }
         }

@@ -98,6 +98,14 @@ impl Sequence {
         }
     }
 
+    /// Its head.
+    pub(super) fn latest_head(&self, room: &RoomId) -> Option<Head> {
+        match &self.rooms.get(room)?.settled {
+            Settled::Live(snapshot) => Some(snapshot.head),
+            Settled::Unknown | Settled::Ended(_) => None,
+        }
+    }
+
     /// The second gate: an accepted commit is durable.
     pub(super) fn settle(&mut self, commit: &Commit) {
         let Some(place) = self.rooms.get_mut(&commit.room) else { return };

@@ -6,7 +6,7 @@
 --       18 whether this node may claim the next turn (0/1)  19 how long others wait for it (ms)
 --       20 bytes the outbox may hold  21 how long a lost answer may be asked for again (ms)
 --       22 fields to delete: their number, and then they; then fields and values
--- Answers {'ok', entry, era, commits that the outbox lost to its bound}, {'again', …}, {'conflict', room}, {'vacant'},
+-- Answers {'ok', entry, era, commits that the outbox lost to its bound}, {'again', …}, {'conflict', head}, {'vacant'},
 -- {'early', head}, {'wait', ms}, or {'full'}: Redis is at its maxmemory, nothing was written.
 local room, outbox, rooms, era = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local expected, next_head, node, id = ARGV[1], ARGV[2], ARGV[6], ARGV[7]
@@ -60,7 +60,7 @@ elseif expected ~= head then
     -- Refused when memory is short; then this node goes on losing.
     redis.pcall('HSET', room, '@turn', node .. ' ' .. string.format('%.0f', now + ARGV[19]))
   end
-  return {'conflict', redis.call('HGETALL', room)}
+  return {'conflict', head}
 end
 
 -- The first write: memory that is short (OOM) is told here, before anything has changed.

@@ -326,7 +326,11 @@ impl RedisLog {
                 self.recent.add(partition, &entry, &era, &commit, events, state);
                 Ok(Outcome::Committed)
             }
-            "conflict" => Ok(Outcome::Conflict(snapshot(&commit.room, answer.value(0)?)?)),
+            "conflict" => {
+                let latest = record::parse_head(answer.text(0)?.as_bytes());
+                let latest = latest.ok_or_else(|| LogError("the room's head can't be read".to_owned()))?;
+                Ok(Outcome::Conflict(Some(latest)))
+            }
             "vacant" => Ok(Outcome::Conflict(None)),
             "early" => {
                 let (room, next, ended) = (&commit.room, commit.next.epoch, answer.text(0)?);
