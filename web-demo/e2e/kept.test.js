@@ -22,7 +22,7 @@ test('a room whose members were all lost is kept, and who comes back is told whe
   await until('the room standing still', async () => {
     const history = await fetch(`${server.origin}/api/rooms/${room}/events?userId=${userId}`, { headers: { authorization: `Bearer ${token}` } });
     // Not in the text of the whole page: the room's own name has the word in it.
-    return (await history.json()).events.some((event) => event.type === 'room_kept');
+    return (await history.json()).events.some((event) => event.kind === 'room_kept');
   });
   const bob = await browser.person(t, { name: 'Bob' });
   await bob.page.goto(`${server.origin}/#room=${room}`);
