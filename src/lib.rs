@@ -14,6 +14,7 @@
 pub mod app;
 pub mod authorities;
 pub mod clock;
+pub mod commit;
 pub mod config;
 pub mod domain;
 pub mod http;

@@ -16,8 +16,9 @@ use bytes::Bytes;
 use commits::{EPOCH, after, commit, created, ended, head, room, text_of};
 use futures_util::future::join_all;
 use log_backends::Backend;
+use tandem::commit::Commit;
 use tandem::domain::{Head, NodeId, RoomId};
-use tandem::log::{Commit, Followed, Log, Outcome};
+use tandem::log::{Followed, Log, Outcome};
 
 /// No test takes a tenth of it.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -393,7 +394,7 @@ async fn hear(node: &dyn Log) -> Followed {
     tokio::time::timeout(DEADLINE / 2, node.follow()).await.expect("nothing to hear")
 }
 
-async fn hear_commit(node: &dyn Log) -> (Head, Arc<[tandem::log::Entry]>) {
+async fn hear_commit(node: &dyn Log) -> (Head, Arc<[tandem::commit::Entry]>) {
     match hear(node).await {
         Followed::Commit { expected, entries, .. } => (expected, entries),
         other => panic!("{other:?}"),

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use commits::{EPOCH, after, commit, created, ended, head, room, row_of, text_of, time, user};
 use futures_util::future::join_all;
 use repository_backends::Backend;
+use tandem::commit::Commit;
 use tandem::domain::{Head, RoomId, RoomTime, ShortId};
-use tandem::log::Commit;
 use tandem::repository::{EventRow, Repository};
 
 /// No test takes a tenth of it.
@@ -237,9 +237,9 @@ async fn users_come_go_and_come_back(backend: impl Backend) {
     let mut steps = steps(&friday, 3);
     let ben = row_of("ben", 2, time(head(EPOCH, 1)));
     steps[0].row.users.push(ben.clone());
-    let left = tandem::log::UserRow { connected: false, left_at: Some(time(head(EPOCH, 2))), ..ben.clone() };
+    let left = tandem::commit::UserRow { connected: false, left_at: Some(time(head(EPOCH, 2))), ..ben.clone() };
     steps[1].row.users = vec![left];
-    let back = tandem::log::UserRow { name: "Benjamin".to_owned(), slot: 3, joined_at: time(head(EPOCH, 3)), ..ben };
+    let back = tandem::commit::UserRow { name: "Benjamin".to_owned(), slot: 3, joined_at: time(head(EPOCH, 3)), ..ben };
     steps[2].row.users = vec![back];
     let ben = "SELECT username || ' ' || slot || ' ' || is_connected || ' ' || CASE WHEN left_at IS NULL THEN 'here' ELSE 'gone' END \
                FROM users WHERE user_id = 'ben'";

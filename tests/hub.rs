@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::{Ear, House, room, until};
+use tandem::commit::{Commit, Entry, Patch, RoomRow};
 use tandem::domain::{Head, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime};
 use tandem::hub::outlet::{Refusal, Signal};
 use tandem::hub::{Departure, Hub};
+use tandem::log::Outcome;
 use tandem::log::memory::faults::{Fate, What};
-use tandem::log::{Commit, Entry, Outcome, Patch, RoomRow};
 use tandem::protocol;
 use tandem::room::{Command, Reject};
 

@@ -21,9 +21,9 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use secrecy::ExposeSecret;
 use sqlx::Connection;
+use tandem::commit::Commit;
 use tandem::config::Postgres;
 use tandem::domain::{Head, RoomId, ShortId};
-use tandem::log::Commit;
 use tandem::repository::postgres::{Limits, PostgresRepository};
 use tandem::repository::{Repository, RepositoryError};
 

@@ -21,9 +21,9 @@ use futures_util::future::join_all;
 use postgres_server::{Database, Server};
 use proxy::{Proxy, Trap};
 use secrecy::ExposeSecret;
+use tandem::commit::Commit;
 use tandem::config::Postgres;
 use tandem::domain::{Head, RoomId};
-use tandem::log::Commit;
 use tandem::repository::postgres::{Limits, PostgresRepository};
 use tandem::repository::{Repository, RepositoryError};
 

@@ -120,7 +120,7 @@ async fn the_files_of_a_directory_that_was_there_are_the_server_s_own() {
 }
 
 /// A change of the film to an address of that many bytes.
-fn film(room: &tandem::domain::RoomId, expected: Head, address: &str) -> tandem::log::Commit {
+fn film(room: &tandem::domain::RoomId, expected: Head, address: &str) -> tandem::commit::Commit {
     let mut commit = after(room, expected);
     let mut entries = commit.entries.to_vec();
     entries[0].kind = "url_changed";

@@ -11,13 +11,14 @@ use tokio_util::task::TaskTracker;
 
 use super::StartError;
 use crate::clock::Clock;
+use crate::commit::Snapshot;
 use crate::config::Config;
 use crate::domain::{NodeId, RoomId};
 use crate::http::NodeEndpoints;
 use crate::hub::Hub;
+use crate::log::Log;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions, RedisQuotas, Roster};
-use crate::log::{Log, Snapshot};
 use crate::node::{NodeWatch, Report, WatchOptions};
 use crate::panics;
 use crate::quota::{Allowances, MemoryQuotas, Quotas};

@@ -19,10 +19,11 @@ use tracing::{Instrument, Span, field};
 use super::Hub;
 use super::cell::{Cell, JoinDone, Queued, Resolve, State};
 use super::outlet::Refusal;
-use super::{follower, record};
+use super::{codec, follower};
 use crate::clock::Clock;
+use crate::commit::Commit;
 use crate::domain::{Head, RoomTime, SessionRef, TokenHash, UserId};
-use crate::log::{Commit, LogError, Outcome};
+use crate::log::{LogError, Outcome};
 use crate::panics;
 use crate::room::{Command, Event, Room};
 use crate::telemetry::{HotCounter, HotHistogram, names};
@@ -265,7 +266,7 @@ fn decide_all(hub: &Hub, before: &Room, now: RoomTime, batch: &[Queued], mut ref
                 }
             });
             let decided = decided.collect();
-            let commit = (!events.is_empty()).then(|| record::commit(before, &room, &events, now));
+            let commit = (!events.is_empty()).then(|| codec::commit(before, &room, &events, now));
             Plan { expected: before.head(), decided, events, commit, poisoned }
         });
         match attempt {

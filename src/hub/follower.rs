@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::cell::{Cell, State};
-use super::{Hub, committer, record};
+use super::{Hub, codec, committer};
+use crate::commit::Entry;
 use crate::domain::Head;
-use crate::log::{Entry, Followed};
+use crate::log::Followed;
 use crate::room::Event;
 use crate::telemetry::names;
 
@@ -52,7 +53,7 @@ fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
     if last.head <= cell.lock().room.head() {
         return;
     }
-    let events = entries.iter().map(|entry| record::event(entry).map(|event| (entry.head, event)));
+    let events = entries.iter().map(|entry| codec::event(entry).map(|event| (entry.head, event)));
     let events: Vec<_> = match events.collect() {
         Ok(events) => events,
         Err(error) => {

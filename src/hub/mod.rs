@@ -19,6 +19,7 @@
 mod broken;
 mod budget;
 mod cell;
+mod codec;
 mod committer;
 mod drift;
 mod ephemeral;
@@ -29,7 +30,6 @@ mod join;
 mod keeping;
 mod outage;
 pub mod outlet;
-mod record;
 pub mod relay;
 #[cfg(test)]
 #[path = "tests/fixture.rs"]
@@ -51,8 +51,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::commit::Snapshot;
 use crate::domain::{Head, Limits, NodeId, RoomId, RoomTime, SessionRef, UserId};
-use crate::log::{Log, LogError, Snapshot};
+use crate::log::{Log, LogError};
 use crate::panics;
 use crate::quota::{Place, Quotas};
 use crate::room::{Actor, Command, Room};
@@ -194,7 +195,7 @@ impl Hub {
     pub fn recover(&self, snapshots: Vec<Snapshot>) -> usize {
         let mut recovered = 0;
         for snapshot in snapshots {
-            match record::room(&snapshot) {
+            match codec::room(&snapshot) {
                 Ok(room) if !room.is_vacant() => {
                     let cell = Cell::restored(room);
                     self.0.rooms.lock().insert(cell.id().clone(), Arc::clone(&cell));
@@ -305,7 +306,7 @@ impl Hub {
             None => {
                 let loaded = self.0.parts.log.load(room).await;
                 let snapshot = loaded.map_err(|error| self.unavailable("load", room, &error))?;
-                snapshot.as_ref().map(record::room).transpose().map_err(|_| Refusal::Internal)?
+                snapshot.as_ref().map(codec::room).transpose().map_err(|_| Refusal::Internal)?
             }
         };
         Ok(found.filter(|room| !room.is_vacant()))
@@ -427,7 +428,7 @@ impl Hub {
     async fn write_back(&self, cell: &Cell, latest: Option<Head>) -> Result<Option<WrittenBack>, LogError> {
         let mine = {
             let room = &cell.lock().room;
-            (!room.is_vacant() && room.head() > latest.unwrap_or_default()).then(|| record::snapshot(room))
+            (!room.is_vacant() && room.head() > latest.unwrap_or_default()).then(|| codec::snapshot(room))
         };
         let Some(mine) = mine else { return Ok(None) };
         Ok(Some(WrittenBack(self.0.parts.log.restore(mine).await?)))
@@ -468,7 +469,7 @@ impl Hub {
     }
 
     fn read_record(&self, state: &mut State, snapshot: &Snapshot) -> Result<Room, Refusal> {
-        let read = record::room(snapshot);
+        let read = codec::room(snapshot);
         let was_unreadable = std::mem::replace(&mut state.unreadable, read.is_err());
         read.map_err(|error| {
             // Said once: it is tried again as long as somebody is here.

@@ -15,18 +15,18 @@
 //!
 //! Two implementations: [`memory`] for one process, [`redis`] for a cluster.
 //!
-//! The log knows no room logic: events, fields and snapshots are bytes that the hub's record codec made.
+//! The log knows no room logic: events, fields and snapshots are bytes that the hub's codec made.
 
 pub mod memory;
 pub mod redis;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::domain::{Head, NodeId, RoomId, RoomTime, UserId};
+use crate::commit::{Commit, Entry, Snapshot};
+use crate::domain::{Head, NodeId, RoomId};
 
 /// One node's door to the log.
 pub trait Log: Send + Sync + 'static {
@@ -72,98 +72,6 @@ pub trait Log: Send + Sync + 'static {
     /// Sends an ephemeral message to other nodes: all that follow the room, or only `to`, whether it follows or not.
     /// Never to the sender itself. Never blocks; may be lost.
     fn publish(&self, room: &RoomId, to: Option<&NodeId>, message: Bytes);
-}
-
-/// What a node appends.
-#[derive(Debug, Clone)]
-pub struct Commit {
-    /// Where.
-    pub room: RoomId,
-    /// The head that the decision was made on.
-    pub expected: Head,
-    /// The head afterwards: the last entry's.
-    pub next: Head,
-    /// The events, in order.
-    pub entries: Arc<[Entry]>,
-    /// What changed in the stored state.
-    pub patch: Patch,
-    /// What the repositories show of the room afterwards.
-    pub row: RoomRow,
-}
-
-/// One event as the log keeps it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Its place.
-    pub head: Head,
-    /// When it was decided.
-    pub at: RoomTime,
-    /// The name in the audit.
-    pub kind: &'static str,
-    /// Who did it, or whom it concerns.
-    pub user: Option<UserId>,
-    /// The event, for replicas.
-    pub body: Bytes,
-    /// The event as the audit may keep it: JSON without chat texts, hashes and tokens.
-    pub audit: Bytes,
-}
-
-/// Changed fields of a room's stored state. `fields`: `None` deletes. `clear` first deletes all (a new epoch, or the end).
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Patch {
-    /// Delete every field before setting.
-    pub clear: bool,
-    /// Field → value.
-    pub fields: BTreeMap<String, Option<Bytes>>,
-}
-
-/// The columns that people query.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RoomRow {
-    /// The host.
-    pub host: Option<UserId>,
-    /// The film.
-    pub url: Option<String>,
-    /// Position at `at`, s.
-    pub position: f64,
-    /// Whether it moves.
-    pub playing: bool,
-    /// When the position was true.
-    pub at: RoomTime,
-    /// Guest control.
-    pub guest_control: bool,
-    /// The epoch is over.
-    pub ended: bool,
-    /// Members whose row changed.
-    pub users: Vec<UserRow>,
-}
-
-/// A member as the repositories show it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UserRow {
-    /// Who.
-    pub user: UserId,
-    /// Called what.
-    pub name: String,
-    /// Its slot.
-    pub slot: u16,
-    /// When it joined.
-    pub joined_at: RoomTime,
-    /// Whether it has a session.
-    pub connected: bool,
-    /// When it left for good.
-    pub left_at: Option<RoomTime>,
-}
-
-/// A room's stored state.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
-    /// Which room.
-    pub room: RoomId,
-    /// At which place.
-    pub head: Head,
-    /// Field → value.
-    pub fields: BTreeMap<String, Bytes>,
 }
 
 /// What became of a commit.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::columns::readable;
+use crate::commit::Commit;
 use crate::domain::RoomTime;
-use crate::log::Commit;
 
 /// The field of an event's JSON that holds the address.
 const FIELD: &str = "url";

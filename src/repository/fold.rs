@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::commit::{Commit, RoomRow, UserRow};
 use crate::domain::{Head, RoomId, RoomTime, UserId};
-use crate::log::{Commit, RoomRow, UserRow};
 
 /// Folds a batch into one change a room, in the order of room ids. `stored`: the heads that the database has.
 pub(super) fn fold<'a>(batch: &'a [Commit], stored: &BTreeMap<RoomId, Head>) -> BTreeMap<&'a RoomId, Change<'a>> {

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 
+use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
-use crate::log::{Commit, Snapshot};
 
 /// Rooms, users, events and short links in one database.
 pub trait Repository: Send + Sync + 'static {
@@ -80,7 +80,7 @@ pub trait Repository: Send + Sync + 'static {
 pub struct EventRow {
     /// Its place.
     pub head: Head,
-    /// The name ([`crate::log::Entry::kind`]).
+    /// The name ([`crate::commit::Entry::kind`]).
     pub kind: String,
     /// Who.
     pub user: Option<String>,

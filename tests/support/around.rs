@@ -9,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tandem::commit::{Commit, Snapshot};
 use tandem::domain::{NodeId, RoomId};
-use tandem::log::{Commit, Followed, Log, LogError, Outcome, Snapshot};
+use tandem::log::{Followed, Log, LogError, Outcome};
 
 /// What is done to it.
 #[derive(Default)]

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use tandem::commit::{Commit, Entry, Patch, RoomRow, UserRow};
 use tandem::domain::{Head, RoomId, RoomTime, UserId};
-use tandem::log::{Commit, Entry, Patch, RoomRow, UserRow};
 
 /// The epoch of most tests, ms: an ordinary day.
 pub(crate) const EPOCH: u64 = 1_795_000_000_000;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tandem::commit::{Commit, Snapshot};
 use tandem::domain::{Head, RoomId, RoomTime, ShortId};
-use tandem::log::{Commit, Snapshot};
 use tandem::repository::{EventRow, Repository, RepositoryError};
 use tokio::sync::Semaphore;
 

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::owed::Owed;
 use super::{Answer, Shared, State, Waiting, sequence};
 use crate::clock::Clock;
+use crate::commit::Commit;
 use crate::domain::RoomId;
-use crate::log::{Commit, LogError, Outcome};
+use crate::log::{LogError, Outcome};
 use crate::repository::{Repository, RepositoryError};
 use crate::telemetry::{HotHistogram, Seldom, names};
 

@@ -9,8 +9,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::faults::Delivery;
+use crate::commit::Commit;
 use crate::domain::RoomId;
-use crate::log::{Commit, Followed};
+use crate::log::Followed;
 
 /// Reports that may wait. Beyond it the node is told to load everything again: cheaper than an endless queue.
 pub(super) const QUEUE: usize = 4096;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::commit::{Commit, Entry};
 use crate::domain::{Head, RoomId};
-use crate::log::{Commit, Entry};
 
 /// Bytes of events that are kept for the audit.
 const BYTES: usize = 16 << 20;

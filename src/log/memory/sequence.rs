@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId};
-use crate::log::{Commit, LogError, Snapshot, ascending};
+use crate::log::{LogError, ascending};
 
 /// Ends that are remembered. More only widens the window in which a clock that runs behind is told so.
 const ENDS: usize = 65_536;

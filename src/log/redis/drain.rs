@@ -21,8 +21,9 @@ use super::recent::StreamId;
 use super::roster::Census;
 use super::{RedisLog, millis, outbox, record, unreadable};
 use crate::clock::Clock;
+use crate::commit::Commit;
 use crate::domain::RoomId;
-use crate::log::{Commit, LogError};
+use crate::log::LogError;
 use crate::repository::Repository;
 use crate::telemetry::{Seldom, names};
 

@@ -12,8 +12,9 @@ use redis::{Script, Value};
 
 use super::keys::Partition;
 use super::{Answer, RedisLog, millis, outbox, record, unreadable};
+use crate::commit::Commit;
 use crate::domain::{Head, RoomId};
-use crate::log::{Commit, LogError};
+use crate::log::LogError;
 use crate::telemetry::names;
 
 /// Bounds of what is remembered.

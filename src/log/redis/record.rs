@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::codec::{Reader, Writer};
+use crate::commit::{Commit, Entry, Patch, RoomRow, UserRow};
 use crate::domain::{Head, NodeId, RoomId, RoomTime, UserId};
-use crate::log::{Commit, Entry, Patch, RoomRow, UserRow};
 
 const VERSION: u8 = 1;
 

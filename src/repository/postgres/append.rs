@@ -7,8 +7,8 @@ use sqlx::postgres::PgConnection;
 
 use super::partitions::Partitions;
 use super::{clean, read};
+use crate::commit::{Commit, Entry, UserRow};
 use crate::domain::{RoomId, RoomTime, UserId};
-use crate::log::{Commit, Entry, UserRow};
 use crate::repository::RepositoryError;
 use crate::repository::addresses;
 use crate::repository::columns::{finite, signed};

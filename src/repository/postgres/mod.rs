@@ -33,8 +33,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
 use self::partitions::Partitions;
 use super::{EventRow, Repository, RepositoryError};
+use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
-use crate::log::{Commit, Snapshot};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 

@@ -8,8 +8,8 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
+use crate::commit::Snapshot;
 use crate::domain::{Head, RoomId, RoomTime};
-use crate::log::Snapshot;
 use crate::repository::addresses;
 use crate::repository::columns::{self, corrupt, head, signed};
 use crate::repository::{EventRow, RepositoryError};

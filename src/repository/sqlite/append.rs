@@ -6,8 +6,8 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Sqlite};
 
 use super::{json_list, read};
+use crate::commit::{Commit, Entry, UserRow};
 use crate::domain::{RoomId, RoomTime, UserId};
-use crate::log::{Commit, Entry, UserRow};
 use crate::repository::RepositoryError;
 use crate::repository::addresses;
 use crate::repository::columns::{finite, signed};

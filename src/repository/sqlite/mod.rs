@@ -31,8 +31,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use self::files::{DirLock, Refused, create_private, make_private};
 use super::{EventRow, Repository, RepositoryError};
+use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
-use crate::log::{Commit, Snapshot};
 use crate::telemetry::{Seldom, names};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");

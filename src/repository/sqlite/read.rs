@@ -8,8 +8,8 @@ use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Row, SqliteExecutor};
 
 use super::json_list;
+use crate::commit::Snapshot;
 use crate::domain::{Head, RoomId, RoomTime};
-use crate::log::Snapshot;
 use crate::repository::addresses;
 use crate::repository::columns::{self, corrupt, head, signed};
 use crate::repository::{EventRow, RepositoryError};

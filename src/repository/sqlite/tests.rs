@@ -1,8 +1,8 @@
 //! What needs a hand inside: a full disk, and draws that collide.
 
 use super::*;
+use crate::commit::{Entry, Patch, RoomRow};
 use crate::domain::UserId;
-use crate::log::{Entry, Patch, RoomRow};
 
 const NOW: RoomTime = RoomTime::from_millis(1_795_000_000_000);
 

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tandem::commit::Entry;
 use tandem::domain::{Head, Limits, NodeId, RoomId};
 use tandem::log::memory::MemoryLog;
 use tandem::log::memory::faults::Faults;
-use tandem::log::{Entry, Followed, Log};
+use tandem::log::{Followed, Log};
 use tandem::transport::memory::MemoryClient;
 use tokio_util::task::TaskTracker;
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::commit::{Commit, Entry, Patch, RoomRow, Snapshot, UserRow};
 use crate::domain::{Head, RoomTime, UserId};
-use crate::log::{Commit, Entry, Patch, RoomRow, Snapshot, UserRow};
 use crate::room::{By, Chat, Event, Member, Members, Room, SharedMap};
 
 const CORE: &str = "core";
