@@ -17,7 +17,7 @@ use tandem::hub::{Departure, Hub};
 use tandem::log::Outcome;
 use tandem::log::memory::faults::{Fate, What};
 use tandem::protocol;
-use tandem::room::{Command, Reject};
+use tandem::room::{Ask, Reject};
 
 #[tokio::test(start_paused = true)]
 async fn members_are_told_the_whole_state_when_room_time_is_put_right_in_one_step() {
@@ -168,8 +168,7 @@ async fn a_pin_that_changes_while_it_is_checked_is_checked_again() {
             .await
             .map_err(|refusal| refusal.to_string())
             .unwrap();
-        let command = Command::SetPin { by: ann.actor().clone(), pin: Some(pin) };
-        house.hub.submit(&ann, command, "SET_PIN", None);
+        house.hub.submit(&ann, Ask::SetPin { pin: Some(pin) }, "SET_PIN", None);
     };
     set_pin("1111").await;
     until("the PIN", || house.hub.inspect(&room()).unwrap().head().seq == 2).await;

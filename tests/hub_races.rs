@@ -17,7 +17,7 @@ use tandem::clock::Clock;
 use tandem::domain::{Dialect, Limits, NodeId, RoomId, UserId};
 use tandem::hub::{Departure, Hub, HubParts, Membership};
 use tandem::log::memory::faults::{Fate, What};
-use tandem::room::Command;
+use tandem::room::Ask;
 use tokio_util::sync::CancellationToken;
 
 fn texts(ear: &Ear, kind: &str) -> Vec<u64> {
@@ -43,8 +43,7 @@ fn around(house: &House, name: &str) -> (Hub, Arc<Doings>) {
 
 fn chat(hub: &Hub, membership: &Membership, reference: u64) {
     let text = tandem::domain::ChatText::parse("hello", &Limits::default()).unwrap();
-    let command = Command::Chat { by: membership.actor().clone(), text };
-    hub.submit(membership, command, "CHAT", Some(reference));
+    hub.submit(membership, Ask::Chat { text }, "CHAT", Some(reference));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,8 +97,8 @@ async fn a_v2_member_whose_node_loses_a_race_hears_who_is_host() {
         What::Delivery if crossing.node.as_str() == "node-2" => Fate::Late(Duration::from_millis(20)),
         _ => Fate::Arrives,
     });
-    let command = Command::TransferHost { by: ann.actor().clone(), target: UserId::parse("bob").unwrap() };
-    house.hub.submit(&ann, command, "TRANSFER_HOST", None);
+    let ask = Ask::TransferHost { target: UserId::parse("bob").unwrap() };
+    house.hub.submit(&ann, ask, "TRANSFER_HOST", None);
     until("ann's to be committed", || house.hub.inspect(&room()).unwrap().head().seq == 3).await;
     chat(&far, &bob, 1);
     until("bob's answer", || bobs.heard.lock().iter().any(|message| message["type"] == "ACK")).await;

@@ -28,7 +28,7 @@ use tandem::node::{NodeWatch, WatchOptions};
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use tandem::room::ChatLine;
-use tandem::room::{Command, Room};
+use tandem::room::{Ask, Room};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waiting::{DEADLINE, until};
@@ -237,8 +237,7 @@ impl Node {
 
     fn chat(&self, membership: &Membership, text: &str) {
         let text = ChatText::parse(text, &Limits::default()).unwrap();
-        let command = Command::Chat { by: membership.actor().clone(), text };
-        self.hub.submit(membership, command, "CHAT", None);
+        self.hub.submit(membership, Ask::Chat { text }, "CHAT", None);
     }
 
     fn room(&self, name: &str) -> Room {

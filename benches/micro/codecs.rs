@@ -1,14 +1,13 @@
 //! Bytes to messages and back.
 
 use std::cell::OnceCell;
-use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use tandem::hub::outlet::{Happening, Notice, NoticeBody, Welcome};
 use tandem::protocol::{self, Rules};
-use tandem::room::{Basis, Command, Control, Room};
+use tandem::room::{Ask, Basis, Command, Control, Room};
 
-use crate::house::{NOW, actor, limits, position, room_of, tick, user};
+use crate::house::{NOW, actor, asked, limits, position, room_of, tick, user};
 
 const JOIN: &str = r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"member-1","username":"Member 1","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"ref":1}"#;
 const HEARTBEAT: &str = r#"{"type":"HOST_HEARTBEAT","roomId":"friday","userId":"member-1","currentTime":12.5,"isPlaying":true,"eventTimestamp":1795000000000,"timestamp":1795000000000}"#;
@@ -84,31 +83,17 @@ mod encode {
 
     #[divan::bench]
     fn play(bencher: Bencher<'_, '_>) {
-        let (control, lead) = (Control::Play, Duration::from_millis(150));
-        let play = Command::PlayPause {
-            by: actor(0),
-            control,
-            position: Some(position(12.5)),
-            true_at: None,
-            on: Basis::default(),
-            lead,
-        };
-        encodes(bencher, &after(10, &play));
+        let (position, on) = (Some(position(12.5)), Basis::default());
+        let play = Ask::PlayPause { control: Control::Play, position, true_at: None, on };
+        encodes(bencher, &after(10, &asked(play)));
     }
 
     /// With the gate that everybody is awaited at.
     #[divan::bench(args = [2, 10, 200])]
     fn seek(bencher: Bencher<'_, '_>, members: usize) {
-        let (by, position) = (actor(0), position(12.5));
-        let seek = Command::Seek {
-            by,
-            position,
-            resume: Some(true),
-            true_at: None,
-            on: Basis::default(),
-            lead: Duration::from_millis(150),
-        };
-        encodes(bencher, &after(members, &seek));
+        let (position, on) = (position(12.5), Basis::default());
+        let seek = Ask::Seek { position, resume: Some(true), true_at: None, on };
+        encodes(bencher, &after(members, &asked(seek)));
     }
 
     #[divan::bench]

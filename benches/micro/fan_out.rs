@@ -2,12 +2,11 @@
 //! is the hub; `sessions` has the rest of the road.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use tandem::hub::Departure;
-use tandem::room::{Basis, Command, Control};
+use tandem::room::{Ask, Basis, Control};
 
 use crate::house::{House, Sink, position, tick};
 
@@ -67,12 +66,11 @@ fn committed_command(bencher: Bencher<'_, '_>, members: usize) {
     let (mut playing, mut seconds) = (false, 0.0);
     bencher.counter(ItemsCount::new(members)).bench_local(|| {
         (playing, seconds) = (!playing, (seconds + 1.0) % 1000.0);
-        let (by, lead) = (host.actor().clone(), Duration::from_millis(150));
         let control = if playing { Control::Play } else { Control::Pause };
         let position = Some(position(seconds));
-        let command = Command::PlayPause { by, control, position, true_at: None, on: Basis::default(), lead };
+        let ask = Ask::PlayPause { control, position, true_at: None, on: Basis::default() };
         house.runtime.block_on(async {
-            house.hub.submit(&host, command, "PLAY_PAUSE", None);
+            house.hub.submit(&host, ask, "PLAY_PAUSE", None);
             settled(&house).await;
         });
     });

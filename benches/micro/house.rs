@@ -14,7 +14,7 @@ use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::{self, Rules};
 use tandem::quota::AddressBudgets;
-use tandem::room::{Actor, ChatLine, Claim, Command, Join, Origin, PinProof, Room};
+use tandem::room::{Actor, Ask, ChatLine, Claim, Command, Join, Origin, PinProof, Room};
 use tandem::session::{Services, SessionCounts};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,11 @@ pub(crate) fn joining(number: usize) -> Command {
     })
 }
 
+/// What member 0 asks for, with a lead.
+pub(crate) fn asked(ask: Ask) -> Command {
+    Command::Asked { by: actor(0), lead: Duration::from_millis(150), ask }
+}
+
 /// Decides and applies.
 pub(crate) fn step(room: &mut Room, now: RoomTime, command: &Command, limits: &Limits) -> usize {
     let events = room.decide(now, command, limits).unwrap();
@@ -75,8 +80,8 @@ pub(crate) fn room_of(members: usize) -> Room {
     let mut room = Room::vacant(room_id(0), Head::default());
     for number in 0..members {
         step(&mut room, NOW, &joining(number), &limits());
-        let (by, player) = (actor(number), Player::of(PlayerState::Ready));
-        step(&mut room, NOW, &Command::Player { by, player, film: None, lead: Duration::ZERO }, &limits());
+        let ask = Ask::Player { player: Player::of(PlayerState::Ready), film: None };
+        step(&mut room, NOW, &Command::Asked { by: actor(number), lead: Duration::ZERO, ask }, &limits());
     }
     room
 }

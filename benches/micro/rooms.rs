@@ -3,22 +3,14 @@
 use std::time::Duration;
 
 use divan::Bencher;
-use tandem::room::{Basis, Command, Control};
+use tandem::room::{Ask, Basis, Command, Control};
 
-use crate::house::{NOW, actor, joining, limits, position, room_of, step};
+use crate::house::{NOW, actor, asked, joining, limits, position, room_of, step};
 
 const MEMBERS: [usize; 3] = [2, 10, 200];
-const LEAD: Duration = Duration::from_millis(150);
 
 fn play_pause(control: Control, seconds: f64) -> Command {
-    Command::PlayPause {
-        by: actor(0),
-        control,
-        position: Some(position(seconds)),
-        true_at: None,
-        on: Basis::default(),
-        lead: LEAD,
-    }
+    asked(Ask::PlayPause { control, position: Some(position(seconds)), true_at: None, on: Basis::default() })
 }
 
 #[divan::bench(args = MEMBERS)]
@@ -39,14 +31,8 @@ fn seek(bencher: Bencher<'_, '_>, members: usize) {
     let (mut now, mut to) = (NOW, 0.0);
     bencher.bench_local(|| {
         (now, to) = (now + Duration::from_secs(1), if to < 5000.0 { to + 10.0 } else { 0.0 });
-        let command = Command::Seek {
-            by: actor(0),
-            position: position(to),
-            resume: Some(true),
-            true_at: None,
-            on: Basis::default(),
-            lead: LEAD,
-        };
+        let command =
+            asked(Ask::Seek { position: position(to), resume: Some(true), true_at: None, on: Basis::default() });
         step(&mut room, now, &command, &limits)
     });
 }

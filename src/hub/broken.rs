@@ -84,7 +84,7 @@ mod tests {
     use super::super::testing::{Fixture, POISON, Silent, room};
     use super::*;
     use crate::domain::{ChatText, Limits};
-    use crate::room::Command;
+    use crate::room::Ask;
 
     #[tokio::test(start_paused = true)]
     async fn a_command_that_panics_is_refused_and_the_others_of_its_batch_are_committed() {
@@ -94,7 +94,7 @@ mod tests {
         let before = head();
         for text in ["one", POISON, "two"] {
             let text = ChatText::parse(text, &Limits::default()).unwrap();
-            fixture.hub.submit(&ann, Command::Chat { by: ann.actor().clone(), text }, "CHAT", None);
+            fixture.hub.submit(&ann, Ask::Chat { text }, "CHAT", None);
         }
         fixture.hub.settled().await;
         assert_eq!(head(), before + 2);

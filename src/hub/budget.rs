@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::domain::Limits;
 use crate::quota::{Bucket, Pace};
-use crate::room::{Command, Event};
+use crate::room::{Ask, Event};
 
 /// What an event has beside what its sender chose.
 const ENVELOPE: usize = 256;
@@ -55,14 +55,14 @@ impl Paces {
 
 impl RoomBudget {
     /// Charges a member's command, or says how long to wait.
-    pub(super) fn admit(&mut self, command: &Command, limits: &Limits) -> Result<(), Duration> {
-        let (class, text, film) = match command {
-            Command::Chat { text, .. } => (Class::Content, text.as_str().len(), 0),
-            Command::Custom { payload, .. } => (Class::Content, payload.len(), 0),
-            Command::Rename { name, .. } => (Class::Content, name.as_str().len(), 0),
-            Command::SetUrl { url, .. } => (Class::Control, 0, url.as_str().len()),
-            Command::Adopt { url, .. } => (Class::Control, 0, url.as_ref().map_or(0, |url| url.as_str().len())),
-            Command::PlayPause { .. } | Command::Seek { .. } | Command::SetRate { .. } => (Class::Control, 0, 0),
+    pub(super) fn admit(&mut self, ask: &Ask, limits: &Limits) -> Result<(), Duration> {
+        let (class, text, film) = match ask {
+            Ask::Chat { text, .. } => (Class::Content, text.as_str().len(), 0),
+            Ask::Custom { payload, .. } => (Class::Content, payload.len(), 0),
+            Ask::Rename { name, .. } => (Class::Content, name.as_str().len(), 0),
+            Ask::SetUrl { url, .. } => (Class::Control, 0, url.as_str().len()),
+            Ask::Adopt { url, .. } => (Class::Control, 0, url.as_ref().map_or(0, |url| url.as_str().len())),
+            Ask::PlayPause { .. } | Ask::Seek { .. } | Ask::SetRate { .. } => (Class::Control, 0, 0),
             _ => (Class::Free, 0, 0),
         };
         let (paces, now) = (Paces::of(limits), Clock::instant());
@@ -109,26 +109,20 @@ impl Buckets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ChatText, NodeId, SessionRef, UserId};
-    use crate::room::{Actor, Basis, Control};
+    use crate::domain::{ChatText, UserId};
+    use crate::room::{Basis, Control};
 
-    fn by() -> Actor {
-        let session = SessionRef { node: NodeId::parse("n1").unwrap(), id: 1 };
-        Actor { user: UserId::parse("ann").unwrap(), session }
+    fn chat(characters: usize) -> Ask {
+        Ask::Chat { text: ChatText::parse(&"x".repeat(characters), &Limits::default()).unwrap() }
     }
 
-    fn chat(characters: usize) -> Command {
-        Command::Chat { by: by(), text: ChatText::parse(&"x".repeat(characters), &Limits::default()).unwrap() }
+    fn play() -> Ask {
+        Ask::PlayPause { control: Control::Play, position: None, true_at: None, on: Basis::default() }
     }
 
-    fn play() -> Command {
-        let (on, lead) = (Basis::default(), Duration::ZERO);
-        Command::PlayPause { by: by(), control: Control::Play, position: None, true_at: None, on, lead }
-    }
-
-    fn passed(budget: &mut RoomBudget, command: &Command) -> usize {
+    fn passed(budget: &mut RoomBudget, ask: &Ask) -> usize {
         let limits = Limits::default();
-        (0..100_000).take_while(|_| budget.admit(command, &limits).is_ok()).count()
+        (0..100_000).take_while(|_| budget.admit(ask, &limits).is_ok()).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,7 +150,7 @@ mod tests {
         let moves = passed(&mut budget, &play()) as u64 * 256;
         assert!(moves >= limits.room_stored_bytes / 2 - 10_000, "{moves}");
         assert!(budget.admit(&play(), &limits).is_err());
-        let kick = Command::Kick { by: by(), target: UserId::parse("mallory").unwrap() };
+        let kick = Ask::Kick { target: UserId::parse("mallory").unwrap() };
         assert!(budget.admit(&kick, &limits).is_ok());
     }
 
@@ -166,7 +160,11 @@ mod tests {
         let (limits, text) = (Limits::default(), ChatText::parse(&"x".repeat(2000), &Limits::default()).unwrap());
         budget.admit(&chat(1), &limits).unwrap();
         for _ in 0..200 {
-            budget.note(&Event::Chat { user: by().user, text: text.clone(), at: crate::domain::RoomTime::default() });
+            budget.note(&Event::Chat {
+                user: UserId::parse("ann").unwrap(),
+                text: text.clone(),
+                at: crate::domain::RoomTime::default(),
+            });
         }
         assert!(budget.admit(&chat(1), &limits).is_err());
     }

@@ -12,7 +12,7 @@ use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, Ti
 use super::relay::Relay;
 use super::{Hub, Membership};
 use crate::domain::{Dialect, MediaTime, Player, PlayerState, RoomId, RoomTime, SessionRef, Tick, UserId};
-use crate::room::{Command, Connection, Member, Reject};
+use crate::room::{Ask, Command, Connection, Member, Reject};
 use crate::telemetry::{HotCounter, HotHistogram, names};
 
 static TICKS_RELAYED: HotCounter = HotCounter::new(names::TICKS_RELAYED, &[]);
@@ -112,7 +112,8 @@ impl Hub {
         }
         drop(guard);
         let (by, player) = (membership.actor.clone(), Player::of(PlayerState::Ready));
-        let command = Command::Player { by, player, film: None, lead: self.lead(membership) };
+        let (lead, ask) = (self.lead_of(&membership.cell), Ask::Player { player, film: None });
+        let command = Command::Asked { by, lead, ask };
         self.enqueue(&membership.cell, command, Resolve::Forget);
     }
 

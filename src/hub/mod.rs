@@ -56,7 +56,7 @@ use crate::domain::{Head, Limits, NodeId, RoomId, RoomTime, SessionRef, UserId};
 use crate::log::{Log, LogError};
 use crate::panics;
 use crate::quota::{Place, Quotas};
-use crate::room::{Actor, Command, Room};
+use crate::room::{Actor, Ask, Command, Room};
 use crate::telemetry::names;
 use cell::{Cell, Queued, Resolve, State};
 use hasher::Hasher;
@@ -221,10 +221,6 @@ impl Hub {
 
     /// How far ahead a playback command must lie so that every member here has heard it by then, and its player has had
     /// the time that starting takes: the largest round trip among them and `STARTING`, at most `MAX_LEAD_MS`.
-    pub fn lead(&self, membership: &Membership) -> Duration {
-        self.lead_of(&membership.cell)
-    }
-
     fn lead_of(&self, cell: &Cell) -> Duration {
         /// From `play()` to the first new frame, browsers take 30 to 110 ms (docs/SYNC.md); a start can't be on time with less.
         const STARTING: Duration = Duration::from_millis(150);
@@ -244,9 +240,10 @@ impl Hub {
 
     /// Asks the room for something. The answer goes to the member's outlet: an ACK when `reference` is given, or
     /// ERROR when refused; events before it.
-    pub fn submit(&self, membership: &Membership, command: Command, request: &'static str, reference: Option<u64>) {
+    pub fn submit(&self, membership: &Membership, ask: Ask, request: &'static str, reference: Option<u64>) {
         let resolve = Resolve::Reply { session: membership.actor.session.clone(), request, reference };
-        self.enqueue(&membership.cell, command, resolve);
+        let lead = if ask.is_scheduled() { self.lead_of(&membership.cell) } else { Duration::ZERO };
+        self.enqueue(&membership.cell, Command::Asked { by: membership.actor.clone(), lead, ask }, resolve);
     }
 
     /// The session's part in the room ends.
@@ -503,9 +500,9 @@ impl Hub {
             return;
         }
         // What members ask for passes the room's budget; `RATE_LIMITS=off` lifts it with the quotas.
-        if matches!(resolve, Resolve::Reply { .. })
+        if let (Resolve::Reply { .. }, Command::Asked { ask, .. }) = (&resolve, &command)
             && self.0.parts.quotas.is_some()
-            && let Err(retry_after) = state.budget.admit(&command, &self.0.parts.limits)
+            && let Err(retry_after) = state.budget.admit(ask, &self.0.parts.limits)
         {
             metrics::counter!(names::BUDGET_REFUSALS, "budget" => "room").increment(1);
             state.answer(&resolve, Err(Refusal::OverBudget { retry_after }));

@@ -1,11 +1,11 @@
 //! What a client can say, in the words of the domain.
 
 use crate::domain::{
-    ChatText, Dialect, ErrorCode, Fallback, Head, KeyHash, Limits, MediaTime, MediaUrl, Namespace, Pin, Player, Rate,
-    ResumeToken, RoomId, RoomTime, UrlPolicy, UserId, Username,
+    Dialect, ErrorCode, Fallback, Head, KeyHash, Limits, MediaTime, Pin, ResumeToken, RoomId, RoomTime, UrlPolicy,
+    UserId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
-use crate::room::{Basis, Claim, Control};
+use crate::room::{Ask, Claim};
 
 /// What decoding depends on.
 #[derive(Debug, Clone, Default)]
@@ -42,8 +42,10 @@ pub enum ClientMessage {
     Alive,
     /// REQUEST_SYNC.
     RequestSync,
-    /// Becomes a room command once the session adds who asks.
-    Command(Ask),
+    /// Becomes a room command once the session adds the member.
+    Ask(Ask),
+    /// SET_PIN with a PIN, which the session hashes before it becomes an [`Ask`].
+    SetPin(Pin),
     /// HOST_HEARTBEAT.
     Heartbeat { position: MediaTime, playing: bool, true_at: Option<RoomTime> },
     /// POSITION_UPDATE.
@@ -79,44 +81,6 @@ pub struct JoinMessage {
     pub claim: Claim,
 }
 
-/// What a member asks of its room.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
-pub enum Ask {
-    /// UPDATE_USERNAME.
-    Rename(Username),
-    /// TOGGLE_GUEST_CONTROL.
-    GuestControl(bool),
-    /// TRANSFER_HOST.
-    TransferHost(UserId),
-    /// KICK.
-    Kick(UserId),
-    /// BAN.
-    Ban(UserId),
-    /// UNBAN.
-    Unban(UserId),
-    /// SET_PIN.
-    SetPin(Option<Pin>),
-    /// PLAY_PAUSE.
-    PlayPause { control: Control, position: Option<MediaTime>, true_at: Option<RoomTime>, on: Basis },
-    /// SEEK.
-    Seek { position: MediaTime, resume: Option<bool>, true_at: Option<RoomTime>, on: Basis },
-    /// SET_RATE.
-    SetRate { rate: Rate, on: Basis },
-    /// URL_CHANGE.
-    SetUrl { url: MediaUrl, position: MediaTime },
-    /// SYNC_PLAYBACK.
-    Adopt { position: MediaTime, playing: bool, url: Option<MediaUrl> },
-    /// READY.
-    Ready { gate: Option<u32>, target: Option<MediaTime>, film: Option<u32> },
-    /// PLAYER.
-    Player { player: Player, film: Option<u32> },
-    /// CHAT.
-    Chat(ChatText),
-    /// CUSTOM without `to`; `payload` is JSON text.
-    Custom { namespace: Namespace, payload: String },
-}
-
 impl ClientMessage {
     /// The type on the wire: for metrics, and for `request` in an ERROR.
     pub fn kind(&self) -> &'static str {
@@ -126,7 +90,8 @@ impl ClientMessage {
             Self::Ping { .. } => "PING",
             Self::Alive => "ALIVE",
             Self::RequestSync => "REQUEST_SYNC",
-            Self::Command(ask) => ask.kind(),
+            Self::Ask(ask) => kind_of(ask),
+            Self::SetPin(_) => "SET_PIN",
             Self::Heartbeat { .. } => "HOST_HEARTBEAT",
             Self::Position { .. } => "POSITION_UPDATE",
             Self::Signal { signal, .. } => match signal {
@@ -142,26 +107,24 @@ impl ClientMessage {
     }
 }
 
-impl Ask {
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Rename(_) => "UPDATE_USERNAME",
-            Self::GuestControl(_) => "TOGGLE_GUEST_CONTROL",
-            Self::TransferHost(_) => "TRANSFER_HOST",
-            Self::Kick(_) => "KICK",
-            Self::Ban(_) => "BAN",
-            Self::Unban(_) => "UNBAN",
-            Self::SetPin(_) => "SET_PIN",
-            Self::PlayPause { .. } => "PLAY_PAUSE",
-            Self::Seek { .. } => "SEEK",
-            Self::SetRate { .. } => "SET_RATE",
-            Self::SetUrl { .. } => "URL_CHANGE",
-            Self::Adopt { .. } => "SYNC_PLAYBACK",
-            Self::Ready { .. } => "READY",
-            Self::Player { .. } => "PLAYER",
-            Self::Chat(_) => "CHAT",
-            Self::Custom { .. } => "CUSTOM",
-        }
+fn kind_of(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Rename { .. } => "UPDATE_USERNAME",
+        Ask::SetGuestControl { .. } => "TOGGLE_GUEST_CONTROL",
+        Ask::TransferHost { .. } => "TRANSFER_HOST",
+        Ask::Kick { .. } => "KICK",
+        Ask::Ban { .. } => "BAN",
+        Ask::Unban { .. } => "UNBAN",
+        Ask::SetPin { .. } => "SET_PIN",
+        Ask::PlayPause { .. } => "PLAY_PAUSE",
+        Ask::Seek { .. } => "SEEK",
+        Ask::SetRate { .. } => "SET_RATE",
+        Ask::SetUrl { .. } => "URL_CHANGE",
+        Ask::Adopt { .. } => "SYNC_PLAYBACK",
+        Ask::Ready { .. } => "READY",
+        Ask::Player { .. } => "PLAYER",
+        Ask::Chat { .. } => "CHAT",
+        Ask::Custom { .. } => "CUSTOM",
     }
 }
 

@@ -3,7 +3,7 @@
 //! Unknown fields are ignored, and so are `userId`, `roomId` and `timestamp` outside JOIN. null is absent. A number is
 //! a number, finite and in range; a text is a text, never a number that looks like one.
 
-use super::client::{Ask, BadRequest, ClientMessage, JoinMessage, Request, Rules};
+use super::client::{BadRequest, ClientMessage, JoinMessage, Request, Rules};
 use super::fields::{Field, Fields};
 use super::{MAX_INTEGER, PROTOCOL};
 use crate::domain::{
@@ -11,7 +11,7 @@ use crate::domain::{
     PlayerReason, PlayerState, Rate, ResumeToken, RoomId, Username,
 };
 use crate::hub::outlet::{MemberStatus, Signal};
-use crate::room::{Basis, Claim, Control};
+use crate::room::{Ask, Basis, Claim, Control};
 
 /// Reads one message.
 pub fn decode(text: &[u8], rules: &Rules) -> Result<Request, BadRequest> {
@@ -51,11 +51,11 @@ const DECODERS: &[(&str, Decoder)] = &[
     ("PING", |f, _| Ok(ClientMessage::Ping { echo: f.timestamp.lenient_number() })),
     ("ALIVE", |_, _| Ok(ClientMessage::Alive)),
     ("UPDATE_USERNAME", rename),
-    ("TOGGLE_GUEST_CONTROL", |f, _| Ok(Ask::GuestControl(f.enabled.must(Field::flag)?).into())),
-    ("TRANSFER_HOST", |f, _| Ok(Ask::TransferHost(f.target_user_id.must(Field::user)?).into())),
-    ("KICK", |f, _| Ok(Ask::Kick(f.target_user_id.must(Field::user)?).into())),
-    ("BAN", |f, _| Ok(Ask::Ban(f.target_user_id.must(Field::user)?).into())),
-    ("UNBAN", |f, _| Ok(Ask::Unban(f.target_user_id.must(Field::user)?).into())),
+    ("TOGGLE_GUEST_CONTROL", |f, _| Ok(Ask::SetGuestControl { enabled: f.enabled.must(Field::flag)? }.into())),
+    ("TRANSFER_HOST", |f, _| Ok(Ask::TransferHost { target: f.target_user_id.must(Field::user)? }.into())),
+    ("KICK", |f, _| Ok(Ask::Kick { target: f.target_user_id.must(Field::user)? }.into())),
+    ("BAN", |f, _| Ok(Ask::Ban { target: f.target_user_id.must(Field::user)? }.into())),
+    ("UNBAN", |f, _| Ok(Ask::Unban { target: f.target_user_id.must(Field::user)? }.into())),
     ("SET_PIN", set_pin),
     ("PLAY_PAUSE", play_pause),
     ("SEEK", seek),
@@ -135,12 +135,15 @@ fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
 }
 
 fn rename(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    Ok(Ask::Rename(Username::parse(&f.username.must(Field::text)?, &rules.limits)?).into())
+    Ok(Ask::Rename { name: Username::parse(&f.username.must(Field::text)?, &rules.limits)? }.into())
 }
 
 fn set_pin(f: &Fields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
     // Absent is not null here: a message that lost its field must not open the room.
-    Ok(Ask::SetPin(f.pin.text_or_null()?.map(|text| Pin::parse(&text)).transpose()?).into())
+    Ok(match f.pin.text_or_null()? {
+        Some(text) => ClientMessage::SetPin(Pin::parse(&text)?),
+        None => Ask::SetPin { pin: None }.into(),
+    })
 }
 
 fn play_pause(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
@@ -217,7 +220,7 @@ fn ice_candidate(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid
 }
 
 fn chat(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    Ok(Ask::Chat(ChatText::parse(&f.text.must(Field::text)?, &rules.limits)?).into())
+    Ok(Ask::Chat { text: ChatText::parse(&f.text.must(Field::text)?, &rules.limits)? }.into())
 }
 
 fn custom(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
@@ -261,6 +264,6 @@ fn signal(f: &Fields<'_>, signal: Signal) -> Result<ClientMessage, Invalid> {
 
 impl From<Ask> for ClientMessage {
     fn from(ask: Ask) -> Self {
-        Self::Command(ask)
+        Self::Ask(ask)
     }
 }

@@ -18,7 +18,7 @@ mod fields;
 mod json_text;
 mod wire;
 
-pub use client::{Ask, BadRequest, ClientMessage, Echo, JoinMessage, Request, Rules};
+pub use client::{BadRequest, ClientMessage, Echo, JoinMessage, Request, Rules};
 pub use compact::{Compact, decode_compact, encode_clock_reply, encode_tick};
 pub use decode::decode;
 pub use encode::{

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::Origin;
+use super::{Ask, Origin};
 use crate::domain::{
-    ChatText, Dialect, KeyHash, MediaTime, MediaUrl, Namespace, PinHash, Player, Rate, RoomTime, SessionRef, TokenHash,
-    TransportKind, UserId, Username,
+    Dialect, KeyHash, MediaTime, PinHash, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
 
 /// The member that asks, as its session knows it: a session that was superseded acts for nobody.
@@ -88,124 +87,21 @@ pub enum Control {
 }
 
 /// Everything that can happen to a room.
-///
-/// `lead` is how far ahead a scheduled command lies (`MAX_LEAD_MS` at the most): long enough for every member to have heard it. `true_at` is the
-/// room time at which `position` was true at the sender; at most 2 s back it is
-/// believed, else it says nothing.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum Command {
     /// Enter, come back, or take a membership over.
     Join(Join),
     /// Go for good.
-    Leave {
-        by: Actor,
-    },
+    Leave { by: Actor },
     /// The session ended without LEAVE: the membership enters its grace time.
-    Disconnect {
-        user: UserId,
-        session: SessionRef,
-    },
+    Disconnect { user: UserId, session: SessionRef },
     /// `next_deadline` has passed: expire grace times and gates. `may_keep`: whether a room whose members are all lost may
     /// wait for them, or too many of the same address do already.
-    Deadline {
-        lead: Duration,
-        may_keep: bool,
-    },
-    Rename {
-        by: Actor,
-        name: Username,
-    },
-    SetGuestControl {
-        by: Actor,
-        enabled: bool,
-    },
-    TransferHost {
-        by: Actor,
-        target: UserId,
-    },
-    Kick {
-        by: Actor,
-        target: UserId,
-    },
-    Ban {
-        by: Actor,
-        target: UserId,
-    },
-    Unban {
-        by: Actor,
-        target: UserId,
-    },
-    SetPin {
-        by: Actor,
-        pin: Option<PinHash>,
-    },
-    PlayPause {
-        by: Actor,
-        control: Control,
-        position: Option<MediaTime>,
-        true_at: Option<RoomTime>,
-        on: Basis,
-        lead: Duration,
-    },
-    /// `resume`: whether to play on at the target; `None`: as the room means to now.
-    Seek {
-        by: Actor,
-        position: MediaTime,
-        resume: Option<bool>,
-        true_at: Option<RoomTime>,
-        on: Basis,
-        lead: Duration,
-    },
-    SetRate {
-        by: Actor,
-        rate: Rate,
-        on: Basis,
-        lead: Duration,
-    },
-    SetUrl {
-        by: Actor,
-        url: MediaUrl,
-        position: MediaTime,
-    },
-    /// v2's SYNC_PLAYBACK: the sender's whole state becomes the room's.
-    Adopt {
-        by: Actor,
-        position: MediaTime,
-        playing: bool,
-        url: Option<MediaUrl>,
-        lead: Duration,
-    },
+    Deadline { lead: Duration, may_keep: bool },
+    /// A member asks for something. `lead` is how far ahead a scheduled effect lies (`MAX_LEAD_MS` at the most): long
+    /// enough for every member to have heard of it.
+    Asked { by: Actor, lead: Duration, ask: Ask },
     /// The host's ticks deviate steadily: the room follows its host (sent by the hub).
-    Correct {
-        host: UserId,
-        position: MediaTime,
-        playing: bool,
-        at: RoomTime,
-    },
-    /// `gate` is absent from v2 clients, which name the target instead.
-    Ready {
-        by: Actor,
-        gate: Option<u32>,
-        target: Option<MediaTime>,
-        film: Option<u32>,
-        lead: Duration,
-    },
-    /// The member's player; one for another film than the room's says nothing.
-    Player {
-        by: Actor,
-        player: Player,
-        film: Option<u32>,
-        lead: Duration,
-    },
-    Chat {
-        by: Actor,
-        text: ChatText,
-    },
-    /// `payload` is JSON text, already checked.
-    Custom {
-        by: Actor,
-        namespace: Namespace,
-        payload: String,
-    },
+    Correct { host: UserId, position: MediaTime, playing: bool, at: RoomTime },
 }

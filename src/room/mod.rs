@@ -18,6 +18,7 @@
 //! The types derive serde, because the log's record is exactly this state: a golden test holds the format.
 
 mod apply;
+mod ask;
 mod chat;
 mod command;
 mod decide;
@@ -28,6 +29,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use ask::Ask;
 pub use chat::{Chat, ChatLine};
 pub use command::{Actor, Basis, Claim, Command, Control, Join, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};

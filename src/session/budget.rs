@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::{Limits, UserId};
-use crate::protocol::Ask;
+use crate::protocol::ClientMessage;
 use crate::quota::{AddressBudget, Bucket, Cost, Pace, longest_wait};
+use crate::room::Ask;
 
 /// Bytes that a message gets on its way through the server: who says it, when, its place in the order.
 const ENVELOPE: usize = 256;
@@ -87,11 +88,17 @@ impl Budget {
     }
 
     /// A command of so many bytes, of which each of `audience` members gets a copy.
-    pub(super) fn command(&mut self, limits: &Limits, ask: &Ask, bytes: usize, audience: usize) -> Result<(), Over> {
+    pub(super) fn command(
+        &mut self,
+        limits: &Limits,
+        message: &ClientMessage,
+        bytes: usize,
+        audience: usize,
+    ) -> Result<(), Over> {
         let (paces, now) = (Paces::of(limits), Clock::instant());
-        let (film, pin) = match ask {
-            Ask::SetUrl { .. } | Ask::Adopt { .. } => (1.0, 0.0),
-            Ask::SetPin(Some(_)) => (0.0, 1.0),
+        let (film, pin) = match message {
+            ClientMessage::Ask(Ask::SetUrl { .. } | Ask::Adopt { .. }) => (1.0, 0.0),
+            ClientMessage::SetPin(_) => (0.0, 1.0),
             _ => (0.0, 0.0),
         };
         let committed = (bytes + ENVELOPE) as f64;
@@ -167,8 +174,8 @@ mod tests {
         UserId::parse(&format!("user-{n}")).unwrap()
     }
 
-    fn chat() -> Ask {
-        Ask::Chat(ChatText::parse("x", &Limits::default()).unwrap())
+    fn chat() -> ClientMessage {
+        ClientMessage::Ask(Ask::Chat { text: ChatText::parse("x", &Limits::default()).unwrap() })
     }
 
     /// How many of these pass at one moment, and which bucket refuses the next.
@@ -232,9 +239,9 @@ mod tests {
     async fn the_film_changes_once_a_second_and_the_pin_every_ten() {
         let limits = Limits::default();
         let mut host = budget(&limits);
-        let adopt = Ask::Adopt { position: MediaTime::ZERO, playing: true, url: None };
+        let adopt = ClientMessage::Ask(Ask::Adopt { position: MediaTime::ZERO, playing: true, url: None });
         assert_eq!(passed(|| host.command(&limits, &adopt, 100, 2)), (5, "session"));
-        let pin = Ask::SetPin(Some(Pin::parse("1111").unwrap()));
+        let pin = ClientMessage::SetPin(Pin::parse("1111").unwrap());
         assert_eq!(passed(|| host.command(&limits, &pin, 100, 2)), (5, "session"));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(passed(|| host.command(&limits, &adopt, 100, 2)), (1, "session"));

@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tracing::{Span, field};
@@ -18,8 +17,8 @@ use crate::domain::{
 };
 use crate::hub::outlet::{JoinRequest, Outlet, Refusal, Reply};
 use crate::hub::{Departure, Membership};
-use crate::protocol::{self, Ask, BadRequest, ClientMessage, Compact, JoinMessage, Request};
-use crate::room::{Command, Reject};
+use crate::protocol::{self, BadRequest, ClientMessage, Compact, JoinMessage, Request};
+use crate::room::{Ask, Reject};
 use crate::telemetry::{HotCounters, names};
 
 static MESSAGES_IN: HotCounters = HotCounters::new(names::MESSAGES_IN, "type", ClientMessage::KINDS);
@@ -142,7 +141,7 @@ impl Dispatch {
                 };
                 if let Err(refusal) = self.afford(&membership, &message, bytes) {
                     self.refuse(reference, request, &refusal);
-                } else if let ClientMessage::Command(Ask::SetPin(Some(pin))) = message {
+                } else if let ClientMessage::SetPin(pin) = message {
                     return Work::Waits(Box::pin(self.set_pin(membership, pin, request, reference)));
                 } else {
                     self.member(&membership, message, request, reference);
@@ -176,8 +175,13 @@ impl Dispatch {
     /// Takes what a message costs from the session's buckets, and its address's.
     fn afford(&mut self, membership: &Membership, message: &ClientMessage, bytes: usize) -> Result<(), Refusal> {
         let Services { hub, rules, rates, addresses, .. } = &self.services;
-        let costs =
-            matches!(message, ClientMessage::Command(_) | ClientMessage::Signal { .. } | ClientMessage::RequestSync);
+        let costs = matches!(
+            message,
+            ClientMessage::Ask(_)
+                | ClientMessage::SetPin(_)
+                | ClientMessage::Signal { .. }
+                | ClientMessage::RequestSync
+        );
         if !rates || !costs {
             return Ok(());
         }
@@ -185,8 +189,12 @@ impl Dispatch {
         let budget = self.budget.get_or_insert_with(|| Box::new(Budget::new(limits, addresses.of(self.address))));
         let taken = match message {
             // An argon2 for somebody who may not set the PIN would be work for nothing.
-            ClientMessage::Command(Ask::SetPin(_)) if !hub.is_host(membership) => return Err(Reject::NotHost.into()),
-            ClientMessage::Command(ask) => budget.command(limits, ask, bytes, hub.audience(membership)),
+            ClientMessage::SetPin(_) | ClientMessage::Ask(Ask::SetPin { .. }) if !hub.is_host(membership) => {
+                return Err(Reject::NotHost.into());
+            }
+            ClientMessage::Ask(_) | ClientMessage::SetPin(_) => {
+                budget.command(limits, message, bytes, hub.audience(membership))
+            }
             ClientMessage::Signal { to, .. } => budget.signal(limits, to, bytes),
             _ => budget.sync(limits, hub.audience(membership)),
         };
@@ -199,8 +207,7 @@ impl Dispatch {
     async fn set_pin(&self, membership: Membership, pin: Pin, request: &'static str, reference: Option<u64>) {
         match self.services.hub.hash_pin(pin, self.address).await {
             Ok(pin) => {
-                let command = Command::SetPin { by: membership.actor().clone(), pin: Some(pin) };
-                self.services.hub.submit(&membership, command, request, reference);
+                self.services.hub.submit(&membership, Ask::SetPin { pin: Some(pin) }, request, reference);
             }
             Err(refusal) => self.refuse(reference, request, &refusal),
         }
@@ -260,8 +267,8 @@ impl Dispatch {
     fn member(&self, membership: &Membership, message: ClientMessage, request: &'static str, reference: Option<u64>) {
         let hub = &self.services.hub;
         let done = match message {
-            ClientMessage::Command(ask) => {
-                hub.submit(membership, self.command(membership, ask), request, reference);
+            ClientMessage::Ask(ask) => {
+                hub.submit(membership, ask, request, reference);
                 Ok(())
             }
             ClientMessage::Heartbeat { position, playing, true_at } => {
@@ -280,39 +287,15 @@ impl Dispatch {
                 hub.sync(membership);
                 Ok(())
             }
-            ClientMessage::Join(_) | ClientMessage::Leave | ClientMessage::Ping { .. } | ClientMessage::Alive => Ok(()),
+            // Handled before: these need no membership, or wait.
+            ClientMessage::Join(_)
+            | ClientMessage::Leave
+            | ClientMessage::Ping { .. }
+            | ClientMessage::Alive
+            | ClientMessage::SetPin(_) => Ok(()),
         };
         if let Err(refusal) = done {
             self.refuse(reference, request, &refusal);
-        }
-    }
-
-    /// The room's command for what a member asks: with its name, and with the lead of a scheduled one.
-    fn command(&self, membership: &Membership, ask: Ask) -> Command {
-        let by = membership.actor().clone();
-        let lead = || -> Duration { self.services.hub.lead(membership) };
-        match ask {
-            Ask::Rename(name) => Command::Rename { by, name },
-            Ask::GuestControl(enabled) => Command::SetGuestControl { by, enabled },
-            Ask::TransferHost(target) => Command::TransferHost { by, target },
-            Ask::Kick(target) => Command::Kick { by, target },
-            Ask::Ban(target) => Command::Ban { by, target },
-            Ask::Unban(target) => Command::Unban { by, target },
-            // A new PIN is hashed first: `set_pin`.
-            Ask::SetPin(_) => Command::SetPin { by, pin: None },
-            Ask::PlayPause { control, position, true_at, on } => {
-                Command::PlayPause { by, control, position, true_at, on, lead: lead() }
-            }
-            Ask::Seek { position, resume, true_at, on } => {
-                Command::Seek { by, position, resume, true_at, on, lead: lead() }
-            }
-            Ask::SetRate { rate, on } => Command::SetRate { by, rate, on, lead: lead() },
-            Ask::SetUrl { url, position } => Command::SetUrl { by, url, position },
-            Ask::Adopt { position, playing, url } => Command::Adopt { by, position, playing, url, lead: lead() },
-            Ask::Ready { gate, target, film } => Command::Ready { by, gate, target, film, lead: lead() },
-            Ask::Player { player, film } => Command::Player { by, player, film, lead: lead() },
-            Ask::Chat(text) => Command::Chat { by, text },
-            Ask::Custom { namespace, payload } => Command::Custom { by, namespace, payload },
         }
     }
 

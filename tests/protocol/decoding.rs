@@ -2,7 +2,8 @@
 
 use tandem::domain::{Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, MediaTime, RoomTime, UrlPolicy};
 use tandem::hub::outlet::Signal;
-use tandem::protocol::{Ask, ClientMessage, Compact, JoinMessage, Rules, decode, decode_compact};
+use tandem::protocol::{ClientMessage, Compact, JoinMessage, Rules, decode, decode_compact};
+use tandem::room::Ask;
 
 use super::wire_samples::{CLIENT_MESSAGES, V2_MESSAGES, position};
 use super::{message, refused, refused_with, request};
@@ -16,7 +17,7 @@ fn join(text: &str) -> JoinMessage {
 
 fn ask(text: &str) -> Ask {
     match message(text) {
-        ClientMessage::Command(ask) => ask,
+        ClientMessage::Ask(ask) => ask,
         other => panic!("{other:?}"),
     }
 }
@@ -167,7 +168,7 @@ fn a_field_that_stands_twice_is_refused_and_an_unknown_one_does_not_matter() {
 #[test]
 fn escapes_in_names_and_values_are_read() {
     assert!(
-        matches!(ask(r#"{"typ\u0065":"K\u0049CK","targetUserId":"b\u006fb"}"#), Ask::Kick(bob) if bob.as_str() == "bob")
+        matches!(ask(r#"{"typ\u0065":"K\u0049CK","targetUserId":"b\u006fb"}"#), Ask::Kick { target } if target.as_str() == "bob")
     );
 }
 

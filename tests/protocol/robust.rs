@@ -86,7 +86,7 @@ proptest! {
         let payload = serde_json::json!({"text": text, &*text: [number, flag, null_or(number)], "nested": {"a": [[]]}});
         let message = format!(r#"{{"type":"CUSTOM","namespace":"n","payload":{payload:#}}}"#);
         let request = decode(message.as_bytes(), &Rules::default()).unwrap();
-        let tandem::protocol::ClientMessage::Command(tandem::protocol::Ask::Custom { payload: kept, .. }) = request.message
+        let tandem::protocol::ClientMessage::Ask(tandem::room::Ask::Custom { payload: kept, .. }) = request.message
         else { panic!() };
         prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&kept).unwrap(), &payload);
         prop_assert_eq!(kept, payload.to_string());

@@ -18,7 +18,7 @@ use tandem::log::memory::MemoryLog;
 use tandem::log::memory::faults::{Fate, What};
 use tandem::protocol;
 use tandem::quota::{MemoryQuotas, Quotas};
-use tandem::room::Command;
+use tandem::room::Ask;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -166,8 +166,7 @@ impl House {
 
     pub fn chat(&self, membership: &Membership, reference: u64) {
         let text = ChatText::parse("hello", &Limits::default()).unwrap();
-        let command = Command::Chat { by: membership.actor().clone(), text };
-        self.hub.submit(membership, command, "CHAT", Some(reference));
+        self.hub.submit(membership, Ask::Chat { text }, "CHAT", Some(reference));
     }
 
     /// Which members are there, and whether they are live.

@@ -6,7 +6,7 @@ use tandem::domain::{
     AddressTag, ChatText, Dialect, KeyHash, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player,
     PlayerReason, PlayerState, Rate, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
-use tandem::room::{Actor, Basis, Claim, Command, Connection, Control, Join, Origin, PinProof, Room};
+use tandem::room::{Actor, Ask, Basis, Claim, Command, Connection, Control, Join, Origin, PinProof, Room};
 
 use super::Stage;
 
@@ -117,74 +117,64 @@ impl Stage {
                 Command::Disconnect { user, session }
             }
             11 | 12 => Command::Deadline { lead: script.lead(), may_keep: !script.byte().is_multiple_of(4) },
-            13 => Command::Rename {
-                by: self.actor(script),
-                name: Username::parse(script.text(), &self.limits).expect("a name"),
-            },
-            14 => Command::SetGuestControl { by: self.actor(script), enabled: script.flag() },
-            15 => Command::TransferHost { by: self.actor(script), target: script.user() },
-            16 => Command::Kick { by: self.actor(script), target: script.user() },
-            17 => Command::Ban { by: self.actor(script), target: script.user() },
-            18 => Command::Unban { by: self.actor(script), target: script.user() },
-            19 => Command::SetPin { by: self.actor(script), pin: script.maybe(Script::pin) },
-            20 | 21 => Command::PlayPause {
-                by: self.actor(script),
-                control: script.control(),
-                position: script.maybe(|script| script.position(&self.limits)),
-                true_at: self.true_at(script),
-                on: self.basis(script),
-                lead: script.lead(),
-            },
-            22 | 23 => Command::Seek {
-                by: self.actor(script),
-                position: script.position(&self.limits),
-                resume: [None, Some(false), Some(true), Some(true)][usize::from(script.byte()) % 4],
-                true_at: self.true_at(script),
-                on: self.basis(script),
-                lead: script.lead(),
-            },
-            24 => Command::SetRate {
-                by: self.actor(script),
-                rate: Rate::parse([0.25, 1.0, 1.1, 4.0][usize::from(script.byte() % 4)]).expect("a rate"),
-                on: self.basis(script),
-                lead: script.lead(),
-            },
-            25 => Command::SetUrl { by: self.actor(script), url: self.url(), position: script.position(&self.limits) },
-            26 => Command::Adopt {
-                by: self.actor(script),
-                position: script.position(&self.limits),
-                playing: script.flag(),
-                url: script.maybe(|_| self.url()),
-                lead: script.lead(),
-            },
             27 => Command::Correct {
                 host: script.user(),
                 position: script.position(&self.limits),
                 playing: script.flag(),
                 at: self.true_at(script).unwrap_or(self.now),
             },
+            _ => {
+                let by = self.actor(script);
+                let ask = self.ask(kind, script);
+                let lead = if ask.is_scheduled() { script.lead() } else { Duration::ZERO };
+                Command::Asked { by, lead, ask }
+            }
+        }
+    }
+
+    fn ask(&self, kind: u8, script: &mut Script<'_>) -> Ask {
+        match kind {
+            13 => Ask::Rename { name: Username::parse(script.text(), &self.limits).expect("a name") },
+            14 => Ask::SetGuestControl { enabled: script.flag() },
+            15 => Ask::TransferHost { target: script.user() },
+            16 => Ask::Kick { target: script.user() },
+            17 => Ask::Ban { target: script.user() },
+            18 => Ask::Unban { target: script.user() },
+            19 => Ask::SetPin { pin: script.maybe(Script::pin) },
+            20 | 21 => Ask::PlayPause {
+                control: script.control(),
+                position: script.maybe(|script| script.position(&self.limits)),
+                true_at: self.true_at(script),
+                on: self.basis(script),
+            },
+            22 | 23 => Ask::Seek {
+                position: script.position(&self.limits),
+                resume: [None, Some(false), Some(true), Some(true)][usize::from(script.byte()) % 4],
+                true_at: self.true_at(script),
+                on: self.basis(script),
+            },
+            24 => Ask::SetRate {
+                rate: Rate::parse([0.25, 1.0, 1.1, 4.0][usize::from(script.byte() % 4)]).expect("a rate"),
+                on: self.basis(script),
+            },
+            25 => Ask::SetUrl { url: self.url(), position: script.position(&self.limits) },
+            26 => Ask::Adopt {
+                position: script.position(&self.limits),
+                playing: script.flag(),
+                url: script.maybe(|_| self.url()),
+            },
             28 | 29 => {
                 let gate = self.room.gate();
-                let by = self.actor(script);
                 let gate_id = script.maybe(|script| gate.map_or(1, |gate| gate.id - u32::from(script.byte() % 8 == 0)));
                 let target = script.maybe(|script| match gate {
                     Some(gate) if script.flag() => gate.target,
                     _ => script.position(&self.limits),
                 });
-                Command::Ready { by, gate: gate_id, target, film: self.basis(script).film, lead: script.lead() }
+                Ask::Ready { gate: gate_id, target, film: self.basis(script).film }
             }
-            30..=32 => Command::Player {
-                by: self.actor(script),
-                player: self.player(script),
-                film: self.basis(script).film,
-                lead: script.lead(),
-            },
-            _ if script.flag() => Command::Chat {
-                by: self.actor(script),
-                text: ChatText::parse(script.text(), &self.limits).expect("a text"),
-            },
-            _ => Command::Custom {
-                by: self.actor(script),
+            30..=32 => Ask::Player { player: self.player(script), film: self.basis(script).film },
+            _ if script.flag() => Ask::Chat { text: ChatText::parse(script.text(), &self.limits).expect("a text") },
+            _ => Ask::Custom {
                 namespace: Namespace::parse("org.example").expect("a namespace"),
                 payload: "{}".to_owned(),
             },
@@ -298,46 +288,32 @@ impl Stage {
 pub(super) fn actor_of(command: &Command) -> Option<&Actor> {
     match command {
         Command::Join(_) | Command::Disconnect { .. } | Command::Deadline { .. } | Command::Correct { .. } => None,
-        Command::Leave { by }
-        | Command::Rename { by, .. }
-        | Command::SetGuestControl { by, .. }
-        | Command::TransferHost { by, .. }
-        | Command::Kick { by, .. }
-        | Command::Ban { by, .. }
-        | Command::Unban { by, .. }
-        | Command::SetPin { by, .. }
-        | Command::PlayPause { by, .. }
-        | Command::Seek { by, .. }
-        | Command::SetRate { by, .. }
-        | Command::SetUrl { by, .. }
-        | Command::Adopt { by, .. }
-        | Command::Ready { by, .. }
-        | Command::Player { by, .. }
-        | Command::Chat { by, .. }
-        | Command::Custom { by, .. } => Some(by),
+        Command::Leave { by } | Command::Asked { by, .. } => Some(by),
     }
+}
+
+pub(super) fn asked(command: &Command) -> Option<&Ask> {
+    if let Command::Asked { ask, .. } = command { Some(ask) } else { None }
 }
 
 pub(super) fn for_hosts(command: &Command) -> bool {
     matches!(
-        command,
-        Command::SetGuestControl { .. }
-            | Command::TransferHost { .. }
-            | Command::Kick { .. }
-            | Command::Ban { .. }
-            | Command::Unban { .. }
-            | Command::SetPin { .. }
+        asked(command),
+        Some(
+            Ask::SetGuestControl { .. }
+                | Ask::TransferHost { .. }
+                | Ask::Kick { .. }
+                | Ask::Ban { .. }
+                | Ask::Unban { .. }
+                | Ask::SetPin { .. }
+        )
     )
 }
 
 pub(super) fn moves(command: &Command) -> bool {
     matches!(
-        command,
-        Command::PlayPause { .. }
-            | Command::Seek { .. }
-            | Command::SetRate { .. }
-            | Command::SetUrl { .. }
-            | Command::Adopt { .. }
+        asked(command),
+        Some(Ask::PlayPause { .. } | Ask::Seek { .. } | Ask::SetRate { .. } | Ask::SetUrl { .. } | Ask::Adopt { .. })
     )
 }
 

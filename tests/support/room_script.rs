@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tandem::domain::{Dialect, Head, Limits, Player, PlayerState, RoomId, RoomTime, UserId};
 use tandem::room::{
-    Actor, By, Cause, Command, Connection, ControlKey, Event, Gone, Join, LeaveReason, Member, PinProof, Playback,
+    Actor, Ask, By, Cause, Command, Connection, ControlKey, Event, Gone, Join, LeaveReason, Member, PinProof, Playback,
     Reject, Room,
 };
 
-use room_commands::{PINS, Script, USERS, actor_of, for_hosts, moves, pin_of};
+use room_commands::{PINS, Script, USERS, actor_of, asked, for_hosts, moves, pin_of};
 
 /// Commands of a script under the fuzzer: longer ones find nothing that shorter ones don't, and cost executions.
 const FUZZED_COMMANDS: usize = 48;
@@ -106,7 +106,7 @@ impl Stage {
         {
             let by = Actor { user: join.user.clone(), session: join.session.clone() };
             let player = Player::of(PlayerState::Ready);
-            self.step(&Command::Player { by, player, film: None, lead: Duration::ZERO });
+            self.step(&Command::Asked { by, lead: Duration::ZERO, ask: Ask::Player { player, film: None } });
         }
     }
 
@@ -233,7 +233,10 @@ impl Stage {
                     continue;
                 }
                 Event::Moved { by: By::Server, .. } => {
-                    assert!(before.gate().is_some() || matches!(command, Command::Seek { .. }), "played of itself");
+                    assert!(
+                        before.gate().is_some() || matches!(asked(command), Some(Ask::Seek { .. })),
+                        "played of itself"
+                    );
                     continue;
                 }
                 Event::Moved { by: By::Member(user), cause: Cause::Correction, .. } => {
@@ -263,7 +266,7 @@ impl Stage {
             assert_eq!(due(before), !events.is_empty(), "a deadline fires when it is due, and only then");
             assert!(!due(&self.room), "a busy loop");
         }
-        if let Command::PlayPause { .. } | Command::Seek { .. } = command {
+        if let Some(Ask::PlayPause { .. } | Ask::Seek { .. }) = asked(command) {
             let again = self.room.decide(self.now, command, &self.limits);
             assert_eq!(again, Ok(vec![]), "the same command twice does something twice");
         }

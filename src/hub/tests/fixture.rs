@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::domain::{CloseCode, Head, Limits, NodeId, RoomId, TransportKind, UserId};
 use crate::log::memory::MemoryLog;
 use crate::log::memory::faults::{Fate, What};
-use crate::room::{ChatLine, Command, Room};
+use crate::room::{Ask, ChatLine, Command, Room};
 
 /// A session that takes everything and does nothing.
 pub(super) struct Silent;
@@ -81,7 +81,7 @@ pub(super) fn room() -> RoomId {
 
 /// A fault of `Room::decide`, on demand.
 pub(super) fn panic_at(command: &Command) {
-    if let Command::Chat { text, .. } = command {
+    if let Command::Asked { ask: Ask::Chat { text }, .. } = command {
         assert_ne!(text.as_str(), POISON, "injected");
     }
 }

@@ -8,7 +8,7 @@ mod player;
 
 use std::time::Duration;
 
-use super::{Actor, Basis, Command, Event, Member, Reject, Room};
+use super::{Actor, Ask, Basis, Command, Event, Member, Reject, Room};
 use crate::domain::{Limits, RoomTime};
 
 impl Room {
@@ -21,39 +21,8 @@ impl Room {
             Command::Leave { by } => draft.leave(by)?,
             Command::Disconnect { user, session } => draft.disconnect(user, session),
             Command::Deadline { lead, may_keep } => draft.deadline(*lead, *may_keep),
-            Command::Rename { by, name } => draft.rename(by, name)?,
-            Command::SetGuestControl { by, enabled } => draft.set_guest_control(by, *enabled)?,
-            Command::TransferHost { by, target } => draft.transfer_host(by, target)?,
-            Command::Kick { by, target } => draft.kick(by, target)?,
-            Command::Ban { by, target } => draft.ban(by, target)?,
-            Command::Unban { by, target } => draft.unban(by, target)?,
-            Command::SetPin { by, pin } => draft.set_pin(by, pin.as_ref())?,
-            Command::PlayPause { by, control, position, true_at, on, lead } => {
-                draft.play_pause(by, *control, *position, *true_at, *on, *lead)?;
-            }
-            Command::Seek { by, position, resume, true_at, on, lead } => {
-                draft.seek(by, *position, *resume, *true_at, *on, *lead)?;
-            }
-            Command::SetRate { by, rate, on, lead } => draft.set_rate(by, *rate, *on, *lead)?,
-            Command::SetUrl { by, url, position } => draft.set_url(by, url, *position)?,
-            Command::Adopt { by, position, playing, url, lead } => {
-                draft.adopt(by, *position, *playing, url.as_ref(), *lead)?;
-            }
+            Command::Asked { by, lead, ask } => draft.asked(by, *lead, ask)?,
             Command::Correct { host, position, playing, at } => draft.correct(host, *position, *playing, *at),
-            Command::Ready { by, gate, target, film, lead } => draft.ready(by, *gate, *target, *film, *lead)?,
-            Command::Player { by, player, film, lead } => draft.player(by, player, *film, *lead)?,
-            Command::Chat { by, text } => {
-                draft.actor(by)?;
-                draft.push(Event::Chat { user: by.user.clone(), text: text.clone(), at: draft.now });
-            }
-            Command::Custom { by, namespace, payload } => {
-                draft.actor(by)?;
-                draft.push(Event::Custom {
-                    user: by.user.clone(),
-                    namespace: namespace.clone(),
-                    payload: payload.clone(),
-                });
-            }
         }
         Ok(draft.events)
     }
@@ -74,6 +43,41 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(base: &'a Room, now: RoomTime, limits: &'a Limits) -> Self {
         Self { now, limits, base, events: Vec::new(), ahead: None, applied: 0 }
+    }
+
+    fn asked(&mut self, by: &Actor, lead: Duration, ask: &Ask) -> Result<(), Reject> {
+        match ask {
+            Ask::Rename { name } => self.rename(by, name),
+            Ask::SetGuestControl { enabled } => self.set_guest_control(by, *enabled),
+            Ask::TransferHost { target } => self.transfer_host(by, target),
+            Ask::Kick { target } => self.kick(by, target),
+            Ask::Ban { target } => self.ban(by, target),
+            Ask::Unban { target } => self.unban(by, target),
+            Ask::SetPin { pin } => self.set_pin(by, pin.as_ref()),
+            Ask::PlayPause { control, position, true_at, on } => {
+                self.play_pause(by, *control, *position, *true_at, *on, lead)
+            }
+            Ask::Seek { position, resume, true_at, on } => self.seek(by, *position, *resume, *true_at, *on, lead),
+            Ask::SetRate { rate, on } => self.set_rate(by, *rate, *on, lead),
+            Ask::SetUrl { url, position } => self.set_url(by, url, *position),
+            Ask::Adopt { position, playing, url } => self.adopt(by, *position, *playing, url.as_ref(), lead),
+            Ask::Ready { gate, target, film } => self.ready(by, *gate, *target, *film, lead),
+            Ask::Player { player, film } => self.player(by, player, *film, lead),
+            Ask::Chat { text } => {
+                self.actor(by)?;
+                self.push(Event::Chat { user: by.user.clone(), text: text.clone(), at: self.now });
+                Ok(())
+            }
+            Ask::Custom { namespace, payload } => {
+                self.actor(by)?;
+                self.push(Event::Custom {
+                    user: by.user.clone(),
+                    namespace: namespace.clone(),
+                    payload: payload.clone(),
+                });
+                Ok(())
+            }
+        }
     }
 
     fn push(&mut self, event: Event) {

@@ -1,8 +1,8 @@
 //! Players: whom a gate waits for, how long the film is, and what a command was decided on.
 
 use super::scene::{Scene, ms, seconds, v2, v3};
-use crate::domain::{Player, PlayerState};
-use crate::room::{Basis, Command, Control, Reject};
+use crate::domain::{Player, PlayerState, Rate};
+use crate::room::{Ask, Basis, Control, Reject};
 
 #[test]
 fn a_gate_waits_for_nobody_who_shows_no_player_loads_or_failed() {
@@ -95,9 +95,8 @@ fn what_is_said_of_another_film_is_not_heard() {
     scene.at(2).send(ann.shows(Player::of(PlayerState::Ready), Some(0))).nothing();
     scene.at(3).send(ann.shows(Player::of(PlayerState::Ready), Some(1))).expect(&["player ann ready"]);
     scene.at(4).send(ann.seek(60.0)).taken();
-    let (by, film) = (ann.actor.clone(), Some(0));
-    let ready = Command::Ready { by, gate: Some(1), target: None, film, lead: super::scene::LEAD };
-    scene.at(5).send(ready).nothing();
+    let ready = Ask::Ready { gate: Some(1), target: None, film: Some(0) };
+    scene.at(5).send(ann.asks(ready)).nothing();
 }
 
 #[test]
@@ -109,16 +108,12 @@ fn a_command_for_another_film_or_an_earlier_gate_is_refused() {
     scene.at(3).send(ann.seek(60.0)).taken();
     scene.at(4).send(ann.seek(90.0)).expect(&["ann seek 90 @4 gate 2 [ann]"]);
     let decided_on = |on: Basis| {
-        [ann.pause(60.0), ann.seek(61.0), ann.rate(2.0)].map(|command| match command {
-            Command::PlayPause { by, control, position, true_at, lead, .. } => {
-                Command::PlayPause { by, control, position, true_at, on, lead }
-            }
-            Command::Seek { by, position, resume, true_at, lead, .. } => {
-                Command::Seek { by, position, resume, true_at, on, lead }
-            }
-            Command::SetRate { by, rate, lead, .. } => Command::SetRate { by, rate, on, lead },
-            other => other,
-        })
+        [
+            Ask::PlayPause { control: Control::Pause, position: Some(seconds(60.0)), true_at: None, on },
+            Ask::Seek { position: seconds(61.0), resume: Some(true), true_at: None, on },
+            Ask::SetRate { rate: Rate::parse(2.0).unwrap(), on },
+        ]
+        .map(|ask| ann.asks(ask))
     };
     for on in [
         Basis { film: Some(0), gate: None },

@@ -7,7 +7,7 @@ use crate::domain::{
     PlayerState, Rate, RoomId, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
 use crate::room::{
-    Actor, Basis, By, Cause, Claim, Command, Control, Event, Gate, Join, Origin, PinProof, Reject, Room,
+    Actor, Ask, Basis, By, Cause, Claim, Command, Control, Event, Gate, Join, Origin, PinProof, Reject, Room,
 };
 
 /// Scene time 0, in room time.
@@ -123,43 +123,45 @@ impl Person {
         Command::Disconnect { user: self.actor.user.clone(), session: self.session() }
     }
 
+    pub(super) fn asks(&self, ask: Ask) -> Command {
+        Command::Asked { by: self.by(), lead: LEAD, ask }
+    }
+
     pub(super) fn rename(&self, name: &str) -> Command {
-        Command::Rename { by: self.by(), name: Username::parse(name, &Limits::default()).unwrap() }
+        self.asks(Ask::Rename { name: Username::parse(name, &Limits::default()).unwrap() })
     }
 
     pub(super) fn guests(&self, enabled: bool) -> Command {
-        Command::SetGuestControl { by: self.by(), enabled }
+        self.asks(Ask::SetGuestControl { enabled })
     }
 
     pub(super) fn hand_over(&self, target: &str) -> Command {
-        Command::TransferHost { by: self.by(), target: user(target) }
+        self.asks(Ask::TransferHost { target: user(target) })
     }
 
     pub(super) fn kick(&self, target: &str) -> Command {
-        Command::Kick { by: self.by(), target: user(target) }
+        self.asks(Ask::Kick { target: user(target) })
     }
 
     pub(super) fn ban(&self, target: &str) -> Command {
-        Command::Ban { by: self.by(), target: user(target) }
+        self.asks(Ask::Ban { target: user(target) })
     }
 
     pub(super) fn unban(&self, target: &str) -> Command {
-        Command::Unban { by: self.by(), target: user(target) }
+        self.asks(Ask::Unban { target: user(target) })
     }
 
     pub(super) fn set_pin(&self, pin: Option<&str>) -> Command {
-        Command::SetPin { by: self.by(), pin: pin.map(pin_hash) }
+        self.asks(Ask::SetPin { pin: pin.map(pin_hash) })
     }
 
     pub(super) fn control(&self, control: Control, position: Option<f64>, true_at: Option<i64>) -> Command {
-        Command::PlayPause {
-            by: self.by(),
+        self.asks(Ask::PlayPause {
             control,
             position: position.map(seconds),
             true_at: true_at.map(ms),
             on: Basis::default(),
-            lead: LEAD,
-        }
+        })
     }
 
     pub(super) fn play(&self, position: f64) -> Command {
@@ -175,8 +177,8 @@ impl Person {
     }
 
     pub(super) fn seek_resuming(&self, position: f64, resume: Option<bool>, true_at: Option<i64>) -> Command {
-        let (by, on) = (self.by(), Basis::default());
-        Command::Seek { by, position: seconds(position), resume, true_at: true_at.map(ms), on, lead: LEAD }
+        let on = Basis::default();
+        self.asks(Ask::Seek { position: seconds(position), resume, true_at: true_at.map(ms), on })
     }
 
     pub(super) fn seek(&self, position: f64) -> Command {
@@ -184,15 +186,15 @@ impl Person {
     }
 
     pub(super) fn rate(&self, rate: f64) -> Command {
-        Command::SetRate { by: self.by(), rate: Rate::parse(rate).unwrap(), on: Basis::default(), lead: LEAD }
+        self.asks(Ask::SetRate { rate: Rate::parse(rate).unwrap(), on: Basis::default() })
     }
 
     pub(super) fn show(&self, address: &str, position: f64) -> Command {
-        Command::SetUrl { by: self.by(), url: url(address), position: seconds(position) }
+        self.asks(Ask::SetUrl { url: url(address), position: seconds(position) })
     }
 
     pub(super) fn adopt(&self, position: f64, playing: bool) -> Command {
-        Command::Adopt { by: self.by(), position: seconds(position), playing, url: None, lead: LEAD }
+        self.asks(Ask::Adopt { position: seconds(position), playing, url: None })
     }
 
     pub(super) fn correct(&self, position: f64, playing: bool, at: i64) -> Command {
@@ -200,11 +202,11 @@ impl Person {
     }
 
     pub(super) fn ready(&self, gate: Option<u32>, target: Option<f64>) -> Command {
-        Command::Ready { by: self.by(), gate, target: target.map(seconds), film: None, lead: LEAD }
+        self.asks(Ask::Ready { gate, target: target.map(seconds), film: None })
     }
 
     pub(super) fn shows(&self, player: Player, film: Option<u32>) -> Command {
-        Command::Player { by: self.by(), player, film, lead: LEAD }
+        self.asks(Ask::Player { player, film })
     }
 
     pub(super) fn is_ready(&self) -> Command {
@@ -222,7 +224,7 @@ impl Person {
     }
 
     pub(super) fn say(&self, text: &str) -> Command {
-        Command::Chat { by: self.by(), text: ChatText::parse(text, &Limits::default()).unwrap() }
+        self.asks(Ask::Chat { text: ChatText::parse(text, &Limits::default()).unwrap() })
     }
 }
 
