@@ -14,13 +14,13 @@
 pub mod app;
 pub mod authorities;
 pub mod clock;
+pub mod cluster;
 pub mod commit;
 pub mod config;
 pub mod domain;
 pub mod http;
 pub mod hub;
 pub mod log;
-pub mod node;
 pub mod panics;
 pub mod protocol;
 pub mod quota;

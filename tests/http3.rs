@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use h3::ext::Protocol;
 use http::{Request, StatusCode};
 use support::{H3, Setup, TestServer, connect_request, framed, get, soon, webtransport};
-use tandem::session::Caps;
+use tandem::quota::Caps;
 use tandem::transport::quic::{BindError, QuicListener, QuicOptions};
 use tandem::transport::{Public, Refused};
 

@@ -19,7 +19,7 @@ use quinn::ConnectionError;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use support::{H3, Setup, TestServer, get, soon};
-use tandem::session::Caps;
+use tandem::quota::Caps;
 use tandem::transport::quic::{Identity, QuicOptions, ServerId, SharedSecret};
 use tandem::vital::Vital;
 use tokio::net::UdpSocket;

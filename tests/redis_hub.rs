@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use proxy::Proxy;
 use redis_server::{RedisServer, options};
 use tandem::clock::Clock;
+use tandem::cluster::{NodeWatch, WatchOptions};
 use tandem::domain::{
     ChatText, CloseCode, Head, Limits, MediaTime, NodeId, Rate, RoomId, Slot, Tick, TransportKind, UserId,
 };
@@ -24,7 +25,6 @@ use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickRep
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::Log;
 use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
-use tandem::node::{NodeWatch, WatchOptions};
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use tandem::room::ChatLine;

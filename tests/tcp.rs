@@ -11,7 +11,7 @@ use edge::{Parts, site, site_with, within};
 use futures_util::future::FutureExt;
 use serde_json::Value;
 use tandem::http::probe::{self, ProbeUrl};
-use tandem::session::Caps;
+use tandem::quota::Caps;
 use tandem::transport::tcp::{Timeouts, bind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -12,7 +12,7 @@ use edge::{Parts, Site, site, site_with, within};
 use futures_util::future::FutureExt;
 use futures_util::{SinkExt, StreamExt};
 use tandem::domain::{CloseCode, Limits, TransportKind};
-use tandem::session::Caps;
+use tandem::quota::Caps;
 use tandem::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use tandem::transport::tcp::Timeouts;
 use tandem::transport::websocket::{WebSocketInbound, WebSocketOutbound, WebSocketTransport};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 
 use crate::clock::Clock;
-use crate::session::Caps;
+use crate::quota::Caps;
 use crate::telemetry::names;
 
 /// How often a stop that takes its time says what it waits for.

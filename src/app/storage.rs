@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::StartError;
 use crate::clock::Clock;
+use crate::cluster::{NodeWatch, Report, WatchOptions};
 use crate::commit::Snapshot;
 use crate::config::Config;
 use crate::domain::{NodeId, RoomId};
@@ -19,7 +20,6 @@ use crate::hub::Hub;
 use crate::log::Log;
 use crate::log::memory::MemoryLog;
 use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions, RedisQuotas, Roster};
-use crate::node::{NodeWatch, Report, WatchOptions};
 use crate::panics;
 use crate::quota::{Allowances, MemoryQuotas, Quotas};
 use crate::repository::Repository;

@@ -19,6 +19,7 @@
 
 mod addresses;
 mod bucket;
+mod caps;
 mod memory;
 mod throttle;
 
@@ -31,6 +32,7 @@ use futures_util::future::BoxFuture;
 use crate::domain::{Limits, RoomId, UserId, counted_as};
 pub use addresses::{AddressBudget, AddressBudgets, Cost, longest_wait};
 pub use bucket::{Bucket, Pace};
+pub use caps::{Cap, Caps, Full};
 pub use memory::MemoryQuotas;
 
 /// The numbers.

@@ -18,7 +18,6 @@
 //! once a minute; between these, pongs show that its connection stands.
 
 mod budget;
-mod caps;
 mod counts;
 mod dispatch;
 mod outbox;
@@ -40,10 +39,9 @@ use crate::clock::Clock;
 use crate::domain::{CloseCode, Dialect, TransportKind};
 use crate::hub::Hub;
 use crate::protocol::{self, Rules};
-use crate::quota::AddressBudgets;
+use crate::quota::{AddressBudgets, Full};
 use crate::rota;
 use crate::telemetry::names;
-pub use caps::{Cap, Caps, Full};
 pub use counts::SessionCounts;
 use dispatch::{Dispatch, Work};
 use outbox::Outbox;

@@ -27,7 +27,7 @@ use tower::Service;
 use super::paced::{Pace, stalled};
 use super::stall::Unstalled;
 use super::{ProbesOnly, Public};
-use crate::session::{Cap, Caps, Full};
+use crate::quota::{Cap, Caps, Full};
 use crate::telemetry::{Seldom, names};
 
 /// After an accept that failed for want of file descriptors or memory: spinning would make it worse.

@@ -16,8 +16,8 @@ use tandem::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, ShortI
 use tandem::http::demo::{Asset, Assets};
 use tandem::http::ice::IceServers;
 use tandem::http::{Backend, BasePath, Http, NodeEndpoints, PublicAddress, ShareUrl, Status, Unavailable};
+use tandem::quota::Caps;
 use tandem::repository::EventRow;
-use tandem::session::Caps;
 use tandem::telemetry::Metrics;
 use tandem::transport::origin::OriginPolicy;
 use tandem::transport::proxies::TrustedProxies;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::{NO_ERROR, QuicOptions};
-use crate::session::{Cap, Caps, Full};
+use crate::quota::{Cap, Caps, Full};
 use crate::telemetry::names;
 
 /// HTTP/3's H3_EXCESSIVE_LOAD.

@@ -37,7 +37,7 @@ use handshake::Screen;
 use identity::Endpoints;
 use socket::Socket;
 
-use crate::session::Caps;
+use crate::quota::Caps;
 use crate::vital::Vital;
 
 /// HTTP/3's H3_NO_ERROR.
