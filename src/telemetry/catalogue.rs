@@ -100,7 +100,7 @@ catalogue! {
     BUS_OVERFLOWS = "tandem_bus_overflows_total", Counter, Count, [], "Times that so much waited from the bus that every room was loaded again.";
     BUS_LAG = "tandem_bus_lag_seconds", Histogram, Seconds, [], "Time from sending a probe through Redis to hearing it on the bus; while it is not heard, the time so far.";
     BUS_WAITING = "tandem_bus_waiting", Gauge, Count, [], "Reports from the bus that the rooms have not taken in yet, looked at with every probe.";
-    BUS_GAPS = "tandem_bus_gaps_total", Counter, Count, ["cause"], "Rooms read again because something was missed: sequence (commits are missing), restored (another node wrote the room back), lost (the bus broke, overflowed, or Redis lost data).";
+    BUS_GAPS = "tandem_bus_gaps_total", Counter, Count, ["cause"], "Rooms read again because something was missed: sequence (commits are missing), conflict (commits did not come within 5 s of a lost race), restored (another node wrote the room back), lost (the bus broke, overflowed, or Redis lost data).";
     EPHEMERAL_DROPPED = "tandem_ephemeral_dropped_total", Counter, Count, ["direction"], "Ephemeral messages between nodes that were lost: out (could not be sent), in (too much waited).";
     REDIS_DATA_LOSSES = "tandem_redis_data_losses_total", Counter, Count, [], "Times that Redis had lost its data.";
     ROOMS_RESTORED = "tandem_rooms_restored_total", Counter, Count, [], "Rooms written back to Redis from this node's replica.";

@@ -411,7 +411,8 @@ pub(crate) fn http(target: &Target, until: Instant) -> BoxFuture<'_, Outcome> {
         let host = format!("localhost:{}", target.place.plain.port());
         let fragments = async {
             // Empty continuation frames, masked: a message that never ends and has no bytes.
-            let Some(mut one) = Attacker::join(&target.place, HOME, "fragments", "mallory", json!({})).await else {
+            let Some(mut one) = Attacker::join(&target.place, address(40_000), "fragments", "mallory", json!({})).await
+            else {
                 return (0, false);
             };
             one.raw(&[0x01, 0x80, 0, 0, 0, 0]).await;

@@ -75,6 +75,13 @@ impl Scene {
             waits: diaries.iter().flat_map(|diary| diary.waits.iter().copied()).collect(),
         };
         println!("{}\n{}{:?}", Row::HEAD, row.line(), findings.kinds);
+        if row.resyncs > 0 {
+            for node in &nodes.0 {
+                let metrics = node.get("/metrics", &[]).await.text().await.unwrap();
+                let gaps: Vec<_> = metrics.lines().filter(|line| line.starts_with("tandem_bus_gaps_total")).collect();
+                println!("why rooms were read again: {gaps:?}");
+            }
+        }
         let report = Report { row, findings, diaries, views, _nodes: nodes };
         report.is_whole();
         report
