@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod edge;
-#[path = "support/subscriber.rs"]
-mod subscriber;
+#[path = "support/trace_dispatcher.rs"]
+mod trace_dispatcher;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -592,7 +592,7 @@ async fn a_probe_has_a_span_at_debug_only_and_any_other_request_at_info() {
             ask(&parts, "/health", &[]).await;
             ask(&parts, "/api/transports", &["host: a"]).await;
         };
-        asked.with_subscriber(subscriber::of_this_test(subscriber)).await;
+        asked.with_subscriber(trace_dispatcher::of_this_test(subscriber)).await;
         assert_eq!(*spans.0.lock(), expected, "{level}");
     }
 }

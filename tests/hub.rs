@@ -1,6 +1,6 @@
 //! The hub where no client can reach it: futures dropped in the middle, a log that fails, replicas behind.
 
-#[path = "support/house.rs"]
+#[path = "support/hub_fixture.rs"]
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use support::{Ear, House, room, until};
 use tandem::commit::{Commit, Entry, Patch, RoomRow};
 use tandem::domain::{Head, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime};
-use tandem::hub::outlet::{Refusal, Signal};
+use tandem::hub::subscriber::{Refusal, Signal};
 use tandem::hub::{Departure, Hub};
 use tandem::log::Outcome;
 use tandem::log::memory::faults::{Fate, What};

@@ -4,7 +4,7 @@
 
 #[path = "support/around.rs"]
 mod around;
-#[path = "support/house.rs"]
+#[path = "support/hub_fixture.rs"]
 mod support;
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use around::Around;
 use support::{Ear, House, room, until};
 use tandem::domain::{CloseCode, Head, Limits, NodeId, RoomId};
-use tandem::hub::outlet::{Happening, Notice, Outlet, Refusal, Reply, TickReport, Welcome};
+use tandem::hub::subscriber::{Happening, Notice, Outlet, Refusal, Reply, TickReport, Welcome};
 use tandem::hub::{Departure, Hub, HubParts, Membership};
 use tandem::room::{ChatLine, Room};
 use tokio_util::sync::CancellationToken;

@@ -5,7 +5,7 @@
 
 #[path = "support/around.rs"]
 mod around;
-#[path = "support/house.rs"]
+#[path = "support/hub_fixture.rs"]
 mod support;
 
 use std::sync::Arc;

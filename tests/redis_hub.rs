@@ -21,7 +21,7 @@ use tandem::cluster::{NodeWatch, WatchOptions};
 use tandem::domain::{
     ChatText, CloseCode, Head, Limits, MediaTime, NodeId, Rate, RoomId, Slot, Tick, TransportKind, UserId,
 };
-use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::Log;
 use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
@@ -130,7 +130,7 @@ async fn a_session_that_is_reset_while_it_becomes_somebody_else_leaves_no_ghost(
         let session = a.hub.new_session();
         let request = |who: &str| {
             let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            JoinRequest::new(room("friday"), user(who), session.clone(), TransportKind::Memory, address)
+            JoinRequest::new(room("friday"), user(who), session.clone(), TransportKind::WebSocket, address)
         };
         let ear = Arc::new(Ear::default());
         let outlet = || Arc::clone(&ear) as Arc<dyn Outlet>;
@@ -230,7 +230,7 @@ impl Node {
     async fn join(&self, name: &str, who: &str) -> (Arc<Ear>, Membership) {
         let ear = Arc::new(Ear::default());
         let (session, address) = (self.hub.new_session(), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let request = JoinRequest::new(room(name), user(who), session, TransportKind::Memory, address);
+        let request = JoinRequest::new(room(name), user(who), session, TransportKind::WebSocket, address);
         let membership = self.hub.join(request, Arc::clone(&ear) as Arc<dyn Outlet>).await.unwrap();
         (ear, membership)
     }

@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/memory_transport.rs"]
+mod memory_transport;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use memory_transport::{CAPACITY, Delivered, MemoryClient, pair};
 use serde_json::{Value, json};
 use tandem::clock::Clock;
 use tandem::domain::{CloseCode, Limits, NodeId, RoomTime, UrlPolicy};
@@ -14,9 +18,8 @@ use tandem::log::memory::MemoryLog;
 use tandem::protocol::Rules;
 use tandem::quota::Full;
 use tandem::quota::{AddressBudgets, MemoryQuotas};
-use tandem::session::transport::Frame;
+use tandem::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use tandem::session::{self, Services, SessionCounts};
-use tandem::transport::memory::{Delivered, MemoryClient, pair};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -516,4 +519,56 @@ async fn who_is_turned_away_can_read_why() {
         session::turn_away(transport, full).await;
         assert_eq!(end(&mut client).await, code);
     }
+}
+
+// ---- the transport itself ----
+
+#[tokio::test(start_paused = true)]
+async fn frames_arrive_in_order_both_ways() {
+    let (server, mut client) = pair();
+    let (mut inbound, mut outbound) = server.split();
+    assert!(client.message("a").await && client.send(Frame::Compact("b".into())).await);
+    assert!(matches!(inbound.next().await.unwrap(), Frame::Message(bytes) if bytes == "a"));
+    assert!(matches!(inbound.next().await.unwrap(), Frame::Compact(bytes) if bytes == "b"));
+
+    let mut frames = vec![Outgoing::Message("c".into()), Outgoing::Compact(b"d"[..].into()), Outgoing::Drain];
+    outbound.send(&mut frames).await.unwrap();
+    assert!(frames.is_empty());
+    outbound.close(CloseCode::Kicked, "bye").await;
+    let closed = Delivered::Closed { code: CloseCode::Kicked, reason: "bye".into() };
+    for expected in [Delivered::Message("c".into()), Delivered::Compact("d".into()), Delivered::Drain, closed] {
+        assert_eq!(client.recv().await, Some(expected));
+    }
+    assert_eq!(client.recv().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_client_is_a_lost_connection_and_a_silent_one_answers_no_ping() {
+    let (server, client) = pair();
+    let (mut inbound, mut outbound) = server.split();
+    outbound.send(&mut vec![Outgoing::Ping]).await.unwrap();
+    assert!(matches!(inbound.next().await.unwrap(), Frame::Alive { rtt: Some(_) }));
+    client.go_silent();
+    outbound.send(&mut vec![Outgoing::Ping]).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(60), inbound.next()).await.is_err());
+    drop(client);
+    assert!(matches!(inbound.next().await, Err(TransportError::Lost(_))));
+    assert!(matches!(outbound.send(&mut vec![Outgoing::Ping]).await, Err(TransportError::Lost(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_makes_messages_wait_and_loses_compact_frames() {
+    let (server, mut client) = pair();
+    let (_inbound, mut outbound) = server.split();
+    let mut fill: Vec<_> = (0..CAPACITY).map(|_| Outgoing::Message("m".into())).collect();
+    outbound.send(&mut fill).await.unwrap();
+    outbound.send(&mut vec![Outgoing::Compact(b"lost"[..].into())]).await.unwrap();
+    let mut one_more = vec![Outgoing::Message("waits".into())];
+    assert!(tokio::time::timeout(Duration::from_secs(9), outbound.send(&mut one_more)).await.is_err());
+    let mut seen = 0;
+    while let Some(delivered) = client.try_recv() {
+        assert_eq!(delivered, Delivered::Message("m".into()));
+        seen += 1;
+    }
+    assert_eq!(seen, CAPACITY);
 }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/memory_transport.rs"]
+mod memory_transport;
 #[path = "support/sim/mod.rs"]
 mod sim;
 

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use divan::{Bencher, black_box};
-use tandem::hub::outlet::{Happening, Notice, NoticeBody, Welcome};
+use tandem::hub::subscriber::{Happening, Notice, NoticeBody, Welcome};
 use tandem::protocol::{self, Rules};
 use tandem::room::{Ask, Basis, Command, Control, Room};
 

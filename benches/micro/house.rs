@@ -9,7 +9,7 @@ use tandem::domain::{
     CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Player, PlayerState, Rate, RoomId, RoomTime, SessionRef, Slot,
     Tick, TokenHash, TransportKind, UrlPolicy, UserId, Username,
 };
-use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::{self, Rules};
@@ -131,7 +131,7 @@ impl House {
 
     pub(crate) async fn join(&self, room: usize, number: usize, outlet: Arc<dyn Outlet>) -> Membership {
         let (session, address) = (self.hub.new_session(), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let request = JoinRequest::new(room_id(room), user(number), session, TransportKind::Memory, address);
+        let request = JoinRequest::new(room_id(room), user(number), session, TransportKind::WebSocket, address);
         self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
     }
 

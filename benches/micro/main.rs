@@ -7,6 +7,8 @@
 mod codecs;
 mod fan_out;
 mod house;
+#[path = "../../tests/support/memory_transport.rs"]
+mod memory_transport;
 mod records;
 mod rooms;
 mod sessions;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::memory_transport::{Delivered, MemoryClient, pair};
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -10,7 +11,6 @@ use serde_json::json;
 use tandem::protocol;
 use tandem::session;
 use tandem::session::transport::Frame;
-use tandem::transport::memory::{Delivered, MemoryClient, pair};
 
 use crate::house::{House, tick};
 

@@ -10,9 +10,9 @@ mod id;
 mod limits;
 mod media;
 mod player;
+mod room_time;
 mod secret;
 mod text;
-mod time;
 mod visible;
 
 pub use address::{AddressTag, counted_as, is_private, neighbourhood_of, network_of};
@@ -22,9 +22,9 @@ pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};
 pub use limits::{LimitRow, Limits};
 pub use media::{HostPattern, MediaTime, MediaUrl, Rate, UrlPolicy};
 pub use player::{Player, PlayerReason, PlayerState};
+pub use room_time::RoomTime;
 pub use secret::{KeyHash, Pin, PinHash, ResumeToken, TokenHash};
 pub use text::{ChatText, Namespace, Username};
-pub use time::RoomTime;
 
 use std::time::Duration;
 
@@ -77,10 +77,9 @@ impl Dialect {
 pub enum TransportKind {
     /// HTTP/3 extended CONNECT over QUIC.
     WebTransport,
-    /// RFC 6455 over HTTP/1.1 (TLS or plain).
+    /// RFC 6455 over HTTP/1.1 (TLS or plain). Also read from `memory`, which 3.0.0 stored for its in-process test transport.
+    #[serde(alias = "memory")]
     WebSocket,
-    /// In process, for tests and the simulation.
-    Memory,
 }
 
 impl TransportKind {
@@ -89,7 +88,6 @@ impl TransportKind {
         match self {
             Self::WebTransport => "webtransport",
             Self::WebSocket => "websocket",
-            Self::Memory => "memory",
         }
     }
 }

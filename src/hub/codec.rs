@@ -359,7 +359,7 @@ mod tests {
                 user: user("bob"),
                 session: session(3),
                 dialect: Dialect::V2,
-                transport: TransportKind::Memory,
+                transport: TransportKind::WebSocket,
                 token: TokenHash::from_bytes(TOKEN),
                 proved: Some(TokenHash::from_bytes(EARLIER_TOKEN)),
                 origin,

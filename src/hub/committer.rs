@@ -6,7 +6,7 @@
 //! only what doesn't come in time is a gap.
 //!
 //! A panic costs the command that caused it, where it is decided; anywhere else the room's replica is dropped and read again
-//! ([`super::broken`]).
+//! ([`super::room_panic`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
@@ -17,9 +17,9 @@ use futures_util::FutureExt;
 use tracing::{Instrument, Span, field};
 
 use super::Hub;
-use super::cell::{Cell, JoinDone, Queued, Resolve, State};
-use super::outlet::Refusal;
-use super::{codec, follower};
+use super::room_cell::{Cell, JoinDone, Queued, Resolve, State};
+use super::subscriber::Refusal;
+use super::{codec, commit_feed};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::domain::{Head, RoomTime, SessionRef, TokenHash, UserId};
@@ -174,7 +174,7 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> R
                 trace(span, attempt, &plan.events);
                 COMMIT_EVENTS.increment(plan.events.len() as u64);
                 absorb(hub, cell, plan.expected, &plan.events);
-                follower::take_waiting(hub, cell);
+                commit_feed::take_waiting(hub, cell);
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {

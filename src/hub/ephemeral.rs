@@ -7,9 +7,9 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
-use super::cell::{Attached, Resolve, State};
-use super::outlet::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickReport};
 use super::relay::Relay;
+use super::room_cell::{Attached, Resolve, State};
+use super::subscriber::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickReport};
 use super::{Hub, Membership};
 use crate::domain::{Dialect, MediaTime, Player, PlayerState, RoomId, RoomTime, SessionRef, Tick, UserId};
 use crate::room::{Ask, Command, Connection, Member, Reject};

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::Hub;
-use super::cell::Cell;
-use super::outlet::Refusal;
+use super::room_cell::Cell;
+use super::subscriber::Refusal;
 use crate::domain::{NodeId, RoomId};
 
 impl Hub {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::cell::{Cell, JoinDone, Resolve, Ticket};
-use super::outlet::{JoinRequest, Outlet, Refusal};
 use super::relay::Relay;
+use super::room_cell::{Cell, JoinDone, Resolve, Ticket};
+use super::subscriber::{JoinRequest, Outlet, Refusal};
 use super::{Hub, Inner, Membership};
 use crate::domain::{AddressTag, Pin, PinHash, ResumeToken, RoomId, SessionRef, TokenHash, UserId};
 use crate::quota::{Exceeded, Place};

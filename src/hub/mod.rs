@@ -16,26 +16,26 @@
 //!
 //! One lock a room (`cell::Cell`), held for moments and never across an await.
 
-mod broken;
-mod budget;
-mod cell;
 mod codec;
+mod commit_feed;
 mod committer;
 mod drift;
 mod ephemeral;
 mod expiry;
-mod follower;
-mod hasher;
 mod join;
-mod keeping;
+mod kept_rooms;
 mod outage;
-pub mod outlet;
+mod pin_hasher;
 pub mod relay;
+mod room_budget;
+mod room_cell;
+mod room_panic;
+pub mod subscriber;
+mod sweep;
 #[cfg(test)]
 #[path = "tests/fixture.rs"]
 mod testing;
 mod timers;
-mod upkeep;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -58,10 +58,10 @@ use crate::panics;
 use crate::quota::{Place, Quotas};
 use crate::room::{Actor, Ask, Command, Room};
 use crate::telemetry::names;
-use cell::{Cell, Queued, Resolve, State};
-use hasher::Hasher;
 use outage::Outages;
-pub use outlet::{JoinRequest, Outlet, Refusal};
+use pin_hasher::Hasher;
+use room_cell::{Cell, Queued, Resolve, State};
+pub use subscriber::{JoinRequest, Outlet, Refusal};
 use timers::Timers;
 
 /// Rooms read again at the same time.
@@ -95,7 +95,7 @@ struct Inner {
     rooms: Mutex<HashMap<RoomId, Arc<Cell>>>,
     timers: Timers,
     hasher: Hasher,
-    kept: Mutex<keeping::KeptRooms>,
+    kept: Mutex<kept_rooms::KeptRooms>,
     outages: Outages,
     /// So many rooms are read again at a time: a gap in every room must not become thousands of requests at once.
     reads: Semaphore,
@@ -178,8 +178,8 @@ impl Hub {
             tracker.spawn(panics::abort_if_lost(task, stop.clone(), work));
         };
         vital("timers", Box::pin(timers::run(hub.clone())));
-        vital("upkeep", Box::pin(upkeep::run(hub.clone())));
-        vital("follower", Box::pin(follower::run(hub.clone())));
+        vital("upkeep", Box::pin(sweep::run(hub.clone())));
+        vital("follower", Box::pin(commit_feed::run(hub.clone())));
         let steps = stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())).map(drop);
         tracker.spawn(panics::abort_if_panics("steps of room time", steps));
         hub
@@ -407,7 +407,7 @@ impl Hub {
             // What was missed since it was asked for is still missing.
             cell.lock().close_gaps(gaps);
         }
-        follower::take_waiting(self, cell);
+        commit_feed::take_waiting(self, cell);
         Ok(())
     }
 

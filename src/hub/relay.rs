@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::outlet::{MemberStatus, Signal};
+use super::subscriber::{MemberStatus, Signal};
 use crate::domain::{SessionRef, Tick, UserId};
 
 const VERSION: u8 = 1;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Hub;
-use super::cell::{Cell, Resolve};
+use super::room_cell::{Cell, Resolve};
 use crate::domain::{RoomId, RoomTime};
 use crate::room::Command;
 
@@ -172,7 +172,7 @@ mod tests {
             user: user.clone(),
             session: SessionRef { node: NodeId::parse("node-2").unwrap(), id },
             dialect: crate::domain::Dialect::V3,
-            transport: crate::domain::TransportKind::Memory,
+            transport: crate::domain::TransportKind::WebSocket,
             token: crate::domain::ResumeToken::random().hash(),
             proved: None,
             origin: crate::room::Origin::default(),

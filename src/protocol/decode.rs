@@ -3,14 +3,14 @@
 //! Unknown fields are ignored, and so are `userId`, `roomId` and `timestamp` outside JOIN. null is absent. A number is
 //! a number, finite and in range; a text is a text, never a number that looks like one.
 
-use super::client::{BadRequest, ClientMessage, JoinMessage, Request, Rules};
+use super::client_message::{BadRequest, ClientMessage, JoinMessage, Request, Rules};
 use super::fields::{Field, Fields};
 use super::{MAX_INTEGER, PROTOCOL};
 use crate::domain::{
     ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, KeyHash, MediaTime, MediaUrl, Namespace, Pin, Player,
     PlayerReason, PlayerState, Rate, ResumeToken, RoomId, Username,
 };
-use crate::hub::outlet::{MemberStatus, Signal};
+use crate::hub::subscriber::{MemberStatus, Signal};
 use crate::room::{Ask, Basis, Claim, Control};
 
 /// Reads one message.

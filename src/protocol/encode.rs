@@ -6,11 +6,11 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::PROTOCOL;
-use super::client::Echo;
+use super::client_message::Echo;
 use super::json_text::Embedded;
-use super::wire::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
+use super::messages::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
 use crate::domain::{CloseCode, ErrorCode, Head, Limits, RoomTime, UserId};
-use crate::hub::outlet::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
+use crate::hub::subscriber::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
 use crate::room::{By, Cause, ChatLine, Control, Event, Member, Reject, Room};
 
 /// ROOM_STATE for one member.
@@ -18,7 +18,7 @@ pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Byte
     let mut members: Vec<(&UserId, &Member)> = room.members.iter().collect();
     members.sort_unstable_by_key(|(_, member)| member.slot);
     let capacity = 1024 + 192 * members.len() + 68 * room.bans.len();
-    let message = wire::RoomState {
+    let message = messages::RoomState {
         room_id: &room.id,
         url: room.url.as_ref(),
         current_time: room.playback.position_at(welcome.now),
@@ -54,7 +54,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
     let stamp = Stamp::new(happening.head, happening.now);
     Some(match happening.event {
         Event::Created { .. } | Event::Kept { .. } | Event::Ended { .. } => return None,
-        Event::Joined { user, name, slot, dialect, transport, .. } => event(&wire::UserJoined {
+        Event::Joined { user, name, slot, dialect, transport, .. } => event(&messages::UserJoined {
             user_id: user,
             peer_id: user,
             username: name,
@@ -63,7 +63,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             protocol: dialect.number(),
             transport: *transport,
         }),
-        Event::Resumed { user, transport, dialect, .. } => event(&wire::MemberConnection {
+        Event::Resumed { user, transport, dialect, .. } => event(&messages::MemberConnection {
             user_id: user,
             stamp,
             connected: true,
@@ -71,7 +71,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             transport: Some(*transport),
             protocol: Some(dialect.number()),
         }),
-        Event::Disconnected { user, until, .. } => event(&wire::MemberConnection {
+        Event::Disconnected { user, until, .. } => event(&messages::MemberConnection {
             user_id: user,
             stamp,
             connected: false,
@@ -80,18 +80,20 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             protocol: room.member(user).map(|member| member.dialect.number()),
         }),
         Event::Left { user, reason, .. } => {
-            event(&wire::UserLeft { user_id: user, peer_id: user, stamp, reason: *reason })
+            event(&messages::UserLeft { user_id: user, peer_id: user, stamp, reason: *reason })
         }
-        Event::Renamed { user, name } => event(&wire::UsernameUpdated { user_id: user, username: name, stamp }),
-        Event::HostChanged { host } => event(&wire::HostChanged { host_user_id: host.as_ref(), stamp }),
-        Event::GuestControl { enabled } => event(&wire::GuestControl { enabled: *enabled, stamp }),
-        Event::PinChanged { pin } => event(&wire::PinChanged { stamp, has_pin: pin.is_some() }),
-        Event::BansChanged { .. } => json(&wire::BansChanged { stamp, banned: &room.bans }, 256 + 68 * room.bans.len()),
+        Event::Renamed { user, name } => event(&messages::UsernameUpdated { user_id: user, username: name, stamp }),
+        Event::HostChanged { host } => event(&messages::HostChanged { host_user_id: host.as_ref(), stamp }),
+        Event::GuestControl { enabled } => event(&messages::GuestControl { enabled: *enabled, stamp }),
+        Event::PinChanged { pin } => event(&messages::PinChanged { stamp, has_pin: pin.is_some() }),
+        Event::BansChanged { .. } => {
+            json(&messages::BansChanged { stamp, banned: &room.bans }, 256 + 68 * room.bans.len())
+        }
         Event::Moved { by, cause, playback, .. } => {
             let standing = Standing::new(playback, room.gate.as_ref());
             let user_id = author(by);
             match cause {
-                Cause::Control(_) | Cause::Ended => event(&wire::PlayPause {
+                Cause::Control(_) | Cause::Ended => event(&messages::PlayPause {
                     user_id,
                     control: if playback.playing { Control::Play } else { Control::Pause },
                     // Position and the moment at which it is true, not the moment of sending: a v2 client adds the
@@ -102,11 +104,11 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
                     standing,
                     reason: (*cause == Cause::Ended).then_some("ended"),
                 }),
-                Cause::Rate => event(&wire::RateChanged { user_id, rate: playback.rate, stamp, standing }),
-                Cause::Correction => event(&wire::Correction { reason: "correction", user_id, stamp, standing }),
+                Cause::Rate => event(&messages::RateChanged { user_id, rate: playback.rate, stamp, standing }),
+                Cause::Correction => event(&messages::Correction { reason: "correction", user_id, stamp, standing }),
             }
         }
-        Event::Sought { by, playback, gate, .. } => event(&wire::SeekPause {
+        Event::Sought { by, playback, gate, .. } => event(&messages::SeekPause {
             user_id: by,
             current_time: playback.position,
             event_timestamp: Millis(playback.at),
@@ -115,16 +117,16 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             gate_id: gate.as_ref().map(|gate| gate.id),
         }),
         Event::GateProgress { .. } => {
-            event(&wire::ReadyGate { outcome: "progress", gate: room.gate.as_ref().map(Gate::new), stamp })
+            event(&messages::ReadyGate { outcome: "progress", gate: room.gate.as_ref().map(Gate::new), stamp })
         }
-        Event::PlayerChanged { user, player, agreed } => event(&wire::PlayerChanged {
+        Event::PlayerChanged { user, player, agreed } => event(&messages::PlayerChanged {
             user_id: user,
             state: player.state,
             reason: player.reason.as_ref(),
             duration: *agreed,
             stamp,
         }),
-        Event::UrlChanged { by, url, playback } => event(&wire::UrlChange {
+        Event::UrlChanged { by, url, playback } => event(&messages::UrlChange {
             user_id: by,
             url,
             current_time: MediaMillis(playback.position),
@@ -132,7 +134,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             standing: Standing::new(playback, room.gate.as_ref()),
             film: room.film,
         }),
-        Event::Adopted { by, playback, .. } => event(&wire::SyncPlayback {
+        Event::Adopted { by, playback, .. } => event(&messages::SyncPlayback {
             user_id: by,
             current_time: playback.position,
             is_playing: playback.playing,
@@ -144,10 +146,10 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
         }),
         Event::Chat { user, text, .. } => {
             let username = room.member(user).map(|member| &member.name);
-            json(&wire::Chat { user_id: user, username, text, stamp, replayed: None }, 256 + text.as_str().len())
+            json(&messages::Chat { user_id: user, username, text, stamp, replayed: None }, 256 + text.as_str().len())
         }
         Event::Custom { user, namespace, payload } => {
-            let message = wire::Custom { user_id: user, namespace, payload: Embedded(payload), stamp };
+            let message = messages::Custom { user_id: user, namespace, payload: Embedded(payload), stamp };
             json(&message, 256 + payload.len())
         }
     })
@@ -156,7 +158,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
 /// A CHAT of before, for one who wasn't there: with its own place, and the time at which it was said.
 pub fn encode_replay(head: Head, line: &ChatLine) -> Bytes {
     let (username, stamp) = (Some(&line.name), Stamp::new(head, line.at));
-    let message = wire::Chat { user_id: &line.user, username, text: &line.text, stamp, replayed: Some(true) };
+    let message = messages::Chat { user_id: &line.user, username, text: &line.text, stamp, replayed: Some(true) };
     json(&message, 256 + line.text.as_str().len())
 }
 
@@ -167,14 +169,14 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
         NoticeBody::Signal { from, to, signal, node } => {
             encode_signal(signal, Relayed { from, to, node_id: node, timestamp: Millis(notice.now) })
         }
-        NoticeBody::Heartbeat { from, tick } => event(&wire::HostHeartbeat {
+        NoticeBody::Heartbeat { from, tick } => event(&messages::HostHeartbeat {
             user_id: from,
             current_time: tick.position,
             is_playing: tick.playing,
             event_timestamp: Millis(tick.at),
             sent,
         }),
-        NoticeBody::Status { user, transport, status } => event(&wire::Status {
+        NoticeBody::Status { user, transport, status } => event(&messages::Status {
             user_id: user,
             sent,
             transport: *transport,
@@ -183,7 +185,7 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
             clock_error_ms: status.clock_error_ms,
             buffering: status.buffering,
         }),
-        NoticeBody::Sync { room } => event(&wire::SyncResponse {
+        NoticeBody::Sync { room } => event(&messages::SyncResponse {
             from_user_id: SERVER,
             current_time: room.playback.position_at(notice.now),
             is_playing: room.playback.playing,
@@ -193,14 +195,14 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
             epoch: room.head.epoch,
             room_seq: room.head.seq,
         }),
-        NoticeBody::Degraded { degraded } => event(&wire::Degraded { degraded: *degraded, sent }),
-        NoticeBody::Reconnect { after } => event(&wire::Reconnect { after_ms: whole_millis(*after), sent }),
+        NoticeBody::Degraded { degraded } => event(&messages::Degraded { degraded: *degraded, sent }),
+        NoticeBody::Reconnect { after } => event(&messages::Reconnect { after_ms: whole_millis(*after), sent }),
     }
 }
 
 /// A command is committed at `head`.
 pub fn encode_reply_ack(reference: u64, head: Head, now: RoomTime) -> Bytes {
-    event(&wire::Ack { reference, stamp: Stamp::new(head, now) })
+    event(&messages::Ack { reference, stamp: Stamp::new(head, now) })
 }
 
 /// A refusal. `request`: the type refused, empty when it isn't known.
@@ -211,7 +213,7 @@ pub fn encode_error(
     request: &str,
     retry_after: Option<Duration>,
 ) -> Bytes {
-    event(&wire::Error {
+    event(&messages::Error {
         message,
         code: code.as_str(),
         reference,
@@ -222,18 +224,18 @@ pub fn encode_error(
 
 /// The answer to PING.
 pub fn encode_pong(echo: Option<&Echo>, now: RoomTime) -> Bytes {
-    event(&wire::Pong { sent: Sent { timestamp: Millis(now) }, echo })
+    event(&messages::Pong { sent: Sent { timestamp: Millis(now) }, echo })
 }
 
 /// Asks a v3 page for a sign of life. `id` comes back in ALIVE.
 pub fn encode_probe(id: u64, now: RoomTime) -> Bytes {
-    event(&wire::Probe { id, sent: Sent { timestamp: Millis(now) } })
+    event(&messages::Probe { id, sent: Sent { timestamp: Millis(now) } })
 }
 
 /// The last message of a v3 session that ends in order: its closing code, in the order of the messages, whatever the
 /// transport makes of its own.
 pub fn encode_closing(code: CloseCode, reason: &str, now: RoomTime) -> Bytes {
-    event(&wire::Closing { code: code.number(), reason, sent: Sent { timestamp: Millis(now) } })
+    event(&messages::Closing { code: code.number(), reason, sent: Sent { timestamp: Millis(now) } })
 }
 
 /// What a client is told of a refusal, and when it may try again.
@@ -275,13 +277,13 @@ fn standing(room: &Room) -> Standing<'_> {
 fn encode_signal(signal: &Signal, relayed: Relayed<'_>) -> Bytes {
     let from = relayed.from;
     match signal {
-        Signal::Offer { offer } => json(&wire::Offer { offer: Embedded(offer), relayed }, 256 + offer.len()),
-        Signal::Answer { answer } => json(&wire::Answer { answer: Embedded(answer), relayed }, 256 + answer.len()),
+        Signal::Offer { offer } => json(&messages::Offer { offer: Embedded(offer), relayed }, 256 + offer.len()),
+        Signal::Answer { answer } => json(&messages::Answer { answer: Embedded(answer), relayed }, 256 + answer.len()),
         Signal::IceCandidate { candidate } => {
-            json(&wire::IceCandidate { candidate: Embedded(candidate), relayed }, 256 + candidate.len())
+            json(&messages::IceCandidate { candidate: Embedded(candidate), relayed }, 256 + candidate.len())
         }
-        Signal::PlaybackAck { control } => event(&wire::PlaybackAck { control: *control, relayed }),
-        Signal::SyncResponse { position, playing, url } => event(&wire::DirectSync {
+        Signal::PlaybackAck { control } => event(&messages::PlaybackAck { control: *control, relayed }),
+        Signal::SyncResponse { position, playing, url } => event(&messages::DirectSync {
             from_user_id: from,
             current_time: *position,
             is_playing: *playing,
@@ -289,7 +291,7 @@ fn encode_signal(signal: &Signal, relayed: Relayed<'_>) -> Bytes {
             relayed,
         }),
         Signal::Custom { namespace, payload } => {
-            let message = wire::DirectCustom { user_id: from, namespace, payload: Embedded(payload), relayed };
+            let message = messages::DirectCustom { user_id: from, namespace, payload: Embedded(payload), relayed };
             json(&message, 256 + payload.len())
         }
     }

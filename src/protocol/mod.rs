@@ -10,22 +10,22 @@
 //!
 //! v2 and v3 members get the same bytes: the fields of v2 first, what v3 adds after them.
 
-mod client;
+mod client_message;
 mod compact;
 mod decode;
 mod encode;
 mod fields;
 mod json_text;
-mod wire;
+mod messages;
 
-pub use client::{BadRequest, ClientMessage, Echo, JoinMessage, Request, Rules};
+pub use client_message::{BadRequest, ClientMessage, Echo, JoinMessage, Request, Rules};
 pub use compact::{Compact, decode_compact, encode_clock_reply, encode_tick};
 pub use decode::decode;
 pub use encode::{
     encode_closing, encode_error, encode_event, encode_notice, encode_pong, encode_probe, encode_replay,
     encode_reply_ack, encode_state, refusal_code,
 };
-pub use wire::SERVER_KINDS;
+pub use messages::SERVER_KINDS;
 
 /// The version that this server speaks, in ROOM_STATE and `/api/transports`.
 pub const PROTOCOL: u8 = 3;

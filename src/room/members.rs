@@ -130,7 +130,7 @@ mod tests {
             joined_at: RoomTime::default(),
             connection: Connection::Live(SessionRef { node: NodeId::parse("node-1").unwrap(), id: 1 }),
             dialect: Dialect::V3,
-            transport: TransportKind::Memory,
+            transport: TransportKind::WebSocket,
             token: TokenHash::from_bytes([0; 32]),
             previous_token: None,
             recent: [].into(),

@@ -1,4 +1,4 @@
-//! What one session may make the server send and store: byte buckets, beside the [rate](super::rate) of its messages.
+//! What one session may make the server send and store: byte buckets, beside the [rate](super::message_rate) of its messages.
 //!
 //! | bucket | what it counts |
 //! |---|---|

@@ -15,7 +15,7 @@ use super::{Life, Services};
 use crate::domain::{
     CloseCode, ErrorCode, Fallback, Invalid, Pin, RoomId, SessionRef, Slot, Tick, TransportKind, UserId,
 };
-use crate::hub::outlet::{JoinRequest, Outlet, Refusal, Reply};
+use crate::hub::subscriber::{JoinRequest, Outlet, Refusal, Reply};
 use crate::hub::{Departure, Membership};
 use crate::protocol::{self, BadRequest, ClientMessage, Compact, JoinMessage, Request};
 use crate::room::{Ask, Reject};

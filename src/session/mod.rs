@@ -20,8 +20,8 @@
 mod budget;
 mod counts;
 mod dispatch;
+mod message_rate;
 mod outbox;
-mod rate;
 pub mod transport;
 
 use std::pin::pin;
@@ -44,8 +44,8 @@ use crate::rota;
 use crate::telemetry::names;
 pub use counts::SessionCounts;
 use dispatch::{Dispatch, Work};
+use message_rate::{PressedOn, Rate};
 use outbox::Outbox;
-use rate::{PressedOn, Rate};
 use transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 
 /// What every session of a node shares.

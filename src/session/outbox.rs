@@ -25,7 +25,7 @@ use super::transport::{Express, Outgoing};
 use super::{End, Services};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, CompactBytes, Head, Slot};
-use crate::hub::outlet::{Happening, Notice, NoticeBody, Outlet, Reply, TickReport, Welcome};
+use crate::hub::subscriber::{Happening, Notice, NoticeBody, Outlet, Reply, TickReport, Welcome};
 use crate::protocol::{self, Rules};
 use crate::room::{ChatLine, Room};
 use crate::telemetry::{HotCounter, names};

@@ -107,7 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::telemetry::subscriber::of_this_test;
+    use crate::telemetry::trace_dispatcher::of_this_test;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -7,8 +7,8 @@ mod logging;
 mod otlp;
 mod seldom;
 #[cfg(test)]
-#[path = "../../tests/support/subscriber.rs"]
-pub(crate) mod subscriber;
+#[path = "../../tests/support/trace_dispatcher.rs"]
+pub(crate) mod trace_dispatcher;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,7 +16,6 @@ use futures_util::future::BoxFuture;
 use crate::session::transport::Transport;
 
 mod fragments;
-pub mod memory;
 pub mod origin;
 mod paced;
 pub mod proxies;

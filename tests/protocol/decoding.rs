@@ -1,7 +1,7 @@
 //! What decoding refuses, and what it lets pass.
 
 use tandem::domain::{Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, MediaTime, RoomTime, UrlPolicy};
-use tandem::hub::outlet::Signal;
+use tandem::hub::subscriber::Signal;
 use tandem::protocol::{ClientMessage, Compact, JoinMessage, Rules, decode, decode_compact};
 use tandem::room::Ask;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use tandem::domain::*;
-use tandem::hub::outlet::{Happening, MemberStatus, Notice, NoticeBody, Signal, Welcome};
+use tandem::hub::subscriber::{Happening, MemberStatus, Notice, NoticeBody, Signal, Welcome};
 use tandem::protocol::*;
 use tandem::room::{By, Cause, ChatLine, Control, Event, Gate, LeaveReason, Origin, Playback, Room};
 

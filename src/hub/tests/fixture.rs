@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use super::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use super::{Hub, HubParts, Membership};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Head, Limits, NodeId, RoomId, TransportKind, UserId};
@@ -66,7 +66,7 @@ impl Fixture {
 
     pub(super) async fn join(&self, user: &str, outlet: Arc<dyn Outlet>) -> Membership {
         let (user, address) = (UserId::parse(user).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let request = JoinRequest::new(room(), user, self.hub.new_session(), TransportKind::Memory, address);
+        let request = JoinRequest::new(room(), user, self.hub.new_session(), TransportKind::WebSocket, address);
         self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
     }
 

@@ -1,10 +1,10 @@
 //! What a command would do: one file per theme, and the [`Draft`] that they all write to.
 
-mod gate;
-mod join;
+mod enter;
 mod membership;
 mod playback;
-mod player;
+mod player_report;
+mod seek;
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ impl Person {
             name: None,
             session: self.session(),
             dialect: self.dialect,
-            transport: TransportKind::Memory,
+            transport: TransportKind::WebSocket,
             presented: None,
             new_token: token(self.actor.session.id as u8),
             pin: PinProof::None,

@@ -141,7 +141,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::telemetry::subscriber::of_this_test;
+    use crate::telemetry::trace_dispatcher::of_this_test;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);

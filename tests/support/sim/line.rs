@@ -1,8 +1,8 @@
 //! One connection of a person, and everything that came over it.
 
+use crate::memory_transport::{Delivered, MemoryClient};
 use serde_json::Value;
 use tandem::domain::{CloseCode, Head, NodeId};
-use tandem::transport::memory::{Delivered, MemoryClient};
 
 /// What a client heard, in order.
 #[derive(Debug, Clone)]

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::memory_transport::MemoryClient;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tandem::commit::Entry;
@@ -20,7 +21,6 @@ use tandem::domain::{Head, Limits, NodeId, RoomId};
 use tandem::log::memory::MemoryLog;
 use tandem::log::memory::faults::Faults;
 use tandem::log::{Followed, Log};
-use tandem::transport::memory::MemoryClient;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use audit::Truth;

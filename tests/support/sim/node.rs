@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::memory_transport::{MemoryClient, pair};
 use tandem::clock::Clock;
 use tandem::domain::{Limits, NodeId, RoomTime};
 use tandem::hub::{Hub, HubParts};
@@ -9,7 +10,6 @@ use tandem::log::memory::MemoryLog;
 use tandem::protocol::Rules;
 use tandem::quota::AddressBudgets;
 use tandem::session::{self, Services, SessionCounts};
-use tandem::transport::memory::{MemoryClient, pair};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -10,9 +10,9 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::Instant;
 
 use super::Membership;
-use super::budget::RoomBudget;
 use super::drift::HostDrift;
-use super::outlet::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
+use super::room_budget::RoomBudget;
+use super::subscriber::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
 use crate::clock::Clock;
 use crate::domain::{
     AddressTag, CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot,

@@ -4,7 +4,7 @@ use crate::domain::{
     Dialect, ErrorCode, Fallback, Head, KeyHash, Limits, MediaTime, Pin, ResumeToken, RoomId, RoomTime, UrlPolicy,
     UserId, Username,
 };
-use crate::hub::outlet::{MemberStatus, Signal};
+use crate::hub::subscriber::{MemberStatus, Signal};
 use crate::room::{Ask, Claim};
 
 /// What decoding depends on.

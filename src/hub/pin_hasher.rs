@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use super::outlet::Refusal;
+use super::subscriber::Refusal;
 use crate::domain::{counted_as, neighbourhood_of};
 
 /// At a time: a flood of PINs must not take every core.

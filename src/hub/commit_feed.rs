@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::cell::{Cell, State};
+use super::room_cell::{Cell, State};
 use super::{Hub, codec, committer};
 use crate::commit::Entry;
 use crate::domain::Head;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::Hub;
-use super::cell::{Cell, State};
+use super::room_cell::{Cell, State};
 use crate::domain::{RoomId, SessionRef, UserId};
 use crate::telemetry::names;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::Hub;
-use super::cell::{Cell, Resolve};
-use super::outlet::Refusal;
+use super::room_cell::{Cell, Resolve};
+use super::subscriber::Refusal;
 use crate::domain::{CloseCode, Head, RoomId};
 use crate::panics;
 use crate::room::Room;

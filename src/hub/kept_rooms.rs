@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::Hub;
-use super::cell::{Cell, State};
+use super::room_cell::{Cell, State};
 use crate::domain::AddressTag;
 
 /// Kept rooms of this node, by the class of address.

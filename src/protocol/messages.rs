@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
-use super::client::Echo;
+use super::client_message::Echo;
 use super::json_text::Embedded;
 use crate::domain::{
     ChatText, Head, MediaTime, MediaUrl, Namespace, NodeId, PlayerReason, PlayerState, Rate, RoomId, RoomTime, Slot,

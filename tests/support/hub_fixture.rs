@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tandem::clock::Clock;
 use tandem::domain::{ChatText, CloseCode, Head, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
-use tandem::hub::outlet::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::log::memory::faults::{Fate, What};
@@ -150,7 +150,7 @@ impl House {
 
     pub fn request(&self, user: &str, session: &SessionRef) -> JoinRequest {
         let (user, address) = (UserId::parse(user).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        JoinRequest::new(room(), user, session.clone(), TransportKind::Memory, address)
+        JoinRequest::new(room(), user, session.clone(), TransportKind::WebSocket, address)
     }
 
     pub async fn join(&self, user: &str) -> (Membership, Arc<Ear>) {
