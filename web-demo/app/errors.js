@@ -3,7 +3,7 @@
 /** @type {Record<string, string>} */
 const SENTENCES = {
   NOT_HOST: 'Only the host can do that.',
-  NOT_IN_CONTROL: 'The host has the controls. Ask to be let in on them, or to be made host.',
+  NOT_IN_CONTROL: 'Only the host can play, pause and seek here. The host can let everyone do it.',
   PIN_REQUIRED: 'This room has a PIN.',
   PIN_WRONG: 'That PIN is not right.',
   PIN_THROTTLED: 'Too many wrong PINs. Wait a little before the next try.',
@@ -13,16 +13,16 @@ const SENTENCES = {
   BAD_MESSAGE: 'The server could not read that message.',
   UNKNOWN_TYPE: 'The server does not know that kind of message.',
   OUT_OF_RANGE: 'One of the values is too large, too small or too long.',
-  USER_ID_TAKEN: 'This seat is taken by another tab. Close it, or open a fresh tab.',
-  TOKEN_INVALID: 'Your seat in the room could not be confirmed. Join again.',
+  USER_ID_TAKEN: 'Another tab has your place in this room. Close that tab, or open a new one.',
+  TOKEN_INVALID: 'Your place in the room could not be confirmed. Join again.',
   USER_BANNED: 'The host has banned you from this room.',
   KICKED: 'The host removed you a moment ago. You can come back soon.',
-  ORIGIN_REFUSED: 'This server does not let pages of this address in. Whoever runs it can add it to ALLOWED_ORIGINS.',
-  STALE: 'The film was changed in the meantime.',
+  ORIGIN_REFUSED: 'This server does not take visitors from the site that this page is on. Whoever runs the server can allow it (ALLOWED_ORIGINS).',
+  STALE: 'The film has changed meanwhile.',
   ROOM_FULL: 'The room is full.',
   ROOM_LIMIT: 'The server has no place for another room right now.',
   SESSION_LIMIT: 'You are in too many rooms at once. Leave one first.',
-  TARGET_GONE: 'They have just left.',
+  TARGET_GONE: 'That person has just left.',
   NO_GATE: 'Nobody is being waited for any more.',
   NOT_JOINED: 'You are not in the room yet.',
   RATE_LIMITED: 'That was a little fast. Try again in a moment.',
@@ -32,6 +32,7 @@ const SENTENCES = {
   INTERNAL: 'The server made a mistake. Try again.',
   TIMEOUT: 'The server did not answer in time.',
   UNREACHABLE: 'The server can’t be reached. Still trying…',
+  BAD_SERVER: 'The address of the server is not one.',
   NO_TRANSPORT: 'This browser can’t connect to the server in the way that was asked for.',
   CLOSED: 'The connection is closed.',
 };
@@ -65,9 +66,9 @@ export function closeStory({ code, reason }) {
   }
   switch (Number(code)) {
     case 4005:
-      return { title: 'You are here in another tab', text: 'Your seat moved there. Join again to bring it back.', again: true };
+      return { title: 'You are here in another tab', text: 'The other tab took over your place. Join again to go on here.', again: true };
     case 4006:
-      return { title: 'The host removed you', text: 'For about a minute the room stays closed to you; then you can join again.', again: true };
+      return { title: 'The host removed you', text: 'You can’t come back for about a minute; then you can join again.', again: true };
     case 4007:
       return { title: 'The host banned you', text: 'This browser can’t enter the room until the host lifts the ban.', again: false };
     case 4000:

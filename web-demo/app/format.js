@@ -51,6 +51,19 @@ export function isolate(name) {
   return `\u2068${name}\u2069`;
 }
 
+/** A lost member's place is kept at most this long as far as anybody waits for it; beyond it the server keeps the whole room. */
+const LONGEST_GRACE_S = 600;
+
+/**
+ * How long the place of a member who lost the connection is kept yet, in s; null: the member is here, or nobody knows.
+ * @param {{connected: boolean, graceUntil: number | null} | undefined} member @param {number} roomTime
+ */
+export function awaySeconds(member, roomTime) {
+  if (!member || member.connected || member.graceUntil === null) return null;
+  const left = Math.ceil((member.graceUntil - roomTime) / 1000);
+  return left > 0 && left < LONGEST_GRACE_S ? left : null;
+}
+
 /** "Ann", "Ann and Bob", "Ann, Bob and 2 more". @param {string[]} names */
 export function nameList(names) {
   if (names.length <= 1) return names[0] ?? '';

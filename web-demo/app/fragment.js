@@ -13,8 +13,13 @@ import { tidyRoomId } from './identity.js';
 export function readFragment(hash) {
   const params = new URLSearchParams(hash.replace(/^#/, ''));
   const transport = params.get('transport');
+  const room = tidyRoomId(params.get('room') ?? '');
+  // Percent-encoding that isn't UTF-8, as of a link that was cut, decodes to U+FFFD.
+  const damaged = room.includes('\uFFFD');
   return {
-    room: tidyRoomId(params.get('room') ?? ''),
+    room: damaged ? '' : room,
+    /** A room was named, but its name can't be read any more. */
+    damaged,
     pin: params.get('pin') ?? '',
     name: params.get('name') ?? '',
     transport: isTransport(transport) ? transport : null,

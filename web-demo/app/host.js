@@ -1,15 +1,13 @@
-/** Room settings: for the host controls, for guests the reasons. */
+/** Room settings: only the host sees them. */
 import { onChange } from './change.js';
 import { byId, h, listen, setText } from './dom.js';
-import { isolate } from './format.js';
-import { authority } from './source.js';
 import { attempt } from './toast.js';
 
 /** @param {import('./types.js').Ctx} ctx */
 export function setupHostSettings(ctx) {
   const { room, signal } = ctx;
+  const details = byId('host-room', HTMLDetailsElement);
   const box = byId('host-settings', HTMLElement);
-  const note = h('p', { class: 'note' });
   const guests = h('button', { class: 'switch', attrs: { type: 'button', role: 'switch', 'aria-checked': 'false' } }, h('span', {}, 'Guests can play, pause and seek'), h('i'));
   guests.addEventListener('click', () => void attempt(() => room.setGuestControl(!room.guestControl)));
 
@@ -35,15 +33,11 @@ export function setupHostSettings(ctx) {
     if (await attempt(() => room.setPin(null))) ctx.pinChanged('');
   });
   const bans = h('div');
-  box.replaceChildren(note, guests, pinForm, bans);
+  box.replaceChildren(guests, pinForm, bans);
 
   const update = () => {
-    const { isHost, canControl } = room.self;
     for (const member of room.members) names.set(member.userId, member.username);
-    const host = room.members.find((m) => m.isHost);
-    guests.hidden = pinForm.hidden = bans.hidden = !isHost;
-    note.hidden = isHost;
-    setText(note, `${authority({ canControl, isHost, guestControl: room.guestControl, host: host && isolate(host.username) })} ${room.hasPin ? 'The room has a PIN.' : 'The room has no PIN.'}`);
+    details.hidden = !room.self.isHost;
     guests.setAttribute('aria-checked', String(room.guestControl));
     setText(pinLabel, room.hasPin ? 'New PIN' : 'PIN for newcomers');
     pinInput.placeholder = room.hasPin ? 'The room has one' : '4 to 32 characters';
@@ -65,7 +59,6 @@ export function setupHostSettings(ctx) {
       return h('div', { class: 'banned' }, name ? h('bdi', {}, name) : h('span', { class: 'mono' }, userId), lift);
     }));
   };
-  const details = byId('host-room', HTMLDetailsElement);
   // Opened at the bottom of the list, it would open out of sight.
   listen(details, 'toggle', () => details.open && details.scrollIntoView({ block: 'nearest' }), signal);
   onChange(room, update, signal);

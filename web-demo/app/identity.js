@@ -55,10 +55,13 @@ export function tidyRoomId(text) {
   return text.normalize('NFC').replace(/\s+/gu, ' ').trim();
 }
 
+/** PROTOCOL.md: what a room's name can't contain. */
+const NOT_IN_ROOM_IDS = /[/\\#?%<>{}"`|^&]/;
+
 /** Whether it can be a room's name; the server has the last word. Takes a tidy one. @param {string} text */
 export function isRoomId(text) {
   const graphemes = typeof Intl.Segmenter === 'function' ? [...new Intl.Segmenter().segment(text)].length : [...text].length;
-  return graphemes >= 1 && graphemes <= 64 && /[\p{L}\p{N}\p{P}\p{S}]/u.test(text) && !/\p{Cc}/u.test(text);
+  return graphemes >= 1 && graphemes <= 64 && /[\p{L}\p{N}\p{P}\p{S}]/u.test(text) && !/\p{Cc}/u.test(text) && !NOT_IN_ROOM_IDS.test(text);
 }
 
 /** Every member's colour follows from the id alone, so that all screens agree. @param {string} userId */

@@ -1,11 +1,14 @@
-/** The first screen: a name, a room, a PIN if one is wanted. */
+/** The first screen: for a guest with a link a name; for anybody else a room, a PIN if one is wanted, and the transport too. */
 import { byId, h } from './dom.js';
+import { countDown } from './cooldown.js';
 import { isTransport } from './fragment.js';
 import { isRoomId, suggestRoomId, tidyRoomId } from './identity.js';
 
 /** @typedef {import('./types.js').Wish} Wish */
 
 const ENTER = 'Enter the room';
+const JOIN = 'Join';
+const DAMAGED = 'This invitation is damaged: the name of its room can’t be read. Ask for the link again.';
 /** After this long without an answer the visitor can give up. */
 const PATIENCE_MS = 4000;
 
@@ -16,6 +19,8 @@ export function setupLanding(onJoin, onCancel) {
   const room = byId('join-room', HTMLInputElement);
   const pin = byId('join-pin', HTMLInputElement);
   const submit = byId('join-submit', HTMLButtonElement);
+  const more = byId('join-more', HTMLElement);
+  const reveal = byId('join-reveal', HTMLButtonElement);
   /** The room that an invitation named; the wording follows it. */
   let invited = '';
   /** The owner that the invitation named; it holds for that room only. */
@@ -24,14 +29,18 @@ export function setupLanding(onJoin, onCancel) {
   let over = false;
   /** The visitor has just come out of that room. */
   let left = false;
+  /** The invitation's room can't be read. */
+  let damaged = false;
+  /** A guest asked for the whole form. */
+  let revealed = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let patience;
   let waiting = false;
-  /** @type {ReturnType<typeof setInterval> | undefined} */
+  /** Stops the countdown that runs, if one does. @type {(() => void) | undefined} */
   let holding;
   let heldRoom = '';
   const release = () => {
-    clearInterval(holding);
+    holding?.();
     holding = undefined;
     submit.disabled = false;
     showLandingError('');
@@ -39,18 +48,31 @@ export function setupLanding(onJoin, onCancel) {
 
   const wording = () => {
     const joining = invited !== '' && tidyRoomId(room.value) === invited;
+    // The link names the room, and the room asks for its PIN itself.
+    const guest = joining && !left && !revealed;
+    more.hidden = guest;
+    reveal.hidden = !guest;
+    byId('landing', HTMLElement).classList.toggle('invited', guest || damaged);
     const title = byId('join-title', HTMLElement);
     if (joining && over) title.textContent = 'This room is over';
     else title.replaceChildren(...(joining ? ['Join ', h('bdi', {}, invited)] : ['Open a room']));
     byId('join-hint', HTMLElement).textContent = !joining
-      ? 'If nobody is in it yet, the room is made and you host it.'
+      ? 'If nobody is in the room yet, you open it and host it.'
       : over
-        ? 'Everybody has left. Open it again: the name and the links to it stay the same.'
+        ? 'Everybody has left. You can open it again; links to it lead there as before.'
         : left
-          ? 'You have left it. Enter again, or name another room.'
-          : 'You were invited. Say who you are and you are in.';
-    if (!waiting) submit.textContent = joining && over ? 'Open it again' : ENTER;
+          ? 'You have left it. Enter again, or choose another room.'
+          : 'You were invited. Say who you are, and you are in.';
+    if (!waiting) submit.textContent = joining && over ? 'Open it again' : guest ? JOIN : ENTER;
   };
+  const showAll = () => {
+    revealed = true;
+    wording();
+  };
+  reveal.addEventListener('click', () => {
+    showAll();
+    room.focus();
+  });
 
   byId('join-shuffle', HTMLButtonElement).addEventListener('click', () => {
     room.value = suggestRoomId();
@@ -60,7 +82,7 @@ export function setupLanding(onJoin, onCancel) {
   room.addEventListener('input', () => {
     // A room that keeps somebody out for a while says nothing of other rooms.
     if (holding !== undefined && tidyRoomId(room.value) !== heldRoom) release();
-    wording();
+    showAll();
   });
   for (const input of [name, room, pin]) input.addEventListener('input', () => input.removeAttribute('aria-invalid'));
 
@@ -72,7 +94,7 @@ export function setupLanding(onJoin, onCancel) {
     /** @type {[HTMLInputElement, boolean, string][]} */
     const checks = [
       [name, wish.name !== '', 'Tell the others who you are.'],
-      [room, isRoomId(wish.roomId), 'A room name has 1 to 64 characters, and something in it that can be seen.'],
+      [room, isRoomId(wish.roomId), 'A room name has 1 to 64 characters, with something in it that can be seen, and none of / \\ # ? % < > { } " ` | ^ &'],
       [pin, wish.pin === '' || wish.pin.length >= 4, 'A PIN has at least 4 characters.'],
     ];
     const failed = checks.find(([, good]) => !good);
@@ -82,6 +104,7 @@ export function setupLanding(onJoin, onCancel) {
     }
     if (failed) {
       showLandingError(failed[2]);
+      if (failed[0] !== name) showAll();
       failed[0].focus();
       return;
     }
@@ -89,14 +112,19 @@ export function setupLanding(onJoin, onCancel) {
   });
 
   return {
-    /** @param {Partial<Wish & {over: boolean, left: boolean}>} wish */
+    /** @param {Partial<Wish & {over: boolean, left: boolean, damaged: boolean}>} wish */
     fill(wish) {
       if (wish.roomId !== undefined) {
+        release();
+        revealed = false;
         invited = wish.roomId;
         owner = wish.owner ?? '';
         over = wish.over === true;
         left = wish.left === true;
-        room.value = wish.roomId || suggestRoomId();
+        // With a suggestion, a guest with a damaged link would sit alone in a room that nobody meant.
+        room.value = wish.roomId || (wish.damaged ? '' : suggestRoomId());
+        damaged = wish.damaged === true;
+        if (damaged) showLandingError(DAMAGED, 'DAMAGED');
       }
       if (wish.name !== undefined) name.value = wish.name;
       if (wish.pin !== undefined) pin.value = wish.pin;
@@ -110,7 +138,8 @@ export function setupLanding(onJoin, onCancel) {
     /** @param {boolean} on */
     busy(on) {
       clearTimeout(patience);
-      clearInterval(holding);
+      holding?.();
+      holding = undefined;
       waiting = on;
       submit.disabled = on;
       submit.textContent = 'Connecting…';
@@ -131,21 +160,13 @@ export function setupLanding(onJoin, onCancel) {
      * @param {number} ms @param {string} text
      */
     hold(ms, text) {
-      clearInterval(holding);
+      holding?.();
       heldRoom = tidyRoomId(room.value);
-      const until = performance.now() + ms;
-      const tick = () => {
-        const left = Math.ceil((until - performance.now()) / 1000);
-        submit.disabled = left > 0;
-        if (left > 0) submit.textContent = `Join again in ${left} s`;
-        else {
-          release();
-          wording();
-        }
-      };
       showLandingError(text, 'KICKED');
-      holding = setInterval(tick, 250);
-      tick();
+      holding = countDown(submit, ms, () => {
+        release();
+        wording();
+      });
       submit.scrollIntoView({ block: 'nearest' });
     },
     focus() {

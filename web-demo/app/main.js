@@ -1,7 +1,8 @@
 /** The page's own state: landing, joining (with its PIN prompts), in the room, ended. */
 import { byId, fillPage } from './page.js';
-import { openDialog } from './dom.js';
-import { closeStory, codeOf, sentence } from './errors.js';
+import { askAfterClose } from './closed.js';
+import { KICK_COOLDOWN_MS, cooldownLeft, startCooldown } from './cooldown.js';
+import { codeOf, sentence } from './errors.js';
 import { isTransport, readFragment, roomFragment } from './fragment.js';
 import { longStorage, tabStorage } from './identity.js';
 import { setupLanding, showLandingError } from './landing.js';
@@ -39,22 +40,32 @@ function start() {
     pin: fragment.pin,
     owner: fragment.owner,
     over: fragment.over,
+    damaged: fragment.damaged,
     transport: fragment.transport ?? (isTransport(storedTransport) ? storedTransport : 'auto'),
   };
   landing.fill(wish);
   showView('landing');
+  if (holdBack(fragment.room)) return;
   const back = fragment.room !== '' && tabStorage.getItem(INSIDE_KEY) === fragment.room;
   if (fragment.room && (fragment.autojoin || (back && wish.name))) void join({ ...wish, name: wish.name || 'Guest' });
 }
 
+/** The host removed this visitor a moment ago: the form says so, and counts down. @param {string} roomId */
+function holdBack(roomId) {
+  const left = roomId ? cooldownLeft(roomId) : 0;
+  if (left > 0) landing.hold(left, sentence({ code: 'KICKED' }));
+  return left > 0;
+}
+
 /** Somebody pasted another invitation into this tab. */
 function onFragment() {
-  const { room, pin, owner, over } = readFragment(location.hash);
+  const { room, pin, owner, over, damaged } = readFragment(location.hash);
   if (inside) {
     if (!room || room === inside.wish.roomId) return;
     leave({ keepFragment: true });
   }
-  landing.fill({ roomId: room, pin, owner, over });
+  landing.fill({ roomId: room, pin, owner, over, damaged });
+  holdBack(room);
 }
 
 /** @param {Wish} wish */
@@ -77,8 +88,8 @@ async function join(wish) {
     landing.busy(false);
     showView('landing');
     const wait = Number(/** @type {{retryAfterMs?: unknown}} */ (error)?.retryAfterMs ?? 0);
-    if (codeOf(error) === 'KICKED' && wait > 0) landing.hold(wait, sentence({ code: 'KICKED' }));
-    else showLandingError(sentence(error), codeOf(error));
+    if (codeOf(error) === 'KICKED' && wait > 0) startCooldown(wish.roomId, wait);
+    if (codeOf(error) !== 'KICKED' || !holdBack(wish.roomId)) showLandingError(sentence(error), codeOf(error));
     return;
   } finally {
     if (joining === room) joining = null;
@@ -187,7 +198,7 @@ async function switchTransport(transport) {
   enter(room, wish, { fresh: false });
 }
 
-/** @param {Room} room @param {Wish} wish @param {{code: number | string, reason: string, retry: boolean}} detail */
+/** @param {Room} room @param {Wish} wish @param {{code: number | string, reason: string, retry: boolean, retryAfterMs?: number}} detail */
 async function onClosed(room, wish, detail) {
   if (inside?.room !== room) return;
   if (detail.retry) {
@@ -200,24 +211,14 @@ async function onClosed(room, wish, detail) {
     room.retryWithPin(pin).catch(() => {});
     return;
   }
-  const story = closeStory(detail);
-  const dialog = byId('closed-dialog', HTMLDialogElement);
-  const again = byId('closed-again', HTMLButtonElement);
-  byId('closed-title', HTMLElement).textContent = story.title;
-  byId('closed-text', HTMLElement).textContent = story.text;
-  again.hidden = !story.again;
-  let rejoin = false;
-  again.onclick = () => {
-    rejoin = true;
-    dialog.close();
-  };
-  byId('closed-home', HTMLButtonElement).onclick = () => dialog.close();
+  if (detail.code === 4006 || detail.code === 'KICKED') startCooldown(wish.roomId, detail.retryAfterMs ?? KICK_COOLDOWN_MS);
   inside.unmount();
   tabStorage.removeItem(INSIDE_KEY);
-  await openDialog(dialog);
+  const rejoin = await askAfterClose(detail, cooldownLeft(wish.roomId));
   if (inside?.room !== room) return;
   leave({ keepFragment: rejoin });
   if (rejoin) void join(wish);
+  else holdBack(wish.roomId);
 }
 
 /** @param {'landing' | 'room'} view */

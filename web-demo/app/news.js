@@ -3,7 +3,6 @@
  * see or may do. Who came, went, and hosts is found by comparing the list of members with the one before, so that a missed
  * event is told too; who did something is taken from the events themselves.
  */
-import { onChange } from './change.js';
 import { listen, person } from './dom.js';
 import { clockText, filmTitle, isolate } from './format.js';
 import { testFilm } from './source.js';
@@ -11,6 +10,8 @@ import { toast } from './toast.js';
 
 /** "Here" is said again to everybody who comes: somebody in the call is told about once in this time. */
 const CALL_NEWS_EVERY_MS = 60_000;
+/** Changes within this time of each other are told together. */
+const TOGETHER_MS = 150;
 
 /** @typedef {(...words: (string | Node)[]) => void} Say */
 
@@ -63,7 +64,7 @@ export function setupNews({ room, signal }, say, fresh, reloaded) {
     say(person(nameOf(userId)), ' is in the call');
     if (performance.now() - callToldAt < CALL_NEWS_EVERY_MS) return;
     callToldAt = performance.now();
-    toast(`${isolate(nameOf(userId))} started a call. “Join call” is at the top.`, 'info');
+    toast(`${isolate(nameOf(userId))} started a call. To take part, press “Join call” at the top.`, 'info');
   }, signal);
 
   /** Whether the film was to play when the connection was lost. */
@@ -91,10 +92,14 @@ export function setupNews({ room, signal }, say, fresh, reloaded) {
     toast(text, 'info');
   }
 
+  const sayHost = (/** @type {string | null} */ userId) =>
+    userId === room.self.userId ? ['You host the room now'] : [person(nameOf(userId ?? undefined)), ' hosts the room now'];
+
   /** @type {Map<string, string> | null} */
   let known = null;
   let host = room.hostUserId;
   const compare = () => {
+    timer = undefined;
     if (room.state !== 'joined') return;
     const now = new Map(room.members.map((m) => [m.userId, m.username]));
     if (known === null) {
@@ -102,26 +107,33 @@ export function setupNews({ room, signal }, say, fresh, reloaded) {
       if (fresh) say(now.size === 1 && !kept ? 'You opened the room' : 'You joined');
       if (fresh && kept && !reloaded) sayKept(false);
     } else {
+      let newHost = room.hostUserId === host ? null : room.hostUserId;
       for (const [userId, name] of now) {
         const before = known.get(userId);
-        if (before === undefined) say(person(name), ' joined');
-        else if (before !== name) say(person(before), ' is now ', person(name));
+        if (before === undefined) {
+          say(person(name), userId === newHost ? ' joined and hosts the room now' : ' joined');
+          if (userId === newHost) newHost = null;
+        } else if (before !== name) say(person(before), ' is now ', person(name));
       }
       for (const [userId, name] of known) {
         if (now.has(userId)) continue;
         const why = removed.get(userId);
-        say(person(name), why === 'banned' ? ' was banned by the host' : why === 'kicked' ? ' was removed by the host' : ' left');
+        const follows = userId === host && newHost !== null;
+        const gone = why === 'banned' ? ' was banned by the host' : why === 'kicked' ? ' was removed by the host' : ' left';
+        say(person(name), gone, ...(follows ? ['. ', ...sayHost(newHost)] : []));
+        if (follows) newHost = null;
         removed.delete(userId);
       }
-      if (room.hostUserId !== host && room.hostUserId !== null) {
-        if (room.self.isHost) say('You host the room now');
-        else say(person(now.get(room.hostUserId) ?? 'Somebody'), ' hosts the room now');
-      }
+      if (newHost !== null) say(...sayHost(newHost));
     }
     known = now;
     host = room.hostUserId;
   };
-  onChange(room, compare, signal);
+  // One act may be two events (a host leaves, another follows): what comes together is one line.
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  listen(room, 'change', () => (timer ??= setTimeout(compare, TOGETHER_MS)), signal);
+  signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
   compare();
 }
 

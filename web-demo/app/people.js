@@ -1,7 +1,7 @@
 /** Who is here: host, transport, round trip, drift, buffering, away. And what a host can do about them. */
 import { onChange } from './change.js';
 import { byId, confirmDialog, every, h, setText } from './dom.js';
-import { driftTone, isolate, msText, signedMs } from './format.js';
+import { awaySeconds, driftTone, isolate, msText, signedMs } from './format.js';
 import { icon } from './icons.js';
 import { hueOf, initials } from './identity.js';
 import { attempt } from './toast.js';
@@ -64,8 +64,8 @@ function makeRow(ctx, userId) {
   const crown = h('span', { attrs: { title: 'Host' } }, icon('crown'), h('span', { class: 'sr-only' }, 'Host'));
   const badge = h('abbr', { class: 'badge' });
   const state = h('span');
-  const drift = h('span', { class: 'mono', attrs: { title: 'Distance from room time' } });
-  const rtt = h('span', { class: 'mono', attrs: { title: 'Round trip to the server' } });
+  const drift = h('span', { class: 'mono', attrs: { title: 'How far this player is ahead of the room (+) or behind it (−)' } });
+  const rtt = h('span', { class: 'mono', attrs: { title: 'How long a message takes to the server and back' } });
   const more = h('button', { class: 'icon-button', attrs: { type: 'button', 'aria-expanded': 'false' } }, icon('dots'));
   const actions = h('div', { class: 'member-actions', attrs: { hidden: '' } });
   const element = h('li', { class: 'member' },
@@ -135,8 +135,8 @@ function makeRow(ctx, userId) {
 
 /** @param {Member} member @param {number} roomTime */
 function awayText(member, roomTime) {
-  const left = member.graceUntil === null ? 0 : Math.ceil((member.graceUntil - roomTime) / 1000);
-  return left > 0 && left < 600 ? `Away, place kept for ${left} s` : 'Away';
+  const left = awaySeconds(member, roomTime);
+  return left === null ? 'Away' : `Away, place kept for ${left} s`;
 }
 
 /** @param {Ctx} ctx @param {() => void} close */
@@ -172,7 +172,7 @@ function hostActions({ room }, userId, username, close) {
     action('Remove', '', async () => {
       const sure = await confirmDialog({
         title: `Remove ${isolate(username)}?`,
-        text: 'They leave at once. For about a minute they can’t come back from the same place with the same name, seat or browser; after that they can. To keep somebody out, ban them.',
+        text: 'They leave at once. For about a minute they can’t come back from the same place with the same name or browser; after that they can. To keep somebody out for longer, ban them.',
         yes: 'Remove',
       });
       return sure && room.kick(userId);
@@ -180,7 +180,7 @@ function hostActions({ room }, userId, username, close) {
     action('Ban', 'danger', async () => {
       const sure = await confirmDialog({
         title: `Ban ${isolate(username)}?`,
-        text: 'They leave at once. The ban holds their seat and the browser they use now, until you lift it in the room settings. It does not hold another browser or a private window: against that, set a PIN.',
+        text: 'They leave at once, and can’t come back with the browser they use now until you lift the ban in the room settings. Another browser or a private window gets past a ban: against that, set a PIN.',
         yes: 'Ban',
       });
       return sure && room.ban(userId);

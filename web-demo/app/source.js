@@ -2,7 +2,7 @@
 import { onChange } from './change.js';
 import { byId, every, listen, openDialog, setText } from './dom.js';
 import { codeOf, sentence } from './errors.js';
-import { filmTitle, isolate } from './format.js';
+import { awaySeconds, filmTitle, isolate } from './format.js';
 import { attempt } from './toast.js';
 
 /** The film that ships with the server. */
@@ -33,10 +33,14 @@ export function setupSource(ctx) {
   byId('empty-test-film', HTMLButtonElement).onclick = () => void attempt(() => room.setUrl(testFilm(), 0));
   byId('source-test', HTMLButtonElement).onclick = () => {
     url.value = testFilm();
-    complain('');
+    void put();
   };
-  listen(byId('source-form', HTMLFormElement), 'submit', async (/** @type {Event} */ event) => {
+  listen(byId('source-form', HTMLFormElement), 'submit', (/** @type {Event} */ event) => {
     event.preventDefault();
+    void put();
+  }, signal);
+  const put = async () => {
+    complain('');
     const wanted = url.value.trim();
     const problem = urlProblem(wanted);
     if (problem) return complain(problem);
@@ -47,7 +51,7 @@ export function setupSource(ctx) {
       complain(sentence(error));
       complaint.dataset.code = codeOf(error);
     }
-  }, signal);
+  };
 
   // Whoever opens a room alone gets the test film, so that the first press of play does something.
   const offer = () => {
@@ -66,17 +70,34 @@ export function setupSource(ctx) {
     byId('now-title', HTMLElement).title = room.url ?? '';
     button.hidden = !canControl;
     setText(button, room.url ? 'Change film' : 'Choose film');
-    setText(byId('authority', HTMLElement), authority({ canControl, isHost, guestControl: room.guestControl, host: host && isolate(host.username) }));
+    setText(byId('authority', HTMLElement), authority({
+      canControl,
+      isHost,
+      guestControl: room.guestControl,
+      host: host && isolate(host.username),
+      away: awaySeconds(host, room.clock.roomTime()),
+      alone: !room.members.some((m) => m.connected && m.userId !== room.self.userId),
+    }));
   };
   onChange(room, update, signal);
-  every(2000, update, signal);
+  every(1000, update, signal);
 }
 
-/** Why one's own controls work, or don't. @param {{canControl: boolean, isHost: boolean, guestControl: boolean, host: string | undefined}} who */
-export function authority({ canControl, isHost, guestControl, host }) {
+/**
+ * Why one's own controls work, or don't.
+ * @param {object} who
+ * @param {boolean} who.canControl
+ * @param {boolean} who.isHost
+ * @param {boolean} who.guestControl
+ * @param {string} [who.host]    the host's name
+ * @param {number | null} [who.away]  how long the host's place is kept yet, s; null: the host is here, or nobody knows
+ * @param {boolean} [who.alone]  nobody else is here
+ */
+export function authority({ canControl, isHost, guestControl, host, away = null, alone = false }) {
   if (isHost) return guestControl ? 'You host this room. Everyone can play, pause and seek.' : 'You host this room. Only you can play, pause and seek.';
   if (canControl) return `Everyone can play, pause and seek. ${host ?? 'Nobody'} hosts.`;
-  return host ? `Only ${host} can play, pause and seek. They can hand the controls to everyone.` : 'Nobody hosts at the moment, so nobody can play, pause or seek.';
+  if (host && away !== null) return `${host} hosts, but is away. Unless they come back within ${away} s, ${alone ? 'you host the room' : 'somebody here becomes host'}.`;
+  return host ? `Only ${host} can play, pause and seek. As the host, ${host} can also let everyone do it.` : 'Nobody hosts at the moment, so nobody can play, pause or seek.';
 }
 
 /** @param {string} url */

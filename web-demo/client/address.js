@@ -8,16 +8,30 @@
  * @typedef {{webTransport?: WebTransportEndpoint, webSocket?: WebSocketEndpoint}} NodeEndpoints  another node of a cluster
  */
 
+import { TandemError } from './errors.js';
+
 /**
  * The base of a server's addresses: its path ends with a slash, and nothing follows it.
  * @param {string} server as given to `connect`
+ * @throws {TandemError} BAD_SERVER
  */
 export function baseOf(server) {
-  const base = new URL(server);
+  const base = parse(server);
   if (!base.pathname.endsWith('/')) base.pathname += '/';
   base.search = '';
   base.hash = '';
   return base;
+}
+
+/** @param {string} server */
+function parse(server) {
+  try {
+    const url = new URL(server);
+    if (url.protocol === 'https:' || url.protocol === 'http:') return url;
+  } catch {
+    // The same complaint as for another scheme.
+  }
+  throw new TandemError('BAD_SERVER', `server must be a complete http or https address such as https://tandem.example:4433, not ${JSON.stringify(server)}`);
 }
 
 /**

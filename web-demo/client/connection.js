@@ -315,7 +315,7 @@ export class Connection {
       return await response.json();
     } catch (error) {
       if (error instanceof TandemError) throw error;
-      throw unreachable(`${url} can't be read: ${error instanceof Error ? error.message : error}`);
+      throw unreachable(`${url} can't be read: ${error instanceof Error ? error.message : error}. ${suspects(url)}`);
     } finally {
       this.#env.clearTimeout(timer);
     }
@@ -517,6 +517,16 @@ async function refusalOf(response, server) {
   const { code } = await response.json().catch(() => ({}));
   if (code !== 'ORIGIN_REFUSED') return new Error(`it answered ${response.status}`);
   return new TandemError('ORIGIN_REFUSED', `${server} takes no sessions of pages of this origin (ALLOWED_ORIGINS)`);
+}
+
+/**
+ * Why a request may have failed: browsers hide the reason from pages, and show it to somebody who opens the address.
+ * @param {string} url
+ */
+function suspects(url) {
+  return url.startsWith('https:')
+    ? 'Is the server up, does the browser trust its certificate (open the address in a tab), and is it https that listens there?'
+    : 'Is the server up, and is it http that listens there? A page on https may use http on localhost only.';
 }
 
 function noAnswerToJoin() {

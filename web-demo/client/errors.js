@@ -2,8 +2,9 @@
  * What a room refuses, or what becomes of a request whose connection is lost.
  * `code` is one of PROTOCOL.md §5, or one of the client's own: DISCONNECTED (the connection went while the request was
  * under way: it may or may not have been committed), TIMEOUT (no answer), CLOSED (the room object is finished). A room
- * that can't be reached says why: NO_TRANSPORT (neither WebTransport nor WebSocket here), ORIGIN_REFUSED (the server
- * takes no sessions of this page's origin), UNREACHABLE (everything else, in words).
+ * that can't be reached says why: BAD_SERVER (`server` is not an http or https address; thrown by `connect`),
+ * NO_TRANSPORT (neither WebTransport nor WebSocket here), ORIGIN_REFUSED (the server takes no sessions of this page's
+ * origin), UNREACHABLE (everything else, in words).
  */
 export class TandemError extends Error {
   /**

@@ -10,7 +10,8 @@
  * @property {string} username
  * @property {number} slot
  * @property {boolean} connected
- * @property {number|null} graceUntil      room time until which a lost connection keeps the membership
+ * @property {number|null} graceUntil      room time until which a lost connection keeps the membership; of a member that
+ *   was lost before ROOM_STATE came, which doesn't say, the latest that it can be
  * @property {number} protocol
  * @property {string} transport
  * @property {number} joinedAt
@@ -160,7 +161,7 @@ export class RoomModel {
       // What members report of themselves is not in ROOM_STATE: keep what is known of the same membership.
       const old = known.get(user.userId);
       const kept = old && old.slot === user.slot ? old : undefined;
-      this.#members.set(user.userId, newMember({ ...kept, graceUntil: null, ...user }));
+      this.#members.set(user.userId, newMember({ ...kept, graceUntil: latestGrace(user, kept, state), ...user }));
     }
     this.#setHost(state.hostUserId ?? null);
     const moved = !samePlayback(before, this.playback);
@@ -319,6 +320,18 @@ export class RoomModel {
     this.hostUserId = hostUserId;
     for (const member of this.#members.values()) member.isHost = member.userId === hostUserId;
   }
+}
+
+/**
+ * @param {any} user  of ROOM_STATE
+ * @param {Member|undefined} kept  what was known of the same membership
+ * @param {any} state
+ * @returns {number|null}
+ */
+function latestGrace(user, kept, { roomTime, graceMs }) {
+  if (user.connected !== false) return null;
+  if (kept?.graceUntil && !(kept.graceUntil < roomTime)) return kept.graceUntil;
+  return Number.isFinite(roomTime) && Number.isFinite(graceMs) ? roomTime + graceMs : null;
 }
 
 /**

@@ -56,7 +56,7 @@ describe('an invitation', () => {
     await ann.click('#join-submit');
     await ann.joined();
     await ann.until('being host', () => window.tandem.room.self.isHost);
-    await bob.until('being told', () => document.querySelector('#chat-list').textContent.includes('Ann hosts the room now'));
+    await bob.until('being told', () => document.querySelector('#chat-list').textContent.includes('Ann joined and hosts the room now'));
   });
 
   test('that is a short link of a room that is over leads to the page with the way on', async (t) => {

@@ -56,6 +56,28 @@ describe('the others are told', () => {
   });
 });
 
+describe('a host', () => {
+  test('that leaves and comes back is two lines', async (t) => {
+    const [ann, bob] = await annAndBob(t, 'twolines');
+    const lines = () => bob.page.evaluate(() => [...document.querySelectorAll('.chat-system')].map((line) => line.textContent));
+    const before = (await lines()).length;
+    await ann.click('#leave-button');
+    await bob.until('hosting', chatSays, 'Ann left. You host the room now');
+    await ann.click('#join-submit');
+    await ann.joined();
+    await bob.until('being told', chatSays, 'Ann joined and hosts the room now');
+    assert.equal((await lines()).length, before + 2);
+  });
+
+  test('that is away is named to a newcomer, with the time until somebody else hosts', async (t) => {
+    const room = roomName('away');
+    const ann = await browser.join(t, { server, room, name: 'Ann', transport: 'websocket', allowed: [/ERR_|Failed|WebSocket/] });
+    await ann.page.goto('about:blank');
+    const bob = await browser.join(t, { server, room, name: 'Bob' });
+    await bob.until('being told', () => /^Ann hosts, but is away\. Unless they come back within \d+ s, you host the room\.$/.test(document.querySelector('#authority').textContent));
+  });
+});
+
 describe('a name that is written from right to left', () => {
   test('leaves what stands around it alone', async (t) => {
     const room = roomName('bidi');
@@ -98,7 +120,7 @@ describe('the PIN dialog', () => {
     await bob.until('being asked', () => document.querySelector('#pin-dialog').open);
     await bob.page.clock.runFor(10_000);
     await bob.click('#pin-cancel');
-    await bob.until('the form', () => document.querySelector('#join-submit').innerText === 'Enter the room' && !document.querySelector('#join-submit').disabled);
+    await bob.until('the form', () => document.querySelector('#join-submit').innerText === 'Join' && !document.querySelector('#join-submit').disabled);
     assert.equal(await bob.page.locator('#join-error').isVisible(), false);
   });
 });

@@ -56,6 +56,32 @@ describe('the join form', () => {
     await ann.click('#join-submit');
     assert.match(await ann.text('#join-error'), /something in it that can be seen/);
   });
+
+  test('of a guest with a link asks for a name only, within the first screen of a phone', async (t) => {
+    const room = roomName('guest form');
+    await browser.join(t, { server, room, name: 'Ann', pin: 'swordfish' });
+    const bob = await browser.person(t, { name: 'Bob', context: { viewport: { width: 360, height: 640 }, hasTouch: true, isMobile: true } });
+    await bob.page.goto(`${server.origin}/#room=${encodeURIComponent(room)}`);
+    for (const field of ['#join-room', '#join-pin', 'input[name=transport]']) assert.equal(await bob.page.locator(field).first().isVisible(), false, field);
+    const button = await bob.page.locator('#join-submit').boundingBox();
+    assert.ok(button.y + button.height <= 640, `the button ends at ${button.y + button.height} of 640`);
+    await bob.click('#join-reveal');
+    assert.equal(await bob.page.inputValue('#join-room'), room, 'the rest of the form is one click away');
+    await bob.page.reload();
+    await bob.page.fill('#join-name', 'Bob');
+    await bob.click('#join-submit');
+    await bob.until('being asked for the PIN, because the room has one', () => document.querySelector('#pin-dialog').open);
+    await bob.page.fill('#pin-input', 'swordfish');
+    await bob.click('#pin-submit');
+    await bob.joined();
+  });
+
+  test('of a guest with a damaged link says so, and suggests no room', async (t) => {
+    const bob = await browser.person(t, { name: 'Bob' });
+    await bob.page.goto(`${server.origin}/#room=%E0%A4%A`);
+    await bob.until('being told', () => document.querySelector('#join-error').dataset.code === 'DAMAGED');
+    assert.equal(await bob.page.inputValue('#join-room'), '');
+  });
 });
 
 for (const [device, viewport] of [['phone', { width: 390, height: 844 }], ['small phone', { width: 320, height: 640 }], ['desktop', { width: 1440, height: 900 }]]) {
@@ -112,8 +138,8 @@ describe('the film', () => {
     await ann.until('the stage saying so', () => !document.querySelector('#stage-error').hidden);
     await ann.click('#source-button');
     await ann.click('#source-test');
-    await ann.page.locator('#source-form button[type=submit]').click();
     await ann.film();
+    assert.equal(await ann.page.locator('#source-dialog').isVisible(), false, 'one click loads the test film');
     await ann.until('the stage being free again', () => document.querySelector('#stage-error').hidden);
   });
 });

@@ -44,8 +44,15 @@ describe('a PIN', () => {
     await cid.enter({ origin: server.origin, room, pin: 'herring', wait: false });
     await cid.until('being asked', () => document.querySelector('#pin-error').innerText === 'That PIN is not right.');
     await cid.click('#pin-cancel');
-    await cid.until('the form again', () => document.querySelector('#join-submit').innerText === 'Enter the room');
+    await cid.until('the form again', () => document.querySelector('#join-submit').innerText === 'Join');
     assert.equal((await bob.room()).members.length, 2);
+  });
+
+  test('is the host’s to set: guests see no settings', async (t) => {
+    const room = roomName('guests');
+    const ann = await browser.join(t, { server, room, name: 'Ann' });
+    const bob = await browser.join(t, { server, room, name: 'Bob' });
+    assert.deepEqual(await Promise.all([ann, bob].map((tab) => tab.page.locator('#host-room').isVisible())), [true, false]);
   });
 
   test('set in the settings locks the room, and removed it opens it', async (t) => {

@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { closeStory, sentence } from '../app/errors.js';
-import { clockText, driftTone, filmTitle, nameList, signedMs, spokenTime } from '../app/format.js';
+import { awaySeconds, clockText, driftTone, filmTitle, nameList, signedMs, spokenTime } from '../app/format.js';
 import { readFragment, roomFragment } from '../app/fragment.js';
 import { hueOf, initials, isRoomId, suggestRoomId, tidyRoomId } from '../app/identity.js';
 import { railPlace } from '../app/rail.js';
+import { authority } from '../app/source.js';
 import { sentenceFor } from '../app/trouble.js';
 
 test('every error code of the protocol has a sentence of its own', () => {
@@ -45,14 +46,17 @@ test('a room, a PIN and an owner survive the way through a link', () => {
 
 test("a test driver's options are read, nonsense is not", () => {
   const read = readFragment('#room=r&name=Ann&transport=websocket&autojoin=1');
-  assert.deepEqual(read, { room: 'r', pin: '', name: 'Ann', owner: '', over: false, transport: 'websocket', autojoin: true });
+  assert.deepEqual(read, { room: 'r', pin: '', name: 'Ann', owner: '', over: false, damaged: false, transport: 'websocket', autojoin: true });
   assert.equal(readFragment('#transport=pigeon').transport, null);
   assert.equal(readFragment('#room=r&over=1').over, true);
+  const cut = readFragment('#room=%E0%A4%A&pin=4711');
+  assert.deepEqual([cut.room, cut.damaged], ['', true], 'half a character');
 });
 
 test('a room name is any words that can be seen, and equal ones are spelled equally', () => {
   for (const room of ['friday', 'film night', 'кино', '🍿', '👨‍👩‍👧'.repeat(64), 'e\u0301'.normalize('NFC')]) assert.ok(isRoomId(room), room);
   for (const room of ['', 'x'.repeat(65), '\u200b', '\u0000', 'a\u0007']) assert.ok(!isRoomId(room), JSON.stringify(room));
+  for (const char of '/\\#?%<>{}"`|^&') assert.ok(!isRoomId(`a${char}b`), char);
   assert.equal(tidyRoomId('  Cafe\u0301 \t night\n'), 'Caf\u00e9 night');
 });
 
@@ -70,6 +74,20 @@ test('initials take whole characters', () => {
   assert.equal(initials('Ann'), 'A');
   assert.equal(initials(' Bob  de Okafor '), 'BO');
   assert.equal(initials('🦦 otter'), '🦦o');
+});
+
+test('a guest is told who has the controls, and when an absent host is followed by somebody', () => {
+  const guest = { canControl: false, isHost: false, guestControl: false, host: 'Ann' };
+  assert.equal(authority(guest), 'Only Ann can play, pause and seek. As the host, Ann can also let everyone do it.');
+  assert.match(authority({ ...guest, away: 24, alone: true }), /^Ann hosts, but is away\..* within 24 s, you host the room\.$/);
+  assert.match(authority({ ...guest, away: 24 }), /somebody here becomes host\.$/);
+});
+
+test('an absent member is away for as long as the place is kept, and no number is made up beyond it', () => {
+  assert.equal(awaySeconds({ connected: true, graceUntil: null }, 0), null);
+  assert.equal(awaySeconds({ connected: false, graceUntil: 10_000 }, 500), 10);
+  assert.equal(awaySeconds({ connected: false, graceUntil: null }, 500), null);
+  assert.equal(awaySeconds({ connected: false, graceUntil: 4 * 3600_000 }, 0), null);
 });
 
 test('times and drifts read well', () => {

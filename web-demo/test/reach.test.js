@@ -18,13 +18,20 @@ test('a server that is down: ready rejects within 10 s, says why, and nothing is
   const { status, error } = await outcome(env, room.ready);
   assert.equal(status, 'rejected');
   assert.equal(error.code, 'UNREACHABLE');
-  assert.match(error.message, /https:\/\/tandem\.test:4433\/api\/transports can't be read: network error/);
+  assert.match(error.message, /https:\/\/tandem\.test:4433\/api\/transports can't be read: network error.*certificate/);
   assert.equal(heardOf('error')[0], error);
   assert.equal(heardOf('closed')[0].code, 'UNREACHABLE');
   const tried = server.lookups.length;
   await env.advance(60_000);
   assert.equal(server.lookups.length, tried);
   assert.equal(env.pending, 0);
+});
+
+test('a server that is no address is refused with a code, at once', () => {
+  for (const address of ['not a url', '', 'tandem.example:4433', '/watch/', 'ws://tandem.test']) {
+    const said = (error) => error.name === 'TandemError' && error.code === 'BAD_SERVER' && error.message.includes(JSON.stringify(address));
+    assert.throws(() => world(undefined, { address }), said, address);
+  }
 });
 
 test('a lookup that hangs is no reason to wait longer', async () => {

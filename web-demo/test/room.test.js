@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { RoomModel } from '../client/model.js';
 import { encodeTick } from '../client/wire.js';
 import { FakeEnv, FakeStorage } from './support/fake-env.js';
 import { FakeServer } from './support/fake-server.js';
@@ -47,6 +48,22 @@ test('events in order are applied, each once', async () => {
   await env.settle();
   assert.deepEqual(room.members.map(({ userId }) => userId), ['ann', 'cy']);
   assert.equal(server.receivedOf('REQUEST_SYNC').length, 0);
+});
+
+test('of a member that was lost before one came, the latest end of its grace time is known', () => {
+  const model = new RoomModel();
+  const lost = { userId: 'bob', username: 'Bob', slot: 2, connected: false, protocol: 3, transport: 'websocket', joinedAt: 1 };
+  const state = { type: 'ROOM_STATE', epoch: 1, seq: 4, userId: 'ann', users: [lost], roomTime: 1000, graceMs: 30_000 };
+  const graceUntil = () => model.member('bob').graceUntil;
+  model.apply(state);
+  assert.equal(graceUntil(), 31_000);
+  model.apply({ type: 'MEMBER_CONNECTION', epoch: 1, seq: 5, userId: 'bob', connected: false, graceUntil: 20_000 });
+  model.apply({ ...state, seq: 6, roomTime: 2000 });
+  assert.equal(graceUntil(), 20_000, 'what was told stands');
+  model.apply({ ...state, seq: 7, roomTime: 50_000 });
+  assert.equal(graceUntil(), 80_000, 'a kept room gives the time anew');
+  model.apply({ ...state, seq: 8, users: [{ ...lost, connected: true }] });
+  assert.equal(graceUntil(), null);
 });
 
 test('the gate comes and goes with the vector, and does not wait for who is not there', async () => {
