@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 use super::RepositoryError;
 use crate::domain::{Head, RoomId, ShortId};
 
@@ -32,9 +30,9 @@ pub(super) fn finite(position: f64) -> f64 {
     if position.is_finite() { position } else { 0.0 }
 }
 
-/// The audit is JSON by contract; bytes that are not even text must not hold up the batch of everybody else.
-pub(super) fn readable(audit: &Bytes) -> Cow<'_, str> {
-    String::from_utf8_lossy(audit)
+/// The text without U+0000, the one character that PostgreSQL's text can't hold.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
 }
 
 /// A column of another kind than this version writes.

@@ -4,12 +4,17 @@
 //! and the rows of `rooms` and `users`. It is idempotent on (room, epoch, seq): the same commit again changes nothing.
 //! One contract suite runs on every implementation.
 
-mod addresses;
+mod append;
 mod columns;
+mod details;
 mod fold;
 pub mod postgres;
+mod prune;
+mod rooms;
 mod short_links;
 pub mod sqlite;
+mod statement;
+mod stored_time;
 
 use std::collections::BTreeMap;
 

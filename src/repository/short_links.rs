@@ -1,31 +1,81 @@
-//! Short links, one for a room: the statements, which read the same in every database. Who may run them at the same time
-//! is each database's own affair.
+//! Short links, one for a room. The caller sees to it that two askers for one room take turns.
 
 use std::time::Duration;
 
+use super::RepositoryError;
+use super::columns::{room_id, short_id};
+use super::statement::{SqlConnection, SqlRow, SqlValue};
+use crate::domain::{RoomId, RoomTime, ShortId};
+
 /// Anybody may follow a link, so a link that is followed often is written once a minute at the most.
-pub(super) const RENEW_AFTER: Duration = Duration::from_secs(60);
-
+const RENEW_AFTER: Duration = Duration::from_secs(60);
 /// There are 36^7 = 78 billion ids: that so many draws in a row hit living ones is no chance, something is broken.
-pub(super) const DRAWS: usize = 32;
+const DRAWS: usize = 32;
 
-/// The link of room `$2`, expired or not; it then lives until `$1`. A room that opens again keeps its link.
-pub(super) const KEEP: &str = "UPDATE short_links SET expires_at = $1 WHERE room_id = $2 RETURNING short_id";
+/// The link of a room, made if there is none; its life starts anew. In a transaction that the caller has begun, and ends
+/// also when this fails.
+pub(super) async fn make(
+    connection: &mut impl SqlConnection,
+    room: &RoomId,
+    now: RoomTime,
+    expires: RoomTime,
+    mut draw: impl FnMut() -> ShortId + Send,
+) -> Result<ShortId, RepositoryError> {
+    // A room that opens again keeps its link, expired or not.
+    const KEEP: &str = "UPDATE short_links SET expires_at = $1 WHERE room_id = $2 RETURNING short_id AS id";
+    // An id that is taken is left alone, unless its life is over.
+    const TAKE: &str = "INSERT INTO short_links (short_id, room_id, created_at, expires_at) \
+         VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (short_id) DO UPDATE \
+         SET room_id = excluded.room_id, created_at = excluded.created_at, expires_at = excluded.expires_at \
+         WHERE short_links.expires_at <= excluded.created_at";
+    let text = |row: &_| SqlRow::text(row, "id", "short id");
+    let kept = connection.first(KEEP, &[expires.into(), room.as_str().into()], text).await?;
+    if let Some(kept) = kept.flatten() {
+        return short_id(&kept);
+    }
+    for _ in 0..DRAWS {
+        let short = draw();
+        let values = [short.as_str().into(), room.as_str().into(), now.into(), expires.into()];
+        if connection.run(TAKE.to_owned(), &values).await? == 1 {
+            return Ok(short);
+        }
+    }
+    Err(RepositoryError::ShortIds)
+}
 
-/// The room that id `$1` stood for, expired or not, until the row is pruned.
-pub(super) const RECALL: &str = "SELECT room_id FROM short_links WHERE short_id = $1";
+/// The room behind a living id; the id then lives until `expires`.
+pub(super) async fn resolve(
+    connection: &mut impl SqlConnection,
+    short: &ShortId,
+    now: RoomTime,
+    expires: RoomTime,
+) -> Result<Option<RoomId>, RepositoryError> {
+    const FRESH: &str =
+        "SELECT room_id AS id FROM short_links WHERE short_id = $1 AND expires_at > $2 AND expires_at > $3";
+    const RENEW: &str =
+        "UPDATE short_links SET expires_at = $1 WHERE short_id = $2 AND expires_at > $3 RETURNING room_id AS id";
+    let fresh = [short.as_str().into(), now.into(), (expires - RENEW_AFTER).into()];
+    match room_of(connection, FRESH, &fresh).await? {
+        Some(room) => Ok(Some(room)),
+        None => room_of(connection, RENEW, &[expires.into(), short.as_str().into(), now.into()]).await,
+    }
+}
 
-/// One row if the id is now this room's. An id that is taken is left alone, unless its life is over.
-pub(super) const TAKE: &str = "INSERT INTO short_links (short_id, room_id, created_at, expires_at) \
-     VALUES ($1, $2, $3, $4) \
-     ON CONFLICT (short_id) DO UPDATE \
-     SET room_id = excluded.room_id, created_at = excluded.created_at, expires_at = excluded.expires_at \
-     WHERE short_links.expires_at <= excluded.created_at";
+/// The room that an id stood for, expired or not, until the row is pruned.
+pub(super) async fn recall(
+    connection: &mut impl SqlConnection,
+    short: &ShortId,
+) -> Result<Option<RoomId>, RepositoryError> {
+    const RECALL: &str = "SELECT room_id AS id FROM short_links WHERE short_id = $1";
+    room_of(connection, RECALL, &[short.as_str().into()]).await
+}
 
-/// The room behind id `$1`, if it lives at `$2`, and at `$3` too.
-pub(super) const FRESH: &str =
-    "SELECT room_id FROM short_links WHERE short_id = $1 AND expires_at > $2 AND expires_at > $3";
-
-/// The room behind id `$2`, if it lives at `$3`; then it lives until `$1`.
-pub(super) const RESOLVE: &str =
-    "UPDATE short_links SET expires_at = $1 WHERE short_id = $2 AND expires_at > $3 RETURNING room_id";
+async fn room_of(
+    connection: &mut impl SqlConnection,
+    sql: &str,
+    values: &[SqlValue<'_>],
+) -> Result<Option<RoomId>, RepositoryError> {
+    let room = connection.first(sql, values, |row| row.text("id", "roomId")).await?;
+    room.flatten().as_deref().map(room_id).transpose()
+}

@@ -13,11 +13,8 @@
 //! A connection that broke, or whose answer did not come in time, is thrown away and never used again; the next call
 //! makes another. There is a limit of time to everything, so a dead database is an error soon. Times are stored in µs.
 
-mod append;
-mod partitions;
-mod prune;
-mod read;
-mod short_links;
+mod arrays;
+mod locks;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -31,8 +28,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
-use self::partitions::Partitions;
-use super::{EventRow, Repository, RepositoryError};
+use super::{EventRow, Repository, RepositoryError, rooms, short_links};
 use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 
@@ -66,7 +62,6 @@ pub struct PostgresRepository {
     /// Host and database, without the password.
     place: String,
     limits: Limits,
-    partitions: Partitions,
     /// Held by this repository's appends, shared, until they are committed or gone: who asks for the heads waits for them.
     appending: i64,
 }
@@ -116,20 +111,17 @@ impl PostgresRepository {
             // Statements are ours and many; telemetry counts them where they mean something.
             .disable_statement_logging();
         let place = place(&options);
-        let partitions = Partitions::default();
         let silent = |after| RepositoryError::Silent { place: place.clone(), after };
         let connecting = tokio::time::timeout(limits.connect, options.connect()).await;
         let mut first = connecting
             .map_err(|_elapsed| silent(limits.connect))?
             .map_err(|source| RepositoryError::Open { place: place.clone(), source })?;
         let limit = limits.answer * LONG;
-        tokio::time::timeout(limit, prepare(&mut first, &place, &partitions))
-            .await
-            .map_err(|_elapsed| silent(limit))??;
+        tokio::time::timeout(limit, migrate(&mut first, &place)).await.map_err(|_elapsed| silent(limit))??;
         // Without a goodbye the server learns of it all the same.
         let _ = tokio::time::timeout(limits.connect, first.close()).await;
         let pool = pool(pool_size, limits).connect_lazy_with(options);
-        Ok(Self { pool, place, limits, partitions, appending: rand::random() })
+        Ok(Self { pool, place, limits, appending: rand::random() })
     }
 
     async fn lease(&self) -> Result<Lease<'_>, RepositoryError> {
@@ -142,46 +134,48 @@ impl PostgresRepository {
         Ok(Lease { repository: self, connection: Some(connection) })
     }
 
-    async fn answer<T>(&self, work: impl Future<Output = Result<T, RepositoryError>>) -> Result<T, RepositoryError> {
-        within(&self.place, self.limits.answer, work).await
+    /// Works on a connection of the pool, for as long as `limit`.
+    async fn with<T>(
+        &self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
+        let mut lease = self.lease().await?;
+        let result = within(&self.place, limit, work(lease.connection())).await;
+        lease.end(result).await
     }
 }
 
 impl Repository for PostgresRepository {
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let entries: usize = batch.iter().map(|commit| commit.entries.len()).sum();
-            let limit = self.limits.answer * (1 + u32::try_from(entries / ENTRIES_AN_ANSWER).unwrap_or(u32::MAX - 1));
-            let work = append::append(lease.connection(), batch, self.appending, &self.partitions);
-            let result = within(&self.place, limit, work).await;
-            lease.end(result).await
-        })
+        let entries: usize = batch.iter().map(|commit| commit.entries.len()).sum();
+        let answers = 1 + u32::try_from(entries / ENTRIES_AN_ANSWER).unwrap_or(u32::MAX - 1);
+        let work = async move |connection: &mut PgConnection| locks::append(connection, batch, self.appending).await;
+        Box::pin(self.with(self.limits.answer * answers, work))
     }
 
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let result = self.answer(read::heads_after(lease.connection(), rooms, self.appending)).await;
-            lease.end(result).await
-        })
+        let work = async move |connection: &mut PgConnection| {
+            locks::heads_after_appends(connection, rooms, self.appending).await
+        };
+        Box::pin(self.with(self.limits.answer, work))
     }
 
     fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let result = within(&self.place, self.limits.answer, read::latest(lease.connection())).await;
-            lease.end(result).await
-        })
+        Box::pin(self.with(self.limits.answer, async |connection: &mut PgConnection| rooms::latest(connection).await))
     }
 
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let limit = self.limits.answer * LONG;
-            let result = within(&self.place, limit, read::live_rooms(lease.connection(), limit)).await;
-            lease.end(result).await
-        })
+        let limit = self.limits.answer * LONG;
+        let work = async move |connection: &mut PgConnection| {
+            let mut tx = connection.begin().await?;
+            let longer = format!("SET LOCAL statement_timeout = {}", limit.as_millis());
+            sqlx::query(AssertSqlSafe(longer)).execute(&mut *tx).await?;
+            let live = rooms::live(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(live)
+        };
+        Box::pin(self.with(limit, work))
     }
 
     fn events<'a>(
@@ -190,20 +184,13 @@ impl Repository for PostgresRepository {
         after: Head,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let result = self.answer(read::events(lease.connection(), room, after, limit)).await;
-            lease.end(result).await
-        })
+        let work = async move |connection: &mut PgConnection| rooms::events(connection, room, after, limit).await;
+        Box::pin(self.with(self.limits.answer, work))
     }
 
     fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let work = prune::prune(lease.connection(), before, &self.partitions);
-            let result = within(&self.place, self.limits.answer * LONG, work).await;
-            lease.end(result).await
-        })
+        let work = async move |connection: &mut PgConnection| locks::prune(connection, before).await;
+        Box::pin(self.with(self.limits.answer * LONG, work))
     }
 
     fn short_link<'a>(
@@ -212,12 +199,8 @@ impl Repository for PostgresRepository {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let work = short_links::make(lease.connection(), room, now, expires, ShortId::random);
-            let result = self.answer(work).await;
-            lease.end(result).await
-        })
+        let work = async move |connection: &mut PgConnection| locks::short_link(connection, room, now, expires).await;
+        Box::pin(self.with(self.limits.answer, work))
     }
 
     fn resolve_short<'a>(
@@ -226,27 +209,18 @@ impl Repository for PostgresRepository {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let result = self.answer(short_links::resolve(lease.connection(), short, now, expires)).await;
-            lease.end(result).await
-        })
+        let work =
+            async move |connection: &mut PgConnection| short_links::resolve(connection, short, now, expires).await;
+        Box::pin(self.with(self.limits.answer, work))
     }
 
     fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let result = self.answer(short_links::recall(lease.connection(), short)).await;
-            lease.end(result).await
-        })
+        let work = async move |connection: &mut PgConnection| short_links::recall(connection, short).await;
+        Box::pin(self.with(self.limits.answer, work))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
-        Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let result = self.answer(read::ping(lease.connection())).await;
-            lease.end(result).await
-        })
+        Box::pin(self.with(self.limits.answer, async |connection: &mut PgConnection| rooms::ping(connection).await))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -273,11 +247,6 @@ fn pool(size: u32, limits: Limits) -> PgPoolOptions {
     })
 }
 
-async fn prepare(connection: &mut PgConnection, place: &str, partitions: &Partitions) -> Result<(), RepositoryError> {
-    migrate(connection, place).await?;
-    partitions.ahead(connection).await
-}
-
 /// sqlx takes an advisory lock of the server for it: of nodes that start together one migrates, the others wait.
 async fn migrate(connection: &mut PgConnection, place: &str) -> Result<(), RepositoryError> {
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
@@ -301,9 +270,4 @@ fn place(options: &PgConnectOptions) -> String {
         Some(socket) => format!("{database} at {}", socket.display()),
         None => format!("{database} at {}:{}", options.get_host(), options.get_port()),
     }
-}
-
-/// PostgreSQL's text holds every character but this one; a batch must not fail for it.
-fn clean(text: &str) -> std::borrow::Cow<'_, str> {
-    if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
 }

@@ -10,12 +10,11 @@
 //! The file is bounded ([`SqliteRepository::open_bounded`]): before a batch that would come near the bound the oldest of the history
 //! goes, and SQLite itself refuses pages beyond it (`max_page_count`).
 
-mod append;
+mod bound;
 mod files;
-mod read;
-mod short_links;
 #[cfg(test)]
 mod tests;
+mod tuples;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +29,7 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::files::{DirLock, Refused, create_private, make_private};
-use super::{EventRow, Repository, RepositoryError};
+use super::{EventRow, Repository, RepositoryError, append, prune, rooms, short_links};
 use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 use crate::telemetry::{Seldom, names};
@@ -165,7 +164,7 @@ impl SqliteRepository {
         let mut writer = self.writer().await?;
         if let Some(most) = self.most {
             let room = most.saturating_sub(SLACK.max(most / 20));
-            let pruned = append::make_room(&mut writer.connection, room).await?;
+            let pruned = bound::make_room(&mut writer.connection, room).await?;
             if pruned > 0 {
                 metrics::counter!(names::EVENTS_PRUNED).increment(pruned);
                 if self.bounded.is_due() {
@@ -176,8 +175,28 @@ impl SqliteRepository {
                 }
             }
         }
-        let result = append::append(&mut writer.connection, batch).await;
+        let result = transaction(&mut writer.connection, async |connection| append::append(connection, batch).await);
+        let result = result.await;
         writer.end(result)
+    }
+
+    /// Works on the writing connection.
+    async fn write<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
+        let mut writer = self.writer().await?;
+        let result = work(&mut writer.connection).await;
+        self.told(writer.end(result))
+    }
+
+    /// Works on a connection that can't write.
+    async fn read<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
+        let mut reader = self.readers.acquire().await?;
+        self.told(work(&mut reader).await)
     }
 
     async fn end(&self) {
@@ -201,19 +220,18 @@ impl Repository for SqliteRepository {
 
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
         // On the writer: it is asked when an append failed, and must see what that append left behind.
-        Box::pin(async move {
-            let mut writer = self.writer().await?;
-            let result = read::heads(&mut writer.connection, rooms.iter().map(RoomId::as_str)).await;
-            self.told(writer.end(result))
-        })
+        Box::pin(self.write(async move |connection: &mut SqliteConnection| {
+            let ids: Vec<&str> = rooms.iter().map(RoomId::as_str).collect();
+            rooms::heads(connection, &ids).await
+        }))
     }
 
     fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
-        Box::pin(async move { self.told(read::latest(&self.readers).await) })
+        Box::pin(self.read(async |connection: &mut SqliteConnection| rooms::latest(connection).await))
     }
 
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
-        Box::pin(async move { self.told(read::live_rooms(&self.readers).await) })
+        Box::pin(self.read(async |connection: &mut SqliteConnection| rooms::live(connection).await))
     }
 
     fn events<'a>(
@@ -222,15 +240,17 @@ impl Repository for SqliteRepository {
         after: Head,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
-        Box::pin(read::events(&self.readers, room, after, limit))
+        Box::pin(
+            self.read(async move |connection: &mut SqliteConnection| {
+                rooms::events(connection, room, after, limit).await
+            }),
+        )
     }
 
     fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
-        Box::pin(async move {
-            let mut writer = self.writer().await?;
-            let result = append::prune(&mut writer.connection, before).await;
-            writer.end(result)
-        })
+        Box::pin(self.write(async move |connection: &mut SqliteConnection| {
+            transaction(connection, async |connection| prune::prune(connection, before).await).await
+        }))
     }
 
     fn short_link<'a>(
@@ -239,11 +259,13 @@ impl Repository for SqliteRepository {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
-        Box::pin(async move {
-            let mut writer = self.writer().await?;
-            let result = short_links::make(&mut writer.connection, room, now, expires, ShortId::random).await;
-            writer.end(result)
-        })
+        // On the one writing connection, so two askers never meet.
+        Box::pin(self.write(async move |connection: &mut SqliteConnection| {
+            transaction(connection, async |connection| {
+                short_links::make(connection, room, now, expires, ShortId::random).await
+            })
+            .await
+        }))
     }
 
     fn resolve_short<'a>(
@@ -252,27 +274,34 @@ impl Repository for SqliteRepository {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        Box::pin(async move {
-            let mut writer = self.writer().await?;
-            let result = short_links::resolve(&mut writer.connection, short, now, expires).await;
-            writer.end(result)
-        })
+        Box::pin(self.write(async move |connection: &mut SqliteConnection| {
+            short_links::resolve(connection, short, now, expires).await
+        }))
     }
 
     fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        Box::pin(async move {
-            let mut reader = self.readers.acquire().await?;
-            short_links::recall(&mut reader, short).await
-        })
+        Box::pin(self.read(async move |connection: &mut SqliteConnection| short_links::recall(connection, short).await))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
-        Box::pin(async move { self.told(read::ping(&self.readers).await) })
+        Box::pin(self.read(async |connection: &mut SqliteConnection| rooms::ping(connection).await))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.end())
     }
+}
+
+/// Runs `work` in a transaction. IMMEDIATE takes the writer's lock first, so that nothing that `work` reads can be out of
+/// date when it writes.
+async fn transaction<T>(
+    connection: &mut SqliteConnection,
+    work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, RepositoryError>,
+) -> Result<T, RepositoryError> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let done = work(&mut tx).await?;
+    tx.commit().await?;
+    Ok(done)
 }
 
 fn take_lock(dir: &Path, database: &Path) -> Result<DirLock, RepositoryError> {
@@ -316,9 +345,4 @@ fn open_error(place: &Path, source: impl Into<sqlx::Error>) -> RepositoryError {
     } else {
         RepositoryError::Open { place, source }
     }
-}
-
-/// A list for `json_each`: one parameter, however long.
-fn json_list<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    serde_json::Value::from_iter(ids).to_string()
 }
