@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commits::{EPOCH, after, commit, created, ended, head, room, row_of, text_of, time, user};
+use commits::{EPOCH, after, commit, created, ended, head, room, row_of, shown, text_of, time, user};
 use futures_util::future::join_all;
 use repository_backends::Backend;
 use tandem::commit::Commit;
@@ -55,6 +55,8 @@ macro_rules! on {
             the_columns_that_people_read_say_what_the_room_is
             users_come_go_and_come_back
             a_commit_of_any_content_is_stored
+            what_json_columns_refuse_does_not_hold_up_the_batch
+            each_table_and_column_says_what_it_holds
             heads_tell_of_live_and_ended_rooms_and_not_of_others
             events_come_in_pages_in_order
             pruning_removes_what_is_old_a_bounded_number_a_call_and_nothing_else
@@ -147,12 +149,10 @@ async fn an_end_archives_the_room_and_leaves_nothing_to_load(backend: impl Backe
     repository.append(&[ended(&friday, head(EPOCH, 1))]).await.unwrap();
     assert_eq!(live_heads(&*repository).await, [(sunday, head(EPOCH, 1))]);
     assert_eq!(backend.ask("SELECT field FROM room_fields WHERE room_id = 'friday'").await, []);
-    let at = Some(time(head(EPOCH, 2)).as_micros().to_string());
-    for sql in [
-        "SELECT CAST(archived_at AS TEXT) FROM rooms WHERE room_id = 'friday'",
-        "SELECT CAST(left_at AS TEXT) FROM users WHERE room_id = 'friday'",
-    ] {
-        assert_eq!(backend.ask(sql).await, std::slice::from_ref(&at), "{sql}");
+    let at = Some(shown(time(head(EPOCH, 2))));
+    for (column, table) in [("archived_at", "rooms"), ("left_at", "users")] {
+        let sql = format!("SELECT {} FROM {table} WHERE room_id = 'friday'", backend.moment(column));
+        assert_eq!(backend.ask(&sql).await, std::slice::from_ref(&at), "{sql}");
     }
     assert_eq!(backend.ask("SELECT CAST(left_at AS TEXT) FROM users WHERE room_id = 'sunday'").await, [None]);
 }
@@ -171,8 +171,8 @@ async fn a_new_epoch_keeps_nothing_of_the_old_one(backend: impl Backend) {
     let live = repository.live_rooms().await.unwrap();
     assert_eq!(live[0].fields.keys().collect::<Vec<_>>(), ["head"]);
     assert_eq!(backend.ask("SELECT user_id FROM users WHERE left_at IS NULL").await, [Some("ann".to_owned())]);
-    let since = Some(time(head(EPOCH + 9, 1)).as_micros().to_string());
-    assert_eq!(backend.ask("SELECT CAST(created_at AS TEXT) FROM rooms").await, [since]);
+    let since = Some(shown(time(head(EPOCH + 9, 1))));
+    assert_eq!(backend.ask(&format!("SELECT {} FROM rooms", backend.moment("created_at"))).await, [since]);
 }
 
 async fn a_new_epoch_in_the_same_batch_keeps_nothing_of_the_old_one(backend: impl Backend) {
@@ -224,12 +224,18 @@ async fn a_big_batch_arrives_whole(backend: impl Backend) {
 async fn the_columns_that_people_read_say_what_the_room_is(backend: impl Backend) {
     let (friday, repository) = (room("friday"), backend.open().await.unwrap());
     repository.append(&steps(&friday, 3)).await.unwrap();
-    let columns = "SELECT room_id || ' ' || host_user_id || ' ' || url || ' ' || current_time_s || ' ' || position_at \
-                   || ' ' || is_playing || ' ' || guest_control || ' ' || epoch || ' ' || seq || ' ' || created_at \
-                   || ' ' || updated_at FROM rooms";
-    let (first, last) = (time(head(EPOCH, 1)).as_micros(), time(head(EPOCH, 3)).as_micros());
-    let row = backend.ask(columns).await.remove(0).unwrap().replace("true", "1");
+    let [position_at, created_at, updated_at] =
+        ["position_at", "created_at", "updated_at"].map(|column| backend.moment(column));
+    let columns = format!(
+        "SELECT room_id || ' ' || host_user_id || ' ' || current_url || ' ' || rooms.current_time || ' ' || {position_at} \
+         || ' ' || is_playing || ' ' || guest_control || ' ' || epoch || ' ' || seq || ' ' || {created_at} \
+         || ' ' || {updated_at} FROM rooms"
+    );
+    let (first, last) = (shown(time(head(EPOCH, 1))), shown(time(head(EPOCH, 3))));
+    let row = backend.ask(&columns).await.remove(0).unwrap().replace("true", "1");
     assert_eq!(row, format!("friday ann https://example.org/film 12.5 {last} 1 1 {EPOCH} 3 {first} {last}"));
+    let event = format!("SELECT event_type || ' ' || user_id || ' ' || {created_at} FROM room_events WHERE seq = 1");
+    assert_eq!(backend.ask(&event).await, [Some(format!("play ann {first}"))]);
 }
 
 async fn users_come_go_and_come_back(backend: impl Backend) {
@@ -257,6 +263,8 @@ async fn a_commit_of_any_content_is_stored(backend: impl Backend) {
     odd.row.position = f64::NAN;
     odd.row.host = None;
     odd.row.url = None;
+    odd.row.at = RoomTime::from_micros(i64::MIN);
+    odd.row.users[0].joined_at = RoomTime::from_micros(i64::MAX);
     odd.row.users[0].name = "A\u{1F3AC}nn '; DROP TABLE rooms; --".to_owned();
     let mut entries = odd.entries.to_vec();
     entries[0].audit = Bytes::from_static(&[0xff, 0xfe]);
@@ -266,7 +274,37 @@ async fn a_commit_of_any_content_is_stored(backend: impl Backend) {
     repository.append(&[odd]).await.unwrap();
     let live = repository.live_rooms().await.unwrap();
     assert_eq!(live[0].fields["bytes"], (0..=255).collect::<Vec<u8>>());
+    let moment = |column, table| format!("SELECT {} FROM {table}", backend.moment(column));
+    assert_eq!(backend.ask(&moment("position_at", "rooms")).await, [Some("0001-01-01 00:00:00.000000".to_owned())]);
+    assert_eq!(backend.ask(&moment("created_at", "users")).await, [Some("9999-12-31 23:59:59.999999".to_owned())]);
     assert_eq!(history(&*repository, &friday).await, [head(EPOCH, 1)]);
+}
+
+async fn what_json_columns_refuse_does_not_hold_up_the_batch(backend: impl Backend) {
+    let (friday, repository) = (room("friday"), backend.open().await.unwrap());
+    let audits = ["", "{", "[1e999999]", r#""\ud800""#, r#"{"a\u0000":"b\u0000"}"#, "\0", r#"{"fine":1.0}"#];
+    let heads: Vec<Head> = (1..=audits.len() as u64).map(|seq| head(EPOCH, seq)).collect();
+    let mut odd = commit(&friday, Head::default(), &heads);
+    let mut entries = odd.entries.to_vec();
+    for (entry, audit) in entries.iter_mut().zip(audits) {
+        entry.audit = audit.into();
+    }
+    odd.entries = entries.into();
+    repository.append(&[odd, created(&room("sunday"), Head::default(), EPOCH)]).await.unwrap();
+    let events = repository.events(&friday, Head::default(), 100).await.unwrap();
+    let data: Vec<&str> = events.iter().map(|event| event.data.as_str()).collect();
+    let zeros = "{\"a\u{FFFD}\":\"b\u{FFFD}\"}";
+    let lone = r#""\"\\ud800\"""#;
+    assert_eq!(data, [r#""""#, r#""{""#, r#""[1e999999]""#, lone, zeros, "\"\u{FFFD}\"", r#"{"fine":1.0}"#]);
+}
+
+/// PostgreSQL's `COMMENT ON`; in SQLite a view of the same.
+async fn each_table_and_column_says_what_it_holds(backend: impl Backend) {
+    backend.open().await.unwrap();
+    assert_eq!(backend.ask(backend.uncommented()).await, []);
+    let first = backend.ask(backend.comments()).await;
+    assert!(first.len() >= 49, "{first:?}");
+    assert!(first.contains(&Some("room_events.details: JSON without chat texts, payloads, hashes and tokens. The address of a film is in media_urls.".to_owned())), "{first:?}");
 }
 
 async fn heads_tell_of_live_and_ended_rooms_and_not_of_others(backend: impl Backend) {
@@ -382,7 +420,12 @@ async fn a_film_s_address_is_stored_once_and_goes_with_the_last_event_that_has_i
     let text = |texts: &[&str]| texts.iter().map(|text| Some((*text).to_owned())).collect::<Vec<_>>();
     let addresses = "SELECT url FROM media_urls ORDER BY url";
     assert_eq!(backend.ask(addresses).await, text(&[old, both]));
-    assert_eq!(backend.ask("SELECT data FROM room_events WHERE data LIKE '%example.org%'").await, []);
+    assert_eq!(
+        backend
+            .ask("SELECT CAST(details AS TEXT) FROM room_events WHERE CAST(details AS TEXT) LIKE '%example.org%'")
+            .await,
+        []
+    );
     repository.prune(time(head(EPOCH, 3))).await.unwrap();
     assert_eq!(data(&friday).await, [event(both)]);
     assert_eq!(backend.ask(addresses).await, text(&[both]));

@@ -264,7 +264,8 @@ async fn fault_27_the_history_is_read_and_pruned() {
     // Two days pass for what was said first.
     let file = server.data_dir().join("tandem.db");
     let mut database = <sqlx::SqliteConnection as sqlx::Connection>::connect(file.to_str().unwrap()).await.unwrap();
-    let aged = sqlx::query("UPDATE room_events SET created_at = created_at - 172800000000 WHERE seq = 2");
+    let aged =
+        sqlx::query("UPDATE room_events SET created_at = datetime(created_at, '-2 days') || '.000000' WHERE seq = 2");
     assert_eq!(aged.execute(&mut database).await.unwrap().rows_affected(), 1);
     sqlx::Connection::close(database).await.unwrap();
     server.start_again().await;

@@ -1,4 +1,4 @@
-//! What only a server can do: be opened and written by many nodes at once, and keep its history in partitions.
+//! What only a server can do: be opened and written by many nodes at once.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -13,18 +13,17 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commits::{EPOCH, after, commit, created, ended, head, room, row_of, time};
+use commits::{EPOCH, after, created, ended, head, room, row_of, time};
 use futures_util::future::join_all;
 use postgres_server::Database;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use secrecy::ExposeSecret;
 use sqlx::Connection;
 use tandem::commit::Commit;
 use tandem::config::Postgres;
 use tandem::domain::{Head, RoomId, ShortId};
-use tandem::repository::postgres::{Limits, PostgresRepository};
+use tandem::repository::postgres::PostgresRepository;
 use tandem::repository::{Repository, RepositoryError};
 
 /// No test takes a tenth of it.
@@ -42,7 +41,7 @@ async fn four_nodes_that_open_an_empty_database_at_the_same_instant_all_succeed(
             node.append(&[created(&room, Head::default(), EPOCH)]).await.unwrap();
             assert_eq!(node.live_rooms().await.unwrap().len(), number + 1);
         }
-        assert_eq!(database.ask("SELECT count(*) FROM _sqlx_migrations").await, text(&["2"]));
+        assert_eq!(database.ask("SELECT count(*) FROM _sqlx_migrations").await, text(&["3"]));
     }
 }
 
@@ -156,86 +155,6 @@ async fn batches_in_any_order_from_two_appenders_end_with_every_event_once_and_e
         }
     });
     deadline.await.expect("it hangs");
-}
-
-#[tokio::test]
-async fn events_go_to_the_partition_of_their_month_and_are_unique_across_all() {
-    let database = Database::create().await;
-    let node = node(&database).await;
-    let friday = room("friday");
-    const MONTH: u64 = 31 * 24 * 3600 * 1000;
-    // The last two no clock ever said.
-    let epochs = [EPOCH - MONTH, EPOCH, EPOCH + MONTH, 1, 9_000_000_000_000];
-    let mut batch = Vec::new();
-    for epoch in epochs {
-        // Hours into the next month, for one of them.
-        let far = commit(&friday, head(epoch, 1), &[head(epoch, 2), head(epoch, 2_000_000)]);
-        batch.extend([created(&friday, Head::default(), epoch), far]);
-    }
-    for _ in 0..2 {
-        node.append(&batch).await.unwrap();
-        batch.reverse();
-    }
-    let tables = "SELECT tableoid::regclass || ' ' || count(*) FROM room_events GROUP BY tableoid ORDER BY 1";
-    let expected = ["room_events_2026_10 3", "room_events_2026_11 3", "room_events_2026_12 3", "room_events_default 6"];
-    assert_eq!(database.ask(tables).await, text(&expected));
-    assert_eq!(node.events(&friday, Head::default(), 100).await.unwrap().len(), 15);
-    assert_eq!(node.events(&friday, head(EPOCH, 1), 100).await.unwrap().len(), 8);
-}
-
-#[tokio::test]
-async fn the_partitions_of_this_month_and_the_next_are_there_before_anybody_needs_them() {
-    let database = Database::create().await;
-    node(&database).await;
-    let missing = "SELECT month::date::text FROM unnest(ARRAY[now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC' + \
-                   interval '1 month']) AS month WHERE to_regclass('room_events_' || to_char(month, 'YYYY_MM')) IS NULL";
-    assert_eq!(database.ask(missing).await, []);
-}
-
-/// A backup holds its locks for an hour.
-#[tokio::test]
-async fn appends_do_not_wait_for_a_backup_at_the_turn_of_the_month() {
-    let database = Database::create().await;
-    let node = node(&database).await;
-    let mut backup = database.shell().await;
-    let mut reading = backup.begin().await.unwrap();
-    sqlx::raw_sql("LOCK TABLE room_events, room_events_default IN ACCESS SHARE MODE")
-        .execute(&mut *reading)
-        .await
-        .unwrap();
-    let friday = room("friday");
-    let later = EPOCH + 400 * 24 * 3600 * 1000;
-    node.append(&[created(&friday, Head::default(), later)]).await.unwrap();
-    reading.rollback().await.unwrap();
-    node.append(&[after(&friday, head(later, 1))]).await.unwrap();
-    assert_eq!(node.events(&friday, Head::default(), 9).await.unwrap().len(), 2);
-}
-
-#[tokio::test]
-async fn a_month_in_which_nothing_is_young_is_dropped_whole_and_can_come_back() {
-    let database = Database::create().await;
-    let node = node(&database).await;
-    let (friday, sunday) = (room("friday"), room("sunday"));
-    const MONTH: u64 = 31 * 24 * 3600 * 1000;
-    let (old, older) = (EPOCH - MONTH, EPOCH - 2 * MONTH);
-    // More than one call deletes row by row.
-    let heads: Vec<Head> = (2..=12_000).map(|seq| head(older, seq)).collect();
-    node.append(&[created(&friday, Head::default(), older), commit(&friday, head(older, 1), &heads)]).await.unwrap();
-    // A room that goes on: of its month something is young.
-    let late = head(old, MONTH / 1000);
-    let batch = [created(&sunday, Head::default(), old), commit(&sunday, head(old, 1), &[head(old, 2), late])];
-    node.append(&batch).await.unwrap();
-    let tables =
-        "SELECT relname FROM pg_class WHERE relname IN ('room_events_2026_09', 'room_events_2026_10') ORDER BY 1";
-    assert_eq!(database.ask(tables).await, text(&["room_events_2026_09", "room_events_2026_10"]));
-    assert_eq!(node.prune(time(late)).await.unwrap(), 12_000 + 2);
-    assert_eq!(database.ask(tables).await, text(&["room_events_2026_10"]));
-    assert_eq!(node.prune(time(late)).await.unwrap(), 0);
-    assert_eq!(node.events(&sunday, Head::default(), 9).await.unwrap().len(), 1);
-    // A node that was away for two months.
-    node.append(&[commit(&friday, head(older, 1), &[head(older, 2)])]).await.unwrap();
-    assert_eq!(node.events(&friday, Head::default(), 9).await.unwrap().len(), 1);
-    assert_eq!(database.ask(tables).await, text(&["room_events_2026_09", "room_events_2026_10"]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -418,7 +337,7 @@ async fn dump(database: &Database) -> BTreeMap<&'static str, Vec<Option<String>>
     let mut dump = BTreeMap::new();
     for (table, sql) in [
         ("rooms", "SELECT (to_jsonb(rooms) - 'created_at')::text FROM rooms ORDER BY rooms"),
-        ("created", "SELECT room_id || created_at FROM rooms ORDER BY 1"),
+        ("created", "SELECT room_id || created_at::text FROM rooms ORDER BY 1"),
         ("users", "SELECT users::text FROM users ORDER BY users"),
         ("room_fields", "SELECT room_fields::text FROM room_fields ORDER BY room_fields"),
         ("room_events", "SELECT room_events::text FROM room_events ORDER BY room_events"),
@@ -432,45 +351,8 @@ fn text(lines: &[&str]) -> Vec<Option<String>> {
     lines.iter().map(|line| Some((*line).to_owned())).collect()
 }
 
-/// Counting it would take longer than an answer may, each hour anew.
-#[tokio::test]
-async fn a_month_that_cannot_be_counted_in_time_is_dropped_all_the_same() {
-    let database = Database::create().await;
-    node(&database).await.close().await;
-    // Not the superuser, for whom policies are none: a row is slow to read if a policy sleeps over it.
-    let role = format!("pruner_{}", std::process::id());
-    let mut shell = database.shell().await;
-    let mut run = async |sql: String| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut shell).await.unwrap();
-    };
-    run(format!(
-        "CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}; \
-         CREATE TABLE room_events_2026_09 (LIKE room_events INCLUDING ALL); \
-         INSERT INTO room_events_2026_09 (room_id, epoch, seq, kind, data, created_at) \
-         SELECT 'friday', 1789000000000, seq, 'play', '', seq FROM generate_series(1, 60000) AS seq; \
-         ALTER TABLE room_events ATTACH PARTITION room_events_2026_09 FOR VALUES FROM (1788220800000) TO (1790812800000); \
-         DO $$ DECLARE t text; BEGIN FOR t IN SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') \
-         AND relnamespace = 'public'::regnamespace LOOP EXECUTE format('ALTER TABLE %I OWNER TO {role}', t); END LOOP; END $$; \
-         ANALYZE room_events_2026_09; \
-         ALTER TABLE room_events_2026_09 ENABLE ROW LEVEL SECURITY; ALTER TABLE room_events_2026_09 FORCE ROW LEVEL SECURITY; \
-         CREATE POLICY slow ON room_events_2026_09 USING (CASE WHEN seq > 55000 THEN pg_sleep(60) IS NOT NULL ELSE true END)"
-    ))
-    .await;
-    let settings = database.settings();
-    let url = settings.url.expose_secret().replace("//tandem@", &format!("//{role}@"));
-    assert!(url.contains(&role), "{url}");
-    let limits = Limits { answer: Duration::from_secs(3), ..Limits::default() };
-    let node = PostgresRepository::open_within(&url.into(), 2, limits).await.unwrap();
-    let pruned = node.prune(time(head(EPOCH, 1))).await;
-    let left = database.ask("SELECT relname FROM pg_class WHERE relname = 'room_events_2026_09'").await;
-    node.close().await;
-    run(format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await;
-    assert!(pruned.as_ref().is_ok_and(|events| *events >= 50_000), "{pruned:?}");
-    assert_eq!(left, []);
-}
-
-#[tokio::test]
-async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
+/// A database as 3.0.0 left it: its schema, its monthly partitions, and rows of all kinds.
+async fn database_of_3_0_0() -> Database {
     let database = Database::create().await;
     let old = tempfile::tempdir().unwrap();
     let sql = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres/0001_rooms_users_events.sql");
@@ -478,12 +360,28 @@ async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
     let mut shell = database.shell().await;
     sqlx::migrate::Migrator::new(old.path()).await.unwrap().run_direct(None, &mut shell, false).await.unwrap();
     let filled = format!(
-        "CREATE TABLE room_events_2026_11 PARTITION OF room_events FOR VALUES FROM (1793491200000) TO (1796083200000); \
-         INSERT INTO rooms VALUES ('friday', {EPOCH}, 1, 'ann', 'https://example.org/old', 1.5, 5, false, true, 5, 5, NULL); \
-         INSERT INTO room_events VALUES \
-         ('friday', {EPOCH}, 1, 'url_changed', 'ann', '{{\"by\":\"ann\",\"url\":\"https://example.org/old\"}}', 5)"
+        r#"CREATE TABLE room_events_2026_10 PARTITION OF room_events FOR VALUES FROM (1790812800000) TO (1793491200000);
+        CREATE TABLE room_events_2026_11 PARTITION OF room_events FOR VALUES FROM (1793491200000) TO (1796083200000);
+        INSERT INTO rooms VALUES
+        ('friday', {EPOCH}, 1, 'ann', 'https://example.org/old', 1.5, 1795000001000001, false, true, 1795000001000001, 1795000001234567, NULL),
+        ('over', {EPOCH}, 9, NULL, NULL, 0, 5, false, false, 5, 9223372036854775807, 6);
+        INSERT INTO room_fields VALUES ('friday', 'core', '{{}}');
+        INSERT INTO users VALUES ('friday', 'ann', 'Ann', 1, true, 1795000001000001, 1795000001000002, NULL),
+        ('over', 'ben', 'Ben', 2, false, 5, 6, 7);
+        INSERT INTO short_links VALUES ('abc1234', 'friday', 1795000001000001, 1795000061000001);
+        INSERT INTO room_events
+        SELECT 'room-' || room, epoch, seq, 'chat', 'ann', '{{"chars":' || seq || '}}', epoch * 1000 + seq
+        FROM generate_series(1, 20) room, unnest(ARRAY[1, 1792000000000, {EPOCH}]) epoch, generate_series(1, 50) seq;
+        INSERT INTO room_events VALUES
+        ('friday', {EPOCH}, 1, 'url_changed', 'ann', '{{"by":"ann","url":"https://example.org/old"}}', 1795000001000001);"#
     );
     sqlx::raw_sql(sqlx::AssertSqlSafe(filled)).execute(&mut shell).await.unwrap();
+    database
+}
+
+#[tokio::test]
+async fn a_filled_database_of_3_0_0_is_carried_over_and_goes_on() {
+    let database = database_of_3_0_0().await;
     let node = node(&database).await;
     let friday = room("friday");
     let mut new = after(&friday, head(EPOCH, 1));
@@ -491,8 +389,68 @@ async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
     entries[0].audit = "{\"by\":\"ann\",\"url\":\"https://example.org/new\"}".into();
     new.entries = entries.into();
     node.append(&[new]).await.unwrap();
-    let data: Vec<String> =
-        node.events(&friday, Head::default(), 10).await.unwrap().into_iter().map(|event| event.data).collect();
+    let events = node.events(&friday, Head::default(), 10).await.unwrap();
+    let data: Vec<&str> = events.iter().map(|event| event.data.as_str()).collect();
     let of = |name: &str| format!("{{\"by\":\"ann\",\"url\":\"https://example.org/{name}\"}}");
     assert_eq!(data, [of("old"), of("new")]);
+    assert_eq!(events[0].at.as_micros(), 1_795_000_001_000_001);
+    let all = "SELECT count(*) || ' ' || count(DISTINCT (room_id, epoch, seq)) || ' ' || sum((details->>'chars')::int) \
+               || ' ' || bool_and(created_at = timestamptz 'epoch' + epoch * interval '1 ms' + seq * interval '1 us') \
+               FROM room_events WHERE event_type = 'chat'";
+    assert_eq!(database.ask(all).await, text(&["3000 3000 76500 true"]));
+    let utc =
+        |column: &str, table: &str| format!("SELECT ({column} AT TIME ZONE 'UTC')::text FROM {table} ORDER BY room_id");
+    assert_eq!(
+        database.ask(&utc("created_at", "users")).await,
+        text(&["2026-11-18 11:06:41.000001", "1970-01-01 00:00:00.000005"])
+    );
+    assert_eq!(database.ask(&utc("updated_at", "rooms")).await[1], text(&["9999-12-31 23:59:59.999999"])[0]);
+    let live: Vec<_> = node.live_rooms().await.unwrap().into_iter().map(|room| (room.room, room.head)).collect();
+    assert_eq!(live, [(friday.clone(), head(EPOCH, 2))]);
+    let short = ShortId::parse("abc1234").unwrap();
+    let now = tandem::domain::RoomTime::from_micros(1_795_000_001_000_002);
+    assert_eq!(node.resolve_short(&short, now, now + Duration::from_secs(600)).await.unwrap(), Some(friday));
+    assert_eq!(database.ask("SELECT count(*) FROM pg_inherits").await, text(&["0"]), "no partitions are left");
+}
+
+/// 3.0.0 stored whatever bytes an entry had.
+#[tokio::test]
+async fn history_of_3_0_0_that_is_no_json_is_carried_over_as_text() {
+    let database = database_of_3_0_0().await;
+    database
+        .ask(&format!(
+            r#"INSERT INTO room_events VALUES ('odd', {EPOCH}, 1, 'x', NULL, 'no json', 5), ('odd', {EPOCH}, 2, 'x', NULL, '{{"a":"\u0000"}}', 5)"#
+        ))
+        .await;
+    let events = node(&database).await.events(&room("odd"), Head::default(), 10).await.unwrap();
+    let data: Vec<&str> = events.iter().map(|event| event.data.as_str()).collect();
+    assert_eq!(data, ["\"no json\"", "{\"a\":\"\u{FFFD}\"}"]);
+    assert_eq!(database.ask("SELECT count(*) FROM room_events").await, text(&["3003"]));
+}
+
+/// During a roll-out a node of 3.0.0 may still append, prune and make partitions. Each of its transactions fails as a whole,
+/// so its commits stay in Redis' outbox, for a node of this version to store.
+#[tokio::test]
+async fn a_node_of_3_0_0_that_still_writes_stores_nothing_and_breaks_nothing() {
+    let database = database_of_3_0_0().await;
+    let node = node(&database).await;
+    node.append(&[after(&room("friday"), head(EPOCH, 1))]).await.unwrap();
+    let before = dump(&database).await;
+    for statement in [
+        "INSERT INTO rooms (room_id, epoch, seq, current_time_s, position_at, is_playing, guest_control, created_at, updated_at) \
+         SELECT room_id, -1, 0, 0, 0, false, false, 0, 0 FROM unnest('{old}'::text[]) AS room_id \
+         ON CONFLICT (room_id) DO UPDATE SET seq = rooms.seq WHERE false",
+        "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at) VALUES ('old', 1, 1, 'x', NULL, '{}', 5)",
+        "DELETE FROM room_events_default WHERE ctid = ANY(ARRAY(SELECT ctid FROM room_events_default WHERE created_at < 5))",
+        "DELETE FROM users WHERE ctid = ANY(ARRAY(SELECT ctid FROM users WHERE left_at < 9000000000000000::bigint LIMIT 5))",
+        "UPDATE short_links SET expires_at = 5::bigint WHERE room_id = 'friday' RETURNING short_id",
+        "CREATE TABLE room_events_2026_12 (LIKE room_events INCLUDING ALL); ALTER TABLE room_events \
+         ATTACH PARTITION room_events_2026_12 FOR VALUES FROM (1796083200000) TO (1798761600000)",
+    ] {
+        let refused = sqlx::raw_sql(statement).execute(&mut database.shell().await).await;
+        assert!(matches!(refused, Err(sqlx::Error::Database(_))), "{statement}: {refused:?}");
+    }
+    assert_eq!(dump(&database).await, before);
+    assert_eq!(database.ask("SELECT to_regclass('room_events_2026_12')").await, [None]);
+    node.append(&[after(&room("friday"), head(EPOCH, 2))]).await.unwrap();
 }

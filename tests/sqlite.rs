@@ -157,7 +157,7 @@ async fn a_flood_of_addresses_stays_within_the_bound_and_the_oldest_history_goes
 }
 
 #[tokio::test]
-async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
+async fn a_filled_database_of_3_0_0_is_carried_over_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let old = tempfile::tempdir().unwrap();
     let first = "0001_rooms_users_events.sql";
@@ -167,18 +167,27 @@ async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
     let mut connection = SqliteConnection::connect(&url).await.unwrap();
     sqlx::migrate::Migrator::new(old.path()).await.unwrap().run_direct(None, &mut connection, false).await.unwrap();
     let mut old_shell = Shell(connection);
-    old_shell
-        .run(&format!(
-            "INSERT INTO rooms VALUES ('friday', {EPOCH}, 1, 'ann', 'https://example.org/old', 1.5, 5, 0, 1, 5, 5, NULL)"
-        ))
-        .await;
-    old_shell.run("INSERT INTO room_fields VALUES ('friday', 'core', x'7b7d')").await;
-    old_shell
-        .run(&format!(
+    for filled in [
+        format!(
+            "INSERT INTO rooms VALUES ('friday', {EPOCH}, 1, 'ann', 'https://example.org/old', 1.5, 5, 0, 1, 5, 1795000001234567, NULL), \
+             ('over', {EPOCH}, 9, NULL, NULL, 0, 5, 0, 0, 5, 9223372036854775807, 6)"
+        ),
+        "INSERT INTO room_fields VALUES ('friday', 'core', x'7b7d')".to_owned(),
+        "INSERT INTO users VALUES ('friday', 'ann', 'Ann', 1, 1, 1795000001000001, 5, NULL), ('over', 'ben', 'Ben', 2, 0, 5, 6, 7)".to_owned(),
+        "INSERT INTO short_links VALUES ('abc1234', 'friday', 5, 1795000061000001)".to_owned(),
+        format!(
             "INSERT INTO room_events (room_id, epoch, seq, kind, user_id, data, created_at) VALUES \
-             ('friday', {EPOCH}, 1, 'url_changed', 'ann', '{{\"by\":\"ann\",\"url\":\"https://example.org/old\"}}', 5)"
-        ))
-        .await;
+             ('friday', {EPOCH}, 1, 'url_changed', 'ann', '{{\"by\":\"ann\",\"url\":\"https://example.org/old\"}}', 1795000001000001), \
+             ('odd', {EPOCH}, 1, 'x', NULL, 'no json', -5)"
+        ),
+        format!(
+            "WITH RECURSIVE n(seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < 3000) INSERT INTO room_events \
+             (room_id, epoch, seq, kind, user_id, data, created_at) SELECT 'room-' || (seq % 20), {EPOCH}, seq, 'chat', 'ann', \
+             '{{\"chars\":' || seq || '}}', {EPOCH}000 + seq FROM n"
+        ),
+    ] {
+        old_shell.run(&filled).await;
+    }
     drop(old_shell);
     let repository = SqliteRepository::open(dir.path()).await.unwrap();
     let friday = room("friday");
@@ -188,6 +197,25 @@ async fn the_history_of_a_database_of_3_0_0_is_read_and_goes_on() {
         repository.events(&friday, Head::default(), 10).await.unwrap().into_iter().map(|event| event.data).collect();
     let of = |name: &str| format!("{{\"by\":\"ann\",\"url\":\"https://example.org/{name}\"}}");
     assert_eq!(data, [of("old"), of("new")]);
+    let short = tandem::domain::ShortId::parse("abc1234").unwrap();
+    let now = tandem::domain::RoomTime::from_micros(1_795_000_001_000_002);
+    let link = repository.resolve_short(&short, now, now + std::time::Duration::from_secs(600)).await.unwrap();
+    assert_eq!(link, Some(friday));
+    let mut shell = shell(dir.path()).await;
+    for (sql, expected) in [
+        ("SELECT group_concat(details) FROM room_events WHERE room_id = 'odd'", "\"no json\""),
+        ("SELECT created_at FROM room_events WHERE room_id = 'odd'", "1970-01-01 00:00:00.000000"),
+        ("SELECT created_at FROM users WHERE user_id = 'ann'", "2026-11-18 11:06:41.000001"),
+        ("SELECT left_at FROM users WHERE user_id = 'ben'", "1970-01-01 00:00:00.000007"),
+        ("SELECT updated_at FROM rooms WHERE room_id = 'over'", "9999-12-31 23:59:59.999999"),
+        (
+            "SELECT count(*) || ' ' || sum(details ->> 'chars') || ' ' || max(created_at) FROM room_events WHERE event_type = 'chat'",
+            "3000 4501500 2026-11-18 11:06:40.003000",
+        ),
+    ] {
+        assert_eq!(shell.text(sql).await, expected, "{sql}");
+    }
+    assert_eq!(shell.check().await, "ok");
 }
 
 #[tokio::test]
@@ -289,7 +317,7 @@ async fn opening_again_changes_nothing() {
 async fn a_damaged_event_is_an_error_that_names_what_is_damaged() {
     let friday = room("friday");
     let damages =
-        [("UPDATE room_events SET created_at = 'noon'", "time"), ("UPDATE room_events SET data = x'fffe'", "event")];
+        [("UPDATE room_events SET created_at = 'noon'", "time"), ("UPDATE room_events SET details = x'fffe'", "event")];
     for (damage, named) in damages {
         let dir = tempfile::tempdir().unwrap();
         let repository = SqliteRepository::open(dir.path()).await.unwrap();

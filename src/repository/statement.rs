@@ -114,7 +114,7 @@ pub(super) trait SqlConnection: Send {
         &mut self,
         sql: &str,
         values: &[SqlValue<'_>],
-        read: impl Fn(&Self::Row) -> Result<T, RepositoryError> + Send,
+        read: impl Fn(&Self::Row) -> Result<T, RepositoryError> + Send + Sync,
     ) -> impl Future<Output = Result<Option<T>, RepositoryError>> + Send {
         async move {
             let mut found = None;

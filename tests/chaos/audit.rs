@@ -82,7 +82,8 @@ pub(crate) async fn read(database: &str, heads: &BTreeMap<String, Head>) -> Even
     if !whole {
         println!("the audit has not caught up within {LAG:?}");
     }
-    let sql = "SELECT room_id, epoch, seq, kind, user_id, data FROM room_events ORDER BY room_id, epoch, seq";
+    let sql =
+        "SELECT room_id, epoch, seq, event_type, user_id, details::text FROM room_events ORDER BY room_id, epoch, seq";
     let rows = sqlx::query(sql).fetch_all(&mut shell).await.unwrap();
     let event = |row: &sqlx::postgres::PgRow| {
         let head = Head { epoch: row.get::<i64, _>(1) as u64, seq: row.get::<i64, _>(2) as u64 };

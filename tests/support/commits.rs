@@ -28,6 +28,12 @@ pub(crate) fn time(head: Head) -> RoomTime {
     RoomTime::from_millis(i64::try_from(head.epoch + 1000 * head.seq).unwrap())
 }
 
+/// A moment as the databases show it, in UTC.
+pub(crate) fn shown(at: RoomTime) -> String {
+    let at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.as_micros()) * 1000).unwrap();
+    format!("{} {:02}:{:02}:{:02}.{:06}", at.date(), at.hour(), at.minute(), at.second(), at.microsecond())
+}
+
 /// The first commit of an epoch, by whoever stands at `expected`: ann is in.
 pub(crate) fn created(room: &RoomId, expected: Head, epoch: u64) -> Commit {
     let mut commit = commit(room, expected, &[head(epoch, 1)]);

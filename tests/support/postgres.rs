@@ -78,9 +78,9 @@ impl Database {
     }
 
     /// The first column of the answer, as text.
-    pub(crate) async fn ask(&self, sql: &'static str) -> Vec<Option<String>> {
+    pub(crate) async fn ask(&self, sql: &str) -> Vec<Option<String>> {
         // raw_sql: values come as text, whatever their type.
-        let rows = sqlx::raw_sql(sql).fetch_all(&mut self.shell().await).await.unwrap();
+        let rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.shell().await).await.unwrap();
         rows.iter().map(|row| row.try_get_unchecked(0).unwrap()).collect()
     }
 }

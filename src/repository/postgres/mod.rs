@@ -49,9 +49,10 @@ impl Default for Limits {
     }
 }
 
-/// How much longer than an ordinary answer these may take: a start may wait for another node's migration, and be followed
-/// by the reading of every room.
+/// How many answers' time reading every room may take, or pruning.
 const LONG: u32 = 6;
+/// How many answers' time a migration may take, or waiting for that of another node: one rewrites the whole history.
+const MIGRATION: u32 = 360;
 /// A batch of so many entries may take an answer's time more.
 const ENTRIES_AN_ANSWER: usize = 20_000;
 
@@ -116,7 +117,9 @@ impl PostgresRepository {
         let mut first = connecting
             .map_err(|_elapsed| silent(limits.connect))?
             .map_err(|source| RepositoryError::Open { place: place.clone(), source })?;
-        let limit = limits.answer * LONG;
+        // A server that takes connections and answers nothing is noticed soon.
+        tokio::time::timeout(limits.answer, first.ping()).await.map_err(|_elapsed| silent(limits.answer))??;
+        let limit = limits.answer * MIGRATION;
         tokio::time::timeout(limit, migrate(&mut first, &place)).await.map_err(|_elapsed| silent(limit))??;
         // Without a goodbye the server learns of it all the same.
         let _ = tokio::time::timeout(limits.connect, first.close()).await;

@@ -111,12 +111,18 @@ impl SqliteRepository {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .pragma("journal_size_limit", WAL_REST);
+        let mut writer = options.connect().await.map_err(|error| open_error(&path, error))?;
+        // A migration may take more pages than the bound leaves; what it freed is used again.
+        migrate(&mut writer, &path).await?;
         let options = match most {
-            Some(most) => options.pragma("max_page_count", (most / PAGE).to_string()),
+            Some(most) => {
+                writer.close().await?;
+                let bounded = options.pragma("max_page_count", (most / PAGE).to_string());
+                writer = bounded.connect().await.map_err(|error| open_error(&path, error))?;
+                bounded
+            }
             None => options,
         };
-        let mut writer = options.connect().await.map_err(|error| open_error(&path, error))?;
-        migrate(&mut writer, &path).await?;
         Ok(Self {
             path,
             readers: SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(readers),
