@@ -4,29 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tandem_wake::TimerGrid;
 use tokio::sync::watch;
 
 use crate::domain::RoomTime;
-
-/// Instants 100 ms apart. Timers that may be that late, and that every session has, are set on it: the process wakes once
-/// for all that are due, and not for each of ten thousand.
-#[derive(Debug, Clone, Copy)]
-pub struct Grid(tokio::time::Instant);
-
-impl Grid {
-    const STEP: Duration = Duration::from_millis(100);
-
-    /// A grid that begins now.
-    pub fn start() -> Self {
-        Self(Clock::instant())
-    }
-
-    /// The first instant of the grid from `at` on.
-    pub fn next(&self, at: tokio::time::Instant) -> tokio::time::Instant {
-        let late = at.saturating_duration_since(self.0).as_nanos() % Self::STEP.as_nanos();
-        if late == 0 { at } else { at + Self::STEP - Duration::from_nanos(late as u64) }
-    }
-}
 
 /// Room time on this node: the wall clock as it was at start, carried forward by the steady clock, so that it never
 /// steps back. The cluster adds a measured offset; a start with a wall clock behind what the store has seen adds what is missing.
@@ -73,9 +54,9 @@ impl Clock {
         RoomTime::from_micros(self.now().as_micros() - self.offset_micros())
     }
 
-    /// See [`Grid::next`].
+    /// Rounds up to the grid on which the timers of all sessions lie.
     pub fn coarse(&self, at: tokio::time::Instant) -> tokio::time::Instant {
-        Grid(self.0.started).next(at)
+        TimerGrid::starting_at(self.0.started).next(at)
     }
 
     /// The offset in use.
@@ -155,20 +136,5 @@ mod tests {
         assert_eq!(clock.not_before(RoomTime::from_millis(999)), None);
         assert_eq!(clock.not_before(RoomTime::from_millis(3_601_000)), Some(Duration::from_secs(3600)));
         assert_eq!(clock.now(), RoomTime::from_millis(3_601_000));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn timers_on_the_grid_are_late_by_less_than_a_step_and_fall_together() {
-        let clock = Clock::starting_at(RoomTime::from_millis(1000));
-        tokio::time::advance(Duration::from_micros(12_345_678)).await;
-        let now = Clock::instant();
-        let times: Vec<_> = (0..1000).map(|step| now + Duration::from_micros(step * 777)).collect();
-        let mut coarse: Vec<_> = times.iter().map(|at| clock.coarse(*at)).collect();
-        for (at, coarse) in times.iter().zip(&coarse) {
-            assert!(*coarse >= *at && *coarse < *at + Grid::STEP);
-            assert_eq!(clock.coarse(*coarse), *coarse);
-        }
-        coarse.dedup();
-        assert_eq!(coarse.len(), 9, "in 777 ms");
     }
 }

@@ -26,7 +26,6 @@ pub mod protocol;
 pub mod quota;
 pub mod repository;
 pub mod room;
-mod rota;
 pub mod session;
 pub mod telemetry;
 pub mod transport;

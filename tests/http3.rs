@@ -16,8 +16,8 @@ use h3::ext::Protocol;
 use http::{Request, StatusCode};
 use support::{H3, Setup, TestServer, connect_request, framed, get, soon, webtransport};
 use tandem::quota::Caps;
-use tandem::transport::quic::{BindError, QuicListener, QuicOptions};
 use tandem::transport::{Public, Refused};
+use tandem_quic::{BindError, QuicListener, QuicOptions};
 
 fn router() -> Router {
     Router::new()
@@ -252,7 +252,7 @@ async fn a_header_section_without_end_is_not_kept() {
 
 #[tokio::test]
 async fn a_connection_beyond_the_limit_is_refused() {
-    let options = QuicOptions { caps: Caps::new(1, None), ..Setup::default().options };
+    let options = QuicOptions { limits: std::sync::Arc::new(Caps::new(1, None)), ..Setup::default().options };
     let server = TestServer::with(Setup { options, ..Setup::default() });
     let first = server.quic().await;
     let refused = soon("an answer", tokio::time::timeout(Duration::from_secs(60), server.try_quic())).await.unwrap();

@@ -57,11 +57,17 @@ fn code(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// Every path behind `crate::`, with its groups spelt out: `a::{b, c::{d, e}}` is `a::b`, `a::c::d`, `a::c::e`.
+/// Every path behind `crate::`, with its groups spelt out: `a::{b, c::{d, e}}` is `a::b`, `a::c::d`, `a::c::e`; and every path
+/// of a crate of the workspace.
 fn imports(code: &str) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
         expand("", &mut code[at + "crate::".len()..].chars().peekable(), &mut paths);
+    }
+    for (at, _) in code.match_indices("tandem_") {
+        if !code[..at].ends_with(|before: char| before.is_alphanumeric() || "_\"".contains(before)) {
+            expand("", &mut code[at..].chars().peekable(), &mut paths);
+        }
     }
     paths
 }
@@ -98,9 +104,19 @@ fn expand(prefix: &str, rest: &mut std::iter::Peekable<std::str::Chars<'_>>, pat
 }
 
 fn module_of(path: &Path) -> String {
-    let relative = path.strip_prefix(root().join("src")).unwrap();
-    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
-    first.trim_end_matches(".rs").to_owned()
+    let relative = path.strip_prefix(root()).unwrap();
+    let mut parts = relative.components().map(|part| part.as_os_str().to_str().unwrap());
+    match (parts.next(), parts.next()) {
+        (Some("crates"), Some(name)) => name.replace('-', "_"),
+        (_, Some(module)) => module.trim_end_matches(".rs").to_owned(),
+        _ => panic!("{} is no source", path.display()),
+    }
+}
+
+/// The crates of the workspace, as paths name them.
+fn crates() -> BTreeSet<String> {
+    let entries = std::fs::read_dir(root().join("crates")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap().replace('-', "_")).collect()
 }
 
 fn starts(path: &str, with: &str) -> bool {
@@ -125,10 +141,17 @@ fn every_import_is_in_the_table_of_the_architecture() {
     let rules = rules();
     let (mut files, mut found) = (Vec::new(), BTreeSet::new());
     sources(&root().join("src"), &mut files);
+    for name in crates() {
+        sources(&root().join("crates").join(name.replace('_', "-")).join("src"), &mut files);
+    }
     let inner = |path: &PathBuf| !path.ends_with("src/main.rs") && !path.ends_with("src/lib.rs");
     for path in files.iter().filter(|path| inner(path)) {
         let module = module_of(path);
-        let paths = imports(&code(&std::fs::read_to_string(path).unwrap()));
+        let mut paths = imports(&code(&std::fs::read_to_string(path).unwrap()));
+        if crates().contains(&module) {
+            // Its own `crate::` paths are no modules of the server.
+            paths.retain(|path| path.starts_with("tandem_"));
+        }
         for breach in breaches(&module, &paths, &rules) {
             found.insert(format!("{breach} in {}", path.strip_prefix(root()).unwrap().display()));
         }
@@ -141,7 +164,9 @@ fn every_import_is_in_the_table_of_the_architecture() {
 fn the_table_names_every_module_and_nothing_else() {
     let library = code(&std::fs::read_to_string(root().join("src/lib.rs")).unwrap());
     let declared = library.lines().map(|line| line.strip_prefix("pub ").unwrap_or(line));
-    let modules: BTreeSet<_> = declared.filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
+    let crates = crates();
+    let modules = declared.filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let modules: BTreeSet<_> = modules.chain(crates.iter().map(String::as_str)).collect();
     let rules = rules();
     assert_eq!(rules.keys().map(String::as_str).collect::<BTreeSet<_>>(), modules);
     for (module, allowed) in &rules {
@@ -149,6 +174,15 @@ fn the_table_names_every_module_and_nothing_else() {
             let first = path.split("::").next().unwrap_or_default();
             assert!(modules.contains(first), "`{module}` may import `{path}`, which is nothing here");
         }
+    }
+}
+
+#[test]
+fn no_crate_depends_on_the_server() {
+    for name in crates() {
+        let manifest = root().join("crates").join(name.replace('_', "-")).join("Cargo.toml");
+        let manifest = std::fs::read_to_string(manifest).unwrap();
+        assert!(!manifest.lines().any(|line| line.starts_with("tandem ") || line.starts_with("tandem=")), "{name}");
     }
 }
 
@@ -162,6 +196,9 @@ fn a_breach_is_seen() {
     assert!(breach("transport", "use crate::session::run;"));
     assert!(breach("hub", "use crate::log::{Log, memory::MemoryLog};"));
     assert!(breach("http", "use crate::hub::Hub;"));
+    assert!(breach("tandem_quic", "fn f(session: tandem_webtransport::Session) {}"));
+    assert!(breach("hub", "use tandem_quic::QuicListener;"));
+    assert!(!breach("transport", "use tandem_quic::QuicListener;"));
     assert!(!breach("transport", "use crate::session::transport::{Frame, Transport as T};"));
     assert!(!breach("hub", "use crate::log::{Log, Commit};\nuse crate::room::{self, Room};"));
     assert!(!breach("app", "use crate::log::memory::MemoryLog;"));

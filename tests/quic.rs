@@ -20,8 +20,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use support::{H3, Setup, TestServer, get, soon};
 use tandem::quota::Caps;
-use tandem::transport::quic::{Identity, QuicOptions, ServerId, SharedSecret};
 use tandem::vital::Vital;
+use tandem_quic::{NodeIdentity, QuicOptions, ServerId, SharedSecret};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,14 +29,14 @@ use tokio_util::task::TaskTracker;
 
 const SECRET: &str = "the same thirty-two bytes or more";
 
-fn identity(server_id: Option<&str>, secret: Option<&str>) -> Identity {
-    Identity {
+fn identity(server_id: Option<&str>, secret: Option<&str>) -> NodeIdentity {
+    NodeIdentity {
         server_id: server_id.map(|id| ServerId::parse(id).unwrap()),
         secret: secret.map(|secret| SharedSecret::parse(secret).unwrap()),
     }
 }
 
-fn node(identity: Identity, tune: impl FnOnce(&mut QuicOptions)) -> TestServer {
+fn node(identity: NodeIdentity, tune: impl FnOnce(&mut QuicOptions)) -> TestServer {
     let mut options = QuicOptions { identity, ..Setup::default().options };
     tune(&mut options);
     TestServer::with(Setup { options, ..Setup::default() })
@@ -99,7 +99,7 @@ async fn connect(client: &quinn::Endpoint, balancer: &Balancer) -> quinn::Connec
 }
 
 /// How a connection to one node ends when the client's packets begin to reach the other.
-async fn end_on_the_other_node(one: Identity, other: Identity, idle: Duration) -> ConnectionError {
+async fn end_on_the_other_node(one: NodeIdentity, other: NodeIdentity, idle: Duration) -> ConnectionError {
     let tune = |options: &mut QuicOptions| options.idle = idle;
     let (one, other) = (node(one, tune), node(other, tune));
     let balancer = Balancer::before([one.address, other.address], usize::MAX).await;
@@ -133,7 +133,7 @@ async fn without_the_same_secret_the_client_is_told_by_its_own_node_alone_when_t
         (of("0x01", None), of("0x02", None)),
         (of("0x01", Some(SECRET)), of("0x02", Some(another))),
         (of("0x01", Some(SECRET)), of("0x02", None)),
-        (Identity::default(), Identity::default()),
+        (NodeIdentity::default(), NodeIdentity::default()),
     ] {
         let end = end_on_the_other_node(one, other, Duration::from_millis(800)).await;
         // In which of the two forms depends on whether the node has heard that the handshake is done.
@@ -188,7 +188,7 @@ async fn every_packet_of_an_established_connection_names_its_node() {
 #[tokio::test]
 async fn a_client_whose_address_changes_stays_connected_whichever_endpoint_gets_its_packets() {
     const ENDPOINTS: usize = 4;
-    let mut node = node(Identity::default(), |options| options.endpoints = ENDPOINTS);
+    let mut node = node(NodeIdentity::default(), |options| options.endpoints = ENDPOINTS);
     let mut clients = Vec::new();
     // The kernel chooses the endpoint by the client's port: with so many, all of them have some.
     for _ in 0..3 * ENDPOINTS {
@@ -212,7 +212,7 @@ async fn a_client_whose_address_changes_stays_connected_whichever_endpoint_gets_
 }
 
 /// Both nodes want a proof of address, and the client's second packet, which has it, reaches the other one.
-async fn proves_its_address_to_the_other_node(one: Identity, other: Identity) -> bool {
+async fn proves_its_address_to_the_other_node(one: NodeIdentity, other: NodeIdentity) -> bool {
     let tune = |options: &mut QuicOptions| {
         options.retry_above = 0;
         options.idle = Duration::from_millis(800);
@@ -234,7 +234,7 @@ async fn a_proof_of_address_from_one_node_is_good_on_another() {
     let (same, different, unset) = tokio::join!(
         proves_its_address_to_the_other_node(with(SECRET), with(SECRET)),
         proves_its_address_to_the_other_node(with(SECRET), with("thirty-two bytes, but not the same")),
-        proves_its_address_to_the_other_node(Identity::default(), Identity::default()),
+        proves_its_address_to_the_other_node(NodeIdentity::default(), NodeIdentity::default()),
     );
     assert_eq!((same, different, unset), (true, false, false));
 }
@@ -269,10 +269,10 @@ async fn flood(node: &TestServer, count: usize) -> (HalfOpen, usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_that_one_address_proves_and_never_finishes_leave_place_for_everybody_else() {
-    let node = node(Identity::default(), |options| {
+    let node = node(NodeIdentity::default(), |options| {
         options.max_handshakes = 32;
         options.retry_above = 4;
-        options.caps = Caps::new(1000, Some(16));
+        options.limits = Arc::new(Caps::new(1000, Some(16)));
     });
     let (_attacker, proofs) = flood(&node, 96).await;
     assert!(proofs >= 8, "{proofs}: it proves its address");
@@ -285,7 +285,7 @@ async fn handshakes_that_one_address_proves_and_never_finishes_leave_place_for_e
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_of_one_address_are_bounded_and_come_back_when_they_end() {
-    let node = node(Identity::default(), |options| options.caps = Caps::new(100, Some(3)));
+    let node = node(NodeIdentity::default(), |options| options.limits = Arc::new(Caps::new(100, Some(3))));
     let mut held = Vec::new();
     for number in 0..6 {
         let client = client_at(&node, ATTACKER);
@@ -323,7 +323,7 @@ async fn connections_of_one_address_are_bounded_and_come_back_when_they_end() {
 
 #[tokio::test]
 async fn a_client_that_comes_while_the_server_stops_is_refused_at_once() {
-    let node = node(Identity::default(), |_| {});
+    let node = node(NodeIdentity::default(), |_| {});
     let client = client(&node);
     let live = soon("a connection", client.connect(node.address, "localhost").unwrap()).await.unwrap();
     let mut h3 = H3::over(live).await;
@@ -350,9 +350,8 @@ impl ResolvesServerCert for Faulty {
 /// A node that panics in the next handshake once it is told to, and who hears of lost tasks.
 fn faulty_node() -> (TestServer, Arc<AtomicBool>, Vital) {
     let (panics, vital) = (Arc::new(AtomicBool::new(false)), Vital::default());
-    let options = QuicOptions { vital: vital.clone(), ..Setup::default().options };
     let told = Arc::clone(&panics);
-    let node = TestServer::resolving(Setup { options, ..Setup::default() }, |certificates| {
+    let node = TestServer::resolving(Setup { vital: vital.clone(), ..Setup::default() }, |certificates| {
         Arc::new(Faulty { certificates, panics: told })
     });
     (node, panics, vital)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use support::{Seen, Setup, TestServer, capsule, framed, get, read_body, soon, webtransport};
 use tandem::domain::CloseCode;
-use tandem::transport::quic::QuicOptions;
+use tandem_quic::QuicOptions;
 use waiting::until;
 use web_transport_quinn::{SessionError, WebTransportError};
 

@@ -1,6 +1,6 @@
 //! The limit for datagrams: quinn, rooms, and nothing else. Every datagram goes to the other members of its sender's room.
 //!
-//! No HTTP/3. The parameters are those of `src/transport/quic/config.rs`, written down again on purpose: a limit must not
+//! No HTTP/3. The parameters are those of `crates/tandem-quic/src/config.rs`, written down again on purpose: a limit must not
 //! move when tandem does. The first message on the client's stream names the room, the answer says that the membership is
 //! in force.
 //!

@@ -46,7 +46,7 @@ use crate::session::{self, Services, SessionCounts};
 use crate::telemetry::{Metrics, names};
 use crate::transport::origin::OriginGuard;
 use crate::transport::proxies::TrustedProxies;
-use crate::transport::quic::{QuicListener, QuicOptions};
+use crate::transport::quic::QuicListener;
 use crate::transport::tcp::{self, Edge, Timeouts};
 use crate::transport::tls::{self, CertStore};
 use crate::transport::websocket::{Door, WebSocketTransport};
@@ -356,7 +356,7 @@ impl Parts {
             message_bytes: count(limits.message_bytes),
             body_bytes: BODY_BYTES,
         };
-        webtransport::serve(quic, server, &self.sessions, self.draining.clone());
+        webtransport::serve(quic, server, &self.sessions, self.draining.clone(), &self.vital);
     }
 
     /// A task without which the process ends.
@@ -423,14 +423,9 @@ async fn bind_secure(
 ) -> Result<Secure, StartError> {
     const DRAWS: u32 = 20;
     let config = &parts.config;
-    let defaults = QuicOptions::default();
-    let options = QuicOptions {
-        endpoints: config.quic_endpoints.unwrap_or(defaults.endpoints),
-        caps: parts.connections.clone(),
-        vital: parts.vital.clone(),
-        identity: config.quic_identity.clone(),
-        ..defaults
-    };
+    let mut options = quic::options(parts.connections.clone());
+    options.endpoints = config.quic_endpoints.unwrap_or(options.endpoints);
+    options.identity = config.quic_identity.clone();
     if config.redis.is_some() && options.identity.secret.is_none() {
         tracing::info!("no QUIC_SHARED_SECRET: clients whose packets reach another node notice it by silence alone");
     }

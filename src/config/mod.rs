@@ -25,7 +25,7 @@ use crate::http::{BasePath, NodeUrl, ShareUrl};
 use crate::telemetry::{LogFormat, Otlp, parse_filter};
 use crate::transport::origin::OriginPolicy;
 use crate::transport::proxies::TrustedProxies;
-use crate::transport::quic::{Identity, MAX_ENDPOINTS, ServerId, SharedSecret};
+use crate::transport::quic::{MAX_ENDPOINTS, NodeIdentity, ServerId, SharedSecret};
 use crate::transport::tls::CertSource;
 
 /// Everything that was configured.
@@ -40,7 +40,7 @@ pub struct Config {
     /// `QUIC_ENDPOINTS`
     pub quic_endpoints: Option<usize>,
     /// `QUIC_SHARED_SECRET`, `QUIC_SERVER_ID`
-    pub quic_identity: Identity,
+    pub quic_identity: NodeIdentity,
     /// `PUBLIC_HOST`
     pub public_host: Option<String>,
     /// `BASE_PATH`.
@@ -321,14 +321,17 @@ fn media_hosts(text: &str) -> Result<Vec<HostPattern>, String> {
         .collect()
 }
 
-fn quic_identity(raw: &Raw) -> Result<Identity, ConfigError> {
+fn quic_identity(raw: &Raw) -> Result<NodeIdentity, ConfigError> {
     let (own, aws) = ("QUIC_SERVER_ID", "AWS_LBC_QUIC_SERVER_ID");
     let (server_id, injected) = (raw.parsed(own, ServerId::parse)?, raw.parsed(aws, ServerId::from_base64)?);
     if server_id.is_some() && injected.is_some() {
         let why = "a node has one server id; leave it to the controller, or don't let it inject one";
         return Err(ConfigError::Contradiction { name: own, other: aws, why });
     }
-    Ok(Identity { server_id: server_id.or(injected), secret: raw.parsed("QUIC_SHARED_SECRET", SharedSecret::parse)? })
+    Ok(NodeIdentity {
+        server_id: server_id.or(injected),
+        secret: raw.parsed("QUIC_SHARED_SECRET", SharedSecret::parse)?,
+    })
 }
 
 fn certificate(raw: &Raw, host: IpAddr, public: Option<&str>, machine: &Machine) -> Result<CertSource, ConfigError> {

@@ -179,15 +179,15 @@ impl Raw {
     }
 
     /// The text as something, or the error that names the setting.
-    pub(super) fn parsed<T>(
+    pub(super) fn parsed<T, E: std::fmt::Display>(
         &self,
         name: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let secret = settings::all().iter().any(|setting| setting.name == name && setting.secret);
         let value = if secret { "(hidden)".to_owned() } else { shown(text) };
-        parse(text).map(Some).map_err(|why| ConfigError::Wrong { name, value, why })
+        parse(text).map(Some).map_err(|why| ConfigError::Wrong { name, value, why: why.to_string() })
     }
 
     /// As [`Raw::parsed`], for a setting that has a default.

@@ -8,7 +8,7 @@
 //! transport                                                     │
 //!           Outbound::send ◄─ writer ◄─ Outbox (messages by bytes, ticks by slot) ◄─ hub
 //! ```
-//! One task a session: reader, writer and watchdog are futures of it ([`crate::rota`]), so nothing outlives the loop. An end in order
+//! One task a session: reader, writer and watchdog are futures of it ([`tandem_wake`]), so nothing outlives the loop. An end in order
 //! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 //!
@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tandem_wake::select_first;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,6 @@ use crate::domain::{CloseCode, Dialect, TransportKind};
 use crate::hub::Hub;
 use crate::protocol::{self, Rules};
 use crate::quota::{AddressBudgets, Full};
-use crate::rota;
 use crate::telemetry::names;
 pub use counts::SessionCounts;
 use dispatch::{Dispatch, Work};
@@ -99,7 +99,7 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
         let services = &services;
         let session = services.hub.new_session();
         let counted = services.counts.open(kind);
-        let outbox = Arc::new(Outbox::new(services, outbound.express()));
+        let outbox = Arc::new(Outbox::new(services, outbound.datagrams()));
         let life = Life::new(kind);
         // For the lines logged within; entered for JSON messages only, never for ticks.
         let span = tracing::info_span!(
@@ -119,7 +119,7 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
             let writer = pin!(write(&mut outbound, &common));
             let watchdog = pin!(watch(&common));
             let stop = pin!(announce_stop(&common));
-            rota::first_of([reader, writer, watchdog, stop]).await
+            select_first([reader, writer, watchdog, stop]).await
         };
 
         // Given back before the close: the others need not wait for a peer that may not answer.

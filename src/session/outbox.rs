@@ -1,7 +1,7 @@
 //! What waits for one client: messages, bounded by bytes, and ticks, one a slot, overwritten.
 //!
 //! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush. Where
-//! the transport has an express way, a tick that need not wait never wakes the writer. A
+//! the transport has datagrams, a tick that need not wait never wakes the writer. A
 //! reader so slow that messages beyond `MAX_OUTBOX_BYTES` wait for it is ended: dropping a message would break the
 //! room's order, and keeping all of them the server. What one member sends to another alone may fill half of it
 //! ([`Outlet::has_room`]): the sender is refused, and the other half stays for the room's own events.
@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::transport::{Express, Outgoing};
+use super::transport::{DatagramSender, Outgoing};
 use super::{End, Services};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, CompactBytes, Head, Slot};
@@ -43,7 +43,7 @@ pub(super) struct Outbox {
     filled: Notify,
     /// Something for the watchdog.
     alarm: Notify,
-    express: Option<Arc<dyn Express>>,
+    datagrams: Option<Arc<dyn DatagramSender>>,
     rtt_micros: AtomicU64,
     /// Whether the last ROOM_STATE of a JOIN gave a membership back.
     resumed: AtomicBool,
@@ -95,12 +95,12 @@ pub(super) struct Taken {
 }
 
 impl Outbox {
-    pub(super) fn new(services: &Services, express: Option<Arc<dyn Express>>) -> Self {
+    pub(super) fn new(services: &Services, datagrams: Option<Arc<dyn DatagramSender>>) -> Self {
         Self {
             queue: Mutex::default(),
             filled: Notify::new(),
             alarm: Notify::new(),
-            express,
+            datagrams,
             rtt_micros: AtomicU64::new(0),
             resumed: AtomicBool::new(false),
             rules: Arc::clone(&services.rules),
@@ -134,7 +134,7 @@ impl Outbox {
         /// A peer that doesn't read needs no clock.
         const WAITING: usize = 32;
         let mut queue = self.queue.lock();
-        if queue.end.is_none() && self.express.as_ref().is_some_and(|express| express.try_send(&message)) {
+        if queue.end.is_none() && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.try_send(&message)) {
             return;
         }
         if queue.end.is_none() && queue.messages.len() < WAITING {
@@ -250,7 +250,7 @@ impl Outlet for Outbox {
             return;
         }
         let first = queue.ticks.is_empty() && !queue.ticks_leave;
-        if first && self.express.as_ref().is_some_and(|express| express.try_send(encoded)) {
+        if first && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.try_send(encoded)) {
             return;
         }
         match queue.ticks.iter_mut().find(|(waiting, _)| *waiting == slot) {
@@ -301,8 +301,8 @@ impl Outlet for Outbox {
     }
 
     fn rtt(&self) -> Option<Duration> {
-        if let Some(express) = &self.express {
-            return Some(express.rtt());
+        if let Some(datagrams) = &self.datagrams {
+            return Some(datagrams.rtt());
         }
         let micros = self.rtt_micros.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))

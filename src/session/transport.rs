@@ -39,8 +39,8 @@ pub trait Outbound: Send {
     /// messages may not.
     fn send(&mut self, frames: &mut Vec<Outgoing>) -> impl Future<Output = Result<(), TransportError>> + Send;
 
-    /// The way around this half, where the transport has one.
-    fn express(&self) -> Option<Arc<dyn Express>> {
+    /// Sends datagrams beside this half, where the transport has them.
+    fn datagrams(&self) -> Option<Arc<dyn DatagramSender>> {
         None
     }
 
@@ -48,13 +48,13 @@ pub trait Outbound: Send {
     fn close(self, code: CloseCode, reason: &str) -> impl Future<Output = ()> + Send;
 }
 
-/// A connection, from whatever task: the session's own need not wake for it.
-pub trait Express: Send + Sync {
-    /// Never blocks. `false`: it would have to wait; then it belongs into the outbox, where a newer one of its slot
-    /// takes its place. What can't be sent at all is dropped.
+/// Sends compact messages as datagrams, from any task: the session's own need not wake for them.
+pub trait DatagramSender: Send + Sync {
+    /// Sends a message, or returns false if it would have to wait: then the outbox takes it, where a newer message of its slot
+    /// replaces it. Never blocks. A message that can't be sent at all is dropped.
     fn try_send(&self, message: &CompactBytes) -> bool;
 
-    /// Round trip as the connection measures it.
+    /// The connection's smoothed round trip, from an atomic: callers hold a room's lock.
     fn rtt(&self) -> Duration;
 }
 

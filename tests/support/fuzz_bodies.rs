@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tandem::domain::{Limits, Slot, Tick};
 use tandem::hub::relay::Relay;
 use tandem::protocol::{ClientMessage, Compact, Rules, decode, decode_compact, encode_error, encode_tick};
-use tandem::transport::webtransport::capsule::{self, CapsuleReader, Close};
-use tandem::transport::webtransport::message::MessageReader;
+use tandem_webtransport::capsule::{self, CapsuleReader, CloseCapsule};
+use tandem_webtransport::message::MessageReader;
 
 /// A text frame: a message of a known kind, or a refusal that can be sent.
 pub(crate) fn client_message(bytes: &[u8]) {
@@ -48,7 +48,7 @@ pub(crate) fn capsule(bytes: &[u8]) {
     }
 }
 
-fn first_close(bytes: &[u8], piece: usize) -> Result<Option<Close>, String> {
+fn first_close(bytes: &[u8], piece: usize) -> Result<Option<CloseCapsule>, String> {
     let mut reader = CapsuleReader::default();
     for mut piece in bytes.chunks(piece) {
         if let Some(close) = reader.read(&mut piece).map_err(|error| error.to_string())? {

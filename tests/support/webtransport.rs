@@ -21,9 +21,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tandem::domain::{CloseCode, TransportKind};
 use tandem::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use tandem::transport::origin::OriginPolicy;
-use tandem::transport::quic::{QuicListener, QuicOptions};
 use tandem::transport::webtransport::{Server, serve};
 use tandem::transport::{Accept, Refused};
+use tandem::vital::Vital;
+use tandem_quic::{QuicListener, QuicOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -109,7 +110,7 @@ impl Echo {
                 }
                 Err(TransportError::Lost(_)) => return self.see(Seen::Lost).await,
             };
-            assert!(outbound.express().is_some_and(|express| express.rtt() > Duration::ZERO));
+            assert!(outbound.datagrams().is_some_and(|datagrams| datagrams.rtt() > Duration::ZERO));
             // What can't be sent is told by the reader.
             let _ = sent;
         }
@@ -147,12 +148,20 @@ pub struct Setup {
     pub impatient: bool,
     pub router: axum::Router,
     pub options: QuicOptions,
+    pub vital: Vital,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let options = QuicOptions { socket_buffer_bytes: 200_000, ..QuicOptions::default() };
-        Self { origins: "*", refuses: None, impatient: false, router: axum::Router::new(), options }
+        Self {
+            origins: "*",
+            refuses: None,
+            impatient: false,
+            router: axum::Router::new(),
+            options,
+            vital: Vital::default(),
+        }
     }
 }
 
@@ -184,7 +193,7 @@ impl TestServer {
             message_bytes: MESSAGE_BYTES,
             body_bytes: BODY_BYTES,
         };
-        serve(listener, server, &tracker, stop.clone());
+        serve(listener, server, &tracker, stop.clone(), &setup.vital);
         Self { address, certificate, tracker, stop, seen }
     }
 

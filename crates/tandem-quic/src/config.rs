@@ -8,20 +8,22 @@ use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::server::ResolvesServerCert;
 
-use super::{BindError, QuicOptions};
+use crate::{BindError, QuicOptions};
 
-/// Bytes of unread data a client may have with us, per stream: a message of the largest default size and its successor.
+/// Flow control (RFC 9000 §4): bytes that a client may send on a stream before they are read, two messages of 64 KiB.
 const STREAM_WINDOW: u32 = 128 << 10;
 /// The same over all its streams.
 const CONNECTION_WINDOW: u32 = 256 << 10;
-/// Bytes we keep for a client that doesn't acknowledge, before a write waits.
+/// Unacknowledged bytes kept for a client, over all streams, before a write waits.
 const SEND_WINDOW: u64 = 256 << 10;
-/// Ticks older than a few hundred others are not worth reading: when this is full, the oldest goes.
+/// Bytes of received datagrams that wait to be read. When it is full, the oldest is dropped.
 const DATAGRAM_RECEIVE_BUFFER: usize = 16 << 10;
-/// About 130 ticks. More would only get older here; they wait where a newer one takes the place of an older one.
+/// Bytes of datagrams that wait for the congestion window: small, because the application can replace a stale datagram as
+/// long as it has it.
 const DATAGRAM_SEND_BUFFER: usize = 8 << 10;
-/// A browser needs three unidirectional streams (control, QPACK) and two bidirectional ones (CONNECT, our control
-/// stream); the rest is for HTTP/3 requests. quinn's default of 100 costs memory on each idle connection.
+/// Streams that a client may have open, of each kind. A browser needs three unidirectional ones (control, two for QPACK) and
+/// two bidirectional ones (CONNECT, one stream of the session); the rest is for requests. quinn's default of 100 costs memory
+/// on each idle connection.
 const STREAMS: u32 = 8;
 
 pub(super) fn server(
@@ -37,8 +39,8 @@ pub(super) fn server(
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    // No tickets and no early data: a CONNECT must not be replayable, and a resumption would save nothing to sessions
-    // that last for hours.
+    // No tickets and no early data: a CONNECT must not be replayable, and sessions that last for hours gain nothing by a
+    // resumption.
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
     let crypto =
@@ -53,7 +55,7 @@ fn transport(options: &QuicOptions) -> Result<TransportConfig, BindError> {
     let idle = IdleTimeout::try_from(2 * options.idle).map_err(|_| BindError::Options("the idle time is too long"))?;
     let mut transport = TransportConfig::default();
     transport
-        // Our messages are small; probing for larger packets costs bursts at each handshake.
+        // MTU discovery costs a burst of probes at each handshake; small messages gain nothing by larger packets.
         .mtu_discovery_config(None)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
@@ -64,7 +66,7 @@ fn transport(options: &QuicOptions) -> Result<TransportConfig, BindError> {
         .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
         .keep_alive_interval(Some(options.keep_alive))
         .max_idle_timeout(Some(idle))
-        // Ticks and events of many clients gain nothing by it, and some network drivers break it.
+        // GSO: what goes to one client is a few hundred bytes, and some network drivers break it.
         .enable_segmentation_offload(false)
         .congestion_controller_factory(Arc::new(CubicConfig::default()));
     Ok(transport)

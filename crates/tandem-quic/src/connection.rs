@@ -1,15 +1,15 @@
-//! A connection, as those see it who use it.
+//! A connection's handle, and the state that it shares with the endpoint's driver.
 //!
-//! Its state is under one lock, which the endpoint's driver takes to feed it packets and to fetch what is to be sent, and
-//! the handles take to read and write. A handle that changed something *touches* the connection: the driver is woken, once
-//! for all connections that were touched until it runs. So a tick for nine members is nine pushes and one wake-up.
+//! One lock guards the state. The driver takes it to feed in packets and to fetch packets to send, the handles take it to read
+//! and write. A handle that changed something *touches* the connection, which wakes the driver once for all connections that
+//! were touched until it runs: a datagram to nine connections is nine pushes and one wake-up.
 //!
-//! Of each kind of waiting there is one waiter (one task accepts the streams, one reads the datagrams, …), and a new one
-//! takes the place of the old. Only [`closed`](Connection::closed) and a datagram's place may be awaited by many.
+//! Each kind of waiting has one waiter (one task accepts streams, one reads datagrams, …); a later waiter replaces the earlier.
+//! Only [`closed`](QuicConnection::closed) and [`send_datagram`](QuicConnection::send_datagram) may be awaited by many tasks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,24 +19,23 @@ use parking_lot::Mutex;
 use quinn_proto::{ConnectionError, Dir, Event, StreamEvent, StreamId, VarInt};
 use tokio::sync::Notify;
 
-use super::NO_ERROR;
-use super::stream::{RecvStream, SendStream};
-use crate::clock::Clock;
+use crate::codes::NO_ERROR;
+use crate::deadlines::now;
+use crate::stream::{RecvStream, SendStream};
 
-/// How connections reach the driver of their endpoint.
+/// The connections that an endpoint's driver must look at because a handle changed them.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(super) struct DriverInbox {
     touched: Mutex<Vec<usize>>,
     driver: AtomicWaker,
 }
 
-impl Inbox {
-    /// The driver listens. Before it looks at what was touched: whatever comes later wakes it again.
-    pub(super) fn listen(&self, driver: &Waker) {
+impl DriverInbox {
+    /// Registers the driver's waker. Call it before [`take`](Self::take): a later touch wakes the driver again.
+    pub(super) fn register(&self, driver: &Waker) {
         self.driver.register(driver);
     }
 
-    /// Wakes the driver.
     pub(super) fn wake(&self) {
         self.driver.wake();
     }
@@ -59,10 +58,10 @@ impl Inbox {
 /// Why a datagram can't be sent.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SendDatagramError {
-    /// The peer takes none.
+    /// The peer has not enabled datagrams (RFC 9221 §3).
     #[error("the peer takes no datagrams")]
     Unsupported,
-    /// It doesn't fit into a packet.
+    /// The datagram doesn't fit into a packet.
     #[error("the datagram is too large")]
     TooLarge,
     /// The connection is over.
@@ -70,25 +69,27 @@ pub enum SendDatagramError {
     ConnectionLost(ConnectionError),
 }
 
-/// A handle of a connection; clones share it. When the last one goes, and the streams, the connection is closed.
-pub struct Connection(Arc<Shared>);
+/// A handle of a connection; clones share it. The connection is closed when the last handle and the last stream are dropped.
+pub struct QuicConnection(Arc<ConnectionShared>);
 
-/// A connection, between its driver and its handles.
-pub(super) struct Shared {
-    state: Mutex<State>,
-    inbox: Arc<Inbox>,
-    /// Its name in the endpoint.
+/// A connection, shared by its driver and its handles.
+pub(super) struct ConnectionShared {
+    state: Mutex<ConnectionState>,
+    inbox: Arc<DriverInbox>,
+    /// The endpoint's handle of it.
     number: usize,
-    /// Handles and streams; the driver's own reference is none.
+    /// Handles and streams. The driver's own reference doesn't count.
     handles: AtomicUsize,
     closed: Notify,
     datagram_place: Notify,
+    /// Smoothed round trip in microseconds, written by the driver: readers may hold locks of their own.
+    rtt_micros: AtomicU64,
 }
 
-/// What the lock guards.
-pub(super) struct State {
+/// Guarded by the connection's lock.
+pub(super) struct ConnectionState {
     pub(super) proto: quinn_proto::Connection,
-    /// The driver knows already that there is something to do.
+    /// The connection is among those that the driver will look at.
     pub(super) touched: bool,
     hello: bool,
     connected: bool,
@@ -97,22 +98,26 @@ pub(super) struct State {
     accept: [Option<Waker>; 2],
     open_uni: Option<Waker>,
     datagram: Option<Waker>,
-    streams: Vec<(StreamId, Wait, Waker)>,
+    streams: Vec<(StreamId, StreamWait, Waker)>,
 }
 
-/// What the user of a stream waits for.
+/// What a task waits for on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
+pub(super) enum StreamWait {
     Read,
     Write,
-    /// That the peer has everything, or wants no more.
+    /// The peer has acknowledged everything, or has stopped the stream.
     Stopped,
 }
 
-impl Connection {
-    /// The first handle of a new connection, and the driver's own end.
-    pub(super) fn new(number: usize, proto: quinn_proto::Connection, inbox: Arc<Inbox>) -> (Self, Arc<Shared>) {
-        let state = State {
+impl QuicConnection {
+    /// The first handle of a new connection, and the driver's reference.
+    pub(super) fn new(
+        number: usize,
+        proto: quinn_proto::Connection,
+        inbox: Arc<DriverInbox>,
+    ) -> (Self, Arc<ConnectionShared>) {
+        let state = ConnectionState {
             proto,
             touched: false,
             hello: false,
@@ -124,23 +129,24 @@ impl Connection {
             datagram: None,
             streams: Vec::new(),
         };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
+        let shared = Arc::new(ConnectionShared {
             inbox,
             number,
+            rtt_micros: AtomicU64::new(micros(state.proto.rtt())),
             handles: AtomicUsize::new(1),
             closed: Notify::new(),
             datagram_place: Notify::new(),
+            state: Mutex::new(state),
         });
         (Self(Arc::clone(&shared)), shared)
     }
 
-    /// Resolves when the client's whole hello is there: from here on the server may send.
+    /// Ready when the client's whole hello has arrived: from here on the server may send.
     pub(super) fn poll_hello(&self, context: &Context<'_>) -> Poll<Result<(), ConnectionError>> {
         self.poll_handshake(context, |state| state.hello)
     }
 
-    /// Resolves when the handshake is done.
+    /// Ready when the handshake is done.
     pub(super) fn poll_connected(&self, context: &Context<'_>) -> Poll<Result<(), ConnectionError>> {
         self.poll_handshake(context, |state| state.connected)
     }
@@ -148,7 +154,7 @@ impl Connection {
     fn poll_handshake(
         &self,
         context: &Context<'_>,
-        reached: impl Fn(&State) -> bool,
+        reached: impl Fn(&ConnectionState) -> bool,
     ) -> Poll<Result<(), ConnectionError>> {
         let mut state = self.0.state.lock();
         if let Some(error) = &state.error {
@@ -175,7 +181,7 @@ impl Connection {
     fn poll_accept(&self, dir: Dir, context: &Context<'_>) -> Poll<Result<StreamId, ConnectionError>> {
         let mut state = self.0.state.lock();
         if let Some(id) = state.proto.streams().accept(dir) {
-            // The peer may open another one now, and has to be told.
+            // MAX_STREAMS must be sent: the peer may open another one now.
             self.0.touch(&mut state);
             return Poll::Ready(Ok(id));
         }
@@ -200,7 +206,7 @@ impl Connection {
         Poll::Pending
     }
 
-    /// The next datagram. What came before the end is still delivered.
+    /// The next datagram. Datagrams that arrived before the connection ended are still delivered.
     pub fn poll_read_datagram(&self, context: &Context<'_>) -> Poll<Result<Bytes, ConnectionError>> {
         let mut state = self.0.state.lock();
         if let Some(datagram) = state.proto.datagrams().recv() {
@@ -213,21 +219,24 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Sends a datagram if there is place for it now. `None`: there is none, and nothing was kept.
+    /// Sends a datagram if the send buffer has place for it now; returns `None`, and keeps nothing, if it hasn't.
     pub fn try_send_datagram(&self, datagram: Bytes) -> Option<Result<(), SendDatagramError>> {
-        self.0.send_datagram(&mut self.0.state.lock(), datagram).ok()
+        match self.0.send_datagram(&mut self.0.state.lock(), datagram) {
+            DatagramSend::Done(sent) => Some(sent),
+            DatagramSend::Blocked(_) => None,
+        }
     }
 
-    /// Sends a datagram as soon as there is place for it.
+    /// Sends a datagram as soon as the send buffer has place for it.
     pub async fn send_datagram(&self, mut datagram: Bytes) -> Result<(), SendDatagramError> {
         loop {
             let place = {
                 let mut state = self.0.state.lock();
                 match self.0.send_datagram(&mut state, datagram) {
-                    Ok(sent) => return sent,
-                    Err(back) => datagram = back,
+                    DatagramSend::Done(sent) => return sent,
+                    DatagramSend::Blocked(back) => datagram = back,
                 }
-                // Made under the lock, so it hears of any place that there is from now on.
+                // Made under the lock, so that no notification between here and the await is missed.
                 self.0.datagram_place.notified()
             };
             place.await;
@@ -253,23 +262,23 @@ impl Connection {
         self.0.state.lock().error.clone()
     }
 
-    /// Closes the connection. The peer gets code and reason, and what wasn't sent is dropped.
+    /// Closes the connection with an application error code (RFC 9000 §20.2). Data that wasn't sent is dropped.
     pub fn close(&self, code: VarInt, reason: &[u8]) {
         self.0.close(&mut self.0.state.lock(), code, Bytes::copy_from_slice(reason));
     }
 
-    /// Where the peer is now.
+    /// The peer's address, which changes when the peer migrates (RFC 9000 §9).
     pub fn remote_address(&self) -> SocketAddr {
         self.0.state.lock().proto.remote_address()
     }
 
-    /// The round trip, smoothed.
+    /// The smoothed round trip (RFC 9002 §5.3) as of the last packets; 333 ms before the first measurement. Takes no lock.
     pub fn rtt(&self) -> Duration {
-        self.0.state.lock().proto.rtt()
+        Duration::from_micros(self.0.rtt_micros.load(Ordering::Relaxed))
     }
 
-    /// Runs `work` on the state, for the streams. What it changed is sent if it says so.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State) -> (T, bool)) -> T {
+    /// Runs `work` on the state. It returns whether it changed something that must be sent.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut ConnectionState) -> (T, bool)) -> T {
         let mut state = self.0.state.lock();
         let (result, changed) = work(&mut state);
         if changed {
@@ -279,14 +288,14 @@ impl Connection {
     }
 }
 
-impl Clone for Connection {
+impl Clone for QuicConnection {
     fn clone(&self) -> Self {
         self.0.handles.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(&self.0))
     }
 }
 
-impl Drop for Connection {
+impl Drop for QuicConnection {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
@@ -298,20 +307,20 @@ impl Drop for Connection {
     }
 }
 
-impl std::fmt::Debug for Connection {
+impl std::fmt::Debug for QuicConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Connection").field(&self.0.number).finish()
+        f.debug_tuple("QuicConnection").field(&self.0.number).finish()
     }
 }
 
-impl Shared {
-    /// For the driver.
-    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+impl ConnectionShared {
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, ConnectionState> {
         self.state.lock()
     }
 
-    /// Tells those who wait what has happened to the connection.
-    pub(super) fn tell(&self, state: &mut State) {
+    /// Wakes the tasks that wait for what has happened to the connection, and publishes its round trip.
+    pub(super) fn notify(&self, state: &mut ConnectionState) {
+        self.rtt_micros.store(micros(state.proto.rtt()), Ordering::Relaxed);
         while let Some(event) = state.proto.poll() {
             match event {
                 Event::HandshakeDataReady => {
@@ -327,65 +336,64 @@ impl Shared {
                 Event::DatagramsUnblocked => self.datagram_place.notify_waiters(),
                 Event::Stream(StreamEvent::Opened { dir }) => wake(&mut state.accept[dir as usize]),
                 Event::Stream(StreamEvent::Available { dir: Dir::Uni }) => wake(&mut state.open_uni),
-                // Nobody here opens any.
+                // A server opens no bidirectional streams.
                 Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => {}
-                Event::Stream(StreamEvent::Readable { id }) => state.wake(id, |wait| wait == Wait::Read),
-                Event::Stream(StreamEvent::Writable { id }) => state.wake(id, |wait| wait == Wait::Write),
-                Event::Stream(StreamEvent::Finished { id }) => state.wake(id, |wait| wait == Wait::Stopped),
-                Event::Stream(StreamEvent::Stopped { id, .. }) => state.wake(id, |wait| wait != Wait::Read),
+                Event::Stream(StreamEvent::Readable { id }) => state.wake(id, |wait| wait == StreamWait::Read),
+                Event::Stream(StreamEvent::Writable { id }) => state.wake(id, |wait| wait == StreamWait::Write),
+                Event::Stream(StreamEvent::Finished { id }) => state.wake(id, |wait| wait == StreamWait::Stopped),
+                Event::Stream(StreamEvent::Stopped { id, .. }) => state.wake(id, |wait| wait != StreamWait::Read),
             }
         }
     }
 
-    /// Ends a connection whose peer was silent for too long.
-    pub(super) fn give_up(&self, state: &mut State, now: Instant) {
+    /// Ends a connection without packets for [`idle`](crate::QuicOptions::idle).
+    pub(super) fn give_up(&self, state: &mut ConnectionState, now: Instant) {
         if state.is_open() {
-            // The peer may hear us although we don't hear it.
+            // The path may be broken in one direction only, so the peer is told.
             state.proto.close(now, NO_ERROR, Bytes::from_static(b"nothing heard"));
             self.end(state, ConnectionError::TimedOut);
         }
     }
 
-    /// Ends a connection that nobody drives any more.
-    pub(super) fn abandon(&self, state: &mut State) {
+    /// Ends a connection whose driver is gone.
+    pub(super) fn abandon(&self, state: &mut ConnectionState) {
         self.end(state, ConnectionError::LocallyClosed);
     }
 
-    fn touch(&self, state: &mut State) {
+    fn touch(&self, state: &mut ConnectionState) {
         if !std::mem::replace(&mut state.touched, true) {
             self.inbox.touch(self.number);
         }
     }
 
-    /// The outcome, or the datagram back, for which there is no place.
-    fn send_datagram(&self, state: &mut State, datagram: Bytes) -> Result<Result<(), SendDatagramError>, Bytes> {
+    /// Sends a datagram, or gives it back if the send buffer has no place for it.
+    fn send_datagram(&self, state: &mut ConnectionState, datagram: Bytes) -> DatagramSend {
         use quinn_proto::SendDatagramError as Refused;
         if let Some(error) = &state.error {
-            return Ok(Err(SendDatagramError::ConnectionLost(error.clone())));
+            return DatagramSend::Done(Err(SendDatagramError::ConnectionLost(error.clone())));
         }
-        // Not by dropping an older one: what waits for its place is replaced by newer ticks outside.
-        Ok(Err(match state.proto.datagrams().send(datagram, false) {
+        // `false`: no older datagram is dropped for this one. The application knows better which of its own are stale.
+        DatagramSend::Done(Err(match state.proto.datagrams().send(datagram, false) {
             Ok(()) => {
                 self.touch(state);
-                return Ok(Ok(()));
+                return DatagramSend::Done(Ok(()));
             }
-            Err(Refused::Blocked(datagram)) => return Err(datagram),
+            Err(Refused::Blocked(datagram)) => return DatagramSend::Blocked(datagram),
             Err(Refused::TooLarge) => SendDatagramError::TooLarge,
             Err(Refused::UnsupportedByPeer | Refused::Disabled) => SendDatagramError::Unsupported,
         }))
     }
 
-    /// Closes the connection from this side.
-    pub(super) fn close(&self, state: &mut State, code: VarInt, reason: Bytes) {
-        state.proto.close(Clock::instant().into_std(), code, reason);
+    pub(super) fn close(&self, state: &mut ConnectionState, code: VarInt, reason: Bytes) {
+        state.proto.close(now(), code, reason);
         self.end(state, ConnectionError::LocallyClosed);
         self.touch(state);
     }
 
-    /// It is over, and everybody who waits is woken. The first reason stays.
-    fn end(&self, state: &mut State, reason: ConnectionError) {
+    /// Marks the connection as over and wakes every waiter. The first reason is kept.
+    fn end(&self, state: &mut ConnectionState, reason: ConnectionError) {
         state.error.get_or_insert(reason);
-        let State { handshake, accept: [bi, uni], open_uni, datagram, streams, .. } = state;
+        let ConnectionState { handshake, accept: [bi, uni], open_uni, datagram, streams, .. } = state;
         for waker in [handshake, bi, uni, open_uni, datagram] {
             wake(waker);
         }
@@ -395,25 +403,23 @@ impl Shared {
     }
 }
 
-impl State {
+impl ConnectionState {
     pub(super) fn is_open(&self) -> bool {
         self.error.is_none()
     }
 
-    /// The handshake is done.
     pub(super) fn is_connected(&self) -> bool {
         self.connected
     }
 
-    /// Does what the passing of time asks for, once: what a probe timeout (RFC 9002 §6.2) asks for must be sent before the
-    /// next one counts, or each doubles the wait for the one after it. After a pause of the process several are overdue.
+    /// Handles one timeout that is due. After a pause of the process several probe timeouts (RFC 9002 §6.2) are overdue; the
+    /// probe of one must be sent before the next is handled, or each would double the wait for the one after it.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.is_due(now) {
             self.proto.handle_timeout(now);
         }
     }
 
-    /// Whether a timer of the connection is over.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         self.proto.poll_timeout().is_some_and(|at| at <= now)
     }
@@ -422,23 +428,35 @@ impl State {
         self.error.clone()
     }
 
-    /// Notes who waits for a stream.
-    pub(super) fn wait(&mut self, id: StreamId, wait: Wait, waker: &Waker) {
+    /// Registers the waker of a task that waits on a stream.
+    pub(super) fn wait(&mut self, id: StreamId, wait: StreamWait, waker: &Waker) {
         match self.streams.iter_mut().find(|(of, what, _)| (*of, *what) == (id, wait)) {
             Some((_, _, waiting)) => waiting.clone_from(waker),
             None => self.streams.push((id, wait, waker.clone())),
         }
     }
 
-    /// Nobody waits for this any more.
-    pub(super) fn forget(&mut self, id: StreamId, which: impl Fn(Wait) -> bool) {
+    /// Drops wakers of a stream.
+    pub(super) fn forget(&mut self, id: StreamId, which: impl Fn(StreamWait) -> bool) {
         self.streams.retain(|(of, wait, _)| *of != id || !which(*wait));
     }
 
-    fn wake(&mut self, id: StreamId, which: impl Fn(Wait) -> bool) {
+    fn wake(&mut self, id: StreamId, which: impl Fn(StreamWait) -> bool) {
         let woken = self.streams.extract_if(.., |(of, wait, _)| *of == id && which(*wait));
         woken.for_each(|(_, _, waker)| waker.wake());
     }
+}
+
+/// What became of a datagram.
+enum DatagramSend {
+    /// It was sent, or can never be.
+    Done(Result<(), SendDatagramError>),
+    /// The send buffer is full.
+    Blocked(Bytes),
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn wake(waiting: &mut Option<Waker>) {
@@ -456,8 +474,8 @@ mod tests {
 
     use super::*;
 
-    /// A connection whose first packet was sent, and is never answered.
-    fn unanswered(now: Instant) -> (Connection, Arc<Shared>) {
+    /// A client's connection whose first packet is never answered.
+    fn unanswered(now: Instant) -> (QuicConnection, Arc<ConnectionShared>) {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -468,12 +486,12 @@ mod tests {
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
         let (_, proto) = endpoint.connect(now, config, ([192, 0, 2, 1], 443).into(), "localhost").unwrap();
-        let (connection, shared) = Connection::new(0, proto, Arc::default());
+        let (connection, shared) = QuicConnection::new(0, proto, Arc::default());
         assert_eq!(packets(&shared, now), 1);
         (connection, shared)
     }
 
-    fn packets(shared: &Shared, now: Instant) -> usize {
+    fn packets(shared: &ConnectionShared, now: Instant) -> usize {
         let mut packet = Vec::new();
         let mut sent = 0;
         while shared.lock().proto.poll_transmit(now, 1, &mut packet).is_some() {
@@ -484,11 +502,11 @@ mod tests {
     }
 
     #[test]
-    fn of_several_overdue_probe_timeouts_one_counts_and_its_probe_is_sent_before_the_next() {
-        let start = Clock::instant().into_std();
+    fn of_several_overdue_probe_timeouts_one_is_handled_and_its_probe_is_sent_before_the_next() {
+        let start = now();
         let (_connection, shared) = unanswered(start);
         let first = shared.lock().proto.poll_timeout().unwrap() - start;
-        // The process stood still for so long that the next timeouts are overdue as well.
+        // The process was suspended for so long that the following timeouts are overdue as well.
         let now = start + first * 8;
         shared.lock().expire(now);
         assert!(packets(&shared, now) > 0, "the probe");

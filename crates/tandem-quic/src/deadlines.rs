@@ -1,7 +1,7 @@
-//! The next deadline of every connection of an endpoint, and one timer for all of them.
+//! The next deadline of each connection of an endpoint, in one ordered set with one timer.
 //!
-//! A connection's deadline moves with almost every packet, mostly to a later time. So one that moves away is left where it
-//! is: it comes too early, is looked at, and set anew. Only one that comes nearer is moved at once.
+//! A connection's deadline moves with almost every packet, mostly to a later time. A deadline that moves later is not updated:
+//! it expires too early, and the driver then sets the real one. A deadline that moves nearer is updated at once.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -10,26 +10,32 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use crate::clock::Grid;
+use tandem_wake::TimerGrid;
 
-/// What is farther away than this is no matter of milliseconds: keep-alives and idle timeouts, not loss detection.
+/// A deadline farther away than this is a keep-alive or an idle timeout, not loss detection, and may be 100 ms late.
 const DISTANT: Duration = Duration::from_secs(1);
+
+/// The monotonic clock, which tests of tokio can pause.
+#[expect(clippy::disallowed_methods, reason = "this crate's one look at the clock")]
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
 
 pub(super) struct Deadlines {
     set: BTreeSet<(Instant, usize)>,
-    /// Distant deadlines lie on it: of thousands of quiet connections many leave, and are answered, at once.
-    grid: Grid,
+    /// Distant deadlines are rounded up to it, so that the keep-alives of many quiet connections leave in one round.
+    grid: TimerGrid,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl Deadlines {
     pub(super) fn new() -> Self {
-        let grid = Grid::start();
+        let grid = TimerGrid::starting_at(now().into());
         let sleep = Box::pin(tokio::time::sleep(DISTANT));
         Self { set: BTreeSet::new(), grid, sleep }
     }
 
-    /// Sets a connection's deadline; `armed` is the one it has, which stays if it is earlier.
+    /// Sets a connection's deadline, unless `armed`, the one that it has, is earlier.
     pub(super) fn set(&mut self, connection: usize, armed: &mut Option<Instant>, at: Instant, now: Instant) {
         let distant = at.saturating_duration_since(now) > DISTANT;
         let at = if distant { self.grid.next(at.into()).into_std() } else { at };
@@ -42,21 +48,20 @@ impl Deadlines {
         self.set.insert((at, connection));
     }
 
-    /// Forgets a connection's deadline.
     pub(super) fn remove(&mut self, connection: usize, armed: Option<Instant>) {
         if let Some(armed) = armed {
             self.set.remove(&(armed, connection));
         }
     }
 
-    /// A connection whose deadline is over. It has none then.
+    /// Removes and returns a connection whose deadline has passed.
     pub(super) fn pop(&mut self, now: Instant) -> Option<usize> {
         let first = *self.set.first().filter(|(at, _)| *at <= now)?;
         self.set.remove(&first);
         Some(first.1)
     }
 
-    /// Ready when the first deadline is.
+    /// Ready when the first deadline has passed.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some((first, _)) = self.set.first() else { return Poll::Pending };
         let first = tokio::time::Instant::from_std(*first);
@@ -72,11 +77,10 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::clock::Clock;
 
     #[tokio::test]
-    async fn a_deadline_that_comes_nearer_is_moved_and_one_that_goes_away_is_not() {
-        let now = Clock::instant().into_std();
+    async fn a_deadline_that_moves_nearer_is_updated_and_one_that_moves_later_is_not() {
+        let now = super::now();
         let at = |ms| now + Duration::from_millis(ms);
         let mut deadlines = Deadlines::new();
         let mut armed = None;
@@ -91,8 +95,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn distant_deadlines_come_together_and_never_early() {
-        let now = Clock::instant().into_std();
+    async fn distant_deadlines_expire_together_and_never_early() {
+        let now = super::now();
         let mut deadlines = Deadlines::new();
         for connection in 0..100 {
             let at = now + Duration::from_secs(5) + Duration::from_micros(connection * 100);
@@ -105,8 +109,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_removed_deadline_never_comes() {
-        let now = Clock::instant().into_std();
+    async fn a_removed_deadline_never_expires() {
+        let now = super::now();
         let mut deadlines = Deadlines::new();
         let mut armed = None;
         deadlines.set(1, &mut armed, now, now);

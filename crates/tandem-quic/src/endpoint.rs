@@ -1,24 +1,24 @@
-//! An endpoint: one UDP socket, the connections that live on it, and the task that drives them all.
+//! An endpoint: one UDP socket, its connections, and the future that drives them.
 //!
 //! quinn-proto is QUIC without I/O: packets in, packets and events out. quinn gives each connection a task, a channel and a
-//! timer, which is right for a few busy ones. Here are many quiet ones that are busy together: a tick comes in and nine
-//! leave. So the driver does for all of them what is due, in rounds:
+//! timer, which suits a few busy connections. This driver is for many quiet ones that are busy together. It handles all that
+//! are due, in rounds:
 //!
 //! ```text
-//!            recvmmsg ─► quinn_proto::Endpoint ─► connection ─┐
-//! a handle touched it ─► Inbox ───────────────────────────────┼─► due ─► drive: packets out, events to the endpoint,
-//!         its deadline ─► Deadlines ──────────────────────────┘          waiters woken, next deadline
+//!                       recvmmsg ─► quinn_proto::Endpoint ─► connection ─┐
+//! a handle touched the connection ─► DriverInbox ───────────────────────┼─► due ─► drive: packets out, events to the
+//!              its deadline passed ─► Deadlines ────────────────────────┘          endpoint, wakers, next deadline
 //! ```
-//! A round is bounded, and between two rounds the thread's other tasks have their turn: what they write goes out together.
-//! An idle connection has no task, no timer and no buffers, only its state.
+//! A round is bounded. Between two rounds the thread's other tasks run, and what they write leaves together in the next one.
+//! An idle connection has no task, no timer and no buffers, only its protocol state.
 //!
-//! **Several endpoints** share the port (SO_REUSEPORT) where there are cores for them: the cryptography of an endpoint's
-//! connections is on one of them at a time. The kernel chooses the socket by the client's address. A client whose address
-//! changes turns up at another one, which sees by the connection id whose the packet is, and hands it over. So none closes
-//! its socket while another has connections: what the kernel had put there for them would be lost.
+//! **Several endpoints** share the port (SO_REUSEPORT), so that the cryptography uses several cores. The kernel chooses the
+//! socket by the client's address. The packets of a client whose address changes (connection migration, RFC 9000 §9) arrive at
+//! another endpoint, which reads the owner's number from the connection id and forwards them. No endpoint closes its socket
+//! while another has connections, because packets that the kernel had queued there would be lost.
 //!
-//! **A panic** in the state of one connection drops that connection. One in what the connections share ends the endpoint,
-//! and with it the process ([`Vital`](crate::vital::Vital)).
+//! **A panic** in the state of one connection drops that connection. A panic in the state that the connections share ends the
+//! driver.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -39,15 +39,14 @@ use quinn_proto::{
 use quinn_udp::{BATCH_SIZE, RecvMeta};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::connection::{Connection, Inbox, Shared, State};
-use super::deadlines::Deadlines;
-use super::handshake::{self, Admitted, Place, Screen, Verdict};
-use super::identity::Ids;
-use super::socket::Socket;
-use crate::clock::Clock;
-use crate::telemetry::names;
+use crate::QuicEvent;
+use crate::admission::{AcceptedConnection, AdmissionDecision, AdmissionPolicy, HandshakePermit, turn_away};
+use crate::connection::{ConnectionShared, ConnectionState, DriverInbox, QuicConnection};
+use crate::deadlines::{Deadlines, now};
+use crate::identity::ConnectionIds;
+use crate::socket::QuicSocket;
 
-/// Batches read in a round: more wait for the next one.
+/// Batches read in a round.
 const BATCHES: usize = 4;
 /// Connections driven in a round.
 const ROUND: usize = 256;
@@ -55,21 +54,21 @@ const ROUND: usize = 256;
 const PACKETS: usize = 20;
 /// A connection without packets for this long counts as silent.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Packets of one endpoint that wait for another: beyond it they are lost, as UDP's may be.
+/// Packets that wait to be forwarded to an endpoint; more are dropped.
 const FORWARDED: usize = 1024;
-/// Failed reads in a row after which the socket is given up.
+/// Failed reads in a row after which the driver gives up.
 const FAILURES: usize = 100;
 
-/// One of the endpoints that share a port, as the others see it.
+/// An endpoint, as the others of its port see it.
 #[derive(Default)]
-pub(super) struct Desk {
-    inbox: Arc<Inbox>,
-    /// Packets for its connections that came to another socket.
-    forwarded: Mutex<Vec<Packet>>,
+pub(super) struct EndpointHandle {
+    inbox: Arc<DriverInbox>,
+    /// Packets for its connections that arrived at another socket.
+    forwarded: Mutex<Vec<ReceivedPacket>>,
 }
 
-impl Desk {
-    fn forward(&self, packet: Packet) {
+impl EndpointHandle {
+    fn forward(&self, packet: ReceivedPacket) {
         let mut forwarded = self.forwarded.lock();
         if forwarded.len() < FORWARDED {
             forwarded.push(packet);
@@ -79,104 +78,102 @@ impl Desk {
     }
 }
 
-/// What came to a socket.
-struct Packet {
+/// A UDP datagram.
+struct ReceivedPacket {
     from: SocketAddr,
     to: Option<IpAddr>,
     ecn: Option<EcnCodepoint>,
     data: BytesMut,
 }
 
-/// A connection.
-struct Slot {
-    shared: Arc<Shared>,
-    /// The deadline that is set for it.
+/// A connection, in the driver's table.
+struct ConnectionEntry {
+    shared: Arc<ConnectionShared>,
+    /// Its entry in `deadlines`.
     armed: Option<Instant>,
-    heard: Hearing,
-    /// What it counts for, while it lives.
-    place: Place,
+    heard: LastHeard,
+    permit: HandshakePermit,
 }
 
-/// When packets of a connection came.
-struct Hearing {
-    last: Instant,
-    /// A packet ended a silence since the connection was last driven.
+/// When the last packet of a connection arrived.
+struct LastHeard {
+    at: Instant,
+    /// A packet has ended a silence since the connection was last driven.
     was_silent: bool,
 }
 
-impl Hearing {
-    /// A packet came. Several may come before the connection is driven.
+impl LastHeard {
+    /// Notes a packet. Several may arrive before the connection is driven.
     fn hear(&mut self, now: Instant) {
-        self.was_silent |= now.saturating_duration_since(self.last) > SILENCE;
-        self.last = now;
+        self.was_silent |= now.saturating_duration_since(self.at) > SILENCE;
+        self.at = now;
     }
 }
 
-impl Slot {
-    /// When there is something to do even if nothing happens.
-    fn deadline(heard: Instant, state: &mut State, idle: Duration) -> Option<Instant> {
+impl ConnectionEntry {
+    /// When the connection must be driven even if nothing happens.
+    fn deadline(heard: Instant, state: &mut ConnectionState, idle: Duration) -> Option<Instant> {
         let silent = state.is_open().then_some(heard + idle);
         silent.into_iter().chain(state.proto.poll_timeout()).min()
     }
 }
 
-/// What an endpoint starts with.
-pub(super) struct Setup {
-    pub(super) socket: Socket,
+/// Parts of a driver.
+pub(super) struct DriverConfig {
+    pub(super) socket: QuicSocket,
     pub(super) config: Arc<EndpointConfig>,
     pub(super) server: Arc<ServerConfig>,
-    /// All endpoints of the port, and which this is.
-    pub(super) desks: Arc<[Desk]>,
+    /// All endpoints of the port; this one is `number`.
+    pub(super) handles: Arc<[EndpointHandle]>,
     pub(super) number: usize,
-    /// Tells whose a packet is, if there are several.
-    pub(super) ids: Option<Ids>,
-    /// Silence after which a connection is lost.
+    /// Reads a packet's endpoint from its connection id, if there are several.
+    pub(super) ids: Option<ConnectionIds>,
     pub(super) idle: Duration,
-    pub(super) screen: Screen,
-    /// From here on new connections are refused.
+    pub(super) admission: AdmissionPolicy,
     pub(super) stop: CancellationToken,
-    /// Takes the connections.
-    pub(super) accepted: Box<dyn Fn(Admitted) + Send>,
+    pub(super) accepted: Box<dyn Fn(AcceptedConnection) + Send>,
 }
 
-/// The future that keeps an endpoint going. It ends after `stop`, when the last connection of the port has, with everything
-/// on the wire.
-pub(super) struct Driver {
-    socket: Socket,
+/// The future that drives an endpoint; [`QuicListener::accept`](crate::QuicListener::accept) says when it ends. An error is
+/// the socket's.
+#[must_use = "an endpoint does nothing unless its driver is polled"]
+pub struct EndpointDriver {
+    socket: QuicSocket,
     endpoint: quinn_proto::Endpoint,
-    desks: Arc<[Desk]>,
+    handles: Arc<[EndpointHandle]>,
     number: usize,
-    ids: Option<Ids>,
+    ids: Option<ConnectionIds>,
     idle: Duration,
-    screen: Screen,
+    admission: AdmissionPolicy,
+    /// `None` after the stop.
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    accepted: Box<dyn Fn(Admitted) + Send>,
-    /// By the endpoint's handles, which are dense.
-    connections: Vec<Option<Slot>>,
+    accepted: Box<dyn Fn(AcceptedConnection) + Send>,
+    /// Indexed by quinn-proto's handles, which are dense.
+    connections: Vec<Option<ConnectionEntry>>,
     deadlines: Deadlines,
-    /// Connections for which there may be something to do.
+    /// Connections to drive.
     due: VecDeque<usize>,
     received: Box<[u8]>,
     failures: usize,
-    /// One packet's place, for all connections.
+    /// The packet being sent.
     packet: Vec<u8>,
-    /// What the socket had no place for. Nothing else is sent before it.
+    /// `packet`, for which the socket had no place. Nothing is sent before it.
     unsent: Option<Transmit>,
 }
 
-impl Driver {
-    pub(super) fn new(setup: Setup) -> Self {
-        let Setup { socket, config, server, desks, number, ids, idle, screen, stop, accepted } = setup;
+impl EndpointDriver {
+    pub(super) fn new(config: DriverConfig) -> Self {
+        let DriverConfig { socket, config, server, handles, number, ids, idle, admission, stop, accepted } = config;
         let batch = usize::from(u16::try_from(config.get_max_udp_payload_size()).unwrap_or(u16::MAX));
         let received = vec![0; batch * socket.receive_segments() * BATCH_SIZE].into();
         Self {
             endpoint: quinn_proto::Endpoint::new(config, Some(server), !socket.may_fragment(), None),
             socket,
-            desks,
+            handles,
             number,
             ids,
             idle,
-            screen,
+            admission,
             stop: Some(Box::pin(stop.cancelled_owned())),
             accepted,
             connections: Vec::new(),
@@ -189,11 +186,11 @@ impl Driver {
         }
     }
 
-    fn desk(&self) -> &Desk {
-        &self.desks[self.number]
+    fn own_handle(&self) -> &EndpointHandle {
+        &self.handles[self.number]
     }
 
-    /// Reads what is there, up to a bound. True: there may be more.
+    /// Reads up to `BATCHES` batches; returns whether there may be more.
     fn receive(&mut self, context: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let mut received = std::mem::take(&mut self.received);
@@ -210,7 +207,7 @@ impl Driver {
             let count = match self.socket.poll_receive(context, &mut buffers, &mut metas) {
                 Poll::Ready(Ok(count)) => count,
                 Poll::Pending => break Ok(false),
-                // The kernel may be short of memory, or pass on somebody's word that we can't be heard there.
+                // Transient: ENOBUFS, or an ICMP unreachable reported as ECONNREFUSED.
                 Poll::Ready(Err(error)) if self.failures < FAILURES => {
                     tracing::debug!(%error, "a read of the QUIC socket failed");
                     self.failures += 1;
@@ -220,13 +217,13 @@ impl Driver {
             };
             self.failures = 0;
             for (meta, buffer) in metas.iter().zip(&buffers).take(count) {
-                // The kernel may have joined several of one sender.
+                // GRO: one buffer may hold several packets of one sender.
                 for data in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     let ecn = meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
-                    let packet = Packet { from: meta.addr, to: meta.dst_ip, ecn, data: BytesMut::from(data) };
+                    let packet = ReceivedPacket { from: meta.addr, to: meta.dst_ip, ecn, data: BytesMut::from(data) };
                     match self.ids.as_ref().and_then(|ids| ids.endpoint_of(&packet.data)) {
-                        Some(other) if other != self.number && other < self.desks.len() => {
-                            self.desks[other].forward(packet);
+                        Some(other) if other != self.number && other < self.handles.len() => {
+                            self.handles[other].forward(packet);
                         }
                         _ => self.handle(packet, now),
                     }
@@ -237,21 +234,21 @@ impl Driver {
         more
     }
 
-    fn handle(&mut self, Packet { from, to, ecn, data }: Packet, now: Instant) {
-        // Answers that belong to no connection.
+    fn handle(&mut self, ReceivedPacket { from, to, ecn, data }: ReceivedPacket, now: Instant) {
+        // Version negotiation, Retry, stateless reset: packets that belong to no connection.
         let mut answer = Vec::new();
         match self.endpoint.handle(now, from, to, ecn, data, &mut answer) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                let Some(Some(slot)) = self.connections.get_mut(handle.0) else { return };
-                slot.heard.hear(now);
-                let mut state = slot.shared.lock();
+                let Some(Some(entry)) = self.connections.get_mut(handle.0) else { return };
+                entry.heard.hear(now);
+                let mut state = entry.shared.lock();
                 if !std::mem::replace(&mut state.touched, true) {
                     self.due.push_back(handle.0);
                 }
                 let taken = contain(|| state.proto.handle_event(event));
                 drop(state);
-                if let Err(panic) = taken {
-                    self.lose(handle.0, &*panic);
+                if taken.is_err() {
+                    self.lose(handle.0);
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.admit(incoming, now, answer),
@@ -261,33 +258,36 @@ impl Driver {
     }
 
     fn admit(&mut self, incoming: Incoming, now: Instant, mut answer: Vec<u8>) {
-        let verdict = if self.stop.is_some() {
-            self.screen.judge(&incoming)
+        let decision = if self.stop.is_some() {
+            self.admission.judge(&incoming)
         } else {
-            handshake::count("refused_stopping");
-            Verdict::Refuse
+            self.admission.refuse("refused_stopping")
         };
-        let transmit = match verdict {
-            Verdict::Refuse => Some(self.endpoint.refuse(incoming, &mut answer)),
-            // Fails only where it is not possible, and then it wasn't asked for.
-            Verdict::Retry => self.endpoint.retry(incoming, &mut answer).ok(),
-            Verdict::Admit(place) => match self.endpoint.accept(incoming, now, &mut answer, None) {
+        let transmit = match decision {
+            AdmissionDecision::Refuse => Some(self.endpoint.refuse(incoming, &mut answer)),
+            // Fails only for a packet that may not be retried, which the policy has checked.
+            AdmissionDecision::Retry => self.endpoint.retry(incoming, &mut answer).ok(),
+            AdmissionDecision::Admit(permit) => match self.endpoint.accept(incoming, now, &mut answer, None) {
                 Ok((handle, proto)) => {
                     let number = handle.0;
-                    let (connection, shared) = Connection::new(number, proto, Arc::clone(&self.desk().inbox));
+                    let (connection, shared) = QuicConnection::new(number, proto, Arc::clone(&self.own_handle().inbox));
                     shared.lock().touched = true;
                     if self.connections.len() <= number {
                         self.connections.resize_with(number + 1, || None);
                     }
-                    self.connections[number] =
-                        Some(Slot { shared, armed: None, heard: Hearing { last: now, was_silent: false }, place });
-                    self.screen.opened();
+                    self.connections[number] = Some(ConnectionEntry {
+                        shared,
+                        armed: None,
+                        heard: LastHeard { at: now, was_silent: false },
+                        permit,
+                    });
+                    self.admission.opened();
                     self.due.push_back(number);
-                    (self.accepted)(self.screen.admitted(connection));
+                    (self.accepted)(self.admission.accepted(connection));
                     None
                 }
                 Err(refused) => {
-                    handshake::failed(&refused.cause);
+                    self.admission.count_failure(&refused.cause);
                     refused.response
                 }
             },
@@ -297,28 +297,28 @@ impl Driver {
         }
     }
 
-    /// Sends what belongs to no connection, if there is place for it: whoever asked will ask again.
+    /// Sends a packet that belongs to no connection, or drops it if the socket is full: the client will ask again.
     fn answer(&self, transmit: &Transmit, content: &[u8]) {
         let _ = self.socket.try_send(transmit, content);
     }
 
-    /// What other endpoints got for this one, whose time has come, and who was touched.
+    /// Handles forwarded packets, and collects the connections whose deadline has passed or that were touched.
     fn gather(&mut self, now: Instant) {
-        let forwarded = std::mem::take(&mut *self.desk().forwarded.lock());
+        let forwarded = std::mem::take(&mut *self.own_handle().forwarded.lock());
         forwarded.into_iter().for_each(|packet| self.handle(packet, now));
         while let Some(number) = self.deadlines.pop(now) {
-            let Some(Some(slot)) = self.connections.get_mut(number) else { continue };
-            slot.armed = None;
-            // Most were set for the loss of a packet, and nothing was lost.
-            match Slot::deadline(slot.heard.last, &mut slot.shared.lock(), self.idle) {
-                Some(at) if at > now => self.deadlines.set(number, &mut slot.armed, at, now),
+            let Some(Some(entry)) = self.connections.get_mut(number) else { continue };
+            entry.armed = None;
+            // Most deadlines are for loss detection, and have moved because nothing was lost.
+            match ConnectionEntry::deadline(entry.heard.at, &mut entry.shared.lock(), self.idle) {
+                Some(at) if at > now => self.deadlines.set(number, &mut entry.armed, at, now),
                 _ => self.due.push_back(number),
             }
         }
-        self.desks[self.number].inbox.take(&mut self.due);
+        self.handles[self.number].inbox.take(&mut self.due);
     }
 
-    /// Drives what is due now. False: the socket takes no more.
+    /// Drives the connections that are due now; returns false when the socket is full.
     fn drive(&mut self, context: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         for _ in 0..self.due.len().min(ROUND) {
             if self.unsent.is_some() && !self.send_unsent(context)? {
@@ -330,31 +330,31 @@ impl Driver {
                 if in_endpoint {
                     resume_unwind(panic);
                 }
-                self.lose(number, &*panic);
+                self.lose(number);
             }
         }
         Ok(true)
     }
 
-    /// A panic in one connection's state: the connection is dropped, and the others live on.
-    fn lose(&mut self, number: usize, panic: &(dyn Any + Send)) {
-        let Some(slot) = self.connections.get_mut(number).and_then(Option::take) else { return };
-        tracing::error!(panic = crate::vital::words(panic), "a QUIC connection is dropped: its state panicked");
-        metrics::counter!(names::PANICS_CONTAINED, "in" => "quic_connection").increment(1);
-        slot.shared.abandon(&mut slot.shared.lock());
+    /// Drops a connection whose state has panicked.
+    fn lose(&mut self, number: usize) {
+        let Some(entry) = self.connections.get_mut(number).and_then(Option::take) else { return };
+        tracing::error!("a QUIC connection is dropped: its state panicked");
+        self.admission.report(QuicEvent::ConnectionPanicked);
+        entry.shared.abandon(&mut entry.shared.lock());
         self.endpoint.handle_event(ConnectionHandle(number), EndpointEvent::drained());
-        self.deadlines.remove(number, slot.armed);
+        self.deadlines.remove(number, entry.armed);
         self.closed();
     }
 
-    /// `in_endpoint` is true while the state that all connections share is being changed.
+    /// Drives a connection. `in_endpoint` is true while the state that all connections share is being changed.
     fn drive_one(&mut self, number: usize, now: Instant, in_endpoint: &mut bool) {
-        let Self { socket, endpoint, connections, deadlines, packet, unsent, due, idle, screen, .. } = self;
-        let Some(Some(slot)) = connections.get_mut(number) else { return };
-        let Slot { shared, armed, heard, place } = slot;
+        let Self { socket, endpoint, connections, deadlines, packet, unsent, due, idle, admission, .. } = self;
+        let Some(Some(entry)) = connections.get_mut(number) else { return };
+        let ConnectionEntry { shared, armed, heard, permit } = entry;
         let mut state = shared.lock();
         state.touched = false;
-        if now >= heard.last + *idle {
+        if now >= heard.at + *idle {
             shared.give_up(&mut state, now);
         }
         state.expire(now);
@@ -382,12 +382,12 @@ impl Driver {
         if unfinished && !std::mem::replace(&mut state.touched, true) {
             due.push_back(number);
         }
-        shared.tell(&mut state);
-        if place.is_under_way() {
+        shared.notify(&mut state);
+        if permit.is_pending() {
             if !state.is_open() {
-                place.given_up();
-            } else if state.is_connected() && screen.establish(place, state.proto.remote_address().ip()).is_err() {
-                handshake::turn_away(shared, &mut state);
+                permit.give_up();
+            } else if state.is_connected() && admission.establish(permit, state.proto.remote_address().ip()).is_err() {
+                turn_away(shared, &mut state);
             }
         }
         if drained {
@@ -397,9 +397,9 @@ impl Driver {
             self.closed();
             return;
         }
-        let at = Slot::deadline(heard.last, &mut state, *idle);
+        let at = ConnectionEntry::deadline(heard.at, &mut state, *idle);
         drop(state);
-        // A deadline that moves away mostly comes back with the next packet, and is left; not if there is none for long.
+        // After a silence the old deadline is far off the real one, and there may be no packet for long: set it anew.
         if std::mem::take(&mut heard.was_silent) {
             deadlines.remove(number, armed.take());
         }
@@ -408,10 +408,10 @@ impl Driver {
         }
     }
 
-    /// A connection is gone. After the last one the other endpoints may end as well.
+    /// Counts a connection that is gone. After the last one the other endpoints must see that they may end.
     fn closed(&self) {
-        if self.screen.closed() {
-            self.desks.iter().for_each(|desk| desk.inbox.wake());
+        if self.admission.closed() {
+            self.handles.iter().for_each(|handle| handle.inbox.wake());
         }
     }
 
@@ -429,15 +429,15 @@ impl Driver {
     }
 
     fn round(&mut self, context: &mut Context<'_>) -> io::Result<Poll<()>> {
-        self.desk().inbox.listen(context.waker());
+        self.own_handle().inbox.register(context.waker());
         if self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(context).is_ready()) {
             self.stop = None;
         }
-        let now = Clock::instant().into_std();
+        let now = now();
         let more = self.receive(context, now)?;
         self.gather(now);
         let writable = self.drive(context, now)?;
-        if self.stop.is_none() && self.screen.is_idle() {
+        if self.stop.is_none() && self.admission.is_idle() {
             return Ok(Poll::Ready(()));
         }
         let due_again = writable && !self.due.is_empty();
@@ -448,22 +448,22 @@ impl Driver {
     }
 }
 
-/// Runs work on the state of one connection, and catches its panic: what it leaves half done is dropped with the connection.
+/// Runs work on the state of one connection and catches its panic. The caller drops the connection then.
 fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     catch_unwind(AssertUnwindSafe(work))
 }
 
-impl Drop for Driver {
+impl Drop for EndpointDriver {
     fn drop(&mut self) {
-        // Whoever still waits would do so for ever.
-        for slot in self.connections.iter().flatten() {
-            slot.shared.abandon(&mut slot.shared.lock());
+        // Tasks that still wait on a connection would never be woken.
+        for entry in self.connections.iter().flatten() {
+            entry.shared.abandon(&mut entry.shared.lock());
             self.closed();
         }
     }
 }
 
-impl Future for Driver {
+impl Future for EndpointDriver {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -477,14 +477,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packet_that_ends_a_silence_is_not_forgotten_for_the_one_behind_it() {
-        let start = Clock::instant().into_std();
-        let mut hearing = Hearing { last: start, was_silent: false };
-        hearing.hear(start + SILENCE / 2);
-        assert!(!hearing.was_silent);
+    fn a_packet_that_ends_a_silence_is_not_forgotten_for_the_next_one() {
+        let start = super::now();
+        let mut heard = LastHeard { at: start, was_silent: false };
+        heard.hear(start + SILENCE / 2);
+        assert!(!heard.was_silent);
         let late = start + SILENCE * 3;
-        hearing.hear(late);
-        hearing.hear(late);
-        assert!(hearing.was_silent, "both came in one batch");
+        heard.hear(late);
+        heard.hear(late);
+        assert!(heard.was_silent, "both arrived in one batch");
     }
 }

@@ -1,21 +1,22 @@
-//! What lets several nodes stand behind one UDP address, and a restarted one be told from its predecessor.
+//! Several nodes behind one UDP address, and a restarted node told apart from its predecessor.
 //!
-//! **Connection ids** name their node in the plain form of QUIC-LB (draft-ietf-quic-load-balancers), which is what AWS's
-//! NLB reads. 16 bytes, whatever the settings, because a packet of an established connection doesn't say how long its id is:
+//! **Connection ids** name their node in the plain-text form of QUIC-LB (draft-ietf-quic-load-balancers), which AWS' NLB reads.
+//! All are 16 bytes, whatever the settings, because the packets of an established connection don't say how long its id is:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
-//! | 1 | three bits of configuration: 0, or 7 where there is no server id (nobody can route by it); five that are random, or the number of the endpoint where several share the port |
+//! | 1 | three bits of configuration: 0, or 7 where there is no server id (unroutable); then five bits that are random, or the endpoint's number where several share the port |
 //! | 0–8 | the server id |
 //! | 4–12 | random |
-//! | 3 | a keyed check sum: ids that no node of ours has made are not answered |
+//! | 3 | a keyed check sum: packets with an id that no node of ours has made are not answered |
 //!
-//! **Keys** come from one secret that all nodes have. A node that gets a packet of a connection that it doesn't know
-//! answers with a stateless reset, which the client believes, because it carries the token that the other node (or this
-//! one, before it was restarted) had announced: the client learns in one round trip what it would otherwise conclude from
-//! silence. Likewise a Retry token of one node is good on another. The price is in `docs/SECURITY.md`.
+//! **Keys** are derived from one secret of all nodes. A node that gets a packet of an unknown connection answers with a
+//! stateless reset (RFC 9000 §10.3). The client believes it, because it carries the token that the other node (or this one,
+//! before a restart) had announced: the client learns in one round trip what it would otherwise conclude from an idle timeout.
+//! Likewise a Retry token of one node is valid on another. RFC 9000 §21.11 describes the risk: an attacker who reads packets can
+//! have another node disclose the token that ends a connection.
 //!
-//! Without a secret the keys are random, and a foreign packet is met with silence.
+//! Without a secret the keys are random, and packets of unknown connections are not answered.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use quinn_proto::{ConnectionId, ConnectionIdGenerator, EndpointConfig, InvalidCi
 use ring::{hkdf, hmac};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::BindError;
+use crate::BindError;
 
 /// Bytes of a connection id.
 const ID_BYTES: usize = 16;
@@ -35,47 +36,46 @@ const ID_BYTES: usize = 16;
 const CHECK_BYTES: usize = 3;
 /// Leaves four random bytes, the least that QUIC-LB allows.
 const MAX_SERVER_ID_BYTES: usize = 8;
-/// The configuration's number in the first byte; balancers begin with it.
+/// QUIC-LB's configuration 0, in the first byte.
 const ROUTABLE: u8 = 0b000 << 5;
-/// QUIC-LB's sign for "not by the id".
+/// QUIC-LB's reserved configuration: balancers route such an id by the address.
 const UNROUTABLE: u8 = 0b111 << 5;
 const ENDPOINT_BITS: u8 = 0b0001_1111;
-/// Endpoints of a port that can be told apart.
+/// EndpointConfigs of a port that can be told apart.
 pub const MAX_ENDPOINTS: usize = ENDPOINT_BITS as usize + 1;
 
-/// When a node goes, all its clients turn up elsewhere at once, and each must be answered before its connection would time
-/// out anyway. Any interval above zero lets quinn answer one packet of a batch that it reads together, and its default of
-/// 20 ms would take minutes. Floods gain nothing without it: a reset is smaller than what asked for it, and only an
-/// id with the right check sum gets one, so two servers can't reset each other's resets either.
+/// When a node fails, all its clients arrive at another node at once, and each must be answered before its connection would
+/// time out anyway; with quinn-proto's default of one reset in 20 ms that takes minutes. Zero is safe: a reset is smaller than
+/// the packet that it answers, and only an id with the right check sum gets one, so two servers can't reset each other's resets.
 const RESET_INTERVAL: Duration = Duration::ZERO;
 
 /// This node among those behind the same address.
 #[derive(Debug, Clone, Default)]
-pub struct Identity {
-    /// What a load balancer finds in our connection ids.
+pub struct NodeIdentity {
+    /// Written into connection ids, for a load balancer to route by.
     pub server_id: Option<ServerId>,
-    /// What all nodes know.
+    /// Known to all nodes: makes stateless resets and Retry tokens valid on each of them.
     pub secret: Option<SharedSecret>,
 }
 
-/// The name by which a load balancer knows a node: 1–8 bytes, no other node's.
+/// The 1–8 bytes by which a load balancer knows a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerId(Box<[u8]>);
 
 impl ServerId {
-    /// `0x` and hex digits, as load balancers show it, or an IPv4 address for its four bytes.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Reads `0x` and hex digits, as load balancers show an id, or an IPv4 address, which stands for its four bytes.
+    pub fn parse(text: &str) -> Result<Self, ServerIdError> {
         if let Ok(address) = text.parse::<Ipv4Addr>() {
             return Self::new(&address.octets());
         }
         let Some(digits) = text.strip_prefix("0x") else {
-            return Err("neither 0x and hex digits, such as 0x2d65, nor an IPv4 address".to_owned());
+            return Err(ServerIdError::Form);
         };
         if let Some(other) = digits.chars().find(|digit| !digit.is_ascii_hexdigit()) {
-            return Err(format!("not hexadecimal: {other:?} is no digit of it"));
+            return Err(ServerIdError::Digit(other));
         }
         if digits.len() % 2 == 1 {
-            return Err(format!("an odd number of hex digits ({}); two make a byte", digits.len()));
+            return Err(ServerIdError::OddDigits(digits.len()));
         }
         let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
         let pairs = digits.as_bytes().as_chunks::<2>().0.iter();
@@ -83,53 +83,79 @@ impl ServerId {
         Self::new(&bytes)
     }
 
-    /// As the AWS Load Balancer Controller puts it into a pod's environment.
-    pub fn from_base64(text: &str) -> Result<Self, String> {
-        // Some hex is base64 too, of other bytes. The controller's eight bytes end with a `=`.
+    /// Reads base64, as the AWS Load Balancer Controller puts it into a pod's environment.
+    pub fn from_base64(text: &str) -> Result<Self, ServerIdError> {
+        // Some hexadecimal ids are valid base64 of other bytes. The controller's eight bytes always end with a `=`.
         if text.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit())) {
-            return Err("hexadecimal, as QUIC_SERVER_ID takes it; the controller writes base64".to_owned());
+            return Err(ServerIdError::HexForBase64);
         }
-        Self::new(&STANDARD.decode(text).map_err(|_| "not base64, in which the controller writes it".to_owned())?)
+        Self::new(&STANDARD.decode(text).map_err(|_| ServerIdError::Base64)?)
     }
 
-    fn new(bytes: &[u8]) -> Result<Self, String> {
+    fn new(bytes: &[u8]) -> Result<Self, ServerIdError> {
         if (1..=MAX_SERVER_ID_BYTES).contains(&bytes.len()) {
             return Ok(Self(bytes.into()));
         }
-        Err(format!("a server id of {} bytes, not of 1-{MAX_SERVER_ID_BYTES}", bytes.len()))
+        Err(ServerIdError::Length(bytes.len()))
     }
 }
 
-/// What the nodes' common keys are made of. It doesn't print itself.
+/// Why a text is no server id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ServerIdError {
+    /// Neither of the two forms.
+    #[error("neither 0x and hex digits, such as 0x2d65, nor an IPv4 address")]
+    Form,
+    /// A character is no hex digit.
+    #[error("not hexadecimal: {0:?} is no digit of it")]
+    Digit(char),
+    /// Half a byte is missing.
+    #[error("an odd number of hex digits ({0}); two make a byte")]
+    OddDigits(usize),
+    /// Too short or too long.
+    #[error("a server id of {0} bytes, not of 1-{MAX_SERVER_ID_BYTES}")]
+    Length(usize),
+    /// Hexadecimal where base64 is wanted.
+    #[error("hexadecimal, as QUIC_SERVER_ID takes it; the controller writes base64")]
+    HexForBase64,
+    /// Not base64.
+    #[error("not base64, in which the controller writes it")]
+    Base64,
+}
+
+/// The secret that the nodes' common keys are derived from. `Debug` doesn't print it.
 #[derive(Debug, Clone)]
 pub struct SharedSecret(SecretString);
 
 impl SharedSecret {
-    /// Any text of 32 bytes or more. Whoever knows it can end everybody's connections.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Takes any text of 32 bytes or more. Somebody who knows it can end all connections.
+    pub fn parse(text: &str) -> Result<Self, SecretTooShort> {
         if text.len() < 32 {
-            let given = text.len();
-            return Err(format!("{given} bytes, fewer than 32; `openssl rand -hex 32` makes a good one"));
+            return Err(SecretTooShort(text.len()));
         }
         Ok(Self(SecretString::from(text)))
     }
 }
 
-/// What the endpoints of a port are made with.
-pub(super) struct Endpoints {
-    /// One for each.
+/// A secret of so many bytes is too short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} bytes, fewer than 32; `openssl rand -hex 32` makes a good one")]
+pub struct SecretTooShort(pub usize);
+
+/// How the endpoints of a port are configured.
+pub(super) struct EndpointConfigs {
     pub(super) configs: Vec<Arc<EndpointConfig>>,
-    /// Tells them apart, if there are several.
-    pub(super) ids: Option<Ids>,
+    /// Reads an endpoint's number from a packet, if there are several.
+    pub(super) ids: Option<ConnectionIds>,
 }
 
-impl Identity {
-    /// Gives the server its token key, the endpoints their reset key and their ids. Nothing is set, and one endpoint:
-    /// quinn's own, at random.
-    pub(super) fn endpoints(&self, server: &mut ServerConfig, count: usize) -> Result<Endpoints, BindError> {
+impl NodeIdentity {
+    /// Sets the server's token key, and the endpoints' reset key and connection ids. One endpoint without identity keeps
+    /// quinn-proto's random ones.
+    pub(super) fn endpoints(&self, server: &mut ServerConfig, count: usize) -> Result<EndpointConfigs, BindError> {
         let several = count > 1;
         if self.server_id.is_none() && self.secret.is_none() && !several {
-            return Ok(Endpoints { configs: vec![Arc::new(EndpointConfig::default())], ids: None });
+            return Ok(EndpointConfigs { configs: vec![Arc::new(EndpointConfig::default())], ids: None });
         }
         let random: [u8; 32];
         let secret = if let Some(SharedSecret(secret)) = &self.secret {
@@ -146,35 +172,35 @@ impl Identity {
 
         server.token_key(Arc::new(tokens));
         let resets = Arc::new(resets);
-        let ids = Ids { server_id: self.server_id.clone(), endpoint: None, checks };
+        let ids = ConnectionIds { server_id: self.server_id.clone(), endpoint: None, checks };
         let config = |number| {
-            let ids = Ids { endpoint: several.then_some(number), ..ids.clone() };
+            let ids = ConnectionIds { endpoint: several.then_some(number), ..ids.clone() };
             let mut config = EndpointConfig::new(Arc::clone(&resets) as _);
             config.min_reset_interval(RESET_INTERVAL).cid_generator(move || Box::new(ids.clone()));
             Arc::new(config)
         };
         let configs = (0..=ENDPOINT_BITS).take(count).map(config).collect();
-        Ok(Endpoints { configs, ids: several.then_some(ids) })
+        Ok(EndpointConfigs { configs, ids: several.then_some(ids) })
     }
 }
 
-/// Makes connection ids, and knows those of all nodes with the same secret.
+/// Makes connection ids, and recognises those of all nodes with the same secret.
 #[derive(Clone)]
-pub(super) struct Ids {
+pub(super) struct ConnectionIds {
     server_id: Option<ServerId>,
-    /// Whose connections these are, if several endpoints share the port.
+    /// The endpoint's number, if several share the port.
     endpoint: Option<u8>,
     checks: hmac::Key,
 }
 
-impl Ids {
-    /// The endpoint to whose connection a packet belongs, if it is one of a connection of ours.
+impl ConnectionIds {
+    /// The number of the endpoint that a packet's connection belongs to, or `None` if the id is not one of this server's.
     ///
-    /// The id of a short header is looked at without its check sum: a made-up one is nobody's anywhere. In a long header
-    /// it may be the client's choice.
+    /// In a long header the id may be the client's choice, so its check sum is verified. In a short header it isn't: the
+    /// endpoint drops a packet with an unknown id anyway.
     pub(super) fn endpoint_of(&self, packet: &[u8]) -> Option<usize> {
         const LONG_HEADER: u8 = 0x80;
-        // RFC 9000 §17: flags, in a long header version and length, then the destination's id.
+        // RFC 9000 §17: flags, in a long header also version and id length, then the destination connection id.
         let id = if packet.first()? & LONG_HEADER == 0 {
             packet.get(1..1 + ID_BYTES)?
         } else {
@@ -195,7 +221,7 @@ impl Ids {
     }
 }
 
-impl ConnectionIdGenerator for Ids {
+impl ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id: [u8; ID_BYTES] = rand::random();
         id[0] = self.endpoint.unwrap_or(id[0]) & ENDPOINT_BITS;
@@ -229,9 +255,9 @@ mod tests {
 
     use super::*;
 
-    fn ids(server_id: Option<&str>, key: &[u8]) -> Ids {
+    fn ids(server_id: Option<&str>, key: &[u8]) -> ConnectionIds {
         let server_id = server_id.map(|text| ServerId::parse(text).unwrap());
-        Ids { server_id, endpoint: None, checks: hmac::Key::new(hmac::HMAC_SHA256, key) }
+        ConnectionIds { server_id, endpoint: None, checks: hmac::Key::new(hmac::HMAC_SHA256, key) }
     }
 
     #[test]
@@ -262,7 +288,7 @@ mod tests {
     fn a_packet_goes_to_the_endpoint_that_made_its_id_and_one_with_the_clients_own_id_to_none() {
         let ids = ids(Some("0x01"), b"key");
         for endpoint in [0, 3, 31] {
-            let id = Ids { endpoint: Some(endpoint), ..ids.clone() }.generate_cid();
+            let id = ConnectionIds { endpoint: Some(endpoint), ..ids.clone() }.generate_cid();
             let short = [&[0x40][..], &id, b"sealed"].concat();
             let long = |id: &[u8]| [&[0xc0, 0, 0, 0, 1, u8::try_from(id.len()).unwrap()][..], id, b"sealed"].concat();
             assert_eq!(ids.endpoint_of(&short), Some(usize::from(endpoint)));
@@ -315,11 +341,11 @@ mod tests {
             ("0x", "0 bytes, not of 1-8"),
             ("0x112233445566778899", "9 bytes, not of 1-8"),
         ] {
-            let error = ServerId::parse(wrong).unwrap_err();
+            let error = ServerId::parse(wrong).unwrap_err().to_string();
             assert!(error.contains(why) && !error.contains('\n'), "{wrong} says: {error}");
         }
         for hex in ["0x11", "0x1122334455667788"] {
-            assert!(ServerId::from_base64(hex).unwrap_err().contains("hexadecimal"), "{hex}");
+            assert!(ServerId::from_base64(hex).unwrap_err().to_string().contains("hexadecimal"), "{hex}");
         }
         assert!(ServerId::from_base64("!").is_err() && ServerId::from_base64("").is_err());
         assert!(ServerId::from_base64("LWV1oW+gjqQtZQ==").is_err(), "ten bytes");
@@ -327,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_long_and_silent() {
-        assert!(SharedSecret::parse(&"x".repeat(31)).unwrap_err().contains("31 bytes, fewer than 32"));
+        assert!(SharedSecret::parse(&"x".repeat(31)).unwrap_err().to_string().contains("31 bytes, fewer than 32"));
         let secret = SharedSecret::parse(&"hush".repeat(8)).unwrap();
         assert!(!format!("{secret:?}").contains("hush"));
     }

@@ -1,19 +1,26 @@
-//! The QUIC listener: a UDP port, screened handshakes, a stop that waits.
+//! A QUIC server for many quiet connections: quinn-proto, driven by one task for each UDP socket.
 //!
 //! ```text
-//! listener ─► endpoint (socket, driver) ─┬─ handshake (who is let in) ─► handler
-//!                  ▲ inbox               └─ deadlines
-//!                  └───────── connection ◄─ stream ◄─ WebTransport
+//! QuicListener ─► EndpointDriver (socket, timers) ─┬─ admission ─► the application's handler
+//!                      ▲ DriverInbox               └─ deadlines
+//!                      └───────── QuicConnection ◄─ SendStream, RecvStream ◄─ the application
 //! ```
-//! It hands every connection to a handler while the handshake is still under way, because a server may already send
-//! then (0.5-RTT): HTTP/3's SETTINGS are what a browser waits for before it asks for a session.
+//! [quinn-proto](https://docs.rs/quinn-proto) is QUIC (RFC 9000, 9001, 9002, 9221) without I/O. quinn drives it with a task,
+//! a channel and a timer for each connection; this crate drives all connections of a socket with one task. An idle connection
+//! costs its protocol state and nothing else, and nine datagrams to nine connections cost one wake-up.
+//!
+//! [`QuicListener::bind`] opens the port, [`QuicListener::accept`] hands each connection to a handler while its handshake is
+//! still under way, because a server may already send then: HTTP/3's SETTINGS are what a browser waits for.
+#![warn(missing_docs)]
 
+mod admission;
+pub mod codes;
 mod config;
 mod connection;
 mod deadlines;
 mod endpoint;
-mod handshake;
 mod identity;
+mod limits;
 mod socket;
 mod stream;
 
@@ -26,56 +33,73 @@ use rustls::server::ResolvesServerCert;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use connection::{Connection, SendDatagramError};
-pub use handshake::{Admitted, Handshake, HandshakeError};
-pub use identity::{Identity, MAX_ENDPOINTS, ServerId, SharedSecret};
+pub use admission::{AcceptedConnection, Handshake, HandshakeError};
+pub use connection::{QuicConnection, SendDatagramError};
+pub use endpoint::EndpointDriver;
+pub use identity::{MAX_ENDPOINTS, NodeIdentity, SecretTooShort, ServerId, ServerIdError, SharedSecret};
+pub use limits::{ConnectionLimits, ConnectionPermit, LimitReached, Unlimited};
 pub use quinn_proto::{ApplicationClose, ConnectionError, Dir, Side, StreamId, VarInt};
 pub use stream::{ReadError, RecvStream, SendStream, WriteError};
 
-use endpoint::{Desk, Driver, Setup};
-use handshake::Screen;
-use identity::Endpoints;
-use socket::Socket;
+use admission::AdmissionPolicy;
+use endpoint::{DriverConfig, EndpointHandle};
+use identity::EndpointConfigs;
+use socket::QuicSocket;
 
-use crate::quota::Caps;
-use crate::vital::Vital;
+/// What the application counts. Called from the driver's task and from the handlers: it must not block.
+pub type Observe = fn(QuicEvent);
 
-/// HTTP/3's H3_NO_ERROR.
-pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
+/// An event for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuicEvent {
+    /// A handshake was admitted and is pending.
+    HandshakeBegun,
+    /// A pending handshake is done, or failed.
+    HandshakeEnded,
+    /// How a first packet or a handshake ended: `ok`, `retry`, or why it failed: `refused_handshakes`, `refused_address`,
+    /// `refused_connections`, `refused_stopping`, `timeout`, `version`, `tls`, `protocol`, `tls_refused_by_client`,
+    /// `closed_by_client`, `closed_here`, `reset`, `ids_exhausted`.
+    Handshake {
+        /// One of the list above.
+        outcome: &'static str,
+    },
+    /// The state of one connection panicked, and the connection was dropped.
+    ConnectionPanicked,
+}
 
 /// What can be tuned. The defaults are for many quiet connections.
 #[derive(Debug, Clone)]
 pub struct QuicOptions {
-    /// Endpoints that share the port: what one core can't do.
+    /// Endpoints that share the port, at most [`MAX_ENDPOINTS`]: the cryptography of an endpoint uses one core at a time.
     pub endpoints: usize,
-    /// Size of each of a socket's two buffers, as far as the kernel allows.
+    /// Bytes of each of a socket's two buffers, as far as the kernel allows; 0 leaves the kernel's default.
     pub socket_buffer_bytes: usize,
-    /// Silence after which we ask the peer for a sign of life.
+    /// A connection without packets for this long is sent a PING.
     pub keep_alive: Duration,
-    /// Silence after which a connection is lost. Below the 15 s that the sessions promise; what is left of it after the
-    /// keep-alive is for its retransmissions on a bad network.
+    /// A connection without packets for this long is lost. What is left of it after the keep-alive is for the PING's
+    /// retransmissions on a bad network.
     ///
     /// The peer is told twice as much: QUIC's own idle timeout (RFC 9000 §10.1) is one time for both sides, and a peer that
-    /// only listens would give up while our keep-alive is still being repeated.
+    /// only listens would give up while the server's PING is still being repeated.
     pub idle: Duration,
     /// Time for the client's hello, and again for the rest of the handshake.
     pub handshake: Duration,
     /// Handshakes under way at once; more are refused.
     pub max_handshakes: usize,
-    /// Of these, handshakes of clients that haven't proved their address. More must prove it first (Retry, RFC 9000 §8.1.2),
-    /// at the cost of one round trip: such a client has no state here, so forged packets use up these places only.
+    /// Handshakes under way of clients that haven't proved their address. More clients must prove it first (Retry, RFC 9000
+    /// §8.1.2), at the cost of one round trip. Packets with a forged sender use up these handshakes only.
     pub retry_above: usize,
-    /// Places of connections, with and without a session, in all and for each address; more are refused. Shared with TCP.
-    pub caps: Caps,
-    /// Hears of an endpoint that is gone.
-    pub vital: Vital,
+    /// Counts connections, in total and for each address.
+    pub limits: Arc<dyn ConnectionLimits>,
     /// This node among others behind the same address.
-    pub identity: Identity,
+    pub identity: NodeIdentity,
+    /// Takes events for metrics.
+    pub observe: Observe,
 }
 
 impl Default for QuicOptions {
     fn default() -> Self {
-        // The sessions need the other half: they are who has something to send.
+        // The other half of the cores is for the application, which makes what the endpoints send.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             endpoints: (cores / 2).clamp(1, 16),
@@ -85,9 +109,9 @@ impl Default for QuicOptions {
             handshake: Duration::from_secs(10),
             max_handshakes: 1024,
             retry_above: 64,
-            caps: Caps::new(120_000, None),
-            vital: Vital::default(),
-            identity: Identity::default(),
+            limits: Arc::new(Unlimited),
+            identity: NodeIdentity::default(),
+            observe: |_| {},
         }
     }
 }
@@ -95,22 +119,22 @@ impl Default for QuicOptions {
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The socket.
+    /// The socket can't be opened.
     #[error("can't listen for QUIC on UDP address {}, port {}: {doing}: {source}", .address.ip(), .address.port())]
     Socket {
-        /// Where.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// At which step.
+        /// The step that failed.
         doing: &'static str,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// TLS can't be set up with the provider of this build.
+    /// TLS 1.3 can't be set up with ring.
     #[error("can't set up TLS for QUIC on UDP address {}, port {}: {source}", .address.ip(), .address.port())]
     Tls {
-        /// Where.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// Why.
+        /// The error of rustls.
         source: rustls::Error,
     },
     /// An option is out of QUIC's range.
@@ -120,8 +144,8 @@ pub enum BindError {
 
 /// A bound UDP port that doesn't accept yet.
 pub struct QuicListener {
-    sockets: Vec<Socket>,
-    endpoints: Endpoints,
+    sockets: Vec<QuicSocket>,
+    endpoints: EndpointConfigs,
     server: Arc<quinn_proto::ServerConfig>,
     address: SocketAddr,
     options: QuicOptions,
@@ -129,6 +153,8 @@ pub struct QuicListener {
 
 impl QuicListener {
     /// Binds the port. `certificates` is asked at each handshake, so certificates can change under the listener.
+    ///
+    /// Must be called within a tokio runtime.
     pub fn bind(
         address: SocketAddr,
         certificates: Arc<dyn ResolvesServerCert>,
@@ -140,7 +166,7 @@ impl QuicListener {
         let failed = |doing| move |source| BindError::Socket { address, doing, source };
         let sockets = socket::open(address, count, options.socket_buffer_bytes)?;
         let address = sockets[0].local_addr().map_err(failed("reading the bound address"))?;
-        let sockets = sockets.into_iter().map(Socket::new).collect::<Result<_, _>>();
+        let sockets = sockets.into_iter().map(QuicSocket::new).collect::<Result<_, _>>();
         let sockets = sockets.map_err(failed("starting the endpoint"))?;
         Ok(Self { sockets, endpoints, server: Arc::new(server), address, options })
     }
@@ -150,33 +176,36 @@ impl QuicListener {
         self.address
     }
 
-    /// Accepts until `stop`, each connection on a task of its own on `tracker`. After `stop` new connections are
-    /// refused; the endpoints' own tasks end when the last connection has, with everything on the wire.
-    pub fn run<H, F>(self, tracker: &TaskTracker, stop: CancellationToken, handle: H)
+    /// Accepts until `stop`, each connection on a task of its own on `tracker`. After `stop` new connections are refused.
+    ///
+    /// Returns one driver for each endpoint, each to be spawned as a task. It ends after `stop`, when the last connection of
+    /// the port has ended and everything is on the wire. A driver that ends before `stop`, or panics, takes its endpoint's
+    /// connections with it.
+    #[must_use = "nothing happens unless the drivers are spawned"]
+    pub fn accept<H, F>(self, tracker: &TaskTracker, stop: CancellationToken, handler: H) -> Vec<EndpointDriver>
     where
-        H: Fn(Admitted) -> F + Clone + Send + Sync + 'static,
+        H: Fn(AcceptedConnection) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { sockets, endpoints: Endpoints { configs, ids }, server, options, .. } = self;
-        let screen = Screen::new(&options);
-        let desks: Arc<[Desk]> = sockets.iter().map(|_| Desk::default()).collect();
-        for (number, (socket, config)) in sockets.into_iter().zip(configs).enumerate() {
-            let (handle, tracker_of_connections) = (handle.clone(), tracker.clone());
-            let accepted = move |admitted| drop(tracker_of_connections.spawn(handle(admitted)));
-            let driver = Driver::new(Setup {
+        let Self { sockets, endpoints: EndpointConfigs { configs, ids }, server, options, .. } = self;
+        let admission = AdmissionPolicy::new(&options);
+        let handles: Arc<[EndpointHandle]> = sockets.iter().map(|_| EndpointHandle::default()).collect();
+        let drivers = sockets.into_iter().zip(configs).enumerate().map(|(number, (socket, config))| {
+            let (handler, tracker) = (handler.clone(), tracker.clone());
+            EndpointDriver::new(DriverConfig {
                 socket,
                 config,
                 server: Arc::clone(&server),
-                desks: Arc::clone(&desks),
+                handles: Arc::clone(&handles),
                 number,
                 ids: ids.clone(),
                 idle: options.idle,
-                screen: screen.clone(),
+                admission: admission.clone(),
                 stop: stop.clone(),
-                accepted: Box::new(accepted),
-            });
-            tracker.spawn(options.vital.clone().guard("a QUIC endpoint", stop.clone(), driver));
-        }
+                accepted: Box::new(move |accepted| drop(tracker.spawn(handler(accepted)))),
+            })
+        });
+        drivers.collect()
     }
 }
 

@@ -9,22 +9,22 @@ use quinn_udp::{RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
 
-use super::BindError;
+use crate::BindError;
 
 /// A socket of an endpoint.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(super) struct QuicSocket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
 }
 
-impl Socket {
+impl QuicSocket {
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         Ok(Self { io: tokio::net::UdpSocket::from_std(socket)?, state })
     }
 
-    /// Reads a batch: at least one, at most as many as there are buffers.
+    /// Reads a batch of at least one packet and at most one for each buffer.
     pub(super) fn poll_receive(
         &self,
         context: &mut Context<'_>,
@@ -36,7 +36,7 @@ impl Socket {
             let mut count = 0;
             let read = self.io.try_io(Interest::READABLE, || {
                 count = self.state.recv((&self.io).into(), buffers, metas)?;
-                // The kernel had no more. To say so here saves a call that would only come back with that.
+                // A batch that is not full has emptied the socket: clearing readiness here saves the call that would say so.
                 if count < buffers.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match read {
@@ -48,7 +48,8 @@ impl Socket {
         }
     }
 
-    /// Sends a packet, or several of one connection. What the network says to it is no error: UDP may lose anything.
+    /// Sends a packet, or several of one connection. Errors of the network (ICMP, no route) are not reported: UDP may lose
+    /// anything.
     pub(super) fn try_send(&self, transmit: &Transmit, contents: &[u8]) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: transmit.destination,
@@ -64,24 +65,24 @@ impl Socket {
         self.io.poll_send_ready(context)
     }
 
-    /// Packets that the kernel delivers as one at the most.
+    /// Packets that the kernel may join into one buffer (GRO).
     pub(super) fn receive_segments(&self) -> usize {
         self.state.gro_segments()
     }
 
-    /// Whether the network may cut packets into pieces.
+    /// Whether routers may fragment packets, i.e. the don't-fragment bit can't be set.
     pub(super) fn may_fragment(&self) -> bool {
         self.state.may_fragment()
     }
 }
 
-/// Opens `count` sockets on one port. Nobody else may have it, though several sockets of ours share it.
+/// Opens `count` sockets on one port, which no other process may have.
 pub(super) fn open(mut address: SocketAddr, count: usize, buffer_bytes: usize) -> Result<Vec<UdpSocket>, BindError> {
     if count == 1 {
         return Ok(vec![open_one(address, false, buffer_bytes)?]);
     }
-    // Two processes of one user may share a port as well, if both say so, and would steal each other's packets. Alone it
-    // can be had only if nobody has it.
+    // SO_REUSEPORT lets another process of the same user share the port, and take packets away. A socket without it can be
+    // bound only if nobody has the port.
     let alone = open_one(address, false, 0)?;
     address =
         alone.local_addr().map_err(|source| BindError::Socket { address, doing: "reading the address", source })?;
@@ -94,7 +95,7 @@ fn open_one(address: SocketAddr, shared: bool, buffer_bytes: usize) -> Result<Ud
     let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
         .map_err(failed("opening the socket"))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        // `::` means everything, IPv4 too, whatever the system's default is.
+        // `::` accepts IPv4 too, whatever the system's default is.
         socket.set_only_v6(false).map_err(failed("making it dual-stack"))?;
     }
     if shared {
@@ -107,7 +108,7 @@ fn open_one(address: SocketAddr, shared: bool, buffer_bytes: usize) -> Result<Ud
     Ok(socket.into())
 }
 
-/// One socket carries many clients, so a burst must fit into it. A small buffer is worth a warning, not a failed start.
+/// One socket carries all clients, so a burst of theirs must fit into its buffers. A smaller buffer is only warned about.
 fn size_buffers(socket: &socket2::Socket, wanted: usize) {
     let received = socket.set_recv_buffer_size(wanted).and_then(|()| socket.recv_buffer_size());
     let sent = socket.set_send_buffer_size(wanted).and_then(|()| socket.send_buffer_size());
@@ -125,7 +126,7 @@ fn size_buffers(socket: &socket2::Socket, wanted: usize) {
     }
 }
 
-/// Linux reports twice what was set, to account for its own bookkeeping.
+/// Linux reports twice the size that was set, which includes its bookkeeping (socket(7), SO_RCVBUF).
 fn usable(reported: usize) -> usize {
     if cfg!(target_os = "linux") { reported / 2 } else { reported }
 }
@@ -141,7 +142,6 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::telemetry::trace_dispatcher::of_this_test;
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -157,12 +157,12 @@ mod tests {
         }
     }
 
-    /// What is warned about when a socket with such buffers is opened.
+    /// The log lines of opening a socket with such buffers.
     fn warnings(buffer_bytes: usize) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        let socket = tracing::dispatcher::with_default(&of_this_test(subscriber), || {
+        let socket = tracing::dispatcher::with_default(&tracing::Dispatch::new(subscriber), || {
             open(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1, buffer_bytes).unwrap().remove(0)
         });
         assert_ne!(socket.local_addr().unwrap().port(), 0);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_that_the_kernel_clamps_are_warned_about_with_what_to_raise_and_the_socket_serves() {
+    fn buffers_that_the_kernel_clamps_are_warned_about_with_the_setting_to_raise_and_the_socket_serves() {
         // No kernel allows half a GiB by itself.
         let said = warnings(1 << 29);
         for setting in ["net.core.rmem_max", "net.core.wmem_max"] {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn several_sockets_share_a_port_that_nobody_else_can_have() {
+    fn several_sockets_share_a_port_that_no_other_process_can_have() {
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let sockets = open(anywhere, 3, 0).unwrap();
         let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();

@@ -6,15 +6,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use quinn_proto::{ClosedStream, ConnectionError, FinishError, StreamId, VarInt};
 
-use super::connection::{Connection, Wait};
+use crate::connection::{QuicConnection, StreamWait};
 
-/// Why a write failed.
+/// Why a write to a stream failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WriteError {
-    /// The peer wants no more.
+    /// The peer has sent STOP_SENDING (RFC 9000 §19.5) with this code.
     #[error("stopped by the peer with {0}")]
     Stopped(VarInt),
-    /// The stream was ended here.
+    /// The stream was finished or reset by this side.
     #[error("the stream is over")]
     Closed,
     /// The connection is over.
@@ -22,10 +22,10 @@ pub enum WriteError {
     ConnectionLost(ConnectionError),
 }
 
-/// Why a read failed.
+/// Why a read of a stream failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
-    /// The peer gave it up.
+    /// The peer has sent RESET_STREAM (RFC 9000 §19.4) with this code.
     #[error("reset by the peer with {0}")]
     Reset(VarInt),
     /// The connection is over.
@@ -33,29 +33,29 @@ pub enum ReadError {
     ConnectionLost(ConnectionError),
 }
 
-/// A sending half. Dropped, it is finished.
+/// The sending half of a stream. Dropping it finishes the stream.
 #[derive(Debug)]
 pub struct SendStream {
-    connection: Connection,
+    connection: QuicConnection,
     id: StreamId,
 }
 
 impl SendStream {
-    pub(super) fn new(connection: Connection, id: StreamId) -> Self {
+    pub(super) fn new(connection: QuicConnection, id: StreamId) -> Self {
         Self { connection, id }
     }
 
-    /// Its number in the connection.
+    /// The stream's number in the connection.
     pub fn id(&self) -> StreamId {
         self.id
     }
 
-    /// Takes the first bytes, as many as there is place for.
+    /// Writes a prefix of `bytes`, as long as flow control allows, and returns its length.
     pub fn poll_write(&mut self, context: &Context<'_>, bytes: &[u8]) -> Poll<Result<usize, WriteError>> {
         self.poll_with(context, |stream| stream.write(bytes))
     }
 
-    /// Writes all chunks, without copying them. They are taken out of `chunks` one after the other.
+    /// Writes all chunks without copying them. A written chunk is replaced by an empty one.
     pub async fn write_all_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
         let mut left = chunks;
         while !left.is_empty() {
@@ -79,7 +79,7 @@ impl SendStream {
             let failed = match write(&mut state.proto.send_stream(id)) {
                 Ok(written) => return (Poll::Ready(Ok(written)), true),
                 Err(Refused::Blocked) => {
-                    state.wait(id, Wait::Write, context.waker());
+                    state.wait(id, StreamWait::Write, context.waker());
                     return (Poll::Pending, false);
                 }
                 Err(Refused::Stopped(code)) => WriteError::Stopped(code),
@@ -89,7 +89,7 @@ impl SendStream {
         })
     }
 
-    /// Says that this was all. Nothing happens where the peer wants no more.
+    /// Ends the stream: the peer reads its end after the data. Does nothing if the peer has stopped the stream.
     pub fn finish(&mut self) -> Result<(), ClosedStream> {
         let id = self.id;
         self.connection.with(|state| match state.proto.send_stream(id).finish() {
@@ -99,7 +99,7 @@ impl SendStream {
         })
     }
 
-    /// Gives up: what the peer doesn't have yet isn't sent.
+    /// Abandons the stream with an application error code: data that wasn't sent yet is dropped.
     pub fn reset(&mut self, code: VarInt) -> Result<(), ClosedStream> {
         let id = self.id;
         self.connection.with(|state| {
@@ -109,13 +109,13 @@ impl SendStream {
         })
     }
 
-    /// Resolves when the peer has acknowledged everything up to the end, wants no more, or is gone.
+    /// Resolves when the peer has acknowledged everything up to the end, has stopped the stream, or is gone.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (connection, id) = (self.connection.clone(), self.id);
         poll_fn(move |context| {
             connection.with(|state| match state.proto.send_stream(id).stopped() {
                 Ok(None) if state.is_open() => {
-                    state.wait(id, Wait::Stopped, context.waker());
+                    state.wait(id, StreamWait::Stopped, context.waker());
                     (Poll::Pending, false)
                 }
                 _ => (Poll::Ready(()), false),
@@ -128,13 +128,13 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         let id = self.id;
         self.connection.with(|state| {
-            state.forget(id, |wait| wait == Wait::Write);
+            state.forget(id, |wait| wait == StreamWait::Write);
             if !state.is_open() {
                 return ((), false);
             }
             match state.proto.send_stream(id).finish() {
                 Ok(()) => ((), true),
-                // It says so back, which frees the stream.
+                // The answer to STOP_SENDING, which frees the stream (RFC 9000 §3.5).
                 Err(FinishError::Stopped(code)) => ((), state.proto.send_stream(id).reset(code).is_ok()),
                 Err(FinishError::ClosedStream) => ((), false),
             }
@@ -142,20 +142,20 @@ impl Drop for SendStream {
     }
 }
 
-/// A receiving half. Dropped before its end, it is stopped.
+/// The receiving half of a stream. Dropping it before its end stops the stream with code 0.
 #[derive(Debug)]
 pub struct RecvStream {
-    connection: Connection,
+    connection: QuicConnection,
     id: StreamId,
     over: bool,
 }
 
 impl RecvStream {
-    pub(super) fn new(connection: Connection, id: StreamId) -> Self {
+    pub(super) fn new(connection: QuicConnection, id: StreamId) -> Self {
         Self { connection, id, over: false }
     }
 
-    /// Its number in the connection.
+    /// The stream's number in the connection.
     pub fn id(&self) -> StreamId {
         self.id
     }
@@ -169,10 +169,10 @@ impl RecvStream {
         let id = self.id;
         let read = self.connection.with(|state| {
             let mut stream = state.proto.recv_stream(id);
-            // Fails for a stream that is over, and one that was read out of order: neither gets here.
+            // Fails for a stream that is over or that was read out of order: neither gets here.
             let Ok(mut chunks) = stream.read(true) else { return (Poll::Ready(Ok(None)), false) };
             let next = chunks.next(max);
-            // Having read, we may have to tell the peer that it can go on.
+            // Reading may make a MAX_DATA or MAX_STREAM_DATA frame due.
             let changed = chunks.finalize().should_transmit();
             let read = match next {
                 Ok(chunk) => Poll::Ready(Ok(chunk.map(|chunk| chunk.bytes))),
@@ -180,7 +180,7 @@ impl RecvStream {
                 Err(Failed::Blocked) => match state.error() {
                     Some(error) => Poll::Ready(Err(ReadError::ConnectionLost(error))),
                     None => {
-                        state.wait(id, Wait::Read, context.waker());
+                        state.wait(id, StreamWait::Read, context.waker());
                         Poll::Pending
                     }
                 },
@@ -196,11 +196,11 @@ impl RecvStream {
         poll_fn(|context| self.poll_chunk(context, max)).await
     }
 
-    /// Says that nobody will read on.
+    /// Asks the peer to stop sending, with an application error code.
     pub fn stop(&mut self, code: VarInt) -> Result<(), ClosedStream> {
         let id = self.id;
         let stopped = self.connection.with(|state| {
-            state.forget(id, |wait| wait == Wait::Read);
+            state.forget(id, |wait| wait == StreamWait::Read);
             let stopped = state.proto.recv_stream(id).stop(code);
             let done = stopped.is_ok();
             (stopped, done)
@@ -213,7 +213,7 @@ impl RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         if !self.over && self.connection.with(|state| (state.is_open(), false)) {
-            // Fails at its end only.
+            // Fails only for a stream that has ended.
             let _ = self.stop(VarInt::from_u32(0));
         }
     }

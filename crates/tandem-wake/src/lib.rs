@@ -1,8 +1,17 @@
-//! Several futures of one task, each polled only when it was woken itself.
+//! Wakers for the futures of one task, and a grid for its timers.
 //!
-//! A session's writer is woken for every delivery, its reader for every message, its watchdog almost never. `select!` polls
-//! all of them at each wake-up, and a look at a socket that has nothing costs a good part of a delivery. Here each future
-//! has a waker of its own, which notes whom it woke: [`Bells`], and on them [`first_of`].
+//! `select!` polls every branch whenever the task is woken. A session has a reader, a writer and a watchdog; most wake-ups
+//! concern one of them, and a poll of an idle socket costs a good part of a delivery. [`WakerSet`] gives each future a
+//! waker of its own and polls only those that were woken, as `FuturesUnordered` does, but with a fixed number of futures
+//! and without an allocation for each. [`select_first`] is the `select!` built on it.
+//!
+//! [`TimerGrid`] rounds deadlines up, so that the timers of many idle sessions expire together.
+//!
+//! The crate exists because the server's sessions and both transport crates use it, and a session must not depend on a
+//! transport.
+#![warn(missing_docs)]
+
+mod grid;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -12,81 +21,84 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// The wakers of `N` futures of one task.
+pub use grid::TimerGrid;
+
+/// Wakers for `N` futures of one task.
 ///
-/// The task calls [`listen`](Self::listen) at each of its own polls, and then polls those whose bell has
-/// [`rung`](Self::rung). A future that is polled must keep its waker where it was registered: one that takes it back when
-/// it is dropped has to live as long as the bells.
+/// At each poll the task calls [`register`](Self::register), then [`poll_if_woken`](Self::poll_if_woken) for each future.
+/// A future must keep the waker that it registered until it is woken: one that withdraws its waker when it is dropped (such
+/// as `Notified`) has to live as long as the set.
 #[derive(Debug)]
-pub(crate) struct Bells<const N: usize> {
+pub struct WakerSet<const N: usize> {
     task: Arc<AtomicWaker>,
-    bells: [Arc<Bell>; N],
+    flags: [Arc<WokenFlag>; N],
     wakers: [Waker; N],
 }
 
-impl<const N: usize> Default for Bells<N> {
-    /// All of them have rung: nobody has been polled yet.
+impl<const N: usize> Default for WakerSet<N> {
+    /// Every future counts as woken, because none has been polled yet.
     fn default() -> Self {
         let task = Arc::new(AtomicWaker::new());
-        let bells: [_; N] =
-            std::array::from_fn(|_| Arc::new(Bell { rung: AtomicBool::new(true), task: Arc::clone(&task) }));
-        let wakers = bells.clone().map(Waker::from);
-        Self { task, bells, wakers }
+        let flags: [_; N] =
+            std::array::from_fn(|_| Arc::new(WokenFlag { woken: AtomicBool::new(true), task: Arc::clone(&task) }));
+        let wakers = flags.clone().map(Waker::from);
+        Self { task, flags, wakers }
     }
 }
 
-impl<const N: usize> Bells<N> {
-    /// Notes whom to wake. Before the bells are looked at: one that rings from here on wakes the task again.
-    pub(crate) fn listen(&self, task: &Waker) {
+impl<const N: usize> WakerSet<N> {
+    /// Registers the task's waker. Call it before the first `poll_if_woken` of a poll: a later wake-up wakes the task again.
+    pub fn register(&self, task: &Waker) {
         self.task.register(task);
     }
 
-    /// What to poll a future with, if it was woken since it was asked for last.
-    pub(crate) fn rung(&self, which: usize) -> Option<Context<'_>> {
-        self.bells[which].rung.swap(false, Ordering::AcqRel).then(|| Context::from_waker(&self.wakers[which]))
-    }
-
-    /// Has a future polled again that nobody will wake: the successor of one that ended.
-    pub(crate) fn ring(&self, which: usize) {
-        self.bells[which].rung.store(true, Ordering::Release);
-    }
-}
-
-/// A future that takes its turns with others.
-pub(crate) type Turn<'a, T> = Pin<&'a mut (dyn Future<Output = T> + Send)>;
-
-/// What the first of them to end ends with. In order: of two that could end at once it is the earlier.
-pub(crate) fn first_of<T, const N: usize>(mut turns: [Turn<'_, T>; N]) -> impl Future<Output = T> + Send {
-    let bells = Bells::<N>::default();
-    poll_fn(move |task| {
-        bells.listen(task.waker());
-        for (which, turn) in turns.iter_mut().enumerate() {
-            if let Some(mut context) = bells.rung(which)
-                && let Poll::Ready(end) = turn.as_mut().poll(&mut context)
-            {
-                return Poll::Ready(end);
-            }
+    /// Runs `poll` with the waker of future `index` if that future was woken since its last poll, else returns `Pending`.
+    pub fn poll_if_woken<T>(&self, index: usize, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        if self.flags[index].woken.swap(false, Ordering::AcqRel) {
+            poll(&mut Context::from_waker(&self.wakers[index]))
+        } else {
+            Poll::Pending
         }
-        Poll::Pending
-    })
+    }
+
+    /// Has future `index` polled again although nothing wakes it: the successor of a future that was ready.
+    pub fn mark_woken(&self, index: usize) {
+        self.flags[index].woken.store(true, Ordering::Release);
+    }
 }
 
 #[derive(Debug)]
-struct Bell {
-    rung: AtomicBool,
+struct WokenFlag {
+    woken: AtomicBool,
     task: Arc<AtomicWaker>,
 }
 
-impl Wake for Bell {
+impl Wake for WokenFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
             self.task.wake();
         }
     }
+}
+
+/// The output of the first future that is ready. Of several that are ready in one poll, the earliest in `futures` wins.
+pub fn select_first<T, const N: usize>(
+    mut futures: [Pin<&mut (dyn Future<Output = T> + Send)>; N],
+) -> impl Future<Output = T> + Send {
+    let wakers = WakerSet::<N>::default();
+    poll_fn(move |task| {
+        wakers.register(task.waker());
+        for (index, future) in futures.iter_mut().enumerate() {
+            if let Poll::Ready(output) = wakers.poll_if_woken(index, |context| future.as_mut().poll(context)) {
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
+    })
 }
 
 #[cfg(test)]
@@ -98,19 +110,19 @@ mod tests {
 
     use super::*;
 
-    /// Counts its polls; ends when told.
-    async fn counted(polls: &AtomicU32, told: &Notify, name: &'static str) -> &'static str {
-        let mut told = pin!(told.notified());
+    /// Counts its polls and ends when notified.
+    async fn counted(polls: &AtomicU32, notify: &Notify, name: &'static str) -> &'static str {
+        let mut notified = pin!(notify.notified());
         poll_fn(|cx| {
             polls.fetch_add(1, Ordering::Relaxed);
-            told.as_mut().poll(cx)
+            notified.as_mut().poll(cx)
         })
         .await;
         name
     }
 
     #[tokio::test]
-    async fn only_who_was_woken_is_polled() {
+    async fn a_future_that_was_not_woken_is_not_polled() {
         let (idle_polls, busy_polls) = (AtomicU32::new(0), AtomicU32::new(0));
         let (never, work) = (Notify::new(), tokio::sync::Semaphore::new(0));
         let busy = async {
@@ -127,42 +139,43 @@ mod tests {
             }
             std::future::pending().await
         };
-        let end = {
+        let first = {
             let (idle, busy, feed) = (pin!(counted(&idle_polls, &never, "idle")), pin!(busy), pin!(feed));
-            first_of([idle, busy, feed]).await
+            select_first([idle, busy, feed]).await
         };
-        assert_eq!((end, busy_polls.into_inner(), idle_polls.into_inner()), ("busy", 100, 1));
+        assert_eq!((first, busy_polls.into_inner(), idle_polls.into_inner()), ("busy", 100, 1));
     }
 
     #[tokio::test]
-    async fn of_two_that_end_at_once_the_earlier_counts() {
-        let (polls, told) = (AtomicU32::new(0), Notify::new());
-        told.notify_one();
-        let (never, now, too) =
-            (pin!(std::future::pending()), pin!(counted(&polls, &told, "first")), pin!(async { "second" }));
-        assert_eq!(first_of([never, now, too]).await, "first");
+    async fn of_two_futures_that_are_ready_at_once_the_earlier_wins() {
+        let (polls, notify) = (AtomicU32::new(0), Notify::new());
+        notify.notify_one();
+        let (never, first, second) =
+            (pin!(std::future::pending()), pin!(counted(&polls, &notify, "first")), pin!(async { "second" }));
+        assert_eq!(select_first([never, first, second]).await, "first");
     }
 
     #[tokio::test]
-    async fn a_wake_from_another_thread_is_not_missed() {
-        let (polls, told) = (AtomicU32::new(0), Arc::new(Notify::new()));
+    async fn a_wake_up_from_another_thread_is_not_missed() {
+        let (polls, notify) = (AtomicU32::new(0), Arc::new(Notify::new()));
         for _ in 0..200 {
-            let bell = Arc::clone(&told);
-            let thread = std::thread::spawn(move || bell.notify_one());
-            let (never, woken) = (pin!(std::future::pending()), pin!(counted(&polls, &told, "woken")));
-            assert_eq!(first_of([never, woken]).await, "woken");
+            let other = Arc::clone(&notify);
+            let thread = std::thread::spawn(move || other.notify_one());
+            let (never, woken) = (pin!(std::future::pending()), pin!(counted(&polls, &notify, "woken")));
+            assert_eq!(select_first([never, woken]).await, "woken");
             thread.join().unwrap();
         }
     }
 
     #[test]
-    fn who_has_not_rung_is_not_polled_until_it_does_or_is_made_to() {
-        let bells = Bells::<2>::default();
-        assert!(bells.rung(0).is_some() && bells.rung(1).is_some(), "to begin with, all are polled");
-        assert!(bells.rung(0).is_none() && bells.rung(1).is_none());
-        bells.wakers[1].wake_by_ref();
-        bells.ring(0);
-        assert!(bells.rung(0).is_some() && bells.rung(1).is_some());
-        assert!(bells.rung(0).is_none() && bells.rung(1).is_none());
+    fn a_future_is_polled_when_it_was_woken_or_marked_and_once_for_each() {
+        let set = WakerSet::<2>::default();
+        let polled = || [0, 1].map(|index| set.poll_if_woken(index, |_| Poll::Ready(())).is_ready());
+        assert_eq!(polled(), [true, true], "at first all are");
+        assert_eq!(polled(), [false, false]);
+        set.wakers[1].wake_by_ref();
+        set.mark_woken(0);
+        assert_eq!(polled(), [true, true]);
+        assert_eq!(polled(), [false, false]);
     }
 }

@@ -1,42 +1,44 @@
-//! Capsules (RFC 9297 §3.2) on the CONNECT stream: two kinds mean something to us, all others are skipped.
+//! Capsules (RFC 9297 §3.2) on the CONNECT stream: WT_CLOSE_SESSION and WT_DRAIN_SESSION of
+//! draft-ietf-webtrans-http3; other kinds are skipped, as RFC 9297 asks.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::varint;
+use crate::varint;
 
 const CLOSE_SESSION: u64 = 0x2843;
 const DRAIN_SESSION: u64 = 0x78ae;
 const CODE_BYTES: usize = 4;
-/// The draft's limit.
+/// The draft's limit, in bytes.
 const MAX_REASON: usize = 1024;
-/// Type and length, at their longest.
+/// The longest type and length.
 const MAX_HEAD: usize = 16;
 
-/// CLOSE_WEBTRANSPORT_SESSION as the peer sent it.
+/// WT_CLOSE_SESSION (CLOSE_WEBTRANSPORT_SESSION in earlier drafts), as the peer sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Close {
-    /// The application's code.
+pub struct CloseCapsule {
+    /// The application's error code.
     pub code: u32,
-    /// The application's words; what is not UTF-8 is replaced.
+    /// The application's message; invalid UTF-8 is replaced.
     pub reason: String,
 }
 
-/// A capsule that breaks the rules.
+/// A close capsule of a length that the draft doesn't allow: the code takes 4 bytes, the message at most 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a CLOSE capsule of {length} bytes")]
-pub struct BadClose {
-    length: u64,
+pub struct MalformedClose {
+    /// Bytes after the capsule's head.
+    pub length: u64,
 }
 
-/// Reads capsules from whatever pieces arrive. Holds at most one CLOSE capsule.
+/// Reads capsules from a stream cut anywhere. Buffers at most one close capsule; others are skipped as they arrive.
 #[derive(Debug, Default)]
 pub struct CapsuleReader {
     head: Vec<u8>,
-    state: State,
+    state: CapsuleState,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum CapsuleState {
     #[default]
     Head,
     Skip(u64),
@@ -44,30 +46,30 @@ enum State {
 }
 
 impl CapsuleReader {
-    /// Reads on through `bytes`, up to the end of the first CLOSE capsule.
-    pub fn read(&mut self, bytes: &mut impl Buf) -> Result<Option<Close>, BadClose> {
+    /// Consumes `bytes` up to the end of the first close capsule, which it returns.
+    pub fn read(&mut self, bytes: &mut impl Buf) -> Result<Option<CloseCapsule>, MalformedClose> {
         while bytes.has_remaining() {
             match &mut self.state {
-                State::Head => {
+                CapsuleState::Head => {
                     self.head.push(bytes.get_u8());
                     self.begin()?;
                 }
-                State::Skip(left) => {
+                CapsuleState::Skip(left) => {
                     let skipped = bytes.remaining().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     bytes.advance(skipped);
                     *left -= skipped as u64;
                     if *left == 0 {
-                        self.state = State::Head;
+                        self.state = CapsuleState::Head;
                     }
                 }
-                State::Close(collected, length) => {
+                CapsuleState::Close(collected, length) => {
                     let wanted = bytes.remaining().min(*length - collected.len());
                     collected.put(bytes.take(wanted));
                     if collected.len() == *length {
                         let code = collected.get_u32();
                         let reason = String::from_utf8_lossy(collected).into_owned();
-                        self.state = State::Head;
-                        return Ok(Some(Close { code, reason }));
+                        self.state = CapsuleState::Head;
+                        return Ok(Some(CloseCapsule { code, reason }));
                     }
                 }
             }
@@ -75,8 +77,8 @@ impl CapsuleReader {
         Ok(None)
     }
 
-    /// Enters the capsule once its head is complete.
-    fn begin(&mut self) -> Result<(), BadClose> {
+    /// Begins the capsule once its head is complete.
+    fn begin(&mut self) -> Result<(), MalformedClose> {
         debug_assert!(self.head.len() <= MAX_HEAD);
         let mut head = self.head.as_slice();
         let Some(kind) = varint::take(&mut head) else { return Ok(()) };
@@ -84,17 +86,17 @@ impl CapsuleReader {
         self.head.clear();
         self.state = match kind {
             CLOSE_SESSION if (CODE_BYTES as u64..=(CODE_BYTES + MAX_REASON) as u64).contains(&length) => {
-                State::Close(BytesMut::new(), length as usize)
+                CapsuleState::Close(BytesMut::new(), length as usize)
             }
-            CLOSE_SESSION => return Err(BadClose { length }),
-            _ if length == 0 => State::Head,
-            _ => State::Skip(length),
+            CLOSE_SESSION => return Err(MalformedClose { length }),
+            _ if length == 0 => CapsuleState::Head,
+            _ => CapsuleState::Skip(length),
         };
         Ok(())
     }
 }
 
-/// A CLOSE capsule. A reason that is too long is cut.
+/// Encodes a close capsule. A reason above 1024 bytes is cut between characters.
 pub fn close(code: u32, reason: &str) -> Bytes {
     let reason = &reason[..reason.floor_char_boundary(MAX_REASON)];
     let mut capsule = BytesMut::with_capacity(MAX_HEAD + CODE_BYTES + reason.len());
@@ -105,7 +107,7 @@ pub fn close(code: u32, reason: &str) -> Bytes {
     capsule.freeze()
 }
 
-/// A DRAIN capsule.
+/// Encodes WT_DRAIN_SESSION.
 pub fn drain() -> Bytes {
     let mut capsule = BytesMut::with_capacity(MAX_HEAD);
     varint::put(DRAIN_SESSION, &mut capsule);
@@ -127,7 +129,7 @@ mod tests {
         capsule
     }
 
-    fn read_in_pieces(bytes: &[u8], piece: usize) -> Option<Close> {
+    fn read_in_pieces(bytes: &[u8], piece: usize) -> Option<CloseCapsule> {
         let mut reader = CapsuleReader::default();
         bytes.chunks(piece).find_map(|mut piece| reader.read(&mut piece).unwrap())
     }
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn a_reason_beyond_the_limit_is_cut_between_characters() {
         let capsule = close(1, &"é".repeat(600));
-        let Close { reason, .. } = CapsuleReader::default().read(&mut &capsule[..]).unwrap().unwrap();
+        let CloseCapsule { reason, .. } = CapsuleReader::default().read(&mut &capsule[..]).unwrap().unwrap();
         assert_eq!(reason, "é".repeat(512));
     }
 
@@ -151,7 +153,7 @@ mod tests {
             let mut capsule = Vec::new();
             varint::put(CLOSE_SESSION, &mut capsule);
             varint::put(length, &mut capsule);
-            assert_eq!(CapsuleReader::default().read(&mut capsule.as_slice()), Err(BadClose { length }));
+            assert_eq!(CapsuleReader::default().read(&mut capsule.as_slice()), Err(MalformedClose { length }));
         }
     }
 
@@ -165,7 +167,7 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(reader.read(&mut &[0; 4096][..]), Ok(None));
         }
-        assert!(reader.head.is_empty() && matches!(reader.state, State::Skip(_)));
+        assert!(reader.head.is_empty() && matches!(reader.state, CapsuleState::Skip(_)));
     }
 
     proptest! {
@@ -183,11 +185,11 @@ mod tests {
                 }
             }
             bytes.extend(close(code, &reason));
-            prop_assert_eq!(read_in_pieces(&bytes, piece), Some(Close { code, reason }));
+            prop_assert_eq!(read_in_pieces(&bytes, piece), Some(CloseCapsule { code, reason }));
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic_or_hoard(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
+        fn no_bytes_make_the_reader_panic_or_grow(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
             let mut reader = CapsuleReader::default();
             let mut rest = bytes.as_slice();
             while let Ok(Some(_)) = reader.read(&mut rest) {}

@@ -1,26 +1,22 @@
-//! Error codes of WebTransport over HTTP/3.
+//! Error codes of WebTransport over HTTP/3 (draft-ietf-webtrans-http3).
 
-pub(super) use crate::transport::quic::NO_ERROR;
-use crate::transport::quic::VarInt;
+use tandem_quic::VarInt;
+pub(super) use tandem_quic::codes::{EXCESSIVE_LOAD, ID_ERROR, NO_ERROR};
 
-/// A stream for a session that isn't known (yet), beyond what we keep for it.
+/// WT_BUFFERED_STREAM_REJECTED: more streams of an unknown session than are kept.
 pub(super) const BUFFERED_STREAM_REJECTED: VarInt = VarInt::from_u32(0x3994_bd84);
-/// HTTP/3's H3_EXCESSIVE_LOAD.
-pub(super) const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
-/// HTTP/3's H3_ID_ERROR.
-pub(super) const ID_ERROR: VarInt = VarInt::from_u32(0x108);
 
-/// Application codes are spread over this range, around the code points that HTTP/3 reserves for grease.
+/// Application codes are mapped to this range, which skips the code points that HTTP/3 reserves for grease.
 const FIRST: u64 = 0x52e4_a40f_a8db;
 const LAST: u64 = 0x52e5_ac98_3162;
 
-/// An application's code as QUIC carries it.
+/// Maps an application's code to a QUIC error code.
 pub(super) fn to_quic(code: u32) -> VarInt {
     let code = u64::from(code);
     VarInt::from_u64(FIRST + code + code / 0x1e).unwrap_or(VarInt::MAX)
 }
 
-/// The application's code in QUIC's, if it is one.
+/// Maps a QUIC error code back, if it is an application's.
 pub(super) fn from_quic(code: VarInt) -> Option<u32> {
     let code = code.into_inner();
     if !(FIRST..=LAST).contains(&code) || (code - 0x21).is_multiple_of(0x1f) {
@@ -35,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_survives_the_way_there_and_back() {
+    fn every_code_survives_both_mappings() {
         for code in (0..100).chain([1000, 4001, 4010, u32::MAX - 1, u32::MAX]) {
             assert_eq!(from_quic(to_quic(code)), Some(code));
         }

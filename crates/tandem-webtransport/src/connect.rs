@@ -6,43 +6,50 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use h3::error::StreamError;
 use h3::server::RequestStream;
+use tandem_quic::{ConnectionError, QuicConnection};
 use tokio::sync::{Mutex, SetOnce};
 
-use super::adapter::{Held, RecvStream, SendStream};
-use super::capsule::CapsuleReader;
-use super::codes;
-use crate::transport::quic;
+use crate::SessionError;
+use crate::capsule::CapsuleReader;
+use crate::codes;
+use crate::h3_adapter::{H3RecvStream, H3SendStream};
+use crate::h3_workarounds::held_bytes::HeldBytes;
 
-/// How a session ended, as its peer has it.
+/// How the client ended a session.
 #[derive(Debug, Clone)]
-pub(super) enum End {
-    /// In order: a CLOSE capsule, or the stream's end without one (code 0).
+pub(crate) enum SessionEnd {
+    /// By a close capsule, or by the stream's end, which stands for code 0.
     Closed(u32),
-    /// With a capsule that breaks the rules.
-    Broken(String),
-    /// Without a word.
-    Lost(String),
+    /// By a failure: a malformed close, or a lost connection.
+    Failed(SessionError),
 }
 
-/// The sending half. Written by the session's writer, ended by whoever is first.
-pub(super) struct ConnectSend {
-    stream: RequestStream<SendStream, Bytes>,
+impl SessionEnd {
+    /// Whether the client waits for a close capsule of the server's.
+    pub(crate) fn is_malformed(&self) -> bool {
+        matches!(self, Self::Failed(SessionError::MalformedClose(_)))
+    }
+}
+
+/// The sending half, written by the session's writer and finished by the writer or by [`ConnectRecv`].
+pub(crate) struct ConnectSend {
+    stream: RequestStream<H3SendStream, Bytes>,
     finished: bool,
 }
 
 impl ConnectSend {
-    pub(super) fn new(stream: RequestStream<SendStream, Bytes>) -> Self {
+    pub(crate) fn new(stream: RequestStream<H3SendStream, Bytes>) -> Self {
         Self { stream, finished: false }
     }
 
-    pub(super) async fn capsule(&mut self, capsule: Bytes) -> Result<(), StreamError> {
+    pub(crate) async fn capsule(&mut self, capsule: Bytes) -> Result<(), StreamError> {
         if self.finished {
             return Ok(());
         }
         self.stream.send_data(capsule).await
     }
 
-    pub(super) async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         if !std::mem::replace(&mut self.finished, true) {
             // Fails on a lost connection only.
             let _ = self.stream.finish().await;
@@ -50,66 +57,69 @@ impl ConnectSend {
     }
 }
 
-/// The receiving half. It reads for itself, so a session that pauses its own reading still answers a close at once.
-pub(super) struct ConnectRecv {
-    pub(super) stream: RequestStream<RecvStream, Bytes>,
-    pub(super) held: Held,
-    pub(super) connection: quic::Connection,
+/// The receiving half. It is polled apart from the session's reader: a session that pauses its reads still answers a close.
+pub(crate) struct ConnectRecv {
+    pub(crate) stream: RequestStream<H3RecvStream, Bytes>,
+    pub(crate) held: HeldBytes,
+    pub(crate) connection: QuicConnection,
 }
 
 impl ConnectRecv {
-    /// Reads to the end of the session and tells it. Never ends itself: the session does, when it has heard.
+    /// Reads to the end of the session and sets `end`. The future itself never ends: the session's does.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` would keep each argument twice")]
-    pub(super) fn run(
+    pub(crate) fn run(
         mut self,
         send: Arc<Mutex<ConnectSend>>,
-        end: Arc<SetOnce<End>>,
+        end: Arc<SetOnce<SessionEnd>>,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let ended = self.read().await;
-            if let (End::Closed(_), Ok(mut send)) = (&ended, send.try_lock()) {
-                // Browsers report a clean close only to those whose CLOSE was answered with the stream's end. When the
-                // lock is taken, the writer is in the middle of a capsule that the peer won't read any more.
+            if let (SessionEnd::Closed(_), Ok(mut send)) = (&ended, send.try_lock()) {
+                // Browsers report a clean close only if their close capsule was answered with the stream's end. If the lock
+                // is taken, the writer is inside a capsule that the client won't read.
                 Box::pin(send.finish()).await;
             }
             tracing::trace!(?ended, "session ended by the peer");
-            // Nobody else says it.
+            // Set here only.
             let _ = end.set(ended);
-            // The peer's own end of the stream; leaving before it would tell the peer to stop.
+            // Wait for the client's end of the stream: dropping it before would send STOP_SENDING.
             let _ = self.stream.recv_data().await.map(|data| data.map(|_| ()));
             std::future::pending().await
         }
     }
 
-    async fn read(&mut self) -> End {
+    async fn read(&mut self) -> SessionEnd {
         let mut capsules = CapsuleReader::default();
         loop {
             let mut data = match self.stream.recv_data().await {
                 Ok(Some(data)) => data,
-                Ok(None) => return End::Closed(0),
-                Err(error) => return end_of(&self.connection, &error),
+                Ok(None) => return SessionEnd::Closed(0),
+                Err(error) => return self.failed(error),
             };
             self.held.delivered(data.remaining());
             match capsules.read(&mut data) {
                 Ok(None) => {}
                 Ok(Some(close)) => {
                     tracing::debug!(close.code, close.reason, "closed by the peer");
-                    return End::Closed(close.code);
+                    return SessionEnd::Closed(close.code);
                 }
-                Err(broken) => return End::Broken(broken.to_string()),
+                Err(malformed) => return SessionEnd::Failed(malformed.into()),
             }
         }
     }
-}
 
-fn end_of(connection: &quic::Connection, error: &StreamError) -> End {
-    match connection.close_reason() {
-        // Some clients say their code only in QUIC's close.
-        Some(quic::ConnectionError::ApplicationClosed(close)) => match codes::from_quic(close.error_code) {
-            Some(code) => End::Closed(code),
-            None => End::Lost(format!("the client closed its connection: {close}")),
-        },
-        Some(reason) => End::Lost(reason.to_string()),
-        None => End::Lost(error.to_string()),
+    fn failed(&self, error: StreamError) -> SessionEnd {
+        SessionEnd::Failed(match self.connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) => match codes::from_quic(close.error_code) {
+                // Some clients send their code in CONNECTION_CLOSE only.
+                Some(code) => return SessionEnd::Closed(code),
+                None => SessionError::ConnectionClosed {
+                    code: close.error_code.into_inner(),
+                    reason: String::from_utf8_lossy(&close.reason).into_owned(),
+                },
+            },
+            Some(reason) => reason.into(),
+            None => SessionError::Http(Arc::new(error)),
+        })
     }
 }

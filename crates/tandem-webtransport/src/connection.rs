@@ -1,4 +1,4 @@
-//! One QUIC connection: its streams are sorted into requests and the session's own.
+//! One HTTP/3 connection: its streams are sorted into requests and the session's own.
 
 use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
@@ -7,65 +7,61 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use h3::frame::FrameStream;
-use h3::proto::coding::Encode as _;
 use h3::quic::RecvStream as _;
 use h3::stream::BufRecvStream;
-use h3::webtransport::SessionId;
+use tandem_quic::{AcceptedConnection, QuicConnection};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::adapter::{self, BidiStream};
-use super::request::Requests;
-use super::slot::ControlRecv;
-use super::{Server, codes, varint};
-use crate::telemetry::names;
-use crate::transport::Accept;
-use crate::transport::quic::{self, Admitted};
+use crate::h3_adapter::{H3BidiStream, H3Connection, H3RecvStream};
+use crate::h3_workarounds::session_id;
+use crate::request::Requests;
+use crate::slot::{ControlRecv, WebTransportSlot};
+use crate::{Application, Observe, WebTransportEvent, WebTransportServer, codes, varint};
 
-type Http = h3::server::Connection<adapter::Connection, Bytes>;
+type Http = h3::server::Connection<H3Connection, Bytes>;
 
-/// First bytes of a bidirectional stream that belongs to a session; its id follows.
+/// Begins a bidirectional stream of a session (WT_STREAM); the session's id follows.
 const SESSION_STREAM: u64 = 0x41;
-/// Largest field section of a request.
+/// Bytes of a request's field section (SETTINGS_MAX_FIELD_SECTION_SIZE).
 const MAX_FIELDS: u64 = 16 << 10;
-/// A connection without a request for this long is closed.
+/// A connection without a request or a session for this long is closed.
 const IDLE: Duration = Duration::from_secs(30);
-/// Streams that came to nothing, after which a client is not worth its connection.
-const MAX_STRIKES: u32 = 64;
+/// Streams that came to nothing, after which a connection is closed.
+const MAX_USELESS: u32 = 64;
 
-/// What happens on a connection.
-enum Event {
-    Stream(BidiStream),
-    Sorted(Sorted),
+enum ConnectionEvent {
+    Stream(H3BidiStream),
+    Sorted(SortedStream),
     /// A unidirectional stream of a session.
-    Uni(u64, BufRecvStream<adapter::RecvStream, Bytes>),
+    Uni(u64, BufRecvStream<H3RecvStream, Bytes>),
     End,
 }
 
-/// A bidirectional stream, once its first bytes are there.
-enum Sorted {
-    Request(BidiStream),
-    OfSession(u64, BidiStream),
+/// A bidirectional stream whose first bytes have arrived.
+enum SortedStream {
+    Request(H3BidiStream),
+    OfSession(u64, H3BidiStream),
 }
 
 /// Runs a connection to its end.
-pub(super) fn drive<A: Accept>(
-    admitted: Admitted,
-    server: Arc<Server<A>>,
+pub(super) fn drive<A: Application>(
+    accepted: AcceptedConnection,
+    server: Arc<WebTransportServer<A>>,
     tracker: TaskTracker,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    // In boxes: a handshake is several times as large as what follows it, and soon over; and a session waits on another
-    // task, with as little as possible on this one.
+    // Boxed: the future of a handshake is several times as large as what follows it, and a future is as large as its largest
+    // state for all its life.
     let open = Box::pin(async move {
-        let (connection, http) = start(admitted).await?;
-        Some(Box::new(Open::new(connection, http, server, tracker, stop)))
+        let (connection, http) = start(accepted).await?;
+        Some(Box::new(OpenConnection::new(connection, http, server, tracker, stop)))
     });
     async move {
         if let Some(mut open) = open.await {
@@ -74,35 +70,36 @@ pub(super) fn drive<A: Accept>(
     }
 }
 
-/// An open connection. Dropping it drops `http`, which closes the connection.
-struct Open<A> {
+/// An established connection. Dropping it drops `http`, which closes the connection.
+struct OpenConnection<A> {
     http: Http,
     requests: Requests<A>,
-    /// Streams of which too little has come to tell what they are.
-    sorting: FuturesUnordered<BoxFuture<'static, Sorted>>,
-    /// The process's tasks.
+    /// Streams too few bytes of which have arrived to tell what they are.
+    sorting: FuturesUnordered<BoxFuture<'static, SortedStream>>,
     tracker: TaskTracker,
-    /// Those of this connection.
+    /// The requests of this connection, which run on `tracker`.
     running: TaskTracker,
     stop: CancellationToken,
     stopping: bool,
     idle: Option<Pin<Box<Sleep>>>,
-    /// Nothing has happened since the idle time began.
+    /// Nothing has happened since `idle` began.
     quiet: bool,
-    _count: OpenConnection,
+    _count: ConnectionCount,
 }
 
-impl<A: Accept> Open<A> {
+impl<A: Application> OpenConnection<A> {
     fn new(
-        connection: quic::Connection,
+        connection: QuicConnection,
         http: Http,
-        server: Arc<Server<A>>,
+        server: Arc<WebTransportServer<A>>,
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let observe = server.observe;
+        let slot = Arc::new(WebTransportSlot::new(server.violation_code, observe));
         Self {
             http,
-            requests: Requests { server, slot: Arc::default(), connection },
+            requests: Requests { server, slot, connection },
             sorting: FuturesUnordered::new(),
             tracker,
             running: TaskTracker::new(),
@@ -110,7 +107,7 @@ impl<A: Accept> Open<A> {
             stopping: false,
             idle: Some(Box::pin(sleep(IDLE))),
             quiet: true,
-            _count: OpenConnection::count(),
+            _count: ConnectionCount::new(observe),
         }
     }
 
@@ -132,19 +129,19 @@ impl<A: Accept> Open<A> {
                         return;
                     }
                     self.quiet = true;
-                    // A session ends its connection itself.
+                    // A session's end closes the connection.
                     self.idle = (!self.requests.slot.is_taken()).then(|| Box::pin(sleep(IDLE)));
                 }
             }
         }
     }
 
-    fn handle(&mut self, event: Event) -> ControlFlow<()> {
+    fn handle(&mut self, event: ConnectionEvent) -> ControlFlow<()> {
         self.quiet = false;
         let Requests { slot, connection, .. } = &self.requests;
         match event {
-            Event::Stream(stream) => self.sorting.push(Box::pin(sort(stream))),
-            Event::Sorted(Sorted::OfSession(id, stream)) => {
+            ConnectionEvent::Stream(stream) => self.sorting.push(Box::pin(sort(stream))),
+            ConnectionEvent::Sorted(SortedStream::OfSession(id, stream)) => {
                 if id % 4 != 0 {
                     connection.close(codes::ID_ERROR, b"not a session id");
                     return ControlFlow::Break(());
@@ -153,16 +150,16 @@ impl<A: Accept> Open<A> {
                     slot.offer(id, send, ControlRecv { unread, stream: recv });
                 }
             }
-            Event::Sorted(Sorted::Request(stream)) => {
+            ConnectionEvent::Sorted(SortedStream::Request(stream)) => {
                 let (held, acknowledged) = (stream.recv.held(), Box::pin(stream.send.acknowledged()));
                 let resolver = self.http.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
                 let answer = self.requests.clone().answer(resolver, held, acknowledged);
                 self.tracker.spawn(self.running.track_future(answer));
             }
-            Event::Uni(id, mut stream) => stream.stop_sending(slot.refuse_uni(id)),
-            Event::End => return ControlFlow::Break(()),
+            ConnectionEvent::Uni(id, mut stream) => stream.stop_sending(slot.refuse_uni(id)),
+            ConnectionEvent::End => return ControlFlow::Break(()),
         }
-        if slot.strikes() > MAX_STRIKES {
+        if slot.useless() > MAX_USELESS {
             connection.close(codes::EXCESSIVE_LOAD, b"too many useless streams");
             return ControlFlow::Break(());
         }
@@ -177,11 +174,11 @@ async fn over(idle: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-/// HTTP/3 on a connection that is still being established: the SETTINGS leave with the server's first flight.
-async fn start(admitted: Admitted) -> Option<(quic::Connection, Http)> {
-    let (connection, handshake) = admitted.begin().await?;
+/// Starts HTTP/3 while the handshake is under way: the SETTINGS leave with the server's first flight.
+async fn start(accepted: AcceptedConnection) -> Option<(QuicConnection, Http)> {
+    let (connection, handshake) = accepted.begin().await?;
     let settings = settings();
-    match handshake.complete(Box::pin(settings.build(adapter::Connection::new(connection.clone())))).await {
+    match handshake.complete(Box::pin(settings.build(H3Connection::new(connection.clone())))).await {
         Ok(Ok(http)) => Some((connection, http)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "HTTP/3 could not start");
@@ -205,38 +202,32 @@ fn settings() -> h3::server::Builder {
 
 fn poll_event(
     http: &mut Http,
-    sorting: &mut FuturesUnordered<BoxFuture<'static, Sorted>>,
+    sorting: &mut FuturesUnordered<BoxFuture<'static, SortedStream>>,
     cx: &mut Context<'_>,
-) -> Poll<Event> {
+) -> Poll<ConnectionEvent> {
     if let Poll::Ready(Some(sorted)) = sorting.poll_next_unpin(cx) {
-        return Poll::Ready(Event::Sorted(sorted));
+        return Poll::Ready(ConnectionEvent::Sorted(sorted));
     }
     match http.poll_accept_request_stream(cx) {
-        Poll::Ready(Ok(Some(stream))) => return Poll::Ready(Event::Stream(stream)),
-        Poll::Ready(Ok(None)) => return Poll::Ready(Event::End),
+        Poll::Ready(Ok(Some(stream))) => return Poll::Ready(ConnectionEvent::Stream(stream)),
+        Poll::Ready(Ok(None)) => return Poll::Ready(ConnectionEvent::End),
         Poll::Ready(Err(error)) => {
             tracing::trace!(%error, "connection ended");
-            return Poll::Ready(Event::End);
+            return Poll::Ready(ConnectionEvent::End);
         }
         Poll::Pending => {}
     }
-    // Unidirectional streams were accepted on the way.
+    // h3 has accepted unidirectional streams on the way.
     match http.inner.accepted_streams_mut().wt_uni_streams.pop() {
-        Some((id, stream)) => Poll::Ready(Event::Uni(session_id(id), stream)),
+        Some((id, stream)) => Poll::Ready(ConnectionEvent::Uni(session_id::number(id), stream)),
         None => Poll::Pending,
     }
 }
 
-fn session_id(id: SessionId) -> u64 {
-    let mut bytes = BytesMut::new();
-    id.encode(&mut bytes);
-    varint::take(&mut bytes).unwrap_or(u64::MAX)
-}
-
-/// Reads as much of a stream as tells what it is.
-async fn sort(mut stream: BidiStream) -> Sorted {
+/// Reads as many bytes of a stream as tell what it is.
+async fn sort(mut stream: H3BidiStream) -> SortedStream {
     let mut seen = Bytes::new();
-    // A stream that ends before is a request as well: an incomplete one, and h3 knows how to say that.
+    // A stream that ends before counts as a request: h3 answers an incomplete one.
     while let Some(chunk) = stream.recv.peek_chunk().await {
         seen = if seen.is_empty() { chunk } else { Bytes::from([&seen[..], &chunk[..]].concat()) };
         let mut rest = seen.clone();
@@ -245,27 +236,28 @@ async fn sort(mut stream: BidiStream) -> Sorted {
             Some(SESSION_STREAM) => {
                 if let Some(id) = varint::take(&mut rest) {
                     stream.recv.unread(rest);
-                    return Sorted::OfSession(id, stream);
+                    return SortedStream::OfSession(id, stream);
                 }
             }
             Some(_) => break,
         }
     }
     stream.recv.unread(seen);
-    Sorted::Request(stream)
+    SortedStream::Request(stream)
 }
 
-struct OpenConnection;
+/// Reports the connection as open until it is dropped.
+struct ConnectionCount(Observe);
 
-impl OpenConnection {
-    fn count() -> Self {
-        metrics::gauge!(names::QUIC_CONNECTIONS).increment(1.0);
-        Self
+impl ConnectionCount {
+    fn new(observe: Observe) -> Self {
+        observe(WebTransportEvent::ConnectionOpened);
+        Self(observe)
     }
 }
 
-impl Drop for OpenConnection {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        metrics::gauge!(names::QUIC_CONNECTIONS).decrement(1.0);
+        (self.0)(WebTransportEvent::ConnectionClosed);
     }
 }

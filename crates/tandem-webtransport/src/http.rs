@@ -1,29 +1,27 @@
-//! Requests that open no session: the same routes as over TCP.
+//! Requests that open no session.
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::ConnectInfo;
 use bytes::{Buf, Bytes};
 use h3::error::StreamError;
 use h3::server::RequestStream;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
-use http_body_util::Limited;
-use tower::ServiceExt;
 
-use super::adapter::{BidiStream, Held, RecvStream, SendStream};
+use crate::h3_adapter::{H3BidiStream, H3RecvStream, H3SendStream};
+use crate::h3_workarounds::held_bytes::HeldBytes;
+use crate::{Application, ResponseBody};
 
-/// A client that takes nothing of an answer for this long gets no more of it.
+/// A client must take a piece of the answer within this time, or the answer ends.
 const STALL: Duration = Duration::from_secs(30);
-/// What a client must take in that time at least.
+/// Bytes of a piece.
 const PIECE: usize = 16 * 1024;
-/// Fields that speak of a connection of HTTP/1.1; in HTTP/3 they make a message malformed.
-const OF_HTTP1: [HeaderName; 5] = [
+/// Connection-specific fields of HTTP/1.1, which make a message of HTTP/3 malformed (RFC 9114 §4.2).
+const CONNECTION_SPECIFIC: [HeaderName; 5] = [
     CONNECTION,
     TRANSFER_ENCODING,
     UPGRADE,
@@ -31,35 +29,25 @@ const OF_HTTP1: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Asks the router and sends what it says.
-pub(super) async fn answer(
-    router: axum::Router,
+/// Answers a request by the application.
+pub(crate) async fn answer<A: Application>(
+    application: &A,
     request: Request<()>,
-    stream: RequestStream<BidiStream, Bytes>,
-    held: Held,
+    stream: RequestStream<H3BidiStream, Bytes>,
+    held: HeldBytes,
     peer: SocketAddr,
-    body_bytes: usize,
 ) {
     let (send, recv) = stream.split();
     let head_only = request.method() == Method::HEAD;
-    let response = if announced(request.headers()).is_some_and(|bytes| bytes > body_bytes as u64) {
-        too_large()
-    } else {
-        let body = Body::new(Limited::new(RequestBody { recv, held }, body_bytes));
-        match router.oneshot(prepare(request, body, peer)).await {
-            Ok(response) => response,
-            Err(infallible) => match infallible {},
-        }
-    };
+    let response = application.answer(prepare(request, RequestBody { recv, held }), peer).await;
     if let Err(error) = respond(send, response, head_only).await {
         tracing::trace!(%error, "answer not delivered");
     }
 }
 
-fn prepare(request: Request<()>, body: Body, peer: SocketAddr) -> Request<Body> {
+fn prepare(request: Request<()>, body: RequestBody) -> Request<RequestBody> {
     let mut request = request.map(|()| body);
-    request.extensions_mut().insert(ConnectInfo(peer));
-    // Routes that were written for HTTP/1.1 ask for Host.
+    // Code that was written for HTTP/1.1 asks for Host.
     if let Some(host) = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
         request.headers_mut().entry(HOST).or_insert(host);
     }
@@ -67,34 +55,24 @@ fn prepare(request: Request<()>, body: Body, peer: SocketAddr) -> Request<Body> 
     request
 }
 
-fn announced(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn too_large() -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-    response
-}
-
-/// Why an answer was not delivered whole; its stream is reset then.
+/// Why an answer was not delivered completely. Its stream is reset then.
 #[derive(Debug, thiserror::Error)]
 enum Undelivered {
     #[error(transparent)]
     Stream(#[from] StreamError),
     #[error("the body failed: {0}")]
-    Body(#[from] axum::Error),
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the client takes nothing")]
     Stalled(#[from] tokio::time::error::Elapsed),
 }
 
 async fn respond(
-    mut send: RequestStream<SendStream, Bytes>,
-    response: Response<Body>,
+    mut send: RequestStream<H3SendStream, Bytes>,
+    response: Response<ResponseBody>,
     head_only: bool,
 ) -> Result<(), Undelivered> {
     let (mut parts, body) = response.into_parts();
-    for name in OF_HTTP1 {
+    for name in CONNECTION_SPECIFIC {
         parts.headers.remove(name);
     }
     let has_body = !head_only && !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -102,8 +80,8 @@ async fn respond(
     if has_body {
         let mut body = pin!(body);
         while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            match frame?.into_data() {
-                // In pieces, each with the time of its own: a film takes a slow reader longer than that.
+            match frame.map_err(Undelivered::Body)?.into_data() {
+                // Each piece has its own time: a large body takes a slow reader longer than `STALL`.
                 Ok(mut data) => {
                     while !data.is_empty() {
                         let piece = data.split_to(data.len().min(PIECE));
@@ -122,17 +100,22 @@ async fn respond(
     Ok(())
 }
 
-/// A request's body as it arrives. Dropped early, it tells the client to stop sending.
-struct RequestBody {
-    recv: RequestStream<RecvStream, Bytes>,
-    held: Held,
+/// A request's body as it arrives. Dropping it early asks the client to stop sending.
+pub struct RequestBody {
+    recv: RequestStream<H3RecvStream, Bytes>,
+    held: HeldBytes,
 }
+
+/// A request's body can't be read to its end.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BodyError(#[from] StreamError);
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
-    type Error = StreamError;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match ready!(self.recv.poll_recv_data(cx)) {
             Ok(Some(mut data)) => {
                 let data = data.copy_to_bytes(data.remaining());
@@ -140,7 +123,7 @@ impl http_body::Body for RequestBody {
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(error))),
+            Err(error) => Poll::Ready(Some(Err(error.into()))),
         }
     }
 }

@@ -1,70 +1,170 @@
-//! WebTransport over HTTP/3, and the other requests of HTTP/3.
+//! WebTransport sessions (draft-ietf-webtrans-http3) for browsers, on [tandem_quic] and h3, and plain HTTP/3 requests beside
+//! them.
 //!
-//! h3 does the framing, the sessions are ours: `h3-webtransport` keeps the CONNECT stream to itself and never reads it,
-//! so a page that closes leaves a ghost until QUIC's idle timeout, and it refuses Safari, which doesn't send the
-//! setting that it asks for.
+//! A session here is one bidirectional stream of messages, opened by the client, and datagrams. That is less than
+//! WebTransport allows: further streams are refused, the server opens none, and a connection carries one session.
 //!
 //! ```text
-//! QUIC ──► adapter ─► h3 ─► connection ─┬─ WebTransport stream ─► slot ─► session (control stream)
-//!                                       └─ request ─► request ─┬─ CONNECT /wt ─► connect (capsules) ─► session
-//!                                                              └─ any other ─► http ─► axum::Router
+//! QUIC ──► h3_adapter ─► h3 ─► connection ─┬─ the session's stream ─► slot ─► Session
+//!                                          └─ request ─► request ─┬─ CONNECT ─► connect (capsules) ─► Session
+//!                                                                 └─ any other ─► http ─► Application::answer
 //! ```
-//! One session a connection. The connection's task accepts streams and never waits for a request; each request has a
-//! task, and a session lives on that of its CONNECT: the application's future next to the reader of capsules.
+//! A connection's task accepts streams and never waits for a request. Each request has a task of its own. A session runs on
+//! the task of its CONNECT request: the application's future beside the reader of capsules.
+//!
+//! h3 does HTTP/3's framing (RFC 9114). The sessions are not those of `h3-webtransport`; the module `h3_workarounds` says why,
+//! and holds what h3 lacks.
+//!
+//! # Messages
+//!
+//! On the stream a message is its length, four bytes big-endian, and as many bytes. A datagram is a message of its own, of at
+//! most [`MAX_DATAGRAM`] bytes, and may be lost.
+#![warn(missing_docs)]
 
-mod adapter;
 pub mod capsule;
 mod codes;
 mod connect;
 mod connection;
 mod datagrams;
+mod h3_adapter;
+mod h3_workarounds;
 mod http;
-mod inbound;
 pub mod message;
-mod outbound;
-mod protocol;
+mod reader;
 mod request;
 mod session;
-mod settings;
 mod slot;
 mod varint;
+mod writer;
 
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use ::http::{Request, Response, StatusCode};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::combinators::UnsyncBoxBody;
+use tandem_quic::{EndpointDriver, QuicListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use inbound::WebTransportInbound;
-pub use outbound::WebTransportOutbound;
-pub use session::WebTransportSession;
+pub use self::http::{BodyError, RequestBody};
+pub use datagrams::{Datagram, MAX_DATAGRAM, SessionDatagrams};
+pub use message::Violation;
+pub use reader::{Received, SessionReader};
+pub use session::{Session, SessionError};
+pub use tandem_quic as quic;
+pub use writer::SessionWriter;
 
-use super::origin::OriginGuard;
-use super::quic::QuicListener;
-use super::{Accept, Public};
+/// What the listener asks of the application. Cloned for each connection, so it is a handle.
+pub trait Application: Clone + Send + Sync + 'static {
+    /// A place for one session, returned when it is dropped.
+    type Permit: Send + 'static;
 
-/// Where a session is opened.
-pub const PATH: &str = "/wt";
+    /// Whether this request may open a session: the place to check `Origin`. Everything may by default.
+    fn check(&self, request: &Request<()>) -> Result<(), Refusal> {
+        let _ = request;
+        Ok(())
+    }
 
-/// What the listener needs of the application.
-#[derive(Debug, Clone)]
-pub struct Server<A> {
-    /// Takes the sessions.
-    pub accept: A,
-    /// Who may open one.
-    pub origins: OriginGuard,
-    /// Answers all other requests; they carry [`Public`] and `ConnectInfo<SocketAddr>`.
-    pub router: axum::Router,
-    /// Limit of a JSON message.
-    pub message_bytes: usize,
-    /// Limit of a request body.
-    pub body_bytes: usize,
+    /// Takes a place for a session of the client at `peer`, before the client is answered.
+    fn admit(&self, peer: IpAddr) -> Result<Self::Permit, Refusal>;
+
+    /// Runs a session. The session ends with the future, and its connection with it.
+    fn serve(&self, session: Session, permit: Self::Permit) -> BoxFuture<'static, ()>;
+
+    /// Answers a request that opens no session; with 404 by default. The future is dropped when the client is gone.
+    fn answer(&self, request: Request<RequestBody>, peer: SocketAddr) -> BoxFuture<'static, Response<ResponseBody>> {
+        let _ = (request, peer);
+        let mut response = Response::new(ResponseBody::default());
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        Box::pin(std::future::ready(response))
+    }
 }
 
-/// Serves until `stop`, and on until the sessions have ended by themselves. All tasks are on `tracker`.
-pub fn serve<A: Accept>(listener: QuicListener, server: Server<A>, tracker: &TaskTracker, stop: CancellationToken) {
-    let server = Arc::new(Server { router: server.router.layer(axum::Extension(Public)), ..server });
-    let tracker_of_requests = tracker.clone();
-    listener.run(tracker, stop.clone(), move |admitted| {
-        connection::drive(admitted, Arc::clone(&server), tracker_of_requests.clone(), stop.clone())
-    });
+/// The body of an answer.
+pub type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
+
+/// The answer to a client that may not open a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of the answer, 4xx or 5xx.
+    pub status: StatusCode,
+    /// Sent as `Retry-After`, in whole seconds, at least one.
+    pub retry_after: Option<Duration>,
+    /// Reported as [`WebTransportEvent::Request`].
+    pub outcome: &'static str,
+}
+
+/// An event for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebTransportEvent {
+    /// An HTTP/3 connection was established.
+    ConnectionOpened,
+    /// It is gone.
+    ConnectionClosed,
+    /// How a request for a session ended: `ok`, `unanswered`, `second` (the connection has a session), `method`, `path`,
+    /// `protocol`, or what [`Refusal::outcome`] says.
+    Request {
+        /// One of the list above.
+        outcome: &'static str,
+    },
+    /// A stream was reset or stopped: `request` (no readable header fields came), `no_session`, `second`, `unidirectional`.
+    StreamRefused {
+        /// One of the list above.
+        reason: &'static str,
+    },
+    /// A datagram from a client was dropped: `too_big`, `unknown_session`.
+    DatagramInDropped {
+        /// One of the list above.
+        reason: &'static str,
+    },
+    /// A datagram to a client was dropped: `too_big`, `unsupported`.
+    DatagramOutDropped {
+        /// One of the list above.
+        reason: &'static str,
+    },
+}
+
+/// Takes events for metrics. It must not block.
+pub type Observe = fn(WebTransportEvent);
+
+/// A server's settings and its application.
+#[derive(Debug, Clone)]
+pub struct WebTransportServer<A> {
+    /// Takes sessions and requests.
+    pub application: A,
+    /// The path of CONNECT requests that open a session.
+    pub path: &'static str,
+    /// Bytes of a message from a client, at most.
+    pub message_bytes: usize,
+    /// The application's error code for streams and messages that a session doesn't have; a client reads it from the reset.
+    pub violation_code: u32,
+    /// Takes events for metrics.
+    pub observe: Observe,
+}
+
+impl<A> WebTransportServer<A> {
+    /// Messages up to 64 KiB, code 1 for violations, no metrics.
+    pub fn new(path: &'static str, application: A) -> Self {
+        Self { application, path, message_bytes: 65_536, violation_code: 1, observe: |_| {} }
+    }
+}
+
+/// Serves until `stop`, and after it until the sessions have ended. Connections and requests run on `tracker`.
+///
+/// Returns the endpoints' drivers, each to be spawned; see [`QuicListener::accept`].
+#[must_use = "nothing happens unless the drivers are spawned"]
+pub fn serve<A: Application>(
+    listener: QuicListener,
+    server: WebTransportServer<A>,
+    tracker: &TaskTracker,
+    stop: CancellationToken,
+) -> Vec<EndpointDriver> {
+    let (server, requests) = (Arc::new(server), tracker.clone());
+    listener.accept(tracker, stop.clone(), move |accepted| {
+        connection::drive(accepted, Arc::clone(&server), requests.clone(), stop.clone())
+    })
 }

@@ -1,15 +1,31 @@
-//! Messages on the control stream: four bytes of length, big-endian, then as many of JSON.
+//! Messages on the session's stream: four bytes of length, big-endian, then as many bytes.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::domain::CloseCode;
-use crate::session::transport::TransportError;
-
-/// Room made for a message that comes in pieces. A client gets no more memory than it has sent bytes for.
+/// Bytes reserved for a message that arrives in pieces. A client gets no more memory than it has sent bytes for.
 const FIRST_ROOM: usize = 2048;
 
-/// Cuts the stream into messages. Everything that was read and not returned stays in here, so a reader that is dropped
-/// and tried again loses nothing.
+/// How a client breaks the rules of a session's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A length of zero.
+    #[error("a message of length 0")]
+    EmptyMessage,
+    /// A length above the limit. The message is not read.
+    #[error("a message of {length} bytes, the limit is {limit}")]
+    TooLong {
+        /// Bytes, as announced.
+        length: usize,
+        /// Bytes that were allowed.
+        limit: usize,
+    },
+    /// The stream ended, or was reset, inside a message.
+    #[error("the control stream ended inside a message")]
+    CutShort,
+}
+
+/// Cuts the stream into messages. Everything that was read and not returned stays in the reader, so cancelling a read loses
+/// nothing.
 #[derive(Debug)]
 pub struct MessageReader {
     limit: usize,
@@ -20,24 +36,24 @@ pub struct MessageReader {
 }
 
 impl MessageReader {
-    /// `limit`: bytes of a message.
+    /// `limit`: bytes of a message, at most.
     pub fn new(limit: usize) -> Self {
         Self { limit, unread: Bytes::new(), head: [0; 4], head_bytes: 0, body: BytesMut::new() }
     }
 
-    /// Adds what arrived. Call [`Self::take`] until it has nothing more before the next piece.
+    /// Adds a piece of the stream. The pieces before must have been consumed: [`take`](Self::take) has returned `None`.
     pub fn feed(&mut self, piece: Bytes) {
         debug_assert!(self.unread.is_empty());
         self.unread = piece;
     }
 
-    /// Whether the stream may end here.
+    /// Whether the stream is between two messages.
     pub fn at_boundary(&self) -> bool {
         self.head_bytes == 0 && self.unread.is_empty()
     }
 
-    /// The next whole message. One that arrived in one piece is not copied.
-    pub fn take(&mut self) -> Result<Option<Bytes>, TransportError> {
+    /// The next whole message, if it has arrived. A message within one piece is not copied.
+    pub fn take(&mut self) -> Result<Option<Bytes>, Violation> {
         while self.head_bytes < self.head.len() {
             if !self.unread.has_remaining() {
                 return Ok(None);
@@ -62,13 +78,10 @@ impl MessageReader {
         Ok(Some(std::mem::take(&mut self.body).freeze()))
     }
 
-    fn length(&self) -> Result<usize, TransportError> {
-        let violation = |code, reason| Err(TransportError::Violation { code, reason });
+    fn length(&self) -> Result<usize, Violation> {
         match u32::from_be_bytes(self.head) as usize {
-            0 => violation(CloseCode::ProtocolError, "a message of length 0".to_owned()),
-            length if length > self.limit => {
-                violation(CloseCode::TooBig, format!("a message of {length} bytes, the limit is {}", self.limit))
-            }
+            0 => Err(Violation::EmptyMessage),
+            length if length > self.limit => Err(Violation::TooLong { length, limit: self.limit }),
             length => Ok(length),
         }
     }
@@ -85,28 +98,27 @@ mod tests {
         messages.iter().flat_map(with_length).collect()
     }
 
-    fn violation(prefix: [u8; 4]) -> CloseCode {
+    fn violation(head: [u8; 4]) -> Violation {
         let mut reader = MessageReader::new(100);
-        reader.feed(Bytes::copy_from_slice(&prefix));
-        match reader.take() {
-            Err(TransportError::Violation { code, .. }) => code,
-            other => panic!("{other:?}"),
-        }
+        reader.feed(Bytes::copy_from_slice(&head));
+        reader.take().unwrap_err()
     }
 
     #[test]
     fn a_length_above_the_limit_is_refused_before_the_message_arrives() {
-        assert_eq!(violation(101u32.to_be_bytes()), CloseCode::TooBig);
-        assert_eq!(violation([0xff; 4]), CloseCode::TooBig);
+        for length in [101, u32::MAX] {
+            let expected = Violation::TooLong { length: length as usize, limit: 100 };
+            assert_eq!(violation(length.to_be_bytes()), expected);
+        }
     }
 
     #[test]
-    fn a_length_of_zero_is_a_protocol_error() {
-        assert_eq!(violation([0; 4]), CloseCode::ProtocolError);
+    fn a_length_of_zero_is_refused() {
+        assert_eq!(violation([0; 4]), Violation::EmptyMessage);
     }
 
     #[test]
-    fn a_message_that_came_in_one_piece_is_not_copied() {
+    fn a_message_within_one_piece_is_not_copied() {
         let piece = Bytes::from(encode(&[b"hello".to_vec()]));
         let mut reader = MessageReader::new(100);
         reader.feed(piece.clone());
@@ -123,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_out_as_they_went_in_however_the_stream_is_cut(
+        fn messages_are_read_as_they_were_written_however_the_stream_is_cut(
             messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..10),
             piece in 1usize..400,
         ) {

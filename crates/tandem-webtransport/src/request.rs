@@ -1,4 +1,4 @@
-//! One request: whose it is, and the answer to a CONNECT.
+//! One request: a CONNECT that opens the session, or another, which the application answers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use futures_util::future::BoxFuture;
 use h3::error::{Code, StreamError};
 use h3::proto::frame::Frame;
 use h3::server::{RequestResolver, RequestStream};
+use tandem_quic::QuicConnection;
+use tandem_wake::select_first;
 use tokio::sync::{Mutex, SetOnce};
 use tokio::time::timeout;
 
-use super::adapter::{self, BidiStream, Held};
-use super::connect::{ConnectRecv, ConnectSend};
-use super::protocol::{self, Protocol};
-use super::session::{Parts, WebTransportSession};
-use super::slot::{Control, Slot};
-use super::{PATH, Server, codes, http};
-use crate::rota::first_of;
-use crate::telemetry::names;
-use crate::transport::{Accept, Refused, quic};
+use crate::connect::{ConnectRecv, ConnectSend};
+use crate::h3_adapter::{H3BidiStream, H3Connection};
+use crate::h3_workarounds::connect_protocol::{self, ConnectProtocol};
+use crate::h3_workarounds::held_bytes::HeldBytes;
+use crate::session::{Session, SessionParts};
+use crate::slot::WebTransportSlot;
+use crate::{Application, Refusal, WebTransportEvent, WebTransportServer, codes, http};
 
-/// Time for a request's header fields.
+/// Time for a request's header fields, and for the answer to a CONNECT.
 const FIELDS: Duration = Duration::from_secs(10);
-/// Early clients announce this draft and want it confirmed.
+/// Clients of draft-02 announce it and want it confirmed.
 const DRAFT_OFFERED: HeaderName = HeaderName::from_static("sec-webtransport-http3-draft02");
 const DRAFT_CHOSEN: HeaderName = HeaderName::from_static("sec-webtransport-http3-draft");
 
-type Stream = RequestStream<BidiStream, Bytes>;
+type Stream = RequestStream<H3BidiStream, Bytes>;
 
-/// What the requests of a connection share.
-pub(super) struct Requests<A> {
-    pub(super) server: Arc<Server<A>>,
-    pub(super) slot: Arc<Slot>,
-    pub(super) connection: quic::Connection,
+/// Shared by the requests of a connection.
+pub(crate) struct Requests<A> {
+    pub(crate) server: Arc<WebTransportServer<A>>,
+    pub(crate) slot: Arc<WebTransportSlot>,
+    pub(crate) connection: QuicConnection,
 }
 
 impl<A> Clone for Requests<A> {
@@ -45,22 +45,21 @@ impl<A> Clone for Requests<A> {
     }
 }
 
-/// Who answers.
 enum Route {
     Session,
-    Router,
-    Refusal(StatusCode, &'static str),
+    Application,
+    Refusal(Refusal),
 }
 
-impl<A: Accept> Requests<A> {
+impl<A: Application> Requests<A> {
     /// Answers one request, to the end of its session if it opens one.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         self,
-        resolver: RequestResolver<adapter::Connection, Bytes>,
-        held: Held,
+        resolver: RequestResolver<H3Connection, Bytes>,
+        held: HeldBytes,
         acknowledged: BoxFuture<'static, ()>,
     ) -> impl Future<Output = ()> + Send {
-        // In a box of its own: it is several times as large as what a session needs of it for its life.
+        // Boxed: it is several times as large as the session that it may become, and soon over.
         let begin = Box::pin(self.begin(resolver, held, acknowledged));
         async move {
             if let Some(opened) = begin.await {
@@ -69,34 +68,33 @@ impl<A: Accept> Requests<A> {
         }
     }
 
-    /// Answers a request, or hands out the session that it opens.
+    /// Answers a request, or returns the session that it opens.
     async fn begin(
         self,
-        resolver: RequestResolver<adapter::Connection, Bytes>,
-        held: Held,
+        resolver: RequestResolver<H3Connection, Bytes>,
+        held: HeldBytes,
         acknowledged: BoxFuture<'static, ()>,
     ) -> Option<BoxFuture<'static, ()>> {
         let (request, protocol, mut stream) = match timeout(FIELDS, resolve(resolver, &held)).await {
             Ok(Ok(resolved)) => resolved,
             Ok(Err(error)) => {
                 tracing::trace!(%error, "request could not be read");
-                self.slot.strike("request");
+                self.slot.count_useless("request");
                 return None;
             }
             Err(_) => {
-                self.slot.strike("request");
+                self.slot.count_useless("request");
                 return None;
             }
         };
-        match route(&request, protocol) {
+        match route(&request, protocol, self.server.path) {
             Route::Session => return self.open(&request, stream, held, acknowledged).await,
-            Route::Refusal(status, outcome) => refuse(&mut stream, status, outcome, None).await,
-            Route::Router => {
-                let (router, limit, peer) =
-                    (self.server.router.clone(), self.server.body_bytes, self.connection.remote_address());
+            Route::Refusal(refusal) => self.refuse(&mut stream, refusal).await,
+            Route::Application => {
+                let peer = self.connection.remote_address();
                 // A handler must not outlive the client that it works for.
                 tokio::select! {
-                    () = http::answer(router, request, stream, held, peer, limit) => {}
+                    () = http::answer(&self.server.application, request, stream, held, peer) => {}
                     _ = self.connection.closed() => {}
                 }
             }
@@ -108,31 +106,28 @@ impl<A: Accept> Requests<A> {
         &self,
         request: &Request<()>,
         mut stream: Stream,
-        held: Held,
+        held: HeldBytes,
         acknowledged: BoxFuture<'static, ()>,
     ) -> Option<BoxFuture<'static, ()>> {
-        if !self.server.origins.admits(request.headers(), request.uri().authority()) {
-            refuse(&mut stream, StatusCode::FORBIDDEN, "origin", None).await;
+        let application = &self.server.application;
+        if let Err(refusal) = application.check(request) {
+            self.refuse(&mut stream, refusal).await;
             return None;
         }
         let id = stream.id().into_inner();
         let Some(control) = self.slot.claim(id) else {
-            // What the draft asks of a server whose limit of sessions is reached.
-            count("second");
+            // As the draft asks of a server whose limit of sessions is reached.
+            self.count("second");
             stream.stop_sending(Code::H3_REQUEST_REJECTED);
             stream.stop_stream(Code::H3_REQUEST_REJECTED);
             return None;
         };
         let peer = self.connection.remote_address().ip().to_canonical();
-        let permit = match self.server.accept.admit(peer) {
+        let permit = match application.admit(peer) {
             Ok(permit) => permit,
-            Err(refused) => {
+            Err(refusal) => {
                 self.slot.release();
-                let (outcome, retry_after) = match refused {
-                    Refused::Full { retry_after } => ("full", Some(retry_after)),
-                    Refused::Draining => ("draining", None),
-                };
-                refuse(&mut stream, StatusCode::SERVICE_UNAVAILABLE, outcome, retry_after).await;
+                self.refuse(&mut stream, refusal).await;
                 return None;
             }
         };
@@ -140,63 +135,64 @@ impl<A: Accept> Requests<A> {
         if request.headers().contains_key(DRAFT_OFFERED) {
             fields.insert(DRAFT_CHOSEN, HeaderValue::from_static("draft02"));
         }
-        // A client that takes no answer must not keep the place of the session that it never had.
+        // A client that doesn't take the answer must not keep the slot.
         if !matches!(timeout(FIELDS, stream.send_response(response(StatusCode::OK, fields))).await, Ok(Ok(()))) {
             self.slot.release();
-            count("unanswered");
+            self.count("unanswered");
             return None;
         }
-        count("ok");
-        Some(self.run(id, peer, permit, control, stream, held, acknowledged))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what an opened session consists of, used once")]
-    fn run(
-        &self,
-        id: u64,
-        peer: std::net::IpAddr,
-        permit: A::Permit,
-        control: Control,
-        stream: Stream,
-        held: Held,
-        acknowledged: BoxFuture<'static, ()>,
-    ) -> BoxFuture<'static, ()> {
-        let connection = self.connection.clone();
-        let closes = ClosesConnection(connection.clone());
+        self.count("ok");
         let (send, recv) = stream.split();
         let connect = Arc::new(Mutex::new(ConnectSend::new(send)));
         let end = Arc::new(SetOnce::new());
+        let connection = self.connection.clone();
         let recv = ConnectRecv { stream: recv, held, connection: connection.clone() };
-        let mut capsules = Box::pin(recv.run(Arc::clone(&connect), Arc::clone(&end)));
-        let message_bytes = self.server.message_bytes;
-        let session = WebTransportSession::new(Parts {
-            connection,
-            id,
-            peer,
-            message_bytes,
-            control,
-            connect,
-            acknowledged,
-            end,
-        });
-        let mut serving = self.server.accept.serve(session, permit);
+        let (message_bytes, observe) = (self.server.message_bytes, self.server.observe);
+        let capsules = recv.run(Arc::clone(&connect), Arc::clone(&end));
+        let parts = SessionParts { connection, id, peer, message_bytes, control, connect, acknowledged, end, observe };
+        let serving = application.serve(Session::new(parts), permit);
+        Some(self.run(serving, Box::pin(capsules)))
+    }
+
+    /// The application's future beside the reader of capsules; the connection is closed when it ends or is dropped.
+    fn run(&self, mut serving: BoxFuture<'static, ()>, mut capsules: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        let closes = ClosesConnection(self.connection.clone());
         Box::pin(async move {
             let _closes = closes;
-            first_of([serving.as_mut(), capsules.as_mut()]).await;
+            select_first([serving.as_mut(), capsules.as_mut()]).await;
         })
+    }
+
+    async fn refuse(&self, stream: &mut Stream, Refusal { status, retry_after, outcome }: Refusal) {
+        self.count(outcome);
+        let mut fields = HeaderMap::new();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            fields.insert(ALLOW, HeaderValue::from_static("CONNECT"));
+        }
+        if let Some(after) = retry_after {
+            fields.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        // Fails where the client didn't wait for the answer.
+        if stream.send_response(response(status, fields)).await.is_ok() {
+            let _ = stream.finish().await;
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        (self.server.observe)(WebTransportEvent::Request { outcome });
     }
 }
 
 /// Reads the header fields.
 async fn resolve(
-    mut resolver: RequestResolver<adapter::Connection, Bytes>,
-    held: &Held,
-) -> Result<(Request<()>, Option<Protocol>, Stream), StreamError> {
+    mut resolver: RequestResolver<H3Connection, Bytes>,
+    held: &HeldBytes,
+) -> Result<(Request<()>, Option<ConnectProtocol>, Stream), StreamError> {
     let first = std::future::poll_fn(|cx| resolver.frame_stream.poll_next(cx)).await;
     let (first, protocol) = match first {
         Ok(Some(Frame::Headers(section))) => {
             held.delivered(section.len());
-            let (section, protocol) = protocol::extract(section);
+            let (section, protocol) = connect_protocol::extract(section);
             (Ok(Some(Frame::Headers(section))), protocol)
         }
         other => (other, None),
@@ -205,29 +201,15 @@ async fn resolve(
     Ok((request, protocol, stream))
 }
 
-fn route(request: &Request<()>, protocol: Option<Protocol>) -> Route {
-    let at_path = request.uri().path() == PATH;
+fn route(request: &Request<()>, protocol: Option<ConnectProtocol>, path: &str) -> Route {
+    let refusal = |status, outcome| Route::Refusal(Refusal { status, retry_after: None, outcome });
+    let at_path = request.uri().path() == path;
     match (request.method() == Method::CONNECT, protocol) {
-        (false, _) if at_path => Route::Refusal(StatusCode::METHOD_NOT_ALLOWED, "method"),
-        (false, _) => Route::Router,
-        (true, Some(Protocol::WebTransport)) if at_path => Route::Session,
-        (true, Some(Protocol::WebTransport)) => Route::Refusal(StatusCode::NOT_FOUND, "path"),
-        (true, _) => Route::Refusal(StatusCode::NOT_IMPLEMENTED, "protocol"),
-    }
-}
-
-async fn refuse(stream: &mut Stream, status: StatusCode, outcome: &'static str, retry_after: Option<Duration>) {
-    count(outcome);
-    let mut fields = HeaderMap::new();
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        fields.insert(ALLOW, HeaderValue::from_static("CONNECT"));
-    }
-    if let Some(after) = retry_after {
-        fields.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
-    }
-    // Fails where the client didn't wait for the answer.
-    if stream.send_response(response(status, fields)).await.is_ok() {
-        let _ = stream.finish().await;
+        (false, _) if at_path => refusal(StatusCode::METHOD_NOT_ALLOWED, "method"),
+        (false, _) => Route::Application,
+        (true, Some(ConnectProtocol::WebTransport)) if at_path => Route::Session,
+        (true, Some(ConnectProtocol::WebTransport)) => refusal(StatusCode::NOT_FOUND, "path"),
+        (true, _) => refusal(StatusCode::NOT_IMPLEMENTED, "protocol"),
     }
 }
 
@@ -238,12 +220,8 @@ fn response(status: StatusCode, fields: HeaderMap) -> Response<()> {
     response
 }
 
-fn count(outcome: &'static str) {
-    metrics::counter!(names::WEBTRANSPORT_REQUESTS, "outcome" => outcome).increment(1);
-}
-
-/// A session's connection ends with it, however the session's task does.
-struct ClosesConnection(quic::Connection);
+/// Closes the connection when the session's task ends, even by a panic.
+struct ClosesConnection(QuicConnection);
 
 impl Drop for ClosesConnection {
     fn drop(&mut self) {

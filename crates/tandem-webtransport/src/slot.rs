@@ -1,132 +1,138 @@
-//! Where the streams of a connection meet its one session.
+//! Assigns the streams of a connection to its one session.
 //!
-//! The streams come in order of arrival, the session when its CONNECT has been answered; a stream may be first. The
-//! first stream of the session becomes its control stream.
+//! Streams arrive in any order, and the session begins when its CONNECT was answered; a stream may be first (draft-ietf-
+//! webtrans-http3, "Buffering Incoming Streams and Datagrams"). The first stream of the session becomes its control stream.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tandem_quic::{RecvStream, SendStream, VarInt};
 use tokio::sync::oneshot;
 
-use super::codes;
-use crate::domain::CloseCode;
-use crate::telemetry::names;
-use crate::transport::quic;
+use crate::{Observe, WebTransportEvent, codes};
 
 /// Streams kept for a session that isn't open yet.
 const MAX_WAITING: usize = 2;
 
-/// The receiving half of the control stream, and what of it was read already.
-pub(super) struct ControlRecv {
-    pub(super) unread: Bytes,
-    pub(super) stream: quic::RecvStream,
+/// The receiving half of the control stream, and the bytes of it that were read already.
+pub(crate) struct ControlRecv {
+    pub(crate) unread: Bytes,
+    pub(crate) stream: RecvStream,
 }
 
-/// The control stream's halves, once they are there.
-pub(super) struct Control {
-    pub(super) send: oneshot::Receiver<quic::SendStream>,
-    pub(super) recv: oneshot::Receiver<ControlRecv>,
+/// The halves of the control stream, once the client has opened it.
+pub(crate) struct ControlStream {
+    pub(crate) send: oneshot::Receiver<SendStream>,
+    pub(crate) recv: oneshot::Receiver<ControlRecv>,
 }
 
-/// A connection's place for a session.
+/// A connection's slot for a session.
+pub(crate) struct WebTransportSlot {
+    state: Mutex<SlotState>,
+    /// The code for streams that a session doesn't have.
+    refused: VarInt,
+    observe: Observe,
+}
+
 #[derive(Default)]
-pub(super) struct Slot(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    session: Option<Session>,
-    waiting: Vec<(u64, quic::SendStream, ControlRecv)>,
-    strikes: u32,
+struct SlotState {
+    session: Option<SlotSession>,
+    waiting: Vec<(u64, SendStream, ControlRecv)>,
+    /// Streams that were refused or came to nothing.
+    useless: u32,
 }
 
-struct Session {
+struct SlotSession {
     id: u64,
-    control: Option<(oneshot::Sender<quic::SendStream>, oneshot::Sender<ControlRecv>)>,
+    /// Taken by the first stream.
+    control: Option<(oneshot::Sender<SendStream>, oneshot::Sender<ControlRecv>)>,
 }
 
-impl Slot {
-    /// Takes the place. `None`: it is taken.
-    pub(super) fn claim(&self, id: u64) -> Option<Control> {
-        let mut state = self.0.lock();
+impl WebTransportSlot {
+    pub(crate) fn new(violation_code: u32, observe: Observe) -> Self {
+        Self { state: Mutex::default(), refused: codes::to_quic(violation_code), observe }
+    }
+
+    /// Claims the slot, or returns `None` if the connection has a session.
+    pub(crate) fn claim(&self, id: u64) -> Option<ControlStream> {
+        let mut state = self.state.lock();
         if state.session.is_some() {
             return None;
         }
         let (send_in, send) = oneshot::channel();
         let (recv_in, recv) = oneshot::channel();
-        state.session = Some(Session { id, control: Some((send_in, recv_in)) });
+        state.session = Some(SlotSession { id, control: Some((send_in, recv_in)) });
         for (of, send, recv) in std::mem::take(&mut state.waiting) {
-            state.offer(of, send, recv);
+            self.assign(&mut state, of, send, recv);
         }
-        Some(Control { send, recv })
+        Some(ControlStream { send, recv })
     }
 
-    /// Whether there is a session.
-    pub(super) fn is_taken(&self) -> bool {
-        self.0.lock().session.is_some()
+    pub(crate) fn is_taken(&self) -> bool {
+        self.state.lock().session.is_some()
     }
 
-    /// Gives the place back: the session was refused.
-    pub(super) fn release(&self) {
-        let mut state = self.0.lock();
+    /// Frees the slot: the session was refused.
+    pub(crate) fn release(&self) {
+        let mut state = self.state.lock();
         state.session = None;
         for (_, send, recv) in std::mem::take(&mut state.waiting) {
-            state.refuse(send, recv, codes::BUFFERED_STREAM_REJECTED, "no_session");
+            self.refuse(&mut state, send, recv, codes::BUFFERED_STREAM_REJECTED, "no_session");
         }
     }
 
-    /// A bidirectional stream of session `id` arrived.
-    pub(super) fn offer(&self, id: u64, send: quic::SendStream, recv: ControlRecv) {
-        self.0.lock().offer(id, send, recv);
+    /// Takes a bidirectional stream of session `id`.
+    pub(crate) fn offer(&self, id: u64, send: SendStream, recv: ControlRecv) {
+        self.assign(&mut self.state.lock(), id, send, recv);
     }
 
-    /// The code with which to stop a unidirectional stream of session `id`: nobody here reads one.
-    pub(super) fn refuse_uni(&self, id: u64) -> u64 {
-        let mut state = self.0.lock();
-        state.strike("unidirectional");
+    /// Counts a unidirectional stream of session `id`, and returns the code with which to stop it: no session reads one.
+    pub(crate) fn refuse_uni(&self, id: u64) -> u64 {
+        let mut state = self.state.lock();
+        self.count(&mut state, "unidirectional");
         let known = state.session.as_ref().is_some_and(|session| session.id == id);
-        if known { refused_stream() } else { codes::BUFFERED_STREAM_REJECTED }.into_inner()
+        if known { self.refused } else { codes::BUFFERED_STREAM_REJECTED }.into_inner()
     }
 
-    /// Notes a stream that came to nothing; h3 remembers each of them for the life of the connection.
-    pub(super) fn strike(&self, reason: &'static str) {
-        self.0.lock().strike(reason);
+    /// Counts a stream that came to nothing. h3 remembers each of them for the life of the connection.
+    pub(crate) fn count_useless(&self, reason: &'static str) {
+        self.count(&mut self.state.lock(), reason);
     }
 
-    /// How many streams came to nothing.
-    pub(super) fn strikes(&self) -> u32 {
-        self.0.lock().strikes
+    pub(crate) fn useless(&self) -> u32 {
+        self.state.lock().useless
     }
-}
 
-impl State {
-    fn offer(&mut self, id: u64, send: quic::SendStream, recv: ControlRecv) {
-        match &mut self.session {
+    fn assign(&self, state: &mut SlotState, id: u64, send: SendStream, recv: ControlRecv) {
+        match &mut state.session {
             Some(session) if session.id == id => match session.control.take() {
                 Some((send_in, recv_in)) => {
-                    // The session is over when it doesn't listen; the streams end with it.
+                    // Fails if the session is over; the streams end with it.
                     let _ = send_in.send(send);
                     let _ = recv_in.send(recv);
                 }
-                None => self.refuse(send, recv, refused_stream(), "second"),
+                None => self.refuse(state, send, recv, self.refused, "second"),
             },
-            None if self.waiting.len() < MAX_WAITING => self.waiting.push((id, send, recv)),
-            _ => self.refuse(send, recv, codes::BUFFERED_STREAM_REJECTED, "no_session"),
+            None if state.waiting.len() < MAX_WAITING => state.waiting.push((id, send, recv)),
+            _ => self.refuse(state, send, recv, codes::BUFFERED_STREAM_REJECTED, "no_session"),
         }
     }
 
-    fn refuse(&mut self, mut send: quic::SendStream, mut recv: ControlRecv, code: quic::VarInt, reason: &'static str) {
-        self.strike(reason);
-        // Fails where the peer has ended the stream itself.
+    fn refuse(
+        &self,
+        state: &mut SlotState,
+        mut send: SendStream,
+        mut recv: ControlRecv,
+        code: VarInt,
+        reason: &'static str,
+    ) {
+        self.count(state, reason);
+        // Fails where the client has ended the stream itself.
         let _ = send.reset(code);
         let _ = recv.stream.stop(code);
     }
 
-    fn strike(&mut self, reason: &'static str) {
-        self.strikes += 1;
-        metrics::counter!(names::WEBTRANSPORT_STREAMS_REFUSED, "reason" => reason).increment(1);
+    fn count(&self, state: &mut SlotState, reason: &'static str) {
+        state.useless += 1;
+        (self.observe)(WebTransportEvent::StreamRefused { reason });
     }
-}
-
-/// What a client sees on a stream that the protocol doesn't have.
-fn refused_stream() -> quic::VarInt {
-    codes::to_quic(u32::from(CloseCode::ProtocolError.number()))
 }

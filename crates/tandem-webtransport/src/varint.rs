@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut};
 
-/// Takes one off the front. `None` (and nothing taken): not all of it is there.
+/// Takes an integer off the front; returns `None`, and takes nothing, if it is incomplete.
 pub(super) fn take(bytes: &mut impl Buf) -> Option<u64> {
     let first = *bytes.chunk().first()?;
     let length = 1usize << (first >> 6);
@@ -16,7 +16,7 @@ pub(super) fn take(bytes: &mut impl Buf) -> Option<u64> {
     Some(value)
 }
 
-/// Appends one. Values above 2^62 - 1 don't exist in QUIC and are cut.
+/// Appends an integer. Values above 2^62 - 1 don't exist in QUIC and are truncated.
 pub(super) fn put(value: u64, bytes: &mut impl BufMut) {
     match value {
         0..0x40 => bytes.put_u8(value as u8),
@@ -46,14 +46,14 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_one_is_left_where_it_is() {
+    fn an_incomplete_integer_is_not_taken() {
         let mut part = &[0x9d, 0x7f, 0x3e][..];
         assert_eq!(take(&mut part), None);
         assert_eq!(part.len(), 3);
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn an_integer_that_was_written_is_read_back() {
         for value in [0, 63, 64, 16_383, 16_384, 0x3fff_ffff, 0x4000_0000, (1 << 62) - 1] {
             let mut bytes = Vec::new();
             put(value, &mut bytes);

@@ -1,34 +1,40 @@
-//! Takes `:protocol` out of a request's field section before h3 sees it.
+//! h3 calls a request malformed whose `:protocol` it doesn't know.
 //!
-//! h3 0.0.8 knows the two values `webtransport` and `connect-udp` and calls a request with any other malformed. Newer
-//! drafts say `webtransport-h3`, and what we don't speak deserves a 501. The section is walked by its lengths only
-//! (RFC 9204 §4.5, without a dynamic table, which we don't offer); Huffman's code gives each text one encoding, so the
-//! texts that we look for are compared as they stand on the wire.
+//! h3 0.0.8 knows `webtransport` and `connect-udp`. Drafts since draft-ietf-webtrans-http3-15 say `webtransport-h3`, and a
+//! protocol that the server doesn't support deserves a 501 (RFC 9220 §3), not a stream error. So `:protocol` is taken out of
+//! the field section before h3 decodes it. The section is walked by its lengths only (RFC 9204 §4.5, without a dynamic table,
+//! which this server doesn't offer). Huffman coding gives each text one encoding, so names and values are compared as they
+//! stand on the wire.
+//!
+//! Upstream: hyperium/h3#236 (merged, unreleased) added `websocket`; for values of the application's choice there is
+//! hyperium/h3#293 (open on 2026-11-30). Delete when h3 hands out an unknown `:protocol`.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What an extended CONNECT asks for.
+/// The `:protocol` of an extended CONNECT (RFC 9220).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum ConnectProtocol {
     /// `webtransport` or `webtransport-h3`.
     WebTransport,
-    /// Something that we don't speak.
+    /// Any other value.
     Other,
 }
 
-struct Text {
+struct QpackText {
     plain: &'static [u8],
     huffman: &'static [u8],
 }
 
-const NAME: Text = Text { plain: b":protocol", huffman: &[0xb9, 0x5d, 0x87, 0x49, 0xc8, 0x7a, 0x3f] };
-const WEBTRANSPORT: Text =
-    Text { plain: b"webtransport", huffman: &[0xf0, 0x58, 0xd3, 0x60, 0xea, 0x45, 0x67, 0xb1, 0x3f] };
-const WEBTRANSPORT_H3: Text =
-    Text { plain: b"webtransport-h3", huffman: &[0xf0, 0x58, 0xd3, 0x60, 0xea, 0x45, 0x67, 0xb1, 0x2b, 0x4e, 0xcf] };
+const NAME: QpackText = QpackText { plain: b":protocol", huffman: &[0xb9, 0x5d, 0x87, 0x49, 0xc8, 0x7a, 0x3f] };
+const WEBTRANSPORT: QpackText =
+    QpackText { plain: b"webtransport", huffman: &[0xf0, 0x58, 0xd3, 0x60, 0xea, 0x45, 0x67, 0xb1, 0x3f] };
+const WEBTRANSPORT_H3: QpackText = QpackText {
+    plain: b"webtransport-h3",
+    huffman: &[0xf0, 0x58, 0xd3, 0x60, 0xea, 0x45, 0x67, 0xb1, 0x2b, 0x4e, 0xcf],
+};
 
-/// The section without `:protocol`, and its value. A section that can't be read is left for h3 to judge.
-pub(super) fn extract(section: Bytes) -> (Bytes, Option<Protocol>) {
+/// Returns the section without `:protocol`, and its value. A section that can't be read is returned unchanged, for h3 to judge.
+pub(crate) fn extract(section: Bytes) -> (Bytes, Option<ConnectProtocol>) {
     match find(&section) {
         Some((line, protocol)) => {
             let mut rest = BytesMut::with_capacity(section.len());
@@ -40,7 +46,7 @@ pub(super) fn extract(section: Bytes) -> (Bytes, Option<Protocol>) {
     }
 }
 
-fn find(section: &[u8]) -> Option<(std::ops::Range<usize>, Protocol)> {
+fn find(section: &[u8]) -> Option<(std::ops::Range<usize>, ConnectProtocol)> {
     let mut rest = section;
     integer(&mut rest, 8)?; // required insert count
     integer(&mut rest, 7)?; // base
@@ -56,7 +62,7 @@ fn find(section: &[u8]) -> Option<(std::ops::Range<usize>, Protocol)> {
             let value = string(&mut rest, 7)?;
             if is_protocol {
                 let known = WEBTRANSPORT.is(value) || WEBTRANSPORT_H3.is(value);
-                let protocol = if known { Protocol::WebTransport } else { Protocol::Other };
+                let protocol = if known { ConnectProtocol::WebTransport } else { ConnectProtocol::Other };
                 return Some((start..section.len() - rest.len(), protocol));
             }
         } else {
@@ -66,13 +72,13 @@ fn find(section: &[u8]) -> Option<(std::ops::Range<usize>, Protocol)> {
     None
 }
 
-impl Text {
+impl QpackText {
     fn is(&self, (huffman, bytes): (bool, &[u8])) -> bool {
         bytes == if huffman { self.huffman } else { self.plain }
     }
 }
 
-/// A string whose length has `prefix` bits; the bit above them says whether it is Huffman-coded.
+/// Takes a string whose length has a prefix of `prefix` bits (RFC 7541 §5.2). True: it is Huffman-coded.
 fn string<'a>(bytes: &mut &'a [u8], prefix: u8) -> Option<(bool, &'a [u8])> {
     let huffman = bytes.first()? & (1 << prefix) != 0;
     let length = integer(bytes, prefix)?;
@@ -81,7 +87,7 @@ fn string<'a>(bytes: &mut &'a [u8], prefix: u8) -> Option<(bool, &'a [u8])> {
     Some((huffman, text))
 }
 
-/// An integer whose first byte has `prefix` bits of it (RFC 7541 §5.1).
+/// Takes an integer with a prefix of `prefix` bits (RFC 7541 §5.1).
 fn integer(bytes: &mut &[u8], prefix: u8) -> Option<usize> {
     let mask = u8::MAX >> (8 - prefix);
     let first = *bytes.first()? & mask;
@@ -107,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// The codes of RFC 7541, appendix B, that our texts need.
+    /// RFC 7541, appendix B, as far as the texts need it.
     fn huffman(text: &[u8]) -> Vec<u8> {
         let code = |letter: &u8| match letter {
             b'-' => "010110",
@@ -157,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_texts_are_what_the_code_table_makes_of_them() {
+    fn the_coded_texts_agree_with_the_table_of_the_rfc() {
         for text in [NAME, WEBTRANSPORT, WEBTRANSPORT_H3] {
             assert_eq!(text.huffman, huffman(text.plain));
         }
@@ -168,7 +174,7 @@ mod tests {
         for value in ["webtransport", "webtransport-h3"] {
             for coded in [false, true] {
                 let (rest, protocol) = extract(request(&literal(b":protocol", value.as_bytes(), coded)));
-                assert_eq!(protocol, Some(Protocol::WebTransport), "{value}, coded: {coded}");
+                assert_eq!(protocol, Some(ConnectProtocol::WebTransport), "{value}, coded: {coded}");
                 assert_eq!(rest, request(&[]));
             }
         }
@@ -177,7 +183,7 @@ mod tests {
     #[test]
     fn another_protocol_is_known_to_be_another() {
         let (rest, protocol) = extract(request(&literal(b":protocol", b"websocket", false)));
-        assert_eq!((rest, protocol), (request(&[]), Some(Protocol::Other)));
+        assert_eq!((rest, protocol), (request(&[]), Some(ConnectProtocol::Other)));
     }
 
     #[test]
