@@ -6,7 +6,7 @@
  * the back/forward cache, a frozen tab) closes its connection, because the network stack would keep it alive.
  *
  * @typedef {import('./transports.js').Transport} Transport
- * @typedef {'unsupported'|'not_offered'|'failed'|'slow'|'remembered'|'chosen'} Fallback
+ * @typedef {import('./choice.js').Fallback} Fallback
  *
  * @typedef {object} ConnectionHandlers
  * @property {() => void} onOpen                     a fresh session: say JOIN
@@ -18,8 +18,10 @@
  *   trying unless told to end
  * @property {(message: any) => void} onSent         for the event log
  */
-import { addressOf, endpointsOf, endpointsOfNode } from './address.js';
+import { endpointsOf, endpointsOfNode } from './address.js';
+import { fallbackReason, noUsableTransport, startOrder, usableTransports } from './choice.js';
 import { TandemError, retryAfterClose } from './errors.js';
+import { lookUpTransports, unreachable } from './lookup.js';
 import { openFastest } from './race.js';
 import { NO_CODE, openWebSocket, openWebTransport } from './transports.js';
 import { encodeJson } from './wire.js';
@@ -252,7 +254,7 @@ export class Connection {
    * @param {number} lookUpWithin ms
    */
   async #tryServer(stale, lookUpWithin) {
-    const answer = await this.#lookUp(lookUpWithin);
+    const answer = await lookUpTransports(this.#server, this.#env, lookUpWithin);
     if (stale()) return;
     this.#store.keepNodes(Array.isArray(answer.nodes) ? answer.nodes : []);
     await this.#open(stale, endpointsOf(this.#server, answer));
@@ -283,66 +285,19 @@ export class Connection {
    * @param {number} [withinMs]
    */
   async #open(stale, endpoints, withinMs) {
-    const order = this.#order(endpoints);
-    if (order.length === 0) throw this.#nothingUsable(endpoints);
+    const usable = usableTransports(endpoints, this.#preference, this.#env);
+    if (usable.length === 0) throw noUsableTransport(endpoints, this.#server, this.#preference, this.#env);
+    const order = startOrder(usable, this.#preference, this.#store.winner(this.#env.wallNow()));
     const race = openFastest(this.#openers(order, endpoints), this.#env, withinMs);
     this.#cancelRace = race.cancel;
     const transport = await race.winner;
     if (stale()) return transport.close(1000, 'not wanted any more');
-    this.#fallback = transport.kind === 'websocket' ? this.#reason(endpoints, order, race.failed) : null;
-    this.#adopt(transport, endpoints);
-  }
-
-  /** @param {import('./address.js').Endpoints} endpoints */
-  #nothingUsable(endpoints) {
-    if (!this.#env.WebTransport && !this.#env.WebSocket) {
-      return new TandemError('NO_TRANSPORT', 'this environment has neither WebTransport nor WebSocket (Node has one from version 22 on)');
-    }
-    const offered = [endpoints.webtransport && 'WebTransport', endpoints.websocket && 'WebSocket'].filter(Boolean).join(', ');
-    const wanted = this.#preference === 'auto' ? 'what this environment has' : this.#preference;
-    return new TandemError('NO_TRANSPORT', `${wanted} is not among what ${this.#server} offers (${offered || 'nothing'})`);
-  }
-
-  /** @param {number} withinMs */
-  async #lookUp(withinMs) {
-    const abort = new AbortController();
-    const url = addressOf(this.#server, 'api/transports');
-    const timer = this.#env.setTimeout(() => abort.abort(), withinMs);
-    try {
-      // Not from a cache: a self-signed certificate is renewed while the server runs.
-      const response = await this.#env.fetch(url, { signal: abort.signal, cache: 'no-store' });
-      if (!response.ok) throw await refusalOf(response, this.#server);
-      return await response.json();
-    } catch (error) {
-      if (error instanceof TandemError) throw error;
-      throw unreachable(`${url} can't be read: ${error instanceof Error ? error.message : error}. ${suspects(url)}`);
-    } finally {
-      this.#env.clearTimeout(timer);
-    }
-  }
-
-  /**
-   * @param {any} endpoints the answer of /api/transports
-   * @returns {('webtransport'|'websocket')[]} in the order in which they get their start
-   */
-  #order(endpoints) {
-    const usable = this.#usable(endpoints);
-    if (this.#preference === 'auto' && this.#store.winner(this.#env.wallNow()) === 'websocket') usable.reverse();
-    return usable;
-  }
-
-  /**
-   * @param {any} endpoints
-   * @param {('webtransport'|'websocket')[]} order
-   * @param {Set<number>} failed places in `order`
-   * @returns {Fallback}
-   */
-  #reason(endpoints, order, failed) {
-    if (this.#preference === 'websocket') return 'chosen';
-    if (!this.#env.WebTransport) return 'unsupported';
-    if (!endpoints.webtransport) return 'not_offered';
-    if (order[0] === 'websocket') return 'remembered';
-    return failed.has(order.indexOf('webtransport')) ? 'failed' : 'slow';
+    this.#fallback = transport.kind === 'websocket'
+      ? fallbackReason({ endpoints, order, failed: race.failed, preference: this.#preference, env: this.#env })
+      : null;
+    // Only a race that had a choice says anything about the network.
+    if (usable.length > 1) this.#store.keepWinner(transport.kind, this.#env.wallNow());
+    this.#adopt(transport);
   }
 
   /**
@@ -363,25 +318,8 @@ export class Connection {
     });
   }
 
-  /**
-   * @param {any} endpoints
-   * @returns {('webtransport'|'websocket')[]} best first
-   */
-  #usable(endpoints) {
-    /** @type {('webtransport'|'websocket')[]} */
-    const kinds = [];
-    if (this.#preference !== 'websocket' && endpoints.webtransport && this.#env.WebTransport) kinds.push('webtransport');
-    if (this.#preference !== 'webtransport' && endpoints.websocket && this.#env.WebSocket) kinds.push('websocket');
-    return kinds;
-  }
-
-  /**
-   * @param {Transport} transport
-   * @param {any} endpoints
-   */
-  #adopt(transport, endpoints) {
-    // Only a race that had a choice says anything about the network.
-    if (this.#usable(endpoints).length > 1) this.#store.keepWinner(transport.kind, this.#env.wallNow());
+  /** @param {Transport} transport */
+  #adopt(transport) {
     this.#transport = transport;
     this.#announced = null;
     this.#trouble = null;
@@ -509,31 +447,6 @@ export class Connection {
   }
 }
 
-/**
- * @param {Response} response one that is no success
- * @param {string} server
- */
-async function refusalOf(response, server) {
-  const { code } = await response.json().catch(() => ({}));
-  if (code !== 'ORIGIN_REFUSED') return new Error(`it answered ${response.status}`);
-  return new TandemError('ORIGIN_REFUSED', `${server} takes no sessions of pages of this origin (ALLOWED_ORIGINS)`);
-}
-
-/**
- * Why a request may have failed: browsers hide the reason from pages, and show it to somebody who opens the address.
- * @param {string} url
- */
-function suspects(url) {
-  return url.startsWith('https:')
-    ? 'Is the server up, does the browser trust its certificate (open the address in a tab), and is it https that listens there?'
-    : 'Is the server up, and is it http that listens there? A page on https may use http on localhost only.';
-}
-
 function noAnswerToJoin() {
   return new TandemError('TIMEOUT', 'the server has not answered JOIN');
-}
-
-/** @param {string} why */
-function unreachable(why) {
-  return new TandemError('UNREACHABLE', why);
 }

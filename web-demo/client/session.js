@@ -2,26 +2,26 @@
  * One membership of one room, kept over as many connections as it takes: JOIN on every new one, resume with the token,
  * notice gaps, and see that no request is silently lost.
  *
- * A page that is put away (`pagehide`, `freeze`) says goodbye: its member is disconnected and has the grace time. When the
- * page is back (`pageshow`, `resume`) the session sits down again (seat.js) and resumes.
+ * A page that is suspended (`pagehide`, `freeze`) closes its connection, so its member is disconnected and has the grace
+ * time. When the page is back (`pageshow`, `resume`) the session takes its seat again (seat.js) and resumes.
  */
 import { baseOf } from './address.js';
 import { RoomClock } from './clock.js';
 import { Connection } from './connection.js';
 import { SUPERSEDED, TandemError, codeOfLeaving, endsMembership, isPassingRefusal } from './errors.js';
 import { RoomModel } from './model.js';
+import { Requests } from './requests.js';
 import { takeSeat } from './seat.js';
 import { sha256 } from './sha256.js';
 import { Store } from './storage.js';
 import { decodeCompact } from './wire.js';
 
 const PROTOCOL = 3;
-const REQUEST_WITHIN_MS = 10_000;
 const SYNC_WITHIN_MS = 5000;
 const KEEP_EVERY_MS = 500;
-/** A WebTransport session that is closed at once takes the LEAVE with it. */
+/** A WebTransport session that is closed at once loses the LEAVE that was just written. */
 const LEAVE_WITHIN_MS = 1000;
-/** Like a line that is lost: the server keeps the seat for the grace time. */
+/** The server takes it for a lost connection, and keeps the membership for the grace time. */
 const CLOSE_DETACHED = 4004;
 
 /** Refusals after which another PIN may help. */
@@ -31,7 +31,7 @@ const SIGNALS = new Set(['OFFER', 'ANSWER', 'ICE_CANDIDATE']);
 
 /**
  * @typedef {'connecting'|'joined'|'reconnecting'|'closed'} RoomState
- * @typedef {{epoch: number, seq: number}} Committed  where in the room's order a command was committed
+ * @typedef {import('./requests.js').Committed} Committed
  * @typedef {{code: number|string, reason: string, retry: boolean, retryAfterMs?: number}} Closed
  *   a closing code, or the error code of a refused JOIN; `retry`: retryWithPin may help; `retryAfterMs`: when a JOIN may be
  *   tried again, where the server said so (KICKED)
@@ -57,16 +57,15 @@ export class Session {
   #owner;
   /** @type {import('./seat.js').Seat|null} */
   #seat = null;
-  /** Counts the times that a seat was asked for: an answer to an earlier one is of no use. */
-  #sitting = 0;
+  /** Number of the latest request for a seat; answers to earlier ones are ignored. */
+  #seatRequest = 0;
   #joinedOnce = false;
   #triedNewId = false;
-  /** @type {Map<number, {resolve: (at: Committed) => void, reject: (error: TandemError) => void, timer: any}>} */
-  #requests = new Map();
+  #requests;
   #nextRef = 1;
   #joinRef = 0;
   #changeQueued = false;
-  #away = false;
+  #suspended = false;
   #connected = false;
   /** @type {any} */
   #syncTimer = null;
@@ -89,6 +88,7 @@ export class Session {
   constructor(options, env, emit) {
     this.#roomId = options.roomId;
     this.#env = env;
+    this.#requests = new Requests(env);
     this.#emit = emit;
     const storage = options.storage === undefined ? env.defaultStorage() : options.storage;
     this.#server = baseOf(options.server).href.slice(0, -1);
@@ -96,7 +96,7 @@ export class Session {
     this.#pin = options.pin ?? null;
     this.#username = options.username;
     this.#keepTrying = options.keepTrying === true;
-    // From a link that somebody may have cut: a wrong one must not keep its visitor out.
+    // A link may have been cut: a damaged owner is ignored, and doesn't keep its visitor out.
     this.#owner = /^[\w-]{43}$/.test(options.owner ?? '') ? (options.owner ?? null) : null;
     this.#ownId = options.userId === undefined;
     // Only a storage that is shared among tabs needs seats.
@@ -151,18 +151,7 @@ export class Session {
     if (this.state === 'closed') return Promise.reject(new TandemError('CLOSED', 'this room is closed'));
     if (this.state !== 'joined') return Promise.reject(new TandemError('DISCONNECTED', 'not in the room at the moment'));
     const ref = this.#nextRef++;
-    return new Promise((resolve, reject) => {
-      const timer = this.#env.setTimeout(
-        () => this.#settle(ref, new TandemError('TIMEOUT', 'the server did not answer')),
-        REQUEST_WITHIN_MS,
-      );
-      this.#requests.set(ref, { resolve, reject, timer });
-      try {
-        this.#connection.send({ ...message, ref });
-      } catch (error) {
-        this.#settle(ref, /** @type {TandemError} */ (error));
-      }
-    });
+    return this.#requests.add(ref, () => this.#connection.send({ ...message, ref }));
   }
 
   /**
@@ -219,16 +208,16 @@ export class Session {
   }
 
   #begin() {
-    const [away, back] = [() => this.#putAway(), () => this.#comeBack()];
+    const [suspend, resume] = [() => this.#suspend(), () => this.#resume()];
     this.#pageListeners = [
-      this.#env.onPage('pagehide', away),
-      this.#env.onPage('freeze', away),
-      this.#env.onPage('resume', back),
-      this.#env.onPage('pageshow', back),
+      this.#env.onPage('pagehide', suspend),
+      this.#env.onPage('freeze', suspend),
+      this.#env.onPage('resume', resume),
+      this.#env.onPage('pageshow', resume),
       this.#env.onPage('visibilitychange', () => this.#env.hidden() || this.#resyncClock()),
     ];
     this.#connected = false;
-    this.#whenSeated(() => this.#connect());
+    this.#withSeat(() => this.#connect());
   }
 
   #connect() {
@@ -238,43 +227,43 @@ export class Session {
   }
 
   /**
-   * Sits down where that is needed, then calls `go`; not if the session was put away or ended meanwhile.
+   * Takes a seat where one is needed, then calls `go`; not if the session was suspended or ended meanwhile.
    * @param {() => void} go
    */
-  #whenSeated(go) {
+  #withSeat(go) {
     if (!this.#seated || this.#seat) return go();
-    const mine = ++this.#sitting;
+    const mine = ++this.#seatRequest;
     takeSeat({ env: this.#env, store: this.#store, server: this.#server, roomId: this.#roomId }).then((seat) => {
-      if (mine !== this.#sitting || this.state === 'closed') return seat.release();
+      if (mine !== this.#seatRequest || this.state === 'closed') return seat.release();
       this.#seat = seat;
-      if (seat.userId !== this.#membership.userId) this.#become(seat.userId);
+      if (seat.userId !== this.#membership.userId) this.#useUserId(seat.userId);
       go();
     });
   }
 
-  #standUp() {
-    this.#sitting += 1;
+  #releaseSeat() {
+    this.#seatRequest += 1;
     this.#seat?.release();
     this.#seat = null;
   }
 
   /** @param {string} userId */
-  #become(userId) {
+  #useUserId(userId) {
     this.#membership = this.#store.membership(this.#roomId, userId);
     this.model.userId = userId;
   }
 
-  #putAway() {
+  #suspend() {
     this.#keepMembership();
-    this.#away = true;
+    this.#suspended = true;
     this.#connection.suspend();
-    this.#standUp();
+    this.#releaseSeat();
   }
 
-  #comeBack() {
-    if (!this.#away) return;
-    this.#away = false;
-    this.#whenSeated(() => this.#connect());
+  #resume() {
+    if (!this.#suspended) return;
+    this.#suspended = false;
+    this.#withSeat(() => this.#connect());
   }
 
   /**
@@ -297,7 +286,7 @@ export class Session {
     const ready = /** @type {Promise<void>} */ (
       new Promise((resolve, reject) => (this.#settleReady = { resolve, reject }))
     );
-    // An application that listens for events instead is not to be punished with an unhandled rejection.
+    // An application may listen for events instead: no unhandled rejection then.
     ready.catch(() => {});
     return ready;
   }
@@ -341,7 +330,7 @@ export class Session {
     this.clock.stop();
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
-    this.#rejectRequests('DISCONNECTED', 'the connection was lost before the server answered');
+    this.#requests.rejectAll('DISCONNECTED', 'the connection was lost before the server answered');
     this.#keepMembership();
     this.#setState(this.#joinedOnce ? 'reconnecting' : 'connecting');
   }
@@ -349,7 +338,7 @@ export class Session {
   /** @param {any} message */
   #onMessage(message) {
     this.#log('in', message);
-    if (message.type === 'ACK') return this.#settle(message.ref, null, { epoch: message.epoch, seq: message.seq });
+    if (message.type === 'ACK') return this.#requests.resolve(message.ref, { epoch: message.epoch, seq: message.seq });
     if (message.type === 'ERROR') return this.#onError(message);
     const outcome = this.model.apply(message);
     if (outcome.gap) this.#requestSync();
@@ -380,7 +369,8 @@ export class Session {
       this.#membership.resumeToken = state.resumeToken;
       this.#membership.epoch = state.epoch;
       this.#membership.lastSeq = state.seq;
-      this.#store.keepMembership(this.#roomId, this.#membership); // At once: without the newest token a crash of this page would cost the membership.
+      // At once: without the newest token a crash of this page would cost the membership.
+      this.#store.keepMembership(this.#roomId, this.#membership);
     }
     this.#connection.settled();
     this.#joinRef = 0;
@@ -394,7 +384,7 @@ export class Session {
     const error = TandemError.fromMessage(message);
     const refusedJoin = this.#joinRef !== 0 && (message.ref === this.#joinRef || message.request === 'JOIN');
     if (refusedJoin) return this.#onRefusal(error);
-    if (this.#settle(message.ref, error)) return;
+    if (this.#requests.reject(message.ref, error)) return;
     // Signaling to somebody who has just left: USER_LEFT says the same, in order.
     if (error.code === 'TARGET_GONE' && SIGNALS.has(error.request ?? '')) return;
     this.#emit('error', error);
@@ -410,15 +400,15 @@ export class Session {
       return this.#join();
     }
     if (error.code === 'USER_ID_TAKEN' && this.#ownId && !this.#triedNewId) {
-      // Our own made-up id, in use and no proof left that it is ours: take another one.
+      // This client's own random id is in use, and the proof that it is ours is lost: take another one.
       this.#triedNewId = true;
       if (!this.#seated) {
-        this.#become(this.#store.renewUserId(this.#env.uuid));
+        this.#useUserId(this.#store.renewUserId(this.#env.uuid));
         return this.#join();
       }
-      this.#standUp();
+      this.#releaseSeat();
       this.#store.dropUserId(this.#membership.userId);
-      return this.#whenSeated(() => this.#connection.kind !== null && this.#join());
+      return this.#withSeat(() => this.#connection.kind !== null && this.#join());
     }
     if (isPassingRefusal(error.code)) return this.#connection.retryLater(error);
     this.#connection.end(1000, error.code);
@@ -442,7 +432,7 @@ export class Session {
     if (this.#connection.kind !== null) this.clock.resync();
   }
 
-  /** Once for a gap: the events that keep coming before the answer are covered by it. */
+  /** Sent once for a gap: the answer covers the events that arrive before it. */
   #requestSync() {
     if (this.#syncTimer !== null || this.state !== 'joined') return;
     this.#connection.send({ type: 'REQUEST_SYNC' });
@@ -452,41 +442,17 @@ export class Session {
     }, SYNC_WITHIN_MS);
   }
 
-  /**
-   * @param {number} ref
-   * @param {TandemError|null} error
-   * @param {Committed} [committed]
-   * @returns {boolean} whether somebody was waiting for it
-   */
-  #settle(ref, error, committed) {
-    const request = this.#requests.get(ref);
-    if (!request) return false;
-    this.#requests.delete(ref);
-    this.#env.clearTimeout(request.timer);
-    if (error) request.reject(error);
-    else request.resolve(/** @type {Committed} */ (committed));
-    return true;
-  }
-
-  /**
-   * @param {string} code
-   * @param {string} message
-   */
-  #rejectRequests(code, message) {
-    for (const ref of [...this.#requests.keys()]) this.#settle(ref, new TandemError(code, message));
-  }
-
   /** @param {Closed} closed */
   #finish(closed) {
     this.clock.stop();
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
-    this.#rejectRequests(closed.reason === 'left' ? 'CLOSED' : 'DISCONNECTED', 'the room was closed before the server answered');
+    this.#requests.rejectAll(closed.reason === 'left' ? 'CLOSED' : 'DISCONNECTED', 'the room was closed before the server answered');
     if (closed.code === SUPERSEDED) this.#membership.resumeToken = null; // It is another page's now.
     if (endsMembership(closed.code)) this.#endMembership();
     this.#keepMembership();
     this.#pageListeners.forEach((stop) => stop());
-    this.#standUp();
+    this.#releaseSeat();
     this.#settleReady.reject(new TandemError('CLOSED', closed.reason || `closed with ${closed.code}`));
     this.#setState('closed');
     this.#emit('closed', closed);

@@ -1,10 +1,6 @@
 /**
- * Keeps a media element where the room is. One function, `#step`, looks at the room and at the element and does the next
- * thing; timers and events only say when to look. There is no plan to go stale: a start that came too late, a seek that
- * took too long, a command that arrived meanwhile are all just another look.
- *
- * @typedef {'idle'|'rate'|'seek'|'waiting'} Mode
- *   in step (playing or paused) · correcting by rate · jumping · for data, the clock, the gate, the start
+ * Keeps a media element where the room is: puts the parts together, decides when to look (events of the room and of the
+ * element, a timer), and tells the page and the room how the player does. What a look does is in steering.js.
  *
  * @typedef {object} SyncOptions
  * @property {boolean} [manageSource]  load the room's URL into the element (default true)
@@ -12,50 +8,22 @@
  * @property {boolean} [mediaSession]  answer media keys and the picture-in-picture window with commands (default true)
  */
 import { Condition } from './condition.js';
-import { RateController } from './drift.js';
 import { Emitter } from './emitter.js';
 import { HumanInput } from './human.js';
-import { JumpLimiter } from './jumps.js';
-import { EXACT_S } from './landing.js';
 import { MediaSessionControls } from './media-session.js';
 import { DriftMeter } from './meter.js';
 import { NativeControls } from './native-controls.js';
+import { LOOK_HIDDEN_MS, LOOK_MS, LOOK_PAUSED_MS } from './pace.js';
 import { Player } from './player.js';
 import { Reporter } from './report.js';
 import { SourceLoader } from './source.js';
-import { SyncStats } from './sync-stats.js';
+import { Steering } from './steering.js';
 import { FollowedVector } from './vector.js';
 
-const LOOK_MS = 100;
-const LOOK_PAUSED_MS = 250;
-const LOOK_HIDDEN_MS = 1000;
-const LOOK_MEASURING_MS = 25;
-
-/** For so long after a start readings mean nothing. */
-const START_SETTLES_MS = 120;
-/** A start this much behind is left to the rate; more is worth a seek ahead. */
-const START_BEHIND_MS = 120;
-/** A player that stands this little ahead waits for the room instead of seeking back. */
-const WAIT_AHEAD_MS = 1500;
-/** So far ahead it waits where a seek back would not help: over a hole in the film, or where seeks land elsewhere. */
-const WAIT_LONG_AHEAD_MS = 15_000;
-/** Farther off than this, and no seek to help: it plays on as it is. */
-const OUT_OF_REACH_MS = 15_000;
-/** Room and player this far apart (s), a seek under way for an earlier state of the room is given up. */
-const SEEK_ELSEWHERE_S = 3;
 /** A host farther from the room than this (ms) is no reference: what is wrong with its player concerns nobody else. */
 const REFERENCE_WITHIN_MS = 200;
-/** Own commands: what a person did has become one. */
+/** Own commands: once one is sent, the human action that led to it is used up. */
 const COMMANDS = new Set(['PLAY_PAUSE', 'SEEK', 'SET_RATE', 'URL_CHANGE']);
-/** Standing this close to where a pause or a start wants it, it is not worth a seek: a quarter of a frame. */
-const SAME_PLACE_S = 0.01;
-/**
- * A new rate is heard only when what the audio pipeline holds has been played: 65 to 140 ms in Chromium (measured). The
- * room's changes of rate are known ahead, and asked for this much earlier.
- */
-const RATE_TAKES_MS = 100;
-/** After so many seeks ahead that all came too late, it starts where it is. */
-const MOST_START_TRIES = 3;
 
 /**
  * @param {import('./room.js').Room} room
@@ -76,48 +44,17 @@ export class VideoSync {
   #controls;
   #reporter;
   #vector;
-  #controller = new RateController();
-  #stats = new SyncStats();
-  #jumps = new JumpLimiter();
   #condition;
-  #landing;
-  #effect;
-  #interruption;
-  #live;
+  #steering;
   #human;
   #mediaSession;
   #emitter = new Emitter();
   /** @type {(() => void)[]} */
   #undo = [];
 
-  /** Whether this source has been put to its place yet; before, nothing that it does is the viewer's doing. */
-  #placed = false;
-  /** @type {number|null} where a pause has put the element */
-  #heldAt = null;
-  #holdTries = 0;
-  /** The room's vector that the last seek was for. @type {object|null} */
-  #soughtFor = null;
-  /** An engine has moved the element over a hole, most likely: a seek back would only land there again. */
-  #hopped = false;
-  /**
-   * The start that is still to be learned from: the drift that it was ordered with (negative: too late), and the latency
-   * that was counted on.
-   * @type {{drift: number, latency: import('./drift.js').Latency}|null}
-   */
-  #begun = null;
-  /** The room's rate that the player was last set to, corrections aside. @type {number|null} */
-  #baseRate = null;
-  #startTries = 0;
-  /** @type {number|null} id of the gate that was answered */
-  #readyFor = null;
   /** @type {any} */
   #timer = null;
   #stopped = false;
-
-  /** @type {number|null} ms, latest; positive when this player is ahead */
-  drift = null;
-  /** @type {Mode} */
-  mode = 'waiting';
 
   /**
    * @param {import('./room.js').Room} room
@@ -134,20 +71,22 @@ export class VideoSync {
     this.#meter = new DriftMeter(video, room.env, (local) => this.#vector.positionAt(room.clock.roomTime(local)));
     this.#source = new SourceLoader(room, video, options);
     this.#condition = new Condition(room, video, this.#player, this.#source, emit);
-    ({ landing: this.#landing, rates: this.#effect, interruption: this.#interruption, live: this.#live } = this.#condition);
+    this.#steering = new Steering({
+      room, video, player: this.#player, meter: this.#meter, source: this.#source, vector: this.#vector, condition: this.#condition, emit,
+    });
     this.#human = new HumanInput(video, room.env);
     const denied = (/** @type {{action: string, code: string}} */ detail) => emit('denied', detail);
     this.#controls = new NativeControls(room, video, this.#human, {
       wantsPlaying: () => this.#player.wantsPlaying,
       seeksTo: (position) => this.#player.seeksTo(position),
       rate: () => this.#player.rate,
-      placed: () => this.#placed,
-      live: () => this.#live.detected,
-      holdStill: () => this.#pause(),
-      follow: () => this.#follow(),
-      interrupted: () => this.#onInterruption(),
-      hopped: () => this.#onHop(),
-      rateForced: () => this.#onForcedRate(),
+      placed: () => this.#steering.placed,
+      live: () => this.#condition.live.detected,
+      holdStill: () => this.#steering.pause(),
+      follow: () => this.#then(() => this.#steering.follow()),
+      interrupted: () => this.#then(() => this.#onInterruption()),
+      hopped: () => this.#then(() => this.#steering.noteHop()),
+      rateForced: () => this.#then(() => this.#steering.noteForcedRate()),
       denied,
     });
     this.#mediaSession = options.mediaSession === false ? null : new MediaSessionControls(room, room.env.mediaSession, denied);
@@ -156,9 +95,18 @@ export class VideoSync {
     this.#look();
   }
 
+  /** ms, latest; positive when this player is ahead; null while it can't be told. */
+  get drift() {
+    return this.#steering.drift;
+  }
+
+  get mode() {
+    return this.#steering.mode;
+  }
+
   stats() {
     return {
-      ...this.#stats.summary(),
+      ...this.#steering.stats.summary(),
       mode: this.mode,
       drift: this.drift,
       rate: this.#player.rate,
@@ -201,7 +149,7 @@ export class VideoSync {
   /** After `autoplay-blocked` or the limit `paused`, from a click: plays, with the sound that the page wants. */
   resume({ muted = false } = {}) {
     this.#player.blocked = false;
-    this.#interruption.forget();
+    this.#condition.interruption.forget();
     this.#video.muted = muted;
     this.#look();
   }
@@ -230,7 +178,7 @@ export class VideoSync {
       this.#video.addEventListener(type, fn);
       this.#undo.push(() => this.#video.removeEventListener(type, fn));
     };
-    onRoom('playback', () => this.#onPlayback());
+    onRoom('playback', () => this.#then(() => this.#onPlayback()));
     onRoom('change', () => this.#look());
     // In a background tab timers come once a second or less; what the network brings still comes at once.
     onRoom('tick', () => this.#env.hidden() && this.#look());
@@ -245,11 +193,11 @@ export class VideoSync {
     }
     onVideo('seeking', () => this.#player.noticeSeek());
     onVideo('waiting', () => this.#meter.clear());
-    onVideo('emptied', () => this.#onNewSource());
+    onVideo('emptied', () => this.#then(() => this.#onNewSource()));
     onVideo('error', () => this.#emitter.emit('media-error', { message: this.#video.error?.message ?? 'the media did not load' }));
     this.#undo.push(
       this.#env.onPage('visibilitychange', () => {
-        if (!this.#env.hidden()) this.#interruption.noteVisible();
+        if (!this.#env.hidden()) this.#condition.interruption.noteVisible();
         this.#look();
       }),
     );
@@ -257,390 +205,34 @@ export class VideoSync {
 
   #onPlayback() {
     this.#vector.follow(this.#room.playback, this.#room.clock.roomTime());
-    this.#startTries = 0;
-    this.#follow();
+    this.#steering.noteCommand();
+    this.#steering.follow();
   }
 
   #onNewSource() {
-    this.#placed = false;
-    this.#heldAt = null;
-    this.#baseRate = null;
-    this.#startTries = 0;
-    this.#hopped = false;
-    this.#player.forget();
+    this.#steering.forget();
     this.#controls.forget();
-    this.#condition.forget();
-    this.#meter.clear();
-    this.#look();
   }
 
-  /** Nobody meant it, so nobody else hears of it. */
+  /** A pause that no person meant: it stays with this element. */
   #onInterruption() {
     this.#player.wantsPlaying = false;
-    this.#interruption.note(this.#env.now(), this.#env.hidden());
+    this.#condition.interruption.note(this.#env.now(), this.#env.hidden());
     this.#meter.clear();
-    this.#look();
   }
 
-  #onHop() {
-    this.#hopped = true;
-    this.#meter.clear();
-    this.#effect.clear();
-    this.#look();
-  }
-
-  #onForcedRate() {
-    const again = this.#effect.noteForced(this.#env.now());
-    this.#player.noticeRate();
-    this.#meter.setSlip(this.#player.rate - this.#vector.rateAt(this.#room.clock.roomTime()));
-    if (again) this.#baseRate = null;
-    this.#look();
-  }
-
-  /** The element is not where it was: go to where the room is, without regard to cooldowns. */
-  #follow() {
-    this.#player.wantsPlaying = !this.#video.paused;
-    this.#meter.clear();
-    this.#controller.reset();
-    this.#effect.clear();
-    this.#jumps.forgive();
-    this.#interruption.forget();
-    this.#heldAt = null;
+  /** @param {() => void} act */
+  #then(act) {
+    act();
     this.#look();
   }
 
   #look() {
     if (this.#stopped) return;
     this.#env.clearTimeout(this.#timer);
-    const soon = this.#step();
+    const soon = this.#steering.step(this.#controls.busy);
     const pace = this.#env.hidden() ? LOOK_HIDDEN_MS : this.#video.paused ? LOOK_PAUSED_MS : LOOK_MS;
     this.#timer = this.#env.setTimeout(() => this.#look(), Math.max(0, Math.min(soon ?? pace, pace)));
-  }
-
-  /** @returns {number|void} ms after which to look again, when that is sooner than usual */
-  #step() {
-    const room = this.#room;
-    if (room.state === 'closed' || room.self.slot === null) return; // Not in the room yet: nothing is known of it.
-    const retryIn = this.#source.follow();
-    this.#condition.look(this.drift, this.#controls.busy);
-    if (this.#controls.busy) return;
-    if (!this.#player.usable) {
-      this.#setMode('waiting');
-      return retryIn;
-    }
-    if (this.#live.detected) return this.#accompany();
-    if (!room.clock.synced && !this.#placed) return this.#setMode('waiting');
-
-    const gate = this.#awaitedGate();
-    if (gate) return this.#prepare(gate);
-    return room.playback.playing ? this.#play() : this.#hold(room.playback.position);
-  }
-
-  /** A live stream plays and pauses with the room, and stays where its own player puts it. */
-  #accompany() {
-    this.#placed = true;
-    this.drift = null;
-    this.#setMode('idle');
-    const { paused } = this.#video;
-    if (paused === this.#player.wantsPlaying) return; // Touched, and the event is on its way.
-    const { playing } = this.#room.playback;
-    if (!playing && !paused) this.#pause();
-    if (playing && paused && !this.#player.blocked && this.#interruption.left(this.#env.now()) === 0) void this.#player.play();
-  }
-
-  /**
-   * Somebody else has paused it, or let it play, and the event that says so is still on its way (browsers send a
-   * `timeupdate` first): to undo it now would be to overlook it.
-   */
-  get #touched() {
-    return this.#video.paused === this.#player.wantsPlaying && !this.#video.ended;
-  }
-
-  #awaitedGate() {
-    const { gate } = this.#room;
-    const { userId } = this.#room.self;
-    return gate?.awaiting.includes(userId) && !gate.ready.includes(userId) ? gate : null;
-  }
-
-  /** @param {import('./model.js').Gate} gate */
-  #prepare(gate) {
-    this.#hold(gate.targetTime);
-    this.#setMode('waiting');
-    if (this.#readyFor === gate.id || !this.#standsAt(gate.targetTime) || !this.#player.hasData) return;
-    this.#readyFor = gate.id;
-    // A gate that closed meanwhile needs no answer; one that was lost with the connection is answered again.
-    this.#room.sendReady(gate).catch((error) => {
-      if (error.code === 'DISCONNECTED' || error.code === 'TIMEOUT') this.#readyFor = null;
-    });
-  }
-
-  /**
-   * Stands still at a position.
-   * @param {number} position
-   * @returns {number|void}
-   */
-  #hold(position) {
-    const target = this.#player.clamp(position);
-    const video = this.#video;
-    if (this.#placed && this.#touched) return;
-    if (!video.paused && !video.ended) {
-      const left = this.#untilPause(target);
-      if (left > 0) return left;
-      this.#pause();
-    }
-    if (this.#heldAt !== target) {
-      this.#heldAt = target;
-      this.#holdTries = 0;
-    }
-    if (this.#misses(target)) {
-      this.#holdTries += 1;
-      this.#seekTo(target);
-    }
-    this.#player.noticeSeekEnd();
-    this.#placed = true;
-    this.#setDrift((video.currentTime - target) * 1000);
-    this.#setMode(video.seeking ? 'seek' : 'idle');
-  }
-
-  /**
-   * @param {number} from
-   * @param {number} to
-   */
-  #seekHelps(from, to) {
-    return this.#player.canSeekTo(to) && this.#landing.helps(to - from, this.#player.hasBuffered(to));
-  }
-
-  /**
-   * Whether standing still at a position takes a seek. What it lands on after as many tries as this source is worth is
-   * taken.
-   * @param {number} target
-   */
-  #misses(target) {
-    const gap = Math.abs(this.#video.currentTime - target);
-    if (!this.#player.canSeekTo(target)) return false;
-    if (this.#holdTries === 0) {
-      if (!this.#landing.inexact) return gap > SAME_PLACE_S;
-      return gap > Math.max(EXACT_S, this.#landing.worst) || this.#seekHelps(this.#video.currentTime, target);
-    }
-    return !this.#video.seeking && gap > EXACT_S && this.#holdTries < this.#landing.tries;
-  }
-
-  /** Whether it stands where a pause wants it, or as near as this source's seeks come. @param {number} position */
-  #standsAt(position) {
-    const target = this.#player.clamp(position);
-    return this.#heldAt === target && !this.#video.seeking && this.#player.seekTarget === null && !this.#misses(target);
-  }
-
-  /**
-   * A pause may lie a little ahead in the film, and in time: playing on up to it beats a jump.
-   * @param {number} target
-   * @returns {number} ms
-   */
-  #untilPause(target) {
-    const inFilm = ((target - this.#video.currentTime) / this.#video.playbackRate) * 1000;
-    const inTime = this.#room.playback.at - this.#room.clock.roomTime();
-    return Math.min(inFilm, inTime);
-  }
-
-  /** @returns {number|void} */
-  #play() {
-    const now = this.#room.clock.roomTime();
-    if (this.#isOver(now)) return;
-    this.#heldAt = null;
-    if (this.#touched && this.#video.paused) return;
-    if (this.#video.paused && this.#interruption.left(this.#env.now()) > 0) {
-      this.#setMode('waiting');
-      return this.#interruption.left(this.#env.now());
-    }
-    if (this.#video.paused) return this.#start(now);
-    if (!this.#vector.runsAt(now + this.#player.longestStart + 50)) {
-      // A start that is scheduled: stand where it begins. (One that is about to happen may have been begun already.)
-      this.#pause();
-      return this.#start(now);
-    }
-    // Whoever pressed play, it plays: from here on a pause is a new act.
-    this.#player.wantsPlaying = true;
-    this.#player.blocked = false;
-    return this.#correct(now);
-  }
-
-  /**
-   * At the end nothing is corrected: playing an ended film would start it over.
-   * @param {number} now
-   */
-  #isOver(now) {
-    const { duration, ended, paused } = this.#video;
-    if (!Number.isFinite(duration)) return false;
-    const left = duration - this.#vector.positionAt(now);
-    if (left <= 0 && (paused || ended)) this.#hold(duration);
-    if (left > 1 || (left > 0 && !ended)) return false;
-    this.#setRate(this.#vector.rateAt(now));
-    this.#setMode('idle');
-    return true;
-  }
-
-  /**
-   * From standing still: seek to where the room will be when that is done, and start at that moment.
-   * @param {number} now
-   * @returns {number|void}
-   */
-  #start(now) {
-    if (this.#player.blocked) return this.#setMode('waiting');
-    this.#player.noticeSeekEnd();
-    if (this.#video.seeking) {
-      // Its data may never come: when the room has gone elsewhere, so does the player.
-      const elsewhere = Math.abs(this.#vector.positionAt(now) - this.#video.currentTime) > SEEK_ELSEWHERE_S;
-      if (elsewhere && this.#soughtFor !== this.#vector.current) return this.#seekAhead(now);
-      return this.#setMode('seek');
-    }
-
-    const { at, position } = this.#vector.current;
-    const here = this.#video.currentTime;
-    const lead = this.#player.startLatency.ms;
-    const wait = Math.max(this.#vector.reaches(here), at) - now - lead;
-    const late = wait < -START_BEHIND_MS;
-    const early = wait > Math.max(this.#hopped ? WAIT_LONG_AHEAD_MS : WAIT_AHEAD_MS, at - now - lead + 50);
-    const elsewhere = here < position - SAME_PLACE_S * 2 || late || early;
-    const helps = this.#seekHelps(here, this.#vector.positionAt(Math.max(now, at)));
-    if (elsewhere && helps && this.#startTries < MOST_START_TRIES) return this.#seekAhead(now);
-
-    this.#placed = true;
-    this.#setMode('waiting');
-    if (!this.#player.hasData) return;
-    if (wait > 1 && wait < Math.max(WAIT_LONG_AHEAD_MS, at - now)) return wait;
-    this.#begin(wait);
-  }
-
-  /** @param {number} now */
-  #seekAhead(now) {
-    const { seekLatency, freshLatency } = this.#player;
-    const lead = seekLatency.ms * 1.2 + freshLatency.ms + 30;
-    const arrival = Math.max(this.#vector.current.at, now + lead);
-    this.#startTries += 1;
-    this.#placed = true;
-    this.#setMode('seek');
-    this.#seekTo(this.#player.clamp(this.#vector.positionAt(arrival)));
-  }
-
-  /** @param {number} wait ms until it should begin; negative: so much too late */
-  #begin(wait) {
-    this.#baseRate = this.#vector.current.rate;
-    this.#setRate(this.#baseRate);
-    this.#jumps.noteStart(this.#env.now());
-    const { startLatency: latency } = this.#player;
-    this.#begun = this.#env.hidden() ? null : { drift: wait * this.#baseRate, latency };
-    this.#startTries = 0;
-    this.#hopped = false;
-    this.#meter.clear(START_SETTLES_MS);
-    this.#controller.reset();
-    this.#effect.clear();
-    this.#player.play();
-  }
-
-  /**
-   * Playing: measure, and correct.
-   * @param {number} now
-   * @returns {number|void}
-   */
-  #correct(now) {
-    this.#player.noticeSeekEnd();
-    if (this.#player.stuck) {
-      this.#meter.clear();
-      return this.#setMode(this.#video.seeking ? 'seek' : 'waiting');
-    }
-    const base = this.#followRate(now);
-    const reading = this.#meter.read();
-    if (reading === null) return Math.min(LOOK_MEASURING_MS, this.#untilRateChange(now));
-    const { drift, noise } = reading;
-
-    this.#setDrift(drift);
-    this.#learnStart(drift);
-    const local = this.#env.now();
-    const ratesHelp = !this.#effect.useless(local);
-    const position = this.#vector.positionAt(now);
-    const seeksHelp = this.#seekHelps(position + drift / 1000, position);
-    if (seeksHelp && this.#jumps.allows(drift, local, ratesHelp)) return this.#jump(ratesHelp);
-
-    if (ratesHelp) {
-      const interval = this.#env.hidden() ? LOOK_HIDDEN_MS : LOOK_MS;
-      const reachable = seeksHelp || Math.abs(drift) < OUT_OF_REACH_MS;
-      const deviation = reachable ? this.#controller.deviation(drift, noise, interval) : 0;
-      if (!this.#setRate(base * (1 + deviation))) this.#effect.noteRefused(local);
-      this.#effect.observe(local, drift, this.#player.rate - base);
-    }
-    // What took the correction for another rate, or for none, goes on at the room's; what holds its own is let be.
-    if (this.#effect.useless(local) && !this.#effect.forced) this.#setRate(base);
-    this.#setMode(ratesHelp && this.#controller.correcting ? 'rate' : 'idle');
-    this.#stats.add(drift);
-    return this.#untilRateChange(now);
-  }
-
-  /**
-   * The room's own rate, asked for ahead of time.
-   * @param {number} now
-   */
-  #followRate(now) {
-    const base = this.#vector.rateAt(now + RATE_TAKES_MS);
-    if (base === this.#baseRate) return base;
-    this.#baseRate = base;
-    this.#setRate(base);
-    this.#controller.reset();
-    this.#effect.clear();
-    this.#meter.clear(RATE_TAKES_MS * 2);
-    return base;
-  }
-
-  /** @param {number} now */
-  #untilRateChange(now) {
-    const left = this.#vector.current.at - RATE_TAKES_MS - now;
-    return left > 0 ? left : Infinity;
-  }
-
-  /**
-   * What is left of a start's aim is the best measure of how long starting takes here. A start that was ordered too late
-   * to be on time says nothing by that part.
-   * @param {number} drift
-   */
-  #learnStart(drift) {
-    if (this.#begun === null) return;
-    const { drift: expected, latency } = this.#begun;
-    this.#begun = null;
-    const missed = drift - expected;
-    if (Math.abs(missed) < 250) latency.nudge(-0.6 * missed);
-  }
-
-  /**
-   * Stop, and let `#start` find the way back in.
-   * @param {boolean} ratesHelp
-   * @returns {number|void}
-   */
-  #jump(ratesHelp) {
-    this.#jumps.noteJump(this.#env.now(), ratesHelp);
-    this.#startTries = 0;
-    this.#stats.jumps += 1;
-    this.#pause();
-    return this.#start(this.#room.clock.roomTime());
-  }
-
-  #pause() {
-    this.#player.pause();
-    this.#meter.clear();
-    this.#controller.reset();
-    this.#effect.clear();
-  }
-
-  /** @param {number} target */
-  #seekTo(target) {
-    this.#soughtFor = this.#vector.current;
-    this.#player.seekTo(target);
-    this.#meter.clear();
-  }
-
-  /** @param {number} rate @returns {boolean} whether the element took it */
-  #setRate(rate) {
-    const taken = this.#player.setRate(rate);
-    this.#meter.setSlip(this.#player.rate - this.#vector.rateAt(this.#room.clock.roomTime()));
-    return taken;
   }
 
   /** @returns {import('./report.js').Reading} */
@@ -657,21 +249,7 @@ export class VideoSync {
       rate: this.#room.playback.rate,
       driftMs: this.drift,
       buffering: expected && !ended && stuck,
-      telling: this.#placed && !stuck && !this.#controls.busy && paused !== playing && !this.#live.detected && reference,
+      telling: this.#steering.placed && !stuck && !this.#controls.busy && paused !== playing && !this.#condition.live.detected && reference,
     };
-  }
-
-  /** @param {number} drift */
-  #setDrift(drift) {
-    this.drift = drift;
-    this.#emitter.emit('drift', { drift, mode: this.mode, rate: this.#player.rate });
-  }
-
-  /** @param {Mode} mode */
-  #setMode(mode) {
-    if (this.mode === mode) return;
-    this.mode = mode;
-    if (mode === 'waiting' || mode === 'seek') this.drift = null;
-    this.#emitter.emit('mode', mode);
   }
 }
