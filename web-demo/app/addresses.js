@@ -1,4 +1,4 @@
-/** By which address other people reach this page: `localhost` in a link means the machine of whoever opens it. */
+/** Finds an address by which other people reach this page: `localhost` in a link means the reader's own machine. */
 
 const ANSWERS_WITHIN_MS = 3000;
 
@@ -26,7 +26,10 @@ export async function othersOrigin() {
     };
 }
 
-/** What the server tells to its own machine, best first. @returns {Promise<string[]>} */
+/**
+ * The server's addresses for others, which it tells to its own machine only; best first.
+ * @returns {Promise<string[]>}
+ */
 async function machineOrigins() {
   try {
     const answer = await fetch(new URL('api/addresses', document.baseURI), { signal: AbortSignal.timeout(ANSWERS_WITHIN_MS) });

@@ -4,7 +4,7 @@ import { wallTime } from './format.js';
 import { hueOf, initials } from './identity.js';
 import { attempt, toast } from './toast.js';
 
-/** Older lines go: an evening of chat must not make the page slow. */
+/** Lines that are kept: an evening of chat must not make the page slow. */
 const KEEP = 500;
 const FOLLOW_MS = 120_000;
 
@@ -23,9 +23,12 @@ export function setupChat({ room, signal }, tabs, fresh, early) {
   const input = byId('chat-input', HTMLTextAreaElement);
   const unread = byId('chat-unread', HTMLElement);
   let missed = 0;
-  /** Who spoke last, among the new lines and among those from before we came. @type {Record<'new' | 'old', Line | null>} */
+  /**
+   * The last line among the new ones, and among those from before this visit.
+   * @type {Record<'new' | 'old', Line | null>}
+   */
   const previous = { new: null, old: null };
-  /** Lines from before we came go above the first line of our own visit. @type {Element | null} */
+  /** First line of this visit; lines from before it go above. @type {Element | null} */
   let visit = null;
   if (fresh) list.replaceChildren();
 
@@ -48,7 +51,7 @@ export function setupChat({ room, signal }, tabs, fresh, early) {
   /** @param {Line} line */
   const say = (line) => {
     const { userId, username, text, timestamp, replayed } = line;
-    // What comes again after a lost connection was missed; what a newcomer is told is history.
+    // Replayed lines were missed after a lost connection; to a newcomer they are history.
     const history = replayed === true && fresh;
     const when = history ? 'old' : 'new';
     const last = previous[when];

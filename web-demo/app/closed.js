@@ -4,7 +4,8 @@ import { countDown } from './cooldown.js';
 import { closeStory } from './errors.js';
 
 /**
- * @param {{code: number | string, reason: string}} detail @param {number} waitMs  how long the room refuses this visitor yet
+ * @param {{code: number | string, reason: string}} detail
+ * @param {number} waitMs  how long the room refuses this visitor yet
  * @returns {Promise<boolean>} whether the visitor wants in again
  */
 export async function askAfterClose(detail, waitMs) {

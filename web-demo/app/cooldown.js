@@ -1,4 +1,4 @@
-/** Until when a room refuses somebody whom its host removed; kept for the tab, so that a reload goes on counting. */
+/** Keeps until when a room refuses a visitor whom its host removed, for the tab: a reload goes on counting. */
 import { tabStorage } from './identity.js';
 
 const KEY = 'tandem.refused';
@@ -11,7 +11,7 @@ export function startCooldown(roomId, ms) {
   tabStorage.setItem(KEY, JSON.stringify({ roomId, until: Date.now() + ms }));
 }
 
-/** What is left of it, ms; 0: none. @param {string} roomId */
+/** Rest of the cooldown, ms; 0: none. @param {string} roomId */
 export function cooldownLeft(roomId) {
   try {
     const kept = JSON.parse(tabStorage.getItem(KEY) ?? '{}');
@@ -23,7 +23,8 @@ export function cooldownLeft(roomId) {
 
 /**
  * Disables a button and counts down on it: "Join again in 42 s".
- * @param {HTMLButtonElement} button @param {number} ms @param {() => void} done  called once, at the end; not after stopping
+ * @param {HTMLButtonElement} button @param {number} ms
+ * @param {() => void} done  called once, at the end; not after stopping
  * @returns {() => void} stops it; the button stays as it is
  */
 export function countDown(button, ms, done) {

@@ -39,8 +39,8 @@ export function h(tag, props = {}, ...children) {
 }
 
 /**
- * A name that a person chose, in an element of its own writing direction: a right-to-left name, or a direction mark in it,
- * leaves what stands around it alone.
+ * A name that a person chose, in an element of its own writing direction: a right-to-left name, or a direction mark in
+ * it, leaves what stands around it alone.
  * @param {string} name
  */
 export function person(name) {
@@ -78,7 +78,12 @@ export function listen(target, type, handler, signal) {
   target.addEventListener(type, handler, signal ? { signal } : undefined);
 }
 
-/** Calls at once and then every `ms` until `signal` aborts. @param {number} ms @param {() => void} fn @param {AbortSignal} signal */
+/**
+ * Calls at once and then every `ms` until `signal` aborts.
+ * @param {number} ms
+ * @param {() => void} fn
+ * @param {AbortSignal} signal
+ */
 export function every(ms, fn, signal) {
   fn();
   const timer = setInterval(fn, ms);

@@ -46,12 +46,18 @@ export function driftTone(ms) {
   return size <= 40 ? 'good' : size <= 250 ? 'warn' : 'bad';
 }
 
-/** A name inside a sentence: its writing direction ends where it ends. dom.js makes it an element. @param {string} name */
+/**
+ * A name inside a sentence: its writing direction ends where it ends. dom.js makes it an element.
+ * @param {string} name
+ */
 export function isolate(name) {
   return `\u2068${name}\u2069`;
 }
 
-/** A lost member's place is kept at most this long as far as anybody waits for it; beyond it the server keeps the whole room. */
+/**
+ * A lost member's place is kept at most this long as far as anybody waits for it; beyond it the server keeps the whole
+ * room.
+ */
 const LONGEST_GRACE_S = 600;
 
 /**

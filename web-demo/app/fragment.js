@@ -1,8 +1,8 @@
 /**
- * The page's address: `#room=<id>[&pin=<pin>][&owner=<hash>]`, and for test drivers `&name=`, `&transport=`, `&autojoin=1`.
- * `owner` is the hash of the key of the room's owner: if the room is over, it is opened again for that owner. `&over=1` is
- * set by the server when a short link leads to a room with nobody in it.
- * All of it is in the fragment, which browsers never send: a PIN in a path or a query would end in logs.
+ * The page's address: `#room=<id>[&pin=<pin>][&owner=<hash>]`, and for test drivers `&name=`, `&transport=`,
+ * `&autojoin=1`. `owner` is the hash of the key of the room's owner: if the room is over, it is opened again for that
+ * owner. `&over=1` is set by the server when a short link leads to a room with nobody in it. All of it is in the
+ * fragment, which browsers never send: a PIN in a path or a query would end in logs.
  */
 
 import { tidyRoomId } from './identity.js';

@@ -1,6 +1,6 @@
 /**
- * Reads the frame number that the test film carries: 16 blocks along its bottom edge, white = 1, the most significant bit
- * left (scripts/make-film.sh draws them). It tells what is really on the screen, which `currentTime` does not.
+ * Reads the frame number that the test film carries: 16 blocks along its bottom edge, white = 1, the most significant
+ * bit left (scripts/make-film.sh draws them). It tells what is really on the screen, which `currentTime` does not.
  */
 export const FRAMES_PER_SECOND = 25;
 const BITS = 16;

@@ -1,6 +1,7 @@
 /**
- * The chat while the film fills the screen. New lines appear over the film for a few seconds; the chat itself, moved into
- * the stage, opens at its edge with a button or with C. Where only the video can go full screen (iPhone), there is none.
+ * The chat while the film fills the screen. New lines appear over the film for a few seconds; the chat itself, moved
+ * into the stage, opens at its edge with a button or with C. Where only the video can go full screen (iPhone), there is
+ * none.
  */
 import { byId, h, listen, person } from './dom.js';
 import { setIcon } from './icons.js';

@@ -54,7 +54,11 @@ export function fillIcons(root) {
   for (const slot of root.querySelectorAll('[data-icon]')) slot.replaceChildren(icon(slot.getAttribute('data-icon') ?? ''));
 }
 
-/** Shows an icon in a button, replacing only when it is another one. @param {HTMLElement} button @param {string} name */
+/**
+ * Shows an icon in a button, replacing only when it is another one.
+ * @param {HTMLElement} button
+ * @param {string} name
+ */
 export function setIcon(button, name) {
   if (button.dataset.shown === name) return;
   button.dataset.shown = name;

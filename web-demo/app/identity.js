@@ -1,6 +1,7 @@
 /**
- * What this page keeps, and how people look and rooms are called. Name and theme live in localStorage, so that they come
- * back next week; which room a tab is in lives in sessionStorage. Who a tab is, the client keeps (client/seat.js).
+ * The page's storage, people's colours and initials, and names of rooms. Name and theme are in localStorage, so that
+ * they come back next week; the room of a tab is in sessionStorage. The userId of a tab is the client's business
+ * (client/seat.js).
  */
 
 /** A Storage that never throws: some browsers forbid storage, and the page must work there too. */

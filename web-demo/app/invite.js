@@ -1,7 +1,7 @@
 /**
- * The share dialog: QR code, copy, and the system's own share sheet where there is one. What is shared is the page's own
- * address with the room's name and the hash of its owner's key: it works as long as the server does, whoever is in the
- * room, and a room that is opened again by it still belongs to its owner.
+ * The share dialog: QR code, copy, and the system's own share sheet where there is one. The link is the page's own
+ * address with the room's name and the hash of its owner's key: it works as long as the server does, and a room that is
+ * opened again by it still belongs to its owner.
  */
 import { othersOrigin } from './addresses.js';
 import { byId, listen, openDialog } from './dom.js';

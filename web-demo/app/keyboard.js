@@ -52,7 +52,10 @@ export function setupKeyboard({ signal }, { player, focusChat }) {
   }
 }
 
-/** Dialogs and full screen close by themselves; here a field is left, and the keys work again. @param {HTMLElement} target */
+/**
+ * Dialogs and full screen close by themselves; here a field is left, and the keys work again.
+ * @param {HTMLElement} target
+ */
 function escape(target) {
   if (!document.querySelector('dialog[open]') && takesText(target)) target.blur();
 }

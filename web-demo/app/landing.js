@@ -1,4 +1,7 @@
-/** The first screen: for a guest with a link a name; for anybody else a room, a PIN if one is wanted, and the transport too. */
+/**
+ * The first screen: for a guest with a link a name; for anybody else a room, a PIN if one is wanted, and the transport
+ * too.
+ */
 import { byId, h } from './dom.js';
 import { countDown } from './cooldown.js';
 import { isTransport } from './fragment.js';
@@ -80,7 +83,7 @@ export function setupLanding(onJoin, onCancel) {
     wording();
   });
   room.addEventListener('input', () => {
-    // A room that keeps somebody out for a while says nothing of other rooms.
+    // The countdown is for one room; another one may be entered.
     if (holding !== undefined && tidyRoomId(room.value) !== heldRoom) release();
     showAll();
   });
@@ -150,7 +153,7 @@ export function setupLanding(onJoin, onCancel) {
         showLandingError('The server has not answered yet. Still trying…');
       }, PATIENCE_MS);
     },
-    /** The visitor is asked for something: nobody waits for the server meanwhile. */
+    /** Stops the patience timer while the visitor is asked for a PIN. */
     pause() {
       clearTimeout(patience);
       showLandingError('');

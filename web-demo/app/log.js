@@ -1,4 +1,4 @@
-/** The event log: what crosses the wire, for people who test by hand. And a box to send anything back. */
+/** The event log: every message on the wire, for people who test by hand, and a box to send any message. */
 import { byId, every, h, listen, setText } from './dom.js';
 import { jsonNodes } from './json-view.js';
 
@@ -21,7 +21,8 @@ const TEMPLATES = [
 ];
 
 /**
- * @param {import('./types.js').Ctx} ctx @param {ReturnType<typeof import('./tabs.js').setupTabs>} tabs @param {boolean} fresh
+ * @param {import('./types.js').Ctx} ctx @param {ReturnType<typeof import('./tabs.js').setupTabs>} tabs
+ * @param {boolean} fresh
  * @param {import('./session.js').Heard[]} early
  */
 export function setupLog({ room, signal }, tabs, fresh, early) {
@@ -31,7 +32,7 @@ export function setupLog({ room, signal }, tabs, fresh, early) {
   const compactLine = byId('log-compact', HTMLElement);
   /** Compact messages come many times a second: they are counted, not listed. @type {Map<string, number>} */
   const compact = new Map();
-  /** What arrived while paused. @type {Entry[]} */
+  /** Messages that arrived while paused. @type {Entry[]} */
   let held = [];
   let paused = false;
   if (fresh) list.replaceChildren();

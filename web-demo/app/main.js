@@ -21,7 +21,7 @@ const INSIDE_KEY = 'tandem.inside';
 
 /** @type {{room: Room, wish: Wish, unmount: ReturnType<typeof mountRoom>} | null} */
 let inside = null;
-/** Counts joins: what an abandoned one still brings must not touch the page. */
+/** Number of the latest join: results of an abandoned one must not touch the page. */
 let attemptNumber = 0;
 
 fillPage();
@@ -176,7 +176,7 @@ function leave({ keepFragment = false } = {}) {
   if (!keepFragment) history.replaceState(null, '', location.pathname);
   document.title = 'tandem';
   clearToasts();
-  // Whoever leaves may want back: the form names the room that they come out of.
+  // A visitor who left may want back: the form names the room.
   const back = keepFragment ? wish : { roomId: wish.roomId, pin: '', owner: wish.owner, left: true };
   landing.fill({ ...back, name: wish.name, transport: wish.transport });
   landing.busy(false);
@@ -198,7 +198,11 @@ async function switchTransport(transport) {
   enter(room, wish, { fresh: false });
 }
 
-/** @param {Room} room @param {Wish} wish @param {{code: number | string, reason: string, retry: boolean, retryAfterMs?: number}} detail */
+/**
+ * @param {Room} room
+ * @param {Wish} wish
+ * @param {{code: number | string, reason: string, retry: boolean, retryAfterMs?: number}} detail
+ */
 async function onClosed(room, wish, detail) {
   if (inside?.room !== room) return;
   if (detail.retry) {

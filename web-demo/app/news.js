@@ -1,14 +1,14 @@
 /**
- * What happens in the room, told to those who didn't do it: a line in the chat, and a toast where it changes what they
- * see or may do. Who came, went, and hosts is found by comparing the list of members with the one before, so that a missed
- * event is told too; who did something is taken from the events themselves.
+ * Tells what the others in the room did: a line in the chat, and a toast where it changes what this viewer sees or may
+ * do. Members who came or went, and a new host, are found by comparing the list of members with the one before, so that
+ * a missed event is told too; the author of an act is taken from its event.
  */
 import { listen, person } from './dom.js';
 import { clockText, filmTitle, isolate } from './format.js';
 import { testFilm } from './source.js';
 import { toast } from './toast.js';
 
-/** "Here" is said again to everybody who comes: somebody in the call is told about once in this time. */
+/** Members of a call say "here" to each newcomer: a toast tells of a call once in this time. */
 const CALL_NEWS_EVERY_MS = 60_000;
 /** Changes within this time of each other are told together. */
 const TOGETHER_MS = 150;
@@ -77,8 +77,8 @@ export function setupNews({ room, signal }, say, fresh, reloaded) {
   }, signal);
 
   /**
-   * A room whose members were all lost (asleep, without a network) is kept, and stands where the last one was. No message
-   * says so: it shows by a film that stands although nobody is there who stopped it.
+   * A room whose members were all lost (asleep, without a network) is kept, and stands where the last one was. No
+   * message says so: it shows by a film that stands although nobody is there who stopped it.
    * @param {boolean} back whether we were in it until a moment ago
    */
   function sayKept(back) {
@@ -129,7 +129,7 @@ export function setupNews({ room, signal }, say, fresh, reloaded) {
     known = now;
     host = room.hostUserId;
   };
-  // One act may be two events (a host leaves, another follows): what comes together is one line.
+  // One act may be two events (a host leaves, another follows): changes that come together are one line.
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   listen(room, 'change', () => (timer ??= setTimeout(compare, TOGETHER_MS)), signal);

@@ -1,4 +1,4 @@
-/** What the static page needs once: its icons, its theme, and dialogs that close. */
+/** Sets up the static page once: icons, theme, and dialogs that close. */
 import { fillIcons } from './icons.js';
 import { setupTheme } from './theme.js';
 

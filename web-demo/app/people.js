@@ -1,4 +1,4 @@
-/** Who is here: host, transport, round trip, drift, buffering, away. And what a host can do about them. */
+/** The list of members: host, transport, round trip, drift, buffering, away; and the host's actions on them. */
 import { onChange } from './change.js';
 import { byId, confirmDialog, every, h, setText } from './dom.js';
 import { awaySeconds, driftTone, isolate, msText, signedMs } from './format.js';
@@ -15,7 +15,10 @@ import { playerText } from './trouble.js';
 export function setupPeople(ctx) {
   const { room, signal } = ctx;
   const list = byId('members', HTMLElement);
-  /** Rows are kept and updated: rebuilding would take the focus away from somebody who is at a menu. @type {Map<string, Row>} */
+  /**
+   * Rows are kept and updated: rebuilding would take the focus away from somebody who is at a menu.
+   * @type {Map<string, Row>}
+   */
   const rows = new Map();
   signal.addEventListener('abort', () => list.replaceChildren(), { once: true });
 
@@ -157,7 +160,11 @@ function selfActions({ room, wish }, close) {
 
 /** @param {Ctx} ctx @param {string} userId @param {string} username @param {() => void} close */
 function hostActions({ room }, userId, username, close) {
-  /** @param {string} label @param {string} kind @param {() => Promise<unknown>} run  false: the host thought better of it */
+  /**
+   * @param {string} label
+   * @param {string} kind
+   * @param {() => Promise<unknown>} run  false: the host thought better of it
+   */
   const action = (label, kind, run) => {
     const button = h('button', { class: `button compact ${kind}`, attrs: { type: 'button' } }, label);
     button.addEventListener('click', async () => {

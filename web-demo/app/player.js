@@ -132,7 +132,11 @@ export function setupPlayer(ctx) {
   return { toggle, step, toggleMute, toggleFullscreen };
 }
 
-/** A rate that is not in the list (another client's) is shown all the same. @param {HTMLSelectElement} select @param {number} rate */
+/**
+ * A rate that is not in the list (another client's) is shown all the same.
+ * @param {HTMLSelectElement} select
+ * @param {number} rate
+ */
 function showRate(select, rate) {
   const value = String(rate);
   if (select.value === value) return;

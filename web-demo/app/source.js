@@ -1,4 +1,4 @@
-/** What is playing, and changing it. */
+/** The film that plays, and the dialog that changes it. */
 import { onChange } from './change.js';
 import { byId, every, listen, openDialog, setText } from './dom.js';
 import { codeOf, sentence } from './errors.js';
@@ -53,11 +53,11 @@ export function setupSource(ctx) {
     }
   };
 
-  // Whoever opens a room alone gets the test film, so that the first press of play does something.
+  // A visitor who opens a room alone gets the test film, so that the first press of play does something.
   const offer = () => {
     if (room.url || !room.self.isHost || room.members.length > 1) return;
     void room.setUrl(testFilm(), 0).catch(() => {
-      // The server's list of hosts may not have us: the empty state says what to do.
+      // The server's ALLOWED_MEDIA_HOSTS may not include its own host: the empty state says what to do.
     });
   };
   if (room.state === 'joined') offer();

@@ -1,10 +1,10 @@
-/** What may lie over the film: no film, a film that can't be played, waiting for data, waiting for a tap. */
+/** The cards over the film: no film, a film that can't be played, waiting for data, waiting for a tap. */
 import { byId, listen, setText } from './dom.js';
 import { sentence } from './errors.js';
 import { isolate } from './format.js';
 import { toast } from './toast.js';
 
-/** What is wrong with the film here, by the reason that the player gives. @type {Record<string, string>} */
+/** Sentences for a film that doesn't play, by the reason that the player gives. @type {Record<string, string>} */
 const MEDIA_SENTENCES = {
   network: 'The address stopped answering. Check that it can be reached from here.',
   decode: 'The file is damaged, or this browser can’t decode it.',

@@ -22,7 +22,7 @@ export function setupTheme() {
       button.setAttribute('aria-label', `Theme: ${theme}`);
       button.title = `Theme: ${theme}`;
     }
-    // Canvases hold pixels, not styles: they are told.
+    // Canvases hold pixels, not styles: they are redrawn.
     document.dispatchEvent(new Event('tandem-theme'));
   };
   for (const button of buttons) {

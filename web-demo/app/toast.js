@@ -30,7 +30,7 @@ export function toast(text, kind = 'warn') {
   if (shown.size > 3) dismiss([...shown.keys()][0]);
 }
 
-/** What was said of a room means nothing outside it. */
+/** Removes all toasts: they are about the room that the visitor leaves. */
 export function clearToasts() {
   for (const text of [...shown.keys()]) dismiss(text);
 }

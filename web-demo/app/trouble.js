@@ -1,7 +1,7 @@
 /**
- * What is wrong with the film, and for whom: members whose players can't play it, this player's own limits, and the card
- * over the film with a way to try again. The client loads a failed film again by itself, later and later; the button
- * doesn't wait.
+ * Trouble with the film: members whose players can't play it, this player's own limits, and the card over the film with
+ * a button to try again. The client loads a failed film again by itself, at growing intervals; the button does it at
+ * once.
  */
 import { onChange } from './change.js';
 import { byId, every, listen, setText } from './dom.js';
@@ -19,7 +19,7 @@ const WHY = {
   live: 'it is a live stream, which isn’t kept in step',
 };
 
-/** What this player can't do, for the viewer. @type {Record<string, string>} */
+/** Sentences for this player's limits. @type {Record<string, string>} */
 const LIMITS = {
   live: 'This is a live stream: play and pause are everybody’s, but streams aren’t kept in step.',
   seek: 'This film’s server or this player only jumps to certain places, so you may be a little off.',

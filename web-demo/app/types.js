@@ -7,7 +7,7 @@
 /** @typedef {import('./fragment.js').Transport} Transport */
 
 /**
- * What the visitor asked for when joining.
+ * A visitor's choices for a join.
  * @typedef {object} Wish
  * @property {string} roomId
  * @property {string} name
@@ -17,7 +17,7 @@
  */
 
 /**
- * What every part of the room view gets. `signal` aborts when the view is torn down: listeners and timers end with it.
+ * Context of every part of the room view. `signal` aborts when the view is torn down: listeners and timers end with it.
  * @typedef {object} Ctx
  * @property {Room} room
  * @property {Sync} sync

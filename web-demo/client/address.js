@@ -5,7 +5,8 @@
  * @typedef {import('./transports.js').WebTransportEndpoint} WebTransportEndpoint
  * @typedef {import('./transports.js').WebSocketEndpoint} WebSocketEndpoint
  * @typedef {{webtransport: WebTransportEndpoint|null, websocket: WebSocketEndpoint|null}} Endpoints
- * @typedef {{webTransport?: WebTransportEndpoint, webSocket?: WebSocketEndpoint}} NodeEndpoints  another node of a cluster
+ * @typedef {{webTransport?: WebTransportEndpoint, webSocket?: WebSocketEndpoint}} NodeEndpoints
+ *   of another node of a cluster
  */
 
 import { TandemError } from './errors.js';

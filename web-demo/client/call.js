@@ -2,8 +2,8 @@
  * A call among the members of a room: a mesh of peer connections, signaled over OFFER, ANSWER and ICE_CANDIDATE.
  *
  * Being in a room is not being in its call. Who starts says "here" to every other member (CUSTOM `tandem.call`, to each
- * one alone); those who are in the call answer with an offer, the others take no notice. A v2 client knows no "here": it
- * gets an offer at once, as it expects.
+ * one alone); those who are in the call answer with an offer, the others take no notice. A v2 client knows no "here":
+ * it gets an offer at once, as it expects.
  */
 import { addressOf } from './address.js';
 import { Peer } from './peer.js';
@@ -111,7 +111,8 @@ export class Call extends EventTarget {
     if (namespace !== NAMESPACE || userId === this.#room.self.userId) return;
     if (payload?.kind === 'gone') this.#drop(userId);
     if (payload?.kind !== 'here') return;
-    // "Here" is said by one who has no connection to us: what we still have of theirs is of an earlier page.
+    // A member says "here" while it has no connection to us: a peer connection of it that is still open is of its
+    // earlier page.
     this.#drop(userId);
     this.#connect(userId).invite();
   }

@@ -6,10 +6,10 @@ import { encodeProbe } from './wire.js';
 
 const WINDOW = 16;
 
-/** What an old sample is worth less for each ms of age: two quartz clocks part by up to 50 ppm, doubled for safety. */
+/** Error that a sample gains by each ms of age: two quartz clocks part by up to 50 ppm, doubled for safety. */
 const AGE_PENALTY = 0.0001;
 
-/** Once synced, the offset glides: a film must not jump because an estimate got better. */
+/** Once synced, the offset is slewed: a film must not jump because an estimate got better. */
 const SLEW_MS_PER_MS = 0.005;
 const STEP_ABOVE_MS = 50;
 
@@ -23,7 +23,7 @@ export class ClockGrain {
   #last = NaN;
   #step = 0;
 
-  /** The step, ms; 0 while no coarser than measurements are anyway. */
+  /** The step, ms; 0 while it is no coarser than the measurements are. */
   get ms() {
     return this.#step > FINE_MS ? this.#step : 0;
   }
@@ -48,7 +48,7 @@ const FINE_MS = 0.2;
 function commonDivisor(a, b) {
   while (b > FINE_MS) {
     const rest = a % b;
-    // What misses a whole multiple by a rounding is one.
+    // A whole multiple may be missed by a rounding.
     [a, b] = [b, b - rest < FINE_MS ? 0 : rest];
   }
   return a > FINE_MS * 2 ? a : FINE_MS;
@@ -90,7 +90,8 @@ export class OffsetEstimator {
     const cost = (/** @type {{rtt: number, at: number}} */ s) => s.rtt / 2 + (t3 - s.at) * AGE_PENALTY;
     const best = this.#samples.reduce((a, b) => (cost(b) <= cost(a) ? b : a));
     this.rtt = best.rtt;
-    // t0, t3, the round trip and the reading that room time is asked for may each be off by a step: early, or late by blur.
+    // t0, t3, the round trip and the reading that room time is asked for may each be off by a step: early, or late by
+    // blur.
     this.error = cost(best) + 2 * grain;
     const before = this.offsetAt(t3);
     const gap = Math.abs(best.offset - before);
@@ -114,7 +115,9 @@ export class OffsetEstimator {
     return this.#from + Math.max(-most, Math.min(most, this.#target - this.#from));
   }
 
-  /** Forgets what was measured (the clock may have stood still), but keeps answering until there is something better. */
+  /**
+   * Forgets what was measured (the clock may have stood still), but keeps answering until there is something better.
+   */
   restart() {
     this.#samples = [];
     this.synced = false;
@@ -203,7 +206,7 @@ export class RoomClock {
   /** @param {import('./wire.js').Reply} reply */
   onReply(reply) {
     const arrival = this.#read();
-    // Only an answer to a question that is open counts, and counts once: datagrams may come twice.
+    // Only the first answer to a probe counts: datagrams may come twice.
     if (this.#pending.get(reply.id) !== reply.t0) return;
     this.#pending.delete(reply.id);
     if (this.#estimator.add(reply.t0, reply.t1, reply.t2, arrival, this.#grain.ms)) this.#onSample();

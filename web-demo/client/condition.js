@@ -1,10 +1,10 @@
 /**
- * What is known of this player besides where it is: whether it can play the room's film at all, and what keeps it from
- * being in step. It is looked at before each step of syncVideo; the room hears of it as PLAYER, the page as `player` and
- * `limit`.
+ * Watches a player's condition: whether it can play the room's film at all, and why it can't be kept in step. Checked
+ * before each step of syncVideo. The room is told by PLAYER, the page by `player` and `limit`.
  *
- * @typedef {'live'|'paused'|'seek'|'rate'} Limit  why this player can't be kept in step: it shows a live stream · the browser
- *   keeps it paused · its seeks land elsewhere · it ignores rates, and a jump is not due yet
+ * @typedef {'live'|'paused'|'seek'|'rate'} Limit
+ *   why this player can't be kept in step: it shows a live stream · the browser keeps it paused · its seeks land
+ *   elsewhere · it ignores rates, and a jump is not due yet
  */
 import { Interruption } from './interruption.js';
 import { Landing } from './landing.js';
@@ -12,9 +12,11 @@ import { LiveDetector } from './live.js';
 import { PlayerStatus, statusOf } from './player-status.js';
 import { RateEffect } from './rate-effect.js';
 
-/** A limit is worth telling from here on, ms. */
+/** Drift from which on a limit is reported, ms. */
 const LIMIT_ABOVE_MS = { seek: 1000, rate: 100 };
-/** A seek that hangs for so long, with its data at hand, is freed by loading the film again; not more often than this. */
+/**
+ * A seek that hangs for so long although its data is buffered is ended by loading the film again, at most this often.
+ */
 const HANGS_MS = 6000;
 const FREE_EVERY_MS = 20_000;
 
@@ -71,7 +73,7 @@ export class Condition {
     }
     this.live.look(now);
     const landed = this.#player.takeLanding();
-    // What was moved on meanwhile, by playing or by the viewer, has landed somewhere else than its seek.
+    // Playing on, or the viewer, may have moved the element since its seek landed.
     if (landed !== null && video.paused && !inHand) this.landing.learn(landed.error, landed.buffered);
     if (this.#player.hangsFor > HANGS_MS && now - this.#freedAt > FREE_EVERY_MS) {
       this.#freedAt = now;
@@ -89,7 +91,7 @@ export class Condition {
     this.#setLimit(this.#limitAt(now, Math.abs(drift ?? 0)), drift);
   }
 
-  /** Another source. */
+  /** Called for another source. */
   forget() {
     this.landing.forget();
     this.rates.forget();

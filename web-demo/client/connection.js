@@ -2,8 +2,9 @@
  * A connection that comes back: finds the server's transports, races them, watches for silence, and reconnects with
  * backoff until it is told to stop. It knows nothing of rooms; what a session says is the room's business.
  *
- * While the server is away it tries the other nodes that the server last named. A page that is hidden for good (`suspend`:
- * the back/forward cache, a frozen tab) closes its connection, because the network stack would keep it alive.
+ * While the server is away it tries the other nodes that the server last named. A page that is hidden for good
+ * (`suspend`: the back/forward cache, a frozen tab) closes its connection, because the network stack would keep it
+ * alive.
  *
  * @typedef {import('./transports.js').Transport} Transport
  * @typedef {import('./choice.js').Fallback} Fallback
@@ -14,8 +15,8 @@
  * @property {(bytes: Uint8Array) => void} onCompact
  * @property {() => void} onDown                     the session is gone, another one will follow
  * @property {(end: {code: number, reason: string}) => void} onEnd  gone for good
- * @property {(why: TandemError) => void} onTrouble  the first connection isn't there after 10 s, or can't be; it goes on
- *   trying unless told to end
+ * @property {(why: TandemError) => void} onTrouble  the first connection isn't there after 10 s, or can't be;
+ *   it goes on trying unless told to end
  * @property {(message: any) => void} onSent         for the event log
  */
 import { endpointsOf, endpointsOfNode } from './address.js';
@@ -28,7 +29,7 @@ import { encodeJson } from './wire.js';
 
 const PING_EVERY_MS = 5000;
 const MOST_SILENCE_MS = 12_000;
-/** What is left of that silence when we have just woken up: what arrived meanwhile needs a moment to be read. */
+/** Silence that is still allowed after the page woke up: messages that arrived meanwhile take a moment to be read. */
 const SILENCE_AFTER_WAKING_MS = 4000;
 const WOKE_LATE_MS = 3000;
 const JOIN_WITHIN_MS = 10_000;
@@ -43,7 +44,7 @@ const BACKOFF_FIRST_MS = 300;
 const BACKOFF_CAP_MS = 10_000;
 const BACKOFF_LATER_MS = 5000;
 
-/** This client dropped the line (silence, a planned move, a page that is put away) and will resume: not a LEAVE. */
+/** This client dropped the connection (silence, a planned move, a suspended page) and will resume: not a LEAVE. */
 const CLOSE_DROPPED = 4004;
 
 export class Connection {
@@ -58,14 +59,17 @@ export class Connection {
   #attempt = 0;
   #failures = 0;
   #ended = false;
-  /** The page is put away: nothing is tried. */
+  /** The page is suspended: nothing is tried. */
   #suspended = false;
   /** Whether a JOIN was accepted since `start`. */
   #settledOnce = false;
   #reported = false;
   /** Why the last try failed. @type {TandemError|null} */
   #trouble = null;
-  /** The end that the server announced in order, ahead of the transport's. @type {{code: number, reason: string}|null} */
+  /**
+   * The end that the server announced in order, ahead of the transport's.
+   * @type {{code: number, reason: string}|null}
+   */
   #announced = null;
   /** Not before this moment, if not 0: the server asked for it. */
   #notBefore = 0;
@@ -169,7 +173,7 @@ export class Connection {
     this.#drop('the server asked to come back later');
   }
 
-  /** The page is put away: closes the line, and tries nothing until `resume`. */
+  /** The page is suspended: closes the connection, and tries nothing until `resume`. */
   suspend() {
     if (this.#ended || this.#suspended) return;
     this.#suspended = true;
@@ -180,7 +184,7 @@ export class Connection {
     this.#retryTimer = null;
     const transport = this.#release();
     if (!transport) return;
-    transport.close(CLOSE_DROPPED, 'the page is put away');
+    transport.close(CLOSE_DROPPED, 'the page is suspended');
     this.#handlers.onDown();
   }
 
@@ -213,7 +217,7 @@ export class Connection {
     this.#pageListeners.forEach((stop) => stop());
   }
 
-  /** Somebody waits for the first connection, and must hear if it doesn't come. */
+  /** Reports the first connection as failed if it doesn't come in time: an application waits for `ready`. */
   #awaitFirst() {
     this.#reported = false;
     this.#env.clearTimeout(this.#firstTimer);
@@ -244,7 +248,7 @@ export class Connection {
       if (stale()) return;
       this.#trouble = error instanceof TandemError ? error : unreachable(String(error));
       this.#retry('soon');
-      // Another try won't change the first two.
+      // Another try doesn't help against ORIGIN_REFUSED and NO_TRANSPORT.
       if (this.#trouble.code !== 'UNREACHABLE') this.#report();
     }
   }
@@ -339,7 +343,7 @@ export class Connection {
     try {
       message = JSON.parse(json);
     } catch {
-      return; // Not ours to repair; a message that mattered shows up as a gap.
+      return; // If the message was an event, its missing `seq` shows as a gap.
     }
     if (message === null || typeof message !== 'object') return;
     // Answered here, in the message handler: browsers throttle the timers of a hidden tab, not its messages.
@@ -356,8 +360,8 @@ export class Connection {
   }
 
   /**
-   * The server closes. Its code came in the order of the messages, so it counts whatever becomes of the transport's own:
-   * Chromium may report a WebTransport session as lost that was closed with a code.
+   * CLOSING: the server closes. Its code came in the order of the messages and counts more than the transport's own,
+   * because Chromium may report a WebTransport session as lost that was closed with a code.
    * @param {any} message
    */
   #announce({ code, reason }) {
@@ -422,7 +426,7 @@ export class Connection {
     this.#retryTimer = this.#env.setTimeout(() => this.#tryNow(), delay);
   }
 
-  /** The network or the page came back: no reason to wait any longer, or to trust the line blindly. */
+  /** The network or the page came back: retries at once, and checks an open connection soon. */
   #nudge() {
     const now = this.#env.now();
     if (this.#retryTimer !== null && now >= this.#notBefore) this.#tryNow();
@@ -436,7 +440,7 @@ export class Connection {
   #check() {
     this.#env.clearTimeout(this.#checkTimer);
     const now = this.#env.now();
-    // A page that was frozen finds its timers late, and its mail unread.
+    // In a page that was frozen, timers are late and messages unread.
     const wokeLate = now - this.#checkedAt > PING_EVERY_MS + WOKE_LATE_MS;
     if (wokeLate) this.#heardAt = Math.max(this.#heardAt, now - MOST_SILENCE_MS + SILENCE_AFTER_WAKING_MS);
     this.#checkedAt = now;

@@ -9,8 +9,8 @@ const FEWEST_SAMPLES = 3;
 
 /**
  * A median over recent samples. Single readings of a media element are off by tens of ms now and then (a busy main
- * thread, a frame shown late). Each sample is carried to the present with the rates that were applied since, so that the
- * median has no lag while a correction is running.
+ * thread, a frame shown late). Each sample is carried to the present with the rates that were applied since, so that
+ * the median has no lag while a correction is running.
  */
 export class DriftFilter {
   /** @type {{at: number, drift: number}[]} drift with the slip up to its moment taken out */
@@ -64,11 +64,11 @@ export class DriftFilter {
   }
 }
 
-/** How far off a player may be before it is corrected: as little as its readings can tell apart from noise. */
+/** Drift from which on a player is corrected: the least that its readings can tell from noise. */
 const ENTER_LEAST_MS = 6;
 const ENTER_MOST_MS = 14;
 const ENTER_PER_NOISE = 3;
-/** A correction goes on until this part of that. */
+/** A correction ends below this part of it. */
 const LEAVE_PART = 1 / 3;
 const MOST_DEVIATION = 0.08;
 const LEAST_DEVIATION = 0.01;

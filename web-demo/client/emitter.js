@@ -1,4 +1,4 @@
-/** Listeners by type: for what is no EventTarget by itself. */
+/** Listeners by type, for classes that aren't EventTargets. */
 export class Emitter {
   /** @type {Map<string, Set<(detail: any) => void>>} */
   #listeners = new Map();

@@ -1,5 +1,5 @@
 /**
- * What a room refuses, or what becomes of a request whose connection is lost.
+ * A refusal by the room, or the end of a request whose connection is lost.
  * `code` is one of PROTOCOL.md §5, or one of the client's own: DISCONNECTED (the connection went while the request was
  * under way: it may or may not have been committed), TIMEOUT (no answer), CLOSED (the room object is finished). A room
  * that can't be reached says why: BAD_SERVER (`server` is not an http or https address; thrown by `connect`),
@@ -42,7 +42,7 @@ export function endsMembership(code) {
   return typeof code === 'number' && ENDED_MEMBERSHIP.has(code);
 }
 
-/** Another page of the same member took its place. */
+/** Another page of the same member took the membership over. */
 export const SUPERSEDED = 4005;
 
 /**
@@ -53,7 +53,7 @@ export function codeOfLeaving(reason) {
   return reason === 'kicked' ? 4006 : reason === 'banned' ? 4007 : null;
 }
 
-/** Closing codes after which it wants it back, but not at once. */
+/** Closing codes after which the server wants this client back, but not at once. */
 const LATER_CLOSING_CODES = new Set([4002, 4009]);
 
 /**

@@ -1,6 +1,7 @@
 /**
- * Films of the server itself travel as a path below `/media/`, so that the address of whoever chose the film (localhost, a
- * name of the own network) is not handed to others: each client resolves the path against the server base that it uses.
+ * Films of the server itself travel as a path below `/media/`, so that the address of whoever chose the film
+ * (localhost, a name of the own network) is not handed to others: each client resolves the path against the server base
+ * that it uses.
  */
 const OWN_FILMS = '/media/';
 

@@ -1,16 +1,17 @@
 /**
- * Whether a person is behind what a media element does. That is a command to the room; what browsers and player engines do
- * by themselves (pause, seek, another rate) is not, and media events don't say whose doing they are.
+ * Whether a person is behind what a media element does. That is a command to the room; what browsers and player engines
+ * do by themselves (pause, seek, another rate) is not, and media events don't say whose doing they are.
  *
- * Two kinds of evidence. Input events that the page sees: pointer and keys, trusted ones only, and not what is typed into a
- * field. And touches of the element's own controls, whose events Chromium keeps to itself: then the page has a user
- * activation, with the pointer over the element or the focus on it. An activation lasts for seconds after any press anywhere,
- * so alone it proves nothing, and for seeks, which engines make of their own at any time, there must be more.
+ * Two kinds of evidence. Input events that the page sees: pointer and keys, trusted ones only, and not what is typed
+ * into a field. And touches of the element's own controls, whose events Chromium keeps to itself: then the page has a
+ * user activation, with the pointer over the element or the focus on it. An activation lasts for seconds after any
+ * press anywhere, so alone it proves nothing, and for seeks, which engines make of their own at any time, there must be
+ * more.
  */
 
 /** A media element answers its controls at once; a listener of the page may take a moment. */
 const ANSWERS_WITHIN_MS = 1000;
-/** For so long a browser counts a page as activated by a press. */
+/** A browser counts a page as activated for this long after a press. */
 const ACTIVATED_MS = 5000;
 
 /** Keys that act on the browser instead of the film. */
@@ -27,10 +28,10 @@ export class HumanInput {
   #video;
   #env;
   #stop;
-  /** Of the last input for the film, on the page or on the player. */
+  /** Time of the last input for the film, on the page or on the player. */
   #at = -Infinity;
   #onPlayerAt = -Infinity;
-  /** Of the last press that the page saw, or that the element's own controls have answered. */
+  /** Time of the last press that the page saw, or that the element's own controls have answered. */
   #pressedAt = -Infinity;
   #movedAt = -Infinity;
   /** The last press has become a command. */
@@ -66,8 +67,9 @@ export class HumanInput {
   }
 
   /**
-   * What a person did has become a command, by the page or by the element: what the element does from here on (an engine
-   * that hops at the start) is not their doing once more, and neither is the rest of that press, unless it goes on as a drag.
+   * Uses up a human action that became a command, by the page or by the element. Later acts of the element (an engine
+   * that hops at the start) don't count as that action again, nor does the rest of that press, unless it goes on as a
+   * drag.
    */
   spend() {
     this.#spent = true;

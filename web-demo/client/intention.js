@@ -1,7 +1,7 @@
 /**
- * Whether the room means its film to play: it plays, or it stands at the ready gate and plays as soon as the gate opens.
- * An own command that is under way counts already, because the server decides the commands of one session in order: a
- * seek that follows a play is a seek of a playing film.
+ * Whether the room means its film to play: it plays, or it stands at the ready gate and plays as soon as the gate
+ * opens. An own command that is under way counts already, because the server decides the commands of one session in
+ * order: a seek that follows a play is a seek of a playing film.
  */
 export class Intention {
   #model;

@@ -1,11 +1,11 @@
 /**
- * A pause that nobody meant: a browser stops muted films in background tabs, telephone calls and unplugged headphones stop
- * any. The room plays on, and this player comes back: at once when the page is seen again, otherwise after a pause that
- * doubles, and after a few attempts in vain only when a person asks for it.
+ * A pause that nobody meant: a browser stops muted films in background tabs, telephone calls and unplugged headphones
+ * stop any. The room plays on, and this player comes back: at once when the page is seen again, otherwise after a pause
+ * that doubles, and after a few attempts in vain only when a person asks for it.
  */
 const FIRST_MS = 1000;
 const MOST_ATTEMPTS = 5;
-/** It has played for so long: the interruption is over. */
+/** After so long of playing, the interruption is over. */
 const OVER_AFTER_MS = 10_000;
 
 export class Interruption {
@@ -23,12 +23,12 @@ export class Interruption {
     this.#notBefore = hidden || this.#attempts > MOST_ATTEMPTS ? Infinity : now + this.#wait;
   }
 
-  /** Until when the player must not be started. @param {number} now */
+  /** How long the player must not be started yet, ms. @param {number} now */
   left(now) {
     return Math.max(0, this.#notBefore - now);
   }
 
-  /** No attempt will come by itself. */
+  /** Whether only a person or a command of the room starts the player again. */
   get lasting() {
     return this.#notBefore === Infinity;
   }

@@ -1,11 +1,11 @@
 /**
- * When a player may jump. A jump is seen by the viewer, and on a device that can't keep up it doesn't even help: each one
- * that follows soon after another has to wait longer.
+ * When a player may jump. A jump is seen by the viewer, and on a device that can't keep up it doesn't even help: each
+ * one that follows soon after another has to wait longer.
  */
 
-/** Beyond this, playing faster is no way to catch up. */
+/** Drift that a faster rate can't make up for in time, ms. */
 const ABOVE_MS = 600;
-/** Right after a start there is nobody to startle yet: a jump gets a late joiner into step sooner. */
+/** Right after a start a jump disturbs nobody yet, and gets a late joiner into step sooner. */
 const ABOVE_AFTER_START_MS = 200;
 const ACQUIRING_MS = 2500;
 const MOST_WHILE_ACQUIRING = 2;
@@ -13,8 +13,8 @@ const COOLDOWN_MS = 2000;
 const COOLDOWN_CAP_MS = 30_000;
 const CALM_AFTER_MS = 15_000;
 /**
- * Where rates do nothing a jump is the only way back, from as little as is heard as an echo; and as it may be no use either
- * (a player that runs slow), each further one waits twice as long.
+ * Where rates do nothing a jump is the only way back, from as little as is heard as an echo; and as it may be no use
+ * either (a player that runs slow), each further one waits twice as long.
  */
 const ABOVE_WITHOUT_RATES_MS = 45;
 const COOLDOWN_CAP_WITHOUT_RATES_MS = 120_000;
@@ -54,7 +54,7 @@ export class JumpLimiter {
     this.#notBefore = now + Math.min(cap, COOLDOWN_MS * 2 ** (this.#inARow - 1));
   }
 
-  /** The room or the viewer moved: the next jump is theirs. */
+  /** The room or the viewer moved: the next jump needs no cooldown. */
   forgive() {
     this.#notBefore = -Infinity;
   }

@@ -1,12 +1,12 @@
 /**
- * Where this source's seeks land. A film server without byte ranges turns every seek into a seek to 0, some players go to
- * key frames only, engines move off a hole: to seek again and again would never end. One miss may be chance and is tried
- * again; after that the source counts as inexact, and what it lands on is taken.
+ * Where this source's seeks land. A film server without byte ranges turns every seek into a seek to 0, some players go
+ * to key frames only, engines move off a hole: to seek again and again would never end. One miss may be chance and is
+ * tried again; after that the source counts as inexact, and what it lands on is taken.
  */
 
-/** Closer than this, a landing is exact: frames and rounding. */
+/** A seek that lands this close is exact: frames and rounding, s. */
 export const EXACT_S = 0.15;
-/** Nearer than this, a seek that may miss is not worth it. */
+/** A seek that may miss is not made for less than this, s. */
 const WORTH_IT_S = 2;
 const MISSES_TO_LEARN = 2;
 const HITS_TO_UNLEARN = 3;
@@ -57,7 +57,7 @@ export class Landing {
     return !this.inexact || size > this.worst * 2 || (buffered && this.#landsInBuffer && size > WORTH_IT_S);
   }
 
-  /** Another source. */
+  /** Called for another source. */
   forget() {
     this.#misses = this.#hits = 0;
     this.worst = 0;

@@ -1,13 +1,15 @@
 /**
- * Tells a live stream from a film. Each player of a live stream has a time line of its own, so the room's position means
- * nothing to it: live streams are not kept in step yet, and their players are left at the stream's edge.
+ * Tells a live stream from a film. Each player of a live stream has a time line of its own, so the room's position
+ * means nothing to it: live streams are not kept in step yet, and their players are left at the stream's edge.
  */
 
 /** A film's length is corrected a little once or twice while it loads; a window that slides grows again and again. */
 const GROWS_BY_S = 0.5;
 const GROWTHS = 2;
 const GROWTHS_APART_MS = 500;
-/** The length that an engine sets (MSE) may still turn out to be the edge of a window; segments last up to ten seconds. */
+/**
+ * The length that an engine sets (MSE) may still turn out to be the edge of a window; segments last up to ten seconds.
+ */
 const SETTLED_MS = 20_000;
 
 export class LiveDetector {
@@ -38,8 +40,8 @@ export class LiveDetector {
   }
 
   /**
-   * Whether the length is that of a film, by which the room may end. A file has one; what an engine feeds has to keep it for
-   * a while.
+   * Whether the length is that of a film, by which the room may end. A file has one; what an engine feeds has to keep
+   * it for a while.
    * @param {number} now
    */
   lengthSettled(now) {
@@ -47,7 +49,7 @@ export class LiveDetector {
     return !this.detected && (!currentSrc.startsWith('blob:') || ended || now - this.#changedAt > SETTLED_MS);
   }
 
-  /** Another source. */
+  /** Called for another source. */
   forget() {
     this.#duration = NaN;
     this.#growths = 0;

@@ -1,6 +1,7 @@
 /**
- * Media keys, head sets, lock screens and the picture-in-picture window: a person's hand, which no input event of the page
- * tells of. Left alone, the browser would pause this one element; as handlers of the Media Session they command the room.
+ * Media keys, head sets, lock screens and the picture-in-picture window: a person's hand, which no input event of the
+ * page tells of. Left alone, the browser would pause this one element; as handlers of the Media Session they command
+ * the room.
  */
 
 const STEP_S = 10;

@@ -36,7 +36,7 @@ export class DriftMeter {
     this.#requestFrame();
   }
 
-  /** What the last reading came from. @type {'currentTime'|'frames'} */
+  /** Source of the last reading. @type {'currentTime'|'frames'} */
   source = 'currentTime';
 
   /** @returns {{drift: number, noise: number}|null} ms the player is ahead; null while there is too little to go by */

@@ -1,6 +1,6 @@
 /**
- * The room as the server tells it: messages in, state out. No connection, no clock, no events of its own; what a message
- * means to listeners is returned as data.
+ * The room as the server tells it: messages in, state out. No connection, no clock, no events of its own; what a
+ * message means to listeners is returned as data.
  *
  * @typedef {{position: number, rate: number, playing: boolean, at: number, seq: number}} Playback
  * @typedef {{id: number, targetTime: number, awaiting: string[], ready: string[], deadline: number, by: string}} Gate
@@ -10,8 +10,8 @@
  * @property {string} username
  * @property {number} slot
  * @property {boolean} connected
- * @property {number|null} graceUntil      room time until which a lost connection keeps the membership; of a member that
- *   was lost before ROOM_STATE came, which doesn't say, the latest that it can be
+ * @property {number|null} graceUntil      room time until which a lost connection keeps the membership; the latest
+ *   possible one for a member that was lost before ROOM_STATE came
  * @property {number} protocol
  * @property {string} transport
  * @property {number} joinedAt
@@ -61,7 +61,7 @@ export class RoomModel {
   /** @type {Playback} */
   playback = { position: 0, rate: 1, playing: false, at: 0, seq: 0 };
   gate = /** @type {Gate|null} */ (null);
-  /** Counts the room's films: one more each time somebody chooses one, and be it the same again. */
+  /** Number of the room's film: one more each time somebody chooses one, even the same again. */
   film = 0;
   /** Whether `film` is the server's count, which commands may name. */
   countsFilms = false;
@@ -128,7 +128,7 @@ export class RoomModel {
   }
 
   /**
-   * What this client itself reports; the server tells it to the others only.
+   * Stores this client's own report, which the server tells only to the others.
    * @param {Partial<Pick<Member, 'rttMs'|'driftMs'|'clockErrorMs'|'buffering'|'position'|'lastTickAt'>>} status
    */
   reportSelf(status) {
@@ -158,7 +158,7 @@ export class RoomModel {
     this.banned = state.banned ?? [];
     this.#members = new Map();
     for (const user of state.users ?? []) {
-      // What members report of themselves is not in ROOM_STATE: keep what is known of the same membership.
+      // Members' own reports are not in ROOM_STATE: keep those of the same membership.
       const old = known.get(user.userId);
       const kept = old && old.slot === user.slot ? old : undefined;
       this.#members.set(user.userId, newMember({ ...kept, graceUntil: latestGrace(user, kept, state), ...user }));
@@ -247,7 +247,7 @@ export class RoomModel {
         events.push(['custom', pick(message, ['userId', 'namespace', 'payload', 'timestamp', 'seq'])]);
         break;
     }
-    // Whatever its type, an event that carries a vector moves the room there, and opens or closes the gate.
+    // An event of any type that carries a vector moves the room there, and opens or closes the gate.
     if (message.playback) {
       this.playback = message.playback;
       this.gate = message.gate ?? null;
@@ -291,7 +291,7 @@ export class RoomModel {
   }
 
   /**
-   * Another film may begin: what members' players said is said of the one before.
+   * Another film may begin: reports of members' players are about the one before.
    * @param {any} message names the film by its number, unless the server doesn't count films
    * @param {string|null} url
    * @param {boolean} [chosen] whether somebody chose it: then it begins even when the address is the same

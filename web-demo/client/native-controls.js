@@ -3,18 +3,18 @@
  * engine does to the element out of it.
  *
  * Media events come as tasks, after the fact, so nothing here counts "expected" events. An event is not syncVideo's own
- * when the element is now in a state that neither the room nor syncVideo wants; it is the viewer's only when a person has
- * just touched the page (`HumanInput`) and nothing else explains it. Everything else concerns this player alone.
+ * when the element is now in a state that neither the room nor syncVideo wants; it is the viewer's only when a person
+ * has just touched the page (`HumanInput`) and nothing else explains it. Everything else concerns this player alone.
  */
 
 /** A drag on the time line is, to the browser, a pause with a seek right behind it. */
 const PAUSE_SETTLES_MS = 60;
 /** After the last 'seeking' of a drag. Its data may never come: the command doesn't wait for 'seeked'. */
 const SEEK_SETTLES_MS = 150;
-/** A pointer that stays down is still dragging, for so long. */
+/** A pointer that stays down counts as dragging for at most this long. */
 const DRAG_AT_MOST_MS = 2000;
 
-/** A command is no longer waited for after this: the room may be unreachable, and other members' commands go on. */
+/** Longest wait for a command's event: the room may be unreachable, and other members' commands go on. */
 const COMMAND_WITHIN_MS = 2000;
 
 const HAVE_FUTURE_DATA = 3;
@@ -77,12 +77,12 @@ export class NativeControls {
     for (const [type, fn] of this.#listeners) video.addEventListener(type, fn);
   }
 
-  /** While the viewer's hand is on the controls, or the command made of it is under way, the element is theirs. */
+  /** Whether the viewer is at the controls, or a command made there is under way: the element is left alone. */
   get busy() {
     return this.#pending !== null || this.#drag !== null || this.#timer !== null;
   }
 
-  /** The element has another source: what was done to the last one is over. */
+  /** Called for another source: drops actions on the last one. */
   forget() {
     this.#pending = null;
     this.#drag = null;
@@ -99,8 +99,9 @@ export class NativeControls {
   #onPlay() {
     if (this.#video.paused || this.busy || this.#own.wantsPlaying()) return;
     const { playback, wantsPlaying } = this.#room;
-    // What plays the element before it was put to its place (`autoplay`), without a person (a script), or while the room
-    // means to play anyway (at the gate it starts when all are ready) commands nothing: the element goes back to the room.
+    // No command: a start before the element was put to its place (`autoplay`), without a person (a script), or while
+    // the room means to play anyway (at the gate it starts when all are ready). The element goes back to where the room
+    // is.
     if (playback.playing || wantsPlaying || !this.#own.placed() || !this.#byHand('play')) return this.#own.follow();
     const position = this.#video.currentTime;
     // Everybody starts together, the one who pressed the button too.

@@ -6,7 +6,7 @@
  *   `reason`: `decode`, `network`, `unsupported`, `blocked` (the browser wants a click first), `live` (a live stream)
  */
 
-/** What the wire takes as a position, s. */
+/** Largest position that the wire takes, s. */
 const LONGEST_S = 604_800;
 
 export class PlayerStatus {

@@ -1,6 +1,6 @@
 /**
- * The media element, as something that is told what to do: what was asked of it is remembered, so that what a viewer does
- * with its own controls can be told apart, and how long it takes is learned.
+ * The media element under orders. It remembers what was asked of the element, so that a viewer's use of its own
+ * controls can be told apart, and learns how long the element takes.
  */
 import { Latency } from './drift.js';
 
@@ -12,7 +12,7 @@ const SAME_POSITION_S = 0.2;
 
 const SEEKABLE_WITHIN_S = 0.5;
 
-/** With so much buffered beyond it, a position can be shown. */
+/** A position can be shown when this much is buffered beyond it. */
 const BUFFERED_AHEAD_S = 1;
 
 const HAVE_METADATA = 1;
@@ -23,17 +23,17 @@ export class Player {
   #video;
   #env;
   #emit;
-  /** When our seek began that has not brought data to show yet. @type {number|null} */
+  /** Begin of our seek that has not brought data to show yet. @type {number|null} */
   #seekBegan = null;
 
   wantsPlaying = false;
   rate;
-  /** Of our seek that has not landed yet. @type {number|null} */
+  /** Target of our seek that has not landed yet. @type {number|null} */
   seekTarget = null;
-  /** Where the element says that it goes: some players round what they are told. */
+  /** The element's own aim after our seek: some players round the target. */
   #seekHeading = 0;
   #seekBuffered = false;
-  /** The last one that the element didn't take: asked for once. @type {number|null} */
+  /** The last rate that the element didn't take; not asked for again. @type {number|null} */
   #refusedRate = null;
   /** The browser plays nothing without a click. */
   blocked = false;
@@ -73,7 +73,7 @@ export class Player {
     return readyState >= HAVE_CURRENT_DATA && waited > DATA_WITHIN_MS;
   }
 
-  /** Of the next start. */
+  /** Latency of the next start. */
   get startLatency() {
     return this.#fresh ? this.freshLatency : this.resumeLatency;
   }
@@ -131,15 +131,15 @@ export class Player {
     this.#seekHeading = this.#video.currentTime;
   }
 
-  /** Whoever seeks. */
+  /** Notes that the element seeks, by any cause. */
   noticeSeek() {
     this.#fresh = true;
     this.#seekBegan ??= this.#env.now();
   }
 
   /**
-   * How far from its aim a seek of ours has landed, s, and whether its aim was buffered; null when none has landed since this
-   * was asked last.
+   * How far from its aim a seek of ours has landed, s, and whether its aim was buffered; null when none has landed
+   * since this was asked last.
    */
   takeLanding() {
     if (this.seekTarget === null || this.#video.seeking) return null;
@@ -148,14 +148,15 @@ export class Player {
     return { error, buffered: this.#seekBuffered };
   }
 
-  /** For how long the element has been seeking for data that it has already, ms: its loader hangs, on another request. */
+  /** How long the element has been seeking although its data is buffered, ms: its loader hangs on another request. */
   get hangsFor() {
     const { seeking, currentTime } = this.#video;
     return seeking && this.#seekBegan !== null && this.hasBuffered(currentTime) ? this.#env.now() - this.#seekBegan : 0;
   }
 
   /**
-   * Whether the browser offers to seek there: without byte ranges Chromium offers only 0. Without any range nothing is known.
+   * Whether the browser offers to seek there: without byte ranges Chromium offers only 0. Without any range nothing is
+   * known.
    * @param {number} position
    */
   canSeekTo(position) {
@@ -193,7 +194,7 @@ export class Player {
     try {
       this.#video.playbackRate = rate;
     } catch {
-      // NotSupportedError: what it plays at is read below.
+      // NotSupportedError: the rate that holds is read below.
     }
     this.rate = this.#video.playbackRate;
     const taken = Math.abs(rate - this.rate) <= 0.001;
@@ -201,12 +202,12 @@ export class Player {
     return taken;
   }
 
-  /** Something else has set the rate. */
+  /** Takes over a rate that something else has set. */
   noticeRate() {
     this.rate = this.#video.playbackRate;
   }
 
-  /** Another source: what was asked of the last one is void, and loading has reset the rate. */
+  /** Called for another source: orders to the last one are void, and loading has reset the rate. */
   forget() {
     this.wantsPlaying = false;
     this.#fresh = true;

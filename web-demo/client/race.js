@@ -11,8 +11,8 @@ const GIVE_UP_MS = 10_000;
  * @param {(() => Transport)[]} openers in order of preference
  * @param {import('./env.js').Env} env
  * @param {number} [withinMs]
- * @returns {{winner: Promise<Transport>, failed: Set<number>, cancel: () => void}} `failed`: the places in `openers` of those
- *   that failed before there was a winner
+ * @returns {{winner: Promise<Transport>, failed: Set<number>, cancel: () => void}}
+ *   `failed`: indices of the openers that failed before there was a winner
  */
 export function openFastest(openers, env, withinMs = GIVE_UP_MS) {
   /** @type {Set<Transport>} */

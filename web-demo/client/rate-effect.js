@@ -1,15 +1,16 @@
 /**
  * Whether corrections by rate do anything. Players ignore rates, round them to a list, or have them set back by an
- * extension; then a player stays where it is, and only a jump helps. Compares how drift changed with how it should have.
+ * extension; then a player stays where it is, and only a jump helps. Compares how drift changed with how it should
+ * have.
  */
 
-/** So much must be expected before a comparison says something; readings lag by up to a second of the correction. */
+/** Least expected change for a comparison, ms; readings lag by up to a second of the correction. */
 const ENOUGH_MS = 40;
 const READINGS_LAG_MS = 900;
 const LEAST_EFFECT = 0.4;
-/** Whatever kept the rate from working may be gone: it is tried again after so long. */
+/** Rates are tried again after so long, in case their obstacle is gone. */
 const AGAIN_AFTER_MS = 60_000;
-/** Rates that something else sets: after so many within so long, they are that something's. */
+/** Something else that sets the rate so many times within so long is left to have it. */
 const FORCED_TIMES = 3;
 const FORCED_WITHIN_MS = 30_000;
 
@@ -48,7 +49,7 @@ export class RateEffect {
     this.#deviation = deviation;
   }
 
-  /** The element doesn't take the rate. @param {number} now */
+  /** Notes that the element doesn't take the rate. @param {number} now */
   noteRefused(now) {
     this.#uselessUntil = now + AGAIN_AFTER_MS;
     this.forced = false;
@@ -74,7 +75,7 @@ export class RateEffect {
     this.#deviation = 0;
   }
 
-  /** Another source. */
+  /** Called for another source. */
   forget() {
     this.clear();
     this.#uselessUntil = -Infinity;

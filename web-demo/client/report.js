@@ -1,9 +1,9 @@
 /**
- * What this player tells the room about itself: ticks (where it is) and MEMBER_STATUS (how well it does).
+ * Reports this player to the room: ticks (where it is) and MEMBER_STATUS (how well it does).
  */
 const HOST_TICK_MS = 250;
 const TICK_MS = 1000;
-/** A little less than the 2 s that are promised, for the sake of a late timer. */
+/** Less than the promised 2 s, because timers are late. */
 const STATUS_MS = 1900;
 const STATUS_AT_MOST_EVERY_MS = 500;
 

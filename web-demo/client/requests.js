@@ -1,4 +1,6 @@
-/** Requests that wait for their ACK or ERROR: each is settled once, by its `ref`, its time limit, or a lost connection. */
+/**
+ * Requests that wait for their ACK or ERROR: each is settled once, by its `ref`, its time limit, or a lost connection.
+ */
 import { TandemError } from './errors.js';
 
 const ANSWER_WITHIN_MS = 10_000;

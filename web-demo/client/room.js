@@ -1,10 +1,11 @@
 /**
  * The room as an application sees it: a live model, requests that are promises, and events.
  *
- * Events (CustomEvents; what is in `detail`): `state` RoomState · `change` something in the model changed, once a turn ·
- * `playback` {playback, cause, message} · `ended` {duration}: the film is over · `chat` · `custom` · `error` TandemError (of what no promise is waiting for) ·
- * `closed` {code, reason, retry} · `message` {direction, message, compact?} · `tick` · `signal` OFFER, ANSWER,
- * ICE_CANDIDATE · `clock`. Texts in them come from other people: show them as text, never as HTML.
+ * Events (CustomEvents; what is in `detail`): `state` RoomState · `change` something in the model changed, once a turn
+ * · `playback` {playback, cause, message} · `ended` {duration}: the film is over · `chat` · `custom` · `error`
+ * TandemError (of what no promise is waiting for) · `closed` {code, reason, retry} · `message` {direction, message,
+ * compact?} · `tick` · `signal` OFFER, ANSWER, ICE_CANDIDATE · `clock`. Texts in them come from other people: show them
+ * as text, never as HTML.
  */
 import { browserEnv } from './env.js';
 import { TandemError } from './errors.js';
@@ -26,8 +27,8 @@ const AT_THE_END_S = 0.05;
  * @property {string|null} [pin]
  * @property {'auto'|'webtransport'|'websocket'} [transport]
  * @property {string|null} [owner]  whose room it is, from the invitation (`room.owner` of whoever invites)
- * @property {boolean} [keepTrying]  go on when the server can't be reached; `ready` rejects after 10 s all the same, and
- *   `room.ready` is a new promise from then on
+ * @property {boolean} [keepTrying]  go on when the server can't be reached; `ready` rejects after 10 s all the
+ *   same, and `room.ready` is a new promise from then on
  * @property {Storage|null} [storage]  localStorage when absent; null keeps everything for this page only
  * @property {Partial<import('./env.js').Env>} [env]  for tests
  *
@@ -65,7 +66,9 @@ export class Room extends EventTarget {
     this.#intention = new Intention(this.#session.model);
   }
 
-  /** Resolves on the first ROOM_STATE; rejects with a TandemError on a refusal that is final, or after 10 s without one. */
+  /**
+   * Resolves on the first ROOM_STATE; rejects with a TandemError on a refusal that is final, or after 10 s without one.
+   */
   get ready() {
     return this.#session.ready;
   }
@@ -136,8 +139,8 @@ export class Room extends EventTarget {
   }
 
   /**
-   * Whether the room means to play: it plays, or waits at the ready gate to play on. Own commands that are under way count
-   * already. `playback.playing` only says whether the film moves at this moment.
+   * Whether the room means to play: it plays, or waits at the ready gate to play on. Own commands that are under way
+   * count already. `playback.playing` only says whether the film moves at this moment.
    */
   get wantsPlaying() {
     return this.#intention.playing;
@@ -181,7 +184,7 @@ export class Room extends EventTarget {
     return this.#options.server;
   }
 
-  /** What syncVideo and Call run on: the room's, so that one fake clock serves a whole test. */
+  /** The environment for syncVideo and Call too, so that one fake clock serves a whole test. */
   get env() {
     return this.#env;
   }
@@ -216,7 +219,8 @@ export class Room extends EventTarget {
 
   /**
    * @param {number} position
-   * @param {{playing?: boolean} & Decided} [options] whether the film goes on from there; as the room means to when absent
+   * @param {{playing?: boolean} & Decided} [options] whether the film goes on from there;
+   *   as the room means to when absent
    */
   seek(position, { playing, ...decided } = {}) {
     // A server that counts films knows best what the room means to do, by the time the command is its turn.
@@ -236,7 +240,7 @@ export class Room extends EventTarget {
   }
 
   /**
-   * What a command was decided on: the server refuses it (`STALE`) when the room shows another film by then.
+   * Names the film that a command was decided on: the server refuses it (`STALE`) when the room shows another by then.
    * @param {Decided} decided
    */
   #basis({ film = this.film }) {
@@ -359,7 +363,7 @@ export class Room extends EventTarget {
   }
 
   /**
-   * Any message at all, without a promise; what the server thinks of it arrives as an event.
+   * Sends any message, without a promise; a refusal arrives as an `error` event.
    * @param {any} message
    */
   send(message) {
@@ -372,8 +376,8 @@ export class Room extends EventTarget {
   }
 
   /**
-   * Ends this connection and keeps the seat: whoever connects with the same user and storage within the grace time, over
-   * another transport or from another page, takes it over.
+   * Ends this connection and keeps the membership: a connection with the same user and storage within the grace time
+   * takes it over, over another transport or from another page.
    */
   detach() {
     this.#session.detach();
@@ -389,8 +393,8 @@ export class Room extends EventTarget {
   }
 
   /**
-   * With a position of the caller's: from exactly there. Without: where the room is now, and, as it moves, since when that
-   * is true. Carried forward, the place of a film that stands still would cost every member a seek.
+   * With a position of the caller's: from exactly there. Without: where the room is now, and, as it moves, since when
+   * that is true. Carried forward, the place of a film that stands still would cost every member a seek.
    * @param {number} [position]
    */
   #place(position) {

@@ -1,5 +1,5 @@
 /**
- * Who a tab is when the application doesn't say. Each tab of a browser is a member of its own, or two tabs of one
+ * Chooses a tab's userId when the application doesn't. Each tab of a browser is a member of its own, or two tabs of one
  * visitor would take the membership from each other; a reload, and a visit next week, is the same member again.
  *
  * The ids of a browser stand in its storage. A tab sits on one of them: it holds a Web Lock of that id and room for as

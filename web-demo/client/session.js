@@ -2,8 +2,8 @@
  * One membership of one room, kept over as many connections as it takes: JOIN on every new one, resume with the token,
  * notice gaps, and see that no request is silently lost.
  *
- * A page that is suspended (`pagehide`, `freeze`) closes its connection, so its member is disconnected and has the grace
- * time. When the page is back (`pageshow`, `resume`) the session takes its seat again (seat.js) and resumes.
+ * A page that is suspended (`pagehide`, `freeze`) closes its connection, so its member is disconnected and has the
+ * grace time. When the page is back (`pageshow`, `resume`) the session takes its seat again (seat.js) and resumes.
  */
 import { baseOf } from './address.js';
 import { RoomClock } from './clock.js';
@@ -33,11 +33,11 @@ const SIGNALS = new Set(['OFFER', 'ANSWER', 'ICE_CANDIDATE']);
  * @typedef {'connecting'|'joined'|'reconnecting'|'closed'} RoomState
  * @typedef {import('./requests.js').Committed} Committed
  * @typedef {{code: number|string, reason: string, retry: boolean, retryAfterMs?: number}} Closed
- *   a closing code, or the error code of a refused JOIN; `retry`: retryWithPin may help; `retryAfterMs`: when a JOIN may be
- *   tried again, where the server said so (KICKED)
+ *   a closing code, or the error code of a refused JOIN; `retry`: retryWithPin may help; `retryAfterMs`: when a JOIN
+ *   may be tried again, where the server said so (KICKED)
  */
 
-/** What the event log doesn't show: people share their screens. */
+/** Fields that `message` events mask: people share their screens. */
 const SECRETS = ['pin', 'resumeToken', 'hostKey', 'clientKey'];
 
 export class Session {
@@ -317,8 +317,8 @@ export class Session {
   }
 
   /**
-   * Whoever makes a room owns it by a key of their own, or on behalf of the owner that the invitation names: a key that
-   * isn't that owner's must not be shown then, or it would own the room that it opens.
+   * A client that opens a room owns it by its own key, or opens it for the owner that the invitation names. In the
+   * second case a key that isn't that owner's stays unsaid, or it would own the room.
    */
   #ownership() {
     const kept = this.#store.hostKey(this.#roomId);

@@ -1,6 +1,6 @@
 /**
- * SHA-256 (FIPS 180-4) of a text. `crypto.subtle` is missing on plain-http pages, and answers later; what is hashed here
- * is a key of 43 characters.
+ * SHA-256 (FIPS 180-4) of a text. `crypto.subtle` is missing on plain-http pages, and answers later; what is hashed
+ * here is a key of 43 characters.
  */
 const SIZE = 64;
 const fraction = (/** @type {number} */ x) => ((x - Math.floor(x)) * 2 ** 32) >>> 0;

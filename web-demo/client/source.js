@@ -63,7 +63,7 @@ export class SourceLoader {
     return this.#options.manageSource;
   }
 
-  /** Sees to it that the element shows the room's film. @returns {number} ms after which to look again */
+  /** Loads the room's film if the element doesn't show it. @returns {number} ms after which to look again */
   follow() {
     const { url, film } = this.#room;
     if (!this.#options.manageSource || url === null || !isMediaUrl(url)) return Infinity;

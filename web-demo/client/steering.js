@@ -1,7 +1,7 @@
 /**
- * Steers a media element to where the room is. One function, `step`, looks at the room and at the element and does the next
- * thing. There is no plan to go stale: a start that came too late, a seek that took too long, a command that arrived
- * meanwhile are all handled by the next look.
+ * Steers a media element to where the room is. One function, `step`, looks at the room and at the element and does the
+ * next thing. There is no plan to go stale: a start that came too late, a seek that took too long, a command that
+ * arrived meanwhile are all handled by the next look.
  *
  * @typedef {'idle'|'rate'|'seek'|'waiting'} Mode
  *   in step (playing or paused) · correcting by rate · jumping · for data, the clock, the gate, the start
@@ -72,8 +72,8 @@ export class Steering {
   /** Most likely an engine moved the element over a hole in the film: a seek back would only land there again. */
   #hopped = false;
   /**
-   * The start that is still to be learned from: the drift that it was ordered with (negative: too late), and the latency
-   * that was counted on.
+   * The start that is still to be learned from: the drift that it was ordered with (negative: too late), and the
+   * latency that was counted on.
    * @type {{drift: number, latency: import('./drift.js').Latency}|null}
    */
   #begun = null;
@@ -102,7 +102,9 @@ export class Steering {
     ({ landing: this.#landing, rates: this.#effect, interruption: this.#interruption, live: this.#live } = condition);
   }
 
-  /** The room has a new playback vector, or the element is not where it was: go to where the room is, without cooldowns. */
+  /**
+   * The room has a new playback vector, or the element is not where it was: go to where the room is, without cooldowns.
+   */
   follow() {
     this.#player.wantsPlaying = !this.#video.paused;
     this.#meter.clear();
@@ -290,7 +292,7 @@ export class Steering {
       this.pause();
       return this.#start(now);
     }
-    // Whoever pressed play, it plays: from here on a pause is a new act.
+    // The element plays, whatever started it: a pause from here on is a new action.
     this.#player.wantsPlaying = true;
     this.#player.blocked = false;
     return this.#correct(now);
@@ -400,7 +402,8 @@ export class Steering {
       if (!this.#setRate(base * (1 + deviation))) this.#effect.noteRefused(local);
       this.#effect.observe(local, drift, this.#player.rate - base);
     }
-    // An element that rounded or ignored the correction goes back to the room's rate; one that something else holds is left alone.
+    // An element that rounded or ignored the correction goes back to the room's rate; one that something else holds is
+    // left alone.
     if (this.#effect.useless(local) && !this.#effect.forced) this.#setRate(base);
     this.#setMode(ratesHelp && this.#controller.correcting ? 'rate' : 'idle');
     this.stats.add(drift);

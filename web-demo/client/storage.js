@@ -1,18 +1,18 @@
 /**
- * What the client keeps between page loads. Storage may be missing, full or forbidden: then it keeps things for the life
- * of the page only, and nothing else changes.
+ * State that the client keeps between page loads. Storage may be missing, full or forbidden: then it keeps things for
+ * the life of the page only, and nothing else changes.
  */
 const TRANSPORT_MEMORY_MS = 24 * 3600 * 1000;
-/** More tabs than this, and the oldest ids of closed ones are forgotten. */
+/** Ids that are kept; beyond it the oldest ones of closed tabs are forgotten. */
 const MOST_USER_IDS = 20;
 
 /**
- * What makes a member the same member again.
+ * Proof and place of a membership, to resume it.
  * @typedef {{userId: string, resumeToken: string|null, epoch: number, lastSeq: number}} Membership
  */
 
 export class Store {
-  /** What storage didn't take. @type {Map<string, string>} */
+  /** Values that the storage didn't take. @type {Map<string, string>} */
   #page = new Map();
   #storage;
   #server;

@@ -118,9 +118,9 @@ export class VideoSync {
   }
 
   /**
-   * `drift` {drift, mode, rate} · `mode` · `denied` {action, code} · `autoplay-blocked` {muted} (true: it plays, without
-   * sound) · `media-error` {message} · `player` {state, reason?, duration?}: whether it can play the film · `limit`
-   * {reason, drift}: why it can't be kept in step, or null: now it can
+   * `drift` {drift, mode, rate} · `mode` · `denied` {action, code} · `autoplay-blocked` {muted} (true: it plays,
+   * without sound) · `media-error` {message} · `player` {state, reason?, duration?}: whether it can play the film ·
+   * `limit` {reason, drift}: why it can't be kept in step, or null: now it can
    * @param {string} type
    * @param {(detail: any) => void} fn
    * @returns {() => void} stops it
@@ -139,7 +139,10 @@ export class VideoSync {
     return this.#condition.limit;
   }
 
-  /** Loads the film again, after an error. @returns {boolean} false when loading is the page's (`manageSource: false`) */
+  /**
+   * Loads the film again, after an error.
+   * @returns {boolean} false when loading is the page's (`manageSource: false`)
+   */
   retry() {
     const retried = this.#source.retry();
     this.#look();

@@ -5,7 +5,7 @@
  * @property {(json: string) => void} onMessage
  * @property {(bytes: Uint8Array) => void} onCompact
  * @property {(end: {code: number, reason: string}) => void} onClose
- *   at most once; 1006 when no code came. Whoever calls `close` knows, and doesn't listen for it
+ *   at most once; 1006 when no code came; not promised after `close`
  *
  * @typedef {object} Transport
  * @property {'webtransport'|'websocket'} kind
@@ -24,10 +24,10 @@ export const NO_CODE = 1006;
 
 const PROTOCOL_ERROR = 4000;
 
-/** Unsent bytes at which a connection that takes nothing any more is given up. */
+/** Unsent bytes at which a connection that has stopped taking data is given up. */
 const MOST_UNSENT_BYTES = 1_048_576;
 
-/** Ticks and probes age fast: behind this much unsent they are better dropped. */
+/** Ticks and probes are dropped behind this much unsent: they would arrive too old. */
 const MOST_UNSENT_BEFORE_COMPACT = 16_384;
 
 /**

@@ -2,8 +2,8 @@
  * The room's playback vector as a player follows it: where to be, and at what rate.
  *
  * By the wire, before `at` the film stands at `position`: that is a scheduled start. But a vector that only changes the
- * rate, or corrects a little, of a film that is running must not freeze it until then: there the old motion is kept up to
- * `at`, so that the film arrives at `position` just in time.
+ * rate, or corrects a little, of a film that is running must not freeze it until then: there the old motion is kept up
+ * to `at`, so that the film arrives at `position` just in time.
  */
 import { positionAt } from './model.js';
 

@@ -6,7 +6,9 @@
 /** The largest JSON message a client may send. */
 export const MAX_MESSAGE_BYTES = 65_536;
 
-/** The largest one it takes: a little more liberal, so that a crowded room's ROOM_STATE is not the end of it. */
+/**
+ * The largest JSON message that this client takes: the ROOM_STATE of a crowded room is longer than a client's message.
+ */
 export const MAX_INCOMING_BYTES = 1_048_576;
 
 export const MAX_DATAGRAM_BYTES = 1000;
@@ -25,8 +27,8 @@ const FLAG_FROM_HOST = 2;
 /**
  * @typedef {{kind: 'probe', id: number, t0: number}} Probe
  * @typedef {{kind: 'reply', id: number, t0: number, t1: number, t2: number}} Reply
- * @typedef {{kind: 'tick', playing: boolean, fromHost: boolean, slot: number, seq: number, position: number, at: number,
- *            rate: number}} Tick
+ * @typedef {{kind: 'tick', playing: boolean, fromHost: boolean, slot: number, seq: number,
+ *            position: number, at: number, rate: number}} Tick
  */
 
 /** A message that breaks the wire's rules: too big, or not what its first bytes say. */
@@ -70,7 +72,7 @@ export function encodeTick({ playing, fromHost, slot, seq, position, at, rate })
 
 /**
  * @param {Uint8Array} bytes
- * @returns {Probe|Reply|Tick|null} null for what should be ignored: an unknown kind, a wrong length, a number that is none
+ * @returns {Probe|Reply|Tick|null} null for a message to ignore: an unknown kind, a wrong length, a value that is no number
  */
 export function decodeCompact(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
