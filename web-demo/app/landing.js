@@ -91,7 +91,11 @@ export function setupLanding(onJoin, onCancel) {
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
-    if (waiting) return onCancel();
+    if (waiting) {
+      // Another transport may help a visitor who gave up.
+      revealed = true;
+      return onCancel();
+    }
     const roomId = tidyRoomId(room.value);
     const wish = { roomId, name: name.value.trim(), pin: pin.value, owner: roomId === invited ? owner : '', transport: chosenTransport(form) };
     /** @type {[HTMLInputElement, boolean, string][]} */
