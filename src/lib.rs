@@ -11,6 +11,10 @@
 //! everybody, and [`session`], the one loop that serves every [`transport`]. [`protocol`] is the only place that knows the
 //! wire; [`domain`] has the words. [`app`] puts it together. Who may import whom is in `docs/ARCHITECTURE.md`, held by a test.
 
+/// Support files of the tests name this crate by its name.
+#[cfg(test)]
+extern crate self as tandem;
+
 pub mod app;
 pub mod authorities;
 pub mod clock;

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
+use support::faulty_log::{Fate, What};
 use support::{Ear, House, room, until};
 use tandem::commit::{Commit, Entry, Patch, RoomRow};
 use tandem::domain::{Head, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime};
 use tandem::hub::subscriber::{Refusal, Signal};
 use tandem::hub::{Departure, Hub};
 use tandem::log::Outcome;
-use tandem::log::memory::faults::{Fate, What};
 use tandem::protocol;
 use tandem::room::{Ask, Reject};
 

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use around::{Around, Doings};
+use support::faulty_log::{Fate, What};
 use support::{Ear, House, room, until};
 use tandem::clock::Clock;
 use tandem::domain::{Dialect, Limits, NodeId, RoomId, UserId};
 use tandem::hub::{Departure, Hub, HubParts, Membership};
-use tandem::log::memory::faults::{Fate, What};
 use tandem::room::Ask;
 use tokio_util::sync::CancellationToken;
 

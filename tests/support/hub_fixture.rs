@@ -2,20 +2,22 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "a test fails by panicking")]
 
+#[path = "faulty_log.rs"]
+pub mod faulty_log;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use faulty_log::{Fate, FaultyMemoryLog, What};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tandem::clock::Clock;
 use tandem::domain::{ChatText, CloseCode, Head, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
 use tandem::hub::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
 use tandem::hub::{Hub, HubParts, Membership};
-use tandem::log::memory::MemoryLog;
-use tandem::log::memory::faults::{Fate, What};
 use tandem::protocol;
 use tandem::quota::{MemoryQuotas, Quotas};
 use tandem::room::Ask;
@@ -101,7 +103,7 @@ impl Outlet for Ear {
 /// A hub on a memory log, under paused time.
 pub struct House {
     pub hub: Hub,
-    pub log: MemoryLog,
+    pub log: FaultyMemoryLog,
     pub tracker: TaskTracker,
     pub clock: Clock,
 }
@@ -113,13 +115,13 @@ impl House {
 
     pub fn with(limits: Limits) -> Self {
         let tracker = TaskTracker::new();
-        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let log = FaultyMemoryLog::new(&tracker);
         let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
         let hub = Self::another(&log, &tracker, &clock, limits, "node-1");
         Self { hub, log, tracker, clock }
     }
 
-    fn another(log: &MemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
+    fn another(log: &FaultyMemoryLog, tracker: &TaskTracker, clock: &Clock, limits: Limits, name: &str) -> Hub {
         Self::limited(log, tracker, clock, limits, name, false)
     }
 
@@ -129,7 +131,7 @@ impl House {
     }
 
     pub fn limited(
-        log: &MemoryLog,
+        log: &FaultyMemoryLog,
         tracker: &TaskTracker,
         clock: &Clock,
         limits: Limits,

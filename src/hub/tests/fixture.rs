@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../tests/support/faulty_log.rs"]
+mod faulty_log;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::faulty_log::{Fate, FaultyMemoryLog, What};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,8 +17,6 @@ use super::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickRepor
 use super::{Hub, HubParts, Membership};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Head, Limits, NodeId, RoomId, TransportKind, UserId};
-use crate::log::memory::MemoryLog;
-use crate::log::memory::faults::{Fate, What};
 use crate::room::{Ask, ChatLine, Command, Room};
 
 /// A session that takes everything and does nothing.
@@ -44,13 +46,13 @@ impl Outlet for Silent {
 
 pub(super) struct Fixture {
     pub(super) hub: Hub,
-    pub(super) log: MemoryLog,
+    pub(super) log: FaultyMemoryLog,
 }
 
 impl Fixture {
     pub(super) fn new() -> Self {
         let tracker = TaskTracker::new();
-        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let log = FaultyMemoryLog::new(&tracker);
         let node = NodeId::parse("node-1").unwrap();
         let hub = Hub::start(HubParts {
             node: node.clone(),

@@ -1,8 +1,8 @@
 //! The order of each room: the compare-and-set, without I/O or locks.
 //!
-//! A commit passes two gates. *Accepted*: its expectation held, it waits for the disk, and the next one must expect its
-//! head. *Settled*: it is durable, and from now on visible. What was accepted and could not be stored is rolled back;
-//! nobody has seen it.
+//! A commit is first *accepted*: its expectation held, it waits for the disk, and the next one must expect its head. Then it
+//! is *settled*: durable, and from now on visible. What was accepted and could not be stored is rolled back; nobody has
+//! seen it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -10,22 +10,20 @@ use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId};
 use crate::log::{LogError, ascending};
 
-/// Ends that are remembered. More only widens the window in which a clock that runs behind is told so.
+/// Ends that are remembered. Forgetting one is safe as long as clocks don't run back (see [`crate::log::Log::commit`]).
 const ENDS: usize = 65_536;
 
-/// All rooms.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
-    rooms: HashMap<RoomId, Place>,
+    rooms: HashMap<RoomId, RoomSequence>,
     /// Ends in the order in which they are forgotten.
     ends: VecDeque<(RoomId, Head)>,
 }
 
-/// Where a room stands.
 #[derive(Debug)]
-struct Place {
+struct RoomSequence {
     settled: Settled,
-    /// What waits for the disk, when something does.
+    /// What is accepted and not settled.
     ahead: Option<Ahead>,
 }
 
@@ -43,42 +41,44 @@ struct Ahead {
     commits: usize,
 }
 
-/// What becomes of a commit at the first gate.
+/// The result of the compare-and-set.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Acceptance {
     /// It waits for the disk.
     Accepted,
-    /// Its expectation is not the head. Answer with [`Sequence::latest`] when nothing of the room is ahead any more.
+    /// Its expectation is not the head. Answer with [`Sequence::latest_head`] when nothing of the room is ahead any more.
     Conflict,
-    /// It can't be taken.
+    /// Its heads don't ascend, or its epoch is not later than the one that ended.
     Refused(LogError),
 }
 
 impl Sequence {
     pub(super) fn new(initial: Vec<Snapshot>) -> Self {
-        let place =
-            |snapshot: Snapshot| (snapshot.room.clone(), Place { settled: Settled::Live(snapshot), ahead: None });
+        let place = |snapshot: Snapshot| {
+            (snapshot.room.clone(), RoomSequence { settled: Settled::Live(snapshot), ahead: None })
+        };
         Self { rooms: initial.into_iter().map(place).collect(), ends: VecDeque::new() }
     }
 
-    /// The first gate. The rule is [`crate::log::Log::commit`]'s.
-    pub(super) fn accept(&mut self, commit: &Commit) -> Verdict {
+    /// The compare-and-set, by the rule of [`crate::log::Log::commit`].
+    pub(super) fn accept(&mut self, commit: &Commit) -> Acceptance {
         if let Err(error) = ascending(commit) {
-            return Verdict::Refused(error);
+            return Acceptance::Refused(error);
         }
         let place = self.rooms.get(&commit.room);
-        let (at, ended) = place.map_or((Head::default(), false), Place::head);
+        let (at, ended) = place.map_or((Head::default(), false), RoomSequence::head);
         let expects_it = commit.expected == at || (ended && commit.expected == Head::default());
         if !expects_it {
-            return Verdict::Conflict;
+            return Acceptance::Conflict;
         }
         if ended && commit.next.epoch <= at.epoch {
-            return Verdict::Refused(too_early(commit, at));
+            return Acceptance::Refused(too_early(commit, at));
         }
-        let place = self.rooms.entry(commit.room.clone()).or_insert(Place { settled: Settled::Unknown, ahead: None });
+        let place =
+            self.rooms.entry(commit.room.clone()).or_insert(RoomSequence { settled: Settled::Unknown, ahead: None });
         let commits = place.ahead.map_or(0, |ahead| ahead.commits) + 1;
         place.ahead = Some(Ahead { head: commit.next, ended: commit.row.ended, commits });
-        Verdict::Accepted
+        Acceptance::Accepted
     }
 
     /// Whether something of the room waits for the disk.
@@ -86,7 +86,7 @@ impl Sequence {
         self.rooms.get(room).is_some_and(|place| place.ahead.is_some())
     }
 
-    /// Whether nothing durable is known of the room, not even an end.
+    /// Whether neither a durable state nor an end of the room is known.
     pub(super) fn is_unknown(&self, room: &RoomId) -> bool {
         self.rooms.get(room).is_none_or(|place| matches!(place.settled, Settled::Unknown))
     }
@@ -99,7 +99,6 @@ impl Sequence {
         }
     }
 
-    /// Its head.
     pub(super) fn latest_head(&self, room: &RoomId) -> Option<Head> {
         match &self.rooms.get(room)?.settled {
             Settled::Live(snapshot) => Some(snapshot.head),
@@ -107,7 +106,7 @@ impl Sequence {
         }
     }
 
-    /// The second gate: an accepted commit is durable.
+    /// An accepted commit is durable.
     pub(super) fn settle(&mut self, commit: &Commit) {
         let Some(place) = self.rooms.get_mut(&commit.room) else { return };
         place.ahead =
@@ -117,7 +116,7 @@ impl Sequence {
 
     /// A commit that was rolled back turned out to be durable.
     pub(super) fn restore(&mut self, commit: &Commit) {
-        self.rooms.entry(commit.room.clone()).or_insert(Place { settled: Settled::Unknown, ahead: None });
+        self.rooms.entry(commit.room.clone()).or_insert(RoomSequence { settled: Settled::Unknown, ahead: None });
         self.store(commit);
     }
 
@@ -144,7 +143,7 @@ impl Sequence {
         snapshot.head = commit.next;
     }
 
-    /// Nothing of the room that was accepted and is not settled counts any more.
+    /// Forgets what was accepted in the room and is not settled.
     pub(super) fn roll_back(&mut self, room: &RoomId) {
         if let Some(place) = self.rooms.get_mut(room) {
             place.ahead = None;
@@ -154,15 +153,16 @@ impl Sequence {
         }
     }
 
-    /// The room ended at `head`; remembered for a while.
+    /// The room ended at `head`. The last [`ENDS`] ends are remembered.
     pub(super) fn end(&mut self, room: &RoomId, head: Head) {
-        let place = self.rooms.entry(room.clone()).or_insert(Place { settled: Settled::Unknown, ahead: None });
+        let place = self.rooms.entry(room.clone()).or_insert(RoomSequence { settled: Settled::Unknown, ahead: None });
         place.settled = Settled::Ended(head);
         self.ends.push_back((room.clone(), head));
         while self.ends.len() > ENDS {
             let Some((room, head)) = self.ends.pop_front() else { return };
-            let idle =
-                |place: &Place| place.ahead.is_none() && matches!(place.settled, Settled::Ended(at) if at == head);
+            let idle = |place: &RoomSequence| {
+                place.ahead.is_none() && matches!(place.settled, Settled::Ended(at) if at == head)
+            };
             if self.rooms.get(&room).is_some_and(idle) {
                 self.rooms.remove(&room);
             }
@@ -170,7 +170,7 @@ impl Sequence {
     }
 }
 
-impl Place {
+impl RoomSequence {
     /// The head that the next commit must expect, and whether the room has ended there.
     fn head(&self) -> (Head, bool) {
         match (self.ahead, &self.settled) {

@@ -3,6 +3,8 @@
 
 mod audit;
 pub(crate) mod dice;
+#[path = "../faulty_log.rs"]
+pub(crate) mod faulty_log;
 mod finale;
 mod line;
 mod node;
@@ -18,13 +20,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tandem::commit::Entry;
 use tandem::domain::{Head, Limits, NodeId, RoomId};
-use tandem::log::memory::MemoryLog;
-use tandem::log::memory::faults::Faults;
 use tandem::log::{Followed, Log};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use audit::Truth;
 use dice::Dice;
+use faulty_log::{Faults, FaultyMemoryLog};
 pub(crate) use line::{Heard, Line};
 use node::Node;
 pub(crate) use people::{Asked, Person, What as Asking};
@@ -45,7 +46,7 @@ pub(crate) struct Committed {
 pub(crate) struct World {
     pub(crate) dice: Dice,
     pub(crate) limits: Limits,
-    pub(crate) log: MemoryLog,
+    pub(crate) log: FaultyMemoryLog,
     pub(crate) faults: Faults,
     pub(crate) sky: Sky,
     /// By place; `None`: down.
@@ -72,7 +73,7 @@ impl World {
     pub(crate) async fn new(seed: u64, nodes: usize, dialects: &[u8]) -> Self {
         let mut dice = Dice::new(seed);
         let tracker = TaskTracker::new();
-        let log = MemoryLog::new(None, Vec::new(), &tracker);
+        let log = FaultyMemoryLog::new(&tracker);
         let faults = log.faults();
         let sky = Sky::over(&faults, dice.split());
         let auditor = log.attach(NodeId::parse(AUDITOR).unwrap());

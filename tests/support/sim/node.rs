@@ -6,13 +6,14 @@ use crate::memory_transport::{MemoryClient, pair};
 use tandem::clock::Clock;
 use tandem::domain::{Limits, NodeId, RoomTime};
 use tandem::hub::{Hub, HubParts};
-use tandem::log::memory::MemoryLog;
 use tandem::protocol::Rules;
 use tandem::quota::AddressBudgets;
 use tandem::session::{self, Services, SessionCounts};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::faulty_log::FaultyMemoryLog;
 
 /// An ordinary day.
 const DAY: i64 = 1_795_000_000_000;
@@ -28,7 +29,13 @@ pub(crate) struct Node {
 
 impl Node {
     /// `skew`: how far its clock is off, ms. `elapsed`: since the day began.
-    pub(crate) fn start(name: &str, log: &MemoryLog, limits: &Limits, skew: i64, elapsed: std::time::Duration) -> Self {
+    pub(crate) fn start(
+        name: &str,
+        log: &FaultyMemoryLog,
+        limits: &Limits,
+        skew: i64,
+        elapsed: std::time::Duration,
+    ) -> Self {
         let name = NodeId::parse(name).unwrap();
         let clock = Clock::starting_at(RoomTime::from_millis(DAY + skew) + elapsed);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -71,7 +78,7 @@ impl Node {
     }
 
     /// The process dies: whatever it was about to say stays unsaid.
-    pub(crate) fn crash(self, log: &MemoryLog) -> NodeId {
+    pub(crate) fn crash(self, log: &FaultyMemoryLog) -> NodeId {
         // The log takes the next process of that name for the node from now on; this one can't even finish a sentence.
         drop(log.attach(self.name.clone()));
         self.stop.cancel();

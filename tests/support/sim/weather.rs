@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tandem::log::memory::faults::{Crossing, Fate, Faults, What};
 
 use super::dice::Dice;
+use super::faulty_log::{Crossing, Fate, Faults, What};
 
 /// The node that watches: nothing happens to it.
 pub(crate) const AUDITOR: &str = "auditor";

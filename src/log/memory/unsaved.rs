@@ -1,9 +1,8 @@
-//! What a full disk is owed: commits that were answered though they could not be stored.
+//! Commits that were answered while the disk was full ([`RepositoryError::Full`](crate::repository::RepositoryError::Full)).
 //!
-//! Rooms go on while the disk takes nothing ([`RepositoryError::Full`](crate::repository::RepositoryError::Full)); what they
-//! commit meanwhile is as durable as the process. It is kept here, one commit a room and epoch, and stored before anything else when
-//! there is space. The bytes are bounded: beyond [`BYTES`] events are lost to the audit, the oldest first, and rooms keep only their
-//! latest state.
+//! Rooms go on while the disk takes nothing; what they commit meanwhile is as durable as the process. It is kept here, one
+//! commit a room and epoch, and stored before anything else when there is space. The bytes are bounded: beyond [`BYTES`]
+//! the oldest events are lost to the audit, and rooms keep only their latest state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,24 +18,24 @@ const BYTES: usize = 16 << 20;
 const USERS: usize = 2_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Owed {
-    rooms: BTreeMap<RoomId, VecDeque<Epoch>>,
+pub(super) struct UnsavedCommits {
+    rooms: BTreeMap<RoomId, VecDeque<UnsavedEpoch>>,
     /// Rooms in the order in which their events came.
     events: VecDeque<RoomId>,
     bytes: usize,
-    /// Events that went.
+    /// Events dropped for the bound.
     lost: u64,
 }
 
-/// What one life of a room did.
+/// What one epoch of a room did.
 #[derive(Debug)]
-struct Epoch {
+struct UnsavedEpoch {
     /// All of it as one commit, without the events.
     commit: Commit,
     entries: VecDeque<Entry>,
 }
 
-impl Owed {
+impl UnsavedCommits {
     pub(super) fn is_empty(&self) -> bool {
         self.rooms.is_empty()
     }
@@ -46,7 +45,7 @@ impl Owed {
         self.rooms.len()
     }
 
-    /// Events that went since this was asked last.
+    /// Events dropped since the last call.
     pub(super) fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }
@@ -56,8 +55,8 @@ impl Owed {
         match room.back_mut() {
             Some(last) if last.commit.next.epoch == commit.next.epoch => last.follow(commit),
             _ => {
-                let epoch = Commit { entries: Arc::new([]), ..commit.clone() };
-                room.push_back(Epoch { commit: epoch, entries: VecDeque::new() });
+                let whole = Commit { entries: Arc::new([]), ..commit.clone() };
+                room.push_back(UnsavedEpoch { commit: whole, entries: VecDeque::new() });
             }
         }
         if let Some(last) = room.back_mut() {
@@ -68,8 +67,8 @@ impl Owed {
                 last.entries.push_back(Entry { body: Bytes::new(), ..entry.clone() });
             }
         }
-        // Of the epochs that began and ended meanwhile the database needs only the last: the one before it tells that the
-        // one which it knows is over.
+        // Of the epochs that began and ended meanwhile the database needs only the last; the first one says that the epoch
+        // which it knows is over.
         if room.len() > 2
             && let Some(between) = room.remove(1)
         {
@@ -79,18 +78,19 @@ impl Owed {
         while self.bytes > BYTES && self.forget_oldest() {}
     }
 
-    /// What must be stored, in order.
+    /// Everything to store, in order.
     pub(super) fn commits(&self) -> Vec<Commit> {
-        let whole = |epoch: &Epoch| Commit { entries: epoch.entries.iter().cloned().collect(), ..epoch.commit.clone() };
+        let whole =
+            |epoch: &UnsavedEpoch| Commit { entries: epoch.entries.iter().cloned().collect(), ..epoch.commit.clone() };
         self.rooms.values().flatten().map(whole).collect()
     }
 
-    pub(super) fn paid(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Self { lost: self.lost, ..Self::default() };
     }
 
-    /// The oldest event goes; a room that is over, and of which the database knows nothing, goes with it. Says whether there
-    /// was one.
+    /// Drops the oldest event, and with it a room that is over and that the database doesn't know. Returns whether there was
+    /// one.
     fn forget_oldest(&mut self) -> bool {
         let Some(room) = self.events.pop_front() else { return false };
         let Some(epochs) = self.rooms.get_mut(&room) else { return true };
@@ -107,8 +107,8 @@ impl Owed {
     }
 }
 
-impl Epoch {
-    /// The commit follows on this, in the same epoch.
+impl UnsavedEpoch {
+    /// Adds the next commit of the same epoch.
     fn follow(&mut self, next: &Commit) {
         let commit = &mut self.commit;
         commit.next = next.next;
@@ -122,7 +122,7 @@ impl Epoch {
         row.users =
             known.into_iter().filter(|user| next.row.users.iter().all(|other| other.user != user.user)).collect();
         row.users.extend(next.row.users.iter().cloned());
-        // Of those who left, the first ones go: what remains is bounded by the members of a room.
+        // Rows of members that left are dropped first: the rest is bounded by the size of a room.
         if row.users.len() > USERS
             && let Some(gone) = row.users.iter().position(|user| user.left_at.is_some())
         {

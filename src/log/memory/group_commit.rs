@@ -1,4 +1,4 @@
-//! The second gate: everything that waits goes to the disk together, and only then is anybody told.
+//! Group commit: everything that waits is stored in one append, and only then is anybody told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::owed::Owed;
-use super::{Answer, Shared, State, Waiting, sequence};
+use super::unsaved::UnsavedCommits;
+use super::{CommitAnswer, MemoryLogCore, MemoryLogState, QueuedCommit, sequence};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::domain::RoomId;
@@ -24,25 +24,25 @@ const BATCH_BYTES: usize = 8 << 20;
 /// How often a full disk is tried again.
 const FULL_EVERY: Duration = Duration::from_secs(1);
 
-/// The log's one task.
-pub(super) struct Committer {
-    shared: Arc<Shared>,
+/// The one task of the memory log.
+pub(super) struct GroupCommit {
+    core: Arc<MemoryLogCore>,
     repository: Option<Arc<dyn Repository>>,
-    /// The commits of an append that failed: they may be stored all the same. Nothing is appended before that is known.
+    /// The commits of an append that failed, and may be stored all the same. Nothing is appended before that is known.
     suspects: Vec<Commit>,
     /// What was answered while the disk was full.
-    owed: Owed,
+    unsaved: UnsavedCommits,
     /// When the full disk was tried last.
     tried: Option<Instant>,
     full: Seldom,
     failing: Seldom,
 }
 
-/// Why commits are not stored.
+/// Why an append didn't store.
 enum Unstored {
-    /// The disk is full, as it said just now or a moment ago.
+    /// The disk is full; `None`: it said so within the last [`FULL_EVERY`], and was not asked again.
     Full(Option<RepositoryError>),
-    /// Nothing is known of them.
+    /// Whether the commits are stored is not known.
     Failed(RepositoryError),
 }
 
@@ -55,22 +55,22 @@ impl From<RepositoryError> for Unstored {
     }
 }
 
-/// What goes to the disk together.
+/// The commits of one append.
 #[derive(Default)]
-struct Batch {
+struct AppendBatch {
     commits: Vec<Commit>,
     /// One for each commit.
-    answers: Vec<Answer>,
-    conflicts: Vec<(RoomId, Answer)>,
+    answers: Vec<CommitAnswer>,
+    conflicts: Vec<(RoomId, CommitAnswer)>,
 }
 
-impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, repository: Option<Arc<dyn Repository>>) -> Self {
+impl GroupCommit {
+    pub(super) fn new(core: Arc<MemoryLogCore>, repository: Option<Arc<dyn Repository>>) -> Self {
         Self {
-            shared,
+            core,
             repository,
             suspects: Vec::new(),
-            owed: Owed::default(),
+            unsaved: UnsavedCommits::default(),
             tried: None,
             full: Seldom::new(),
             failing: Seldom::new(),
@@ -80,29 +80,29 @@ impl Committer {
     /// Ends when the log is closed and nothing waits.
     pub(super) async fn run(mut self) {
         loop {
-            // Who is about to commit gets in. On a busy machine that makes batches larger; on an idle one it costs nothing.
+            // A task that is about to commit gets its turn first: larger batches on a busy machine, no cost on an idle one.
             tokio::task::yield_now().await;
             let batch = {
-                let mut state = self.shared.state.lock();
+                let mut state = self.core.state.lock();
                 let ends = state.closed && state.queue.is_empty();
-                if ends { None } else { Some(Batch::gather(&mut state)) }
+                if ends { None } else { Some(AppendBatch::gather(&mut state)) }
             };
             match batch {
                 Some(Some(batch)) => self.process(batch).await,
                 Some(None) => {
-                    let work = self.shared.work.notified();
-                    if self.owed.is_empty() {
+                    let work = self.core.work.notified();
+                    if self.unsaved.is_empty() {
                         work.await;
                     } else if tokio::time::timeout(FULL_EVERY, work).await.is_err() {
-                        self.pay().await;
+                        self.store_unsaved().await;
                     }
                 }
                 None => {
                     self.tried = None;
-                    self.pay().await;
-                    if !self.owed.is_empty() {
+                    self.store_unsaved().await;
+                    if !self.unsaved.is_empty() {
                         tracing::error!(
-                            rooms = self.owed.rooms(),
+                            rooms = self.unsaved.rooms(),
                             "the disk is still full: what was not stored is lost"
                         );
                     }
@@ -112,19 +112,19 @@ impl Committer {
         }
     }
 
-    /// Stores what a full disk is owed, if there is space now.
-    async fn pay(&mut self) {
-        self.process(Batch::default()).await;
+    /// Stores what a full disk didn't take, if there is space now.
+    async fn store_unsaved(&mut self) {
+        self.process(AppendBatch::default()).await;
     }
 
-    async fn process(&mut self, mut batch: Batch) {
+    async fn process(&mut self, mut batch: AppendBatch) {
         match self.store(&mut batch).await {
             Ok(()) => {
                 self.failing.clear();
                 self.settle(&mut batch);
             }
             Err(Unstored::Full(error)) => {
-                self.owe(&batch, error.as_ref());
+                self.keep_unsaved(&batch, error.as_ref());
                 self.settle(&mut batch);
             }
             Err(Unstored::Failed(error)) => {
@@ -132,24 +132,24 @@ impl Committer {
                     tracing::warn!(commits = batch.commits.len(), %error, "commits could not be stored");
                 }
                 let rooms = batch.rooms();
-                let answers = take_out(&mut self.shared.state.lock(), &mut batch, &rooms);
+                let answers = take_out(&mut self.core.state.lock(), &mut batch, &rooms);
                 refuse(answers, &LogError(error.to_string()));
             }
         }
-        let state = self.shared.state.lock();
+        let state = self.core.state.lock();
         for (room, answer) in batch.conflicts {
             let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest_head(&room))));
         }
     }
 
-    /// Nobody waits for a full disk: rooms go on, and what they commit is stored when there is space.
-    fn owe(&mut self, batch: &Batch, error: Option<&RepositoryError>) {
-        batch.commits.iter().for_each(|commit| self.owed.add(commit));
-        metrics::gauge!(names::UNSAVED_ROOMS).set(self.owed.rooms() as f64);
+    /// Rooms go on while the disk is full; what they commit is stored when there is space.
+    fn keep_unsaved(&mut self, batch: &AppendBatch, error: Option<&RepositoryError>) {
+        batch.commits.iter().for_each(|commit| self.unsaved.add(commit));
+        metrics::gauge!(names::UNSAVED_ROOMS).set(self.unsaved.rooms() as f64);
         if let Some(error) = error
             && self.full.is_due()
         {
-            let (rooms, lost) = (self.owed.rooms(), self.owed.take_lost());
+            let (rooms, lost) = (self.unsaved.rooms(), self.unsaved.take_lost());
             tracing::error!(
                 %error, rooms, eventsLost = lost,
                 "rooms go on in memory: what they do is lost if this process ends before the disk has space"
@@ -157,17 +157,17 @@ impl Committer {
         }
     }
 
-    async fn store(&mut self, batch: &mut Batch) -> Result<(), Unstored> {
+    async fn store(&mut self, batch: &mut AppendBatch) -> Result<(), Unstored> {
         let Some(repository) = self.repository.clone() else { return Ok(()) };
         self.clear_up(&*repository, batch).await?;
         self.check_new_rooms(&*repository, batch).await?;
-        if !self.owed.is_empty() && self.tried.is_some_and(|at| at.elapsed() < FULL_EVERY) {
-            // A full disk is not asked with every batch.
+        if !self.unsaved.is_empty() && self.tried.is_some_and(|at| at.elapsed() < FULL_EVERY) {
+            // A full disk is not tried with every batch.
             return Err(Unstored::Full(None));
         }
-        let mut all = self.owed.commits();
-        let owed = !all.is_empty();
-        let commits = if owed {
+        let mut all = self.unsaved.commits();
+        let has_unsaved = !all.is_empty();
+        let commits = if has_unsaved {
             all.extend(batch.commits.iter().cloned());
             &all
         } else {
@@ -185,23 +185,27 @@ impl Committer {
             if matches!(error, RepositoryError::Full { .. }) {
                 self.tried = Some(Clock::instant());
             } else {
-                // What is owed is settled already, and may be stored twice.
+                // What was kept from before is settled already, and may be stored twice.
                 self.suspects.clone_from(&batch.commits);
             }
             return Err(error.into());
         }
-        if owed {
-            let lost = self.owed.take_lost();
-            tracing::warn!(rooms = self.owed.rooms(), eventsLost = lost, "the disk has space again: rooms are stored");
-            self.owed.paid();
+        if has_unsaved {
+            let lost = self.unsaved.take_lost();
+            tracing::warn!(
+                rooms = self.unsaved.rooms(),
+                eventsLost = lost,
+                "the disk has space again: rooms are stored"
+            );
+            self.unsaved.clear();
             self.full.clear();
             metrics::gauge!(names::UNSAVED_ROOMS).set(0.0);
         }
         Ok(())
     }
 
-    /// Finds out which suspects are stored. They are settled now; whatever was decided without them conflicts.
-    async fn clear_up(&mut self, repository: &dyn Repository, batch: &mut Batch) -> Result<(), RepositoryError> {
+    /// Asks which suspects are stored. These are settled now; whatever was decided without them conflicts.
+    async fn clear_up(&mut self, repository: &dyn Repository, batch: &mut AppendBatch) -> Result<(), RepositoryError> {
         if self.suspects.is_empty() {
             return Ok(());
         }
@@ -210,11 +214,11 @@ impl Committer {
         let is_stored = |commit: &Commit| heads.get(&commit.room).is_some_and(|head| commit.next <= *head);
         let stored: Vec<Commit> = std::mem::take(&mut self.suspects).into_iter().filter(is_stored).collect();
         let rooms: BTreeSet<RoomId> = stored.iter().map(|commit| commit.room.clone()).collect();
-        let mut state = self.shared.state.lock();
+        let mut state = self.core.state.lock();
         let answers = take_out(&mut state, batch, &rooms);
         for commit in &stored {
             state.sequence.restore(commit);
-            self.shared.publish(&state, commit);
+            state.publish(commit);
         }
         for (room, answer) in answers {
             let _ = answer.send(Ok(Outcome::Conflict(state.sequence.latest_head(&room))));
@@ -224,9 +228,13 @@ impl Committer {
 
     /// A room that this process doesn't know may have ended before it started, at an epoch of a clock that has been set
     /// back since. The repository would take the new epoch for a replay.
-    async fn check_new_rooms(&self, repository: &dyn Repository, batch: &mut Batch) -> Result<(), RepositoryError> {
+    async fn check_new_rooms(
+        &self,
+        repository: &dyn Repository,
+        batch: &mut AppendBatch,
+    ) -> Result<(), RepositoryError> {
         let first: BTreeMap<RoomId, Commit> = {
-            let state = self.shared.state.lock();
+            let state = self.core.state.lock();
             let unknown = batch.commits.iter().rev().filter(|commit| state.sequence.is_unknown(&commit.room));
             unknown.map(|commit| (commit.room.clone(), commit.clone())).collect()
         };
@@ -236,7 +244,7 @@ impl Committer {
         let heads = repository.heads(&Vec::from_iter(first.keys().cloned())).await?;
         for (room, head) in heads {
             let Some(commit) = first.get(&room).filter(|commit| commit.next.epoch <= head.epoch) else { continue };
-            let mut state = self.shared.state.lock();
+            let mut state = self.core.state.lock();
             let answers = take_out(&mut state, batch, &BTreeSet::from([room.clone()]));
             state.sequence.end(&room, head);
             refuse(answers, &sequence::too_early(commit, head));
@@ -244,12 +252,12 @@ impl Committer {
         Ok(())
     }
 
-    fn settle(&self, batch: &mut Batch) {
+    fn settle(&self, batch: &mut AppendBatch) {
         {
-            let mut state = self.shared.state.lock();
+            let mut state = self.core.state.lock();
             for commit in &batch.commits {
                 state.sequence.settle(commit);
-                self.shared.publish(&state, commit);
+                state.publish(commit);
             }
         }
         for answer in batch.answers.drain(..) {
@@ -258,51 +266,57 @@ impl Committer {
     }
 }
 
-/// Rolls rooms back, and hands over the answers owed for everything that was accepted in them: what is in the batch, and
-/// what was decided on top of it since. The caller keeps the lock while it puts the rooms right.
-fn take_out(state: &mut State, batch: &mut Batch, rooms: &BTreeSet<RoomId>) -> Vec<(RoomId, Answer)> {
-    let mut owed = batch.take_out(rooms);
+/// Rolls rooms back, and returns the answers due to everything that was accepted in them: what is in the batch, and what
+/// was decided on top of it since. The caller keeps the lock while it corrects the rooms.
+fn take_out(
+    state: &mut MemoryLogState,
+    batch: &mut AppendBatch,
+    rooms: &BTreeSet<RoomId>,
+) -> Vec<(RoomId, CommitAnswer)> {
+    let mut answers = batch.take_out(rooms);
     for room in rooms {
         state.sequence.roll_back(room);
     }
     for waiting in std::mem::take(&mut state.queue) {
         match waiting {
-            Waiting::Commit(commit, answer) if rooms.contains(&commit.room) => owed.push((commit.room, answer)),
+            QueuedCommit::Accepted(commit, answer) if rooms.contains(&commit.room) => {
+                answers.push((commit.room, answer))
+            }
             other => state.queue.push_back(other),
         }
     }
-    owed
+    answers
 }
 
-fn refuse(answers: Vec<(RoomId, Answer)>, error: &LogError) {
+fn refuse(answers: Vec<(RoomId, CommitAnswer)>, error: &LogError) {
     for (_, answer) in answers {
         let _ = answer.send(Err(error.clone()));
     }
 }
 
-impl Drop for Committer {
-    /// Also when it panicked: nobody waits for a committer that is gone.
+impl Drop for GroupCommit {
+    /// Also after a panic: callers must not wait for a task that has ended.
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.core.state.lock();
         state.closed = true;
         state.queue.clear();
         drop(state);
-        self.shared.flushed.cancel();
+        self.core.flushed.cancel();
     }
 }
 
-impl Batch {
-    fn gather(state: &mut State) -> Option<Self> {
+impl AppendBatch {
+    fn gather(state: &mut MemoryLogState) -> Option<Self> {
         let mut batch = Self::default();
         let mut bytes = 0;
         while batch.commits.len() + batch.conflicts.len() < BATCH && bytes < BATCH_BYTES {
             match state.queue.pop_front() {
-                Some(Waiting::Commit(commit, answer)) => {
+                Some(QueuedCommit::Accepted(commit, answer)) => {
                     bytes += weight(&commit);
                     batch.commits.push(commit);
                     batch.answers.push(answer);
                 }
-                Some(Waiting::Conflict(room, answer)) => batch.conflicts.push((room, answer)),
+                Some(QueuedCommit::Conflict(room, answer)) => batch.conflicts.push((room, answer)),
                 None => break,
             }
         }
@@ -313,7 +327,7 @@ impl Batch {
         self.commits.iter().map(|commit| commit.room.clone()).collect()
     }
 
-    fn take_out(&mut self, rooms: &BTreeSet<RoomId>) -> Vec<(RoomId, Answer)> {
+    fn take_out(&mut self, rooms: &BTreeSet<RoomId>) -> Vec<(RoomId, CommitAnswer)> {
         let mut owed = Vec::new();
         let all = std::mem::take(&mut self.commits).into_iter().zip(std::mem::take(&mut self.answers));
         for (commit, answer) in all {
