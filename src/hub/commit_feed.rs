@@ -48,7 +48,7 @@ pub(super) async fn run(hub: Hub) {
     }
 }
 
-fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
+pub(super) fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
     let Some(last) = entries.last() else { return };
     if last.head <= cell.lock().room.head() {
         return;
@@ -63,6 +63,10 @@ fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
         }
     };
     let mut state = cell.lock();
+    // A read may have brought it since: without this look it would count as a gap.
+    if last.head <= state.room.head() {
+        return;
+    }
     if let Some(expected) = follows(&state, expected, &events) {
         drop(state);
         committer::absorb(hub, cell, expected, &events);

@@ -22,14 +22,21 @@ mod committer;
 mod drift;
 mod ephemeral;
 mod expiry;
+#[cfg(test)]
+#[path = "tests/interleavings.rs"]
+mod interleavings;
 mod join;
 mod kept_rooms;
+mod lock;
 mod outage;
 mod pin_hasher;
 pub mod relay;
 mod room_budget;
 mod room_cell;
 mod room_panic;
+#[cfg(test)]
+#[path = "tests/stress.rs"]
+mod stress;
 pub mod subscriber;
 mod sweep;
 #[cfg(test)]
@@ -45,7 +52,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,6 +64,7 @@ use crate::panics;
 use crate::quota::{Place, Quotas};
 use crate::room::{Actor, Ask, Command, Room};
 use crate::telemetry::names;
+use lock::Mutex;
 use outage::Outages;
 use pin_hasher::Hasher;
 use room_cell::{Cell, Queued, Resolve, State};

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::Instant;
 
 use super::Membership;
 use super::drift::HostDrift;
+use super::lock::{Mutex, MutexGuard};
 use super::room_budget::RoomBudget;
 use super::subscriber::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
 use crate::clock::Clock;
