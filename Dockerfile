@@ -4,8 +4,9 @@
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-# The dependencies, built on an empty program: a layer that lasts until Cargo.lock changes.
+# The dependencies, built with an empty program: a layer that lasts until Cargo.lock or a crate of the workspace changes.
 COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 RUN mkdir src \
     && echo 'fn main() {}' >src/main.rs \
     && touch src/lib.rs \
