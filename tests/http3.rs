@@ -16,7 +16,7 @@ use h3::ext::Protocol;
 use http::{Request, StatusCode};
 use support::{H3, Setup, TestServer, connect_request, framed, get, soon, webtransport};
 use tandem::quota::Caps;
-use tandem::transport::{Public, Refused};
+use tandem::transport::{Public, SessionRefused};
 use tandem_quic::{BindError, QuicListener, QuicOptions};
 
 fn router() -> Router {
@@ -175,8 +175,8 @@ async fn an_origin_that_is_not_allowed_is_forbidden() {
 
 #[tokio::test]
 async fn without_a_place_the_answer_is_503_and_when_to_come_again() {
-    let full = Refused::Full { retry_after: Duration::from_secs(7) };
-    for (refused, retry_after) in [(full, Some("7")), (Refused::Draining, None)] {
+    let full = SessionRefused::Full { retry_after: Duration::from_secs(7) };
+    for (refused, retry_after) in [(full, Some("7")), (SessionRefused::Draining, None)] {
         let server = TestServer::with(Setup { refuses: Some(refused), ..Setup::default() });
         let mut client = server.h3().await;
         let (early, mut answer) = client.stream(4).await;

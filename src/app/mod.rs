@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::RoomTime;
-use crate::http::{self, Http, PublicAddress};
+use crate::http::{self, HttpServices, PublicAddress};
 use crate::hub::{Hub, HubParts};
 use crate::log::LogError;
 use crate::panics;
@@ -47,10 +47,10 @@ use crate::telemetry::{Metrics, names};
 use crate::transport::origin::OriginGuard;
 use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::QuicListener;
-use crate::transport::tcp::{self, Edge, Timeouts};
+use crate::transport::tcp::{self, HttpServer, Timeouts};
 use crate::transport::tls::{self, CertStore};
-use crate::transport::websocket::{Door, WebSocketTransport};
-use crate::transport::{Accept, Refused, quic, webtransport};
+use crate::transport::websocket::{WebSocketTransport, WebSocketUpgrade};
+use crate::transport::{Accept, SessionRefused, quic, webtransport};
 use crate::vital::{Lost, Vital};
 use announce::Addresses;
 use backend::Rooms;
@@ -85,7 +85,7 @@ pub enum StartError {
     Repository(#[from] RepositoryError),
     /// A TCP port.
     #[error(transparent)]
-    Tcp(#[from] tcp::BindError),
+    Tcp(#[from] tcp::TcpBindError),
     /// The UDP port.
     #[error("QUIC_PORT: {0}")]
     Quic(#[from] quic::BindError),
@@ -216,7 +216,7 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Lost> {
         let for_others = self.addresses().map(|addresses| addresses.for_others()).unwrap_or_default();
         let Self { parts, plain, secure, hub, storage, certificates, services, admission, metrics } = self;
-        let reception = Reception { services: services.clone(), admission: admission.clone() };
+        let acceptor = SessionAcceptor { services: services.clone(), admission: admission.clone() };
         let progress = Progress::new(admission.clone());
         let short_link = Duration::from_secs(parts.config.limits.short_link_hours * 3600);
         let rooms = Rooms::new(hub.clone(), Arc::clone(&storage), &services, short_link, progress.clone());
@@ -224,12 +224,12 @@ impl App {
         let ports = ports.into_iter().flatten().map(|address| address.port()).collect();
         let config = &parts.config;
         let origins = OriginGuard::new(config.allowed_origins.clone(), config.public_host.clone(), ports);
-        let router = http::router(Http {
+        let router = http::router(HttpServices {
             node: parts.config.node.clone(),
             clock: parts.clock.clone(),
             started: parts.started,
             backend: Arc::new(rooms),
-            door: parts.door(reception.clone(), origins.clone()),
+            websocket: parts.upgrade(acceptor.clone(), origins.clone()),
             metrics: metrics.clone(),
             proxies: parts.config.trusted_proxies.clone(),
             public: PublicAddress {
@@ -249,7 +249,7 @@ impl App {
             assets: http::demo::embedded(),
             lookups_per_minute: parts.config.rate_limits.then_some(parts.config.limits.lookups_per_minute),
         });
-        parts.listen(plain, secure, router, reception, origins, &certificates);
+        parts.listen(plain, secure, router, acceptor, origins, &certificates);
         parts.background(&hub, admission.clone(), &storage.repository, certificates, metrics);
 
         let outcome = tokio::select! {
@@ -301,15 +301,21 @@ impl Parts {
     }
 
     /// Where WebSocket connections come in.
-    fn door(&self, reception: Reception, origins: OriginGuard) -> Door {
+    fn upgrade(&self, acceptor: SessionAcceptor, origins: OriginGuard) -> WebSocketUpgrade {
         let serve = move |transport: WebSocketTransport| -> BoxFuture<'static, ()> {
-            match reception.admission.admit(transport.peer()) {
-                Ok(permit) => reception.serve(transport, permit),
+            match acceptor.admission.admit(transport.peer()) {
+                Ok(permit) => acceptor.serve(transport, permit),
                 // A browser can't read the status of a refused upgrade, but it can read a closing code.
                 Err(full) => Box::pin(session::turn_away(transport, full)),
             }
         };
-        Door::new(origins, &self.config.limits, self.sessions.clone(), self.draining.clone(), Arc::new(serve))
+        WebSocketUpgrade::new(
+            origins,
+            &self.config.limits,
+            self.sessions.clone(),
+            self.draining.clone(),
+            Arc::new(serve),
+        )
     }
 
     fn listen(
@@ -317,7 +323,7 @@ impl Parts {
         plain: TcpListener,
         secure: Option<Secure>,
         router: axum::Router,
-        reception: Reception,
+        acceptor: SessionAcceptor,
         origins: OriginGuard,
         certificates: &Arc<CertStore>,
     ) {
@@ -325,7 +331,7 @@ impl Parts {
         let stall = Timeouts::default().stall.max(Duration::from_secs(self.config.limits.write_stall_secs + 5));
         let timeouts = Timeouts { stall, ..Timeouts::default() };
         let descriptors = files::descriptors(self.open_files, self.config.limits.sessions);
-        let edge = |tracker: &TaskTracker, stop: &CancellationToken| Edge {
+        let http_server = |tracker: &TaskTracker, stop: &CancellationToken| HttpServer {
             router: router.clone(),
             timeouts,
             tracker: tracker.clone(),
@@ -338,19 +344,19 @@ impl Parts {
         let behind_proxies = self.config.trusted_proxies != TrustedProxies::None;
         let plain_caps = if behind_proxies { Caps::new(connections(limits.sessions), None) } else { caps.clone() };
         // Probes and whoever asks how far a stop has come are answered until its end; sessions have their own tracker.
-        let serving = edge(&self.tasks, &self.stop).serve_plain(plain, plain_caps);
+        let serving = http_server(&self.tasks, &self.stop).serve_plain(plain, plain_caps);
         self.tasks.spawn(self.guard("the listener on PORT", &self.stop, serving));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
         match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
             Ok(tls) => {
-                let serving = edge(&self.sessions, &self.draining).serve_tls(tcp, caps, Arc::new(tls), port);
+                let serving = http_server(&self.sessions, &self.draining).serve_tls(tcp, caps, Arc::new(tls), port);
                 self.sessions.spawn(self.guard("the HTTPS listener", &self.draining, serving));
             }
             Err(error) => tracing::error!(%error, "HTTPS is off"),
         }
-        let server = webtransport::Server {
-            accept: reception,
+        let server = webtransport::WebTransportListener {
+            accept: acceptor,
             origins,
             router,
             message_bytes: count(limits.message_bytes),
@@ -490,18 +496,18 @@ async fn gauges(hub: Hub, admission: Caps, of_address: u64) {
 
 /// Where sessions of every transport are received.
 #[derive(Clone)]
-struct Reception {
+struct SessionAcceptor {
     services: Services,
     admission: Caps,
 }
 
-impl Accept for Reception {
+impl Accept for SessionAcceptor {
     type Permit = Cap;
 
-    fn admit(&self, peer: IpAddr) -> Result<Cap, Refused> {
+    fn admit(&self, peer: IpAddr) -> Result<Cap, SessionRefused> {
         self.admission.admit(peer).map_err(|full| match full {
-            Full::Draining => Refused::Draining,
-            Full::Node | Full::Address => Refused::Full { retry_after: Duration::from_secs(5) },
+            Full::Draining => SessionRefused::Draining,
+            Full::Node | Full::Address => SessionRefused::Full { retry_after: Duration::from_secs(5) },
         })
     }
 

@@ -7,12 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::not_found::no_such_endpoint;
-use super::{App, Caller};
+use super::{Caller, HttpState};
 use crate::transport::proxies::TrustedProxies;
 
 /// Only this machine is told: the addresses of an inner network are nobody else's business. Behind a proxy every peer may
 /// be on loopback, so nobody is told there.
-pub(super) async fn addresses(State(http): App, caller: Caller) -> Response {
+pub(super) async fn addresses(State(http): HttpState, caller: Caller) -> Response {
     let asked = caller.authority.as_ref().map(|authority| authority.host()).unwrap_or_default();
     // A page of another origin can't have this host in its request unless it is on this machine, too (DNS rebinding).
     let by_loopback = matches!(asked, "localhost" | "127.0.0.1" | "[::1]");

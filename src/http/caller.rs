@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, header};
 
-use super::{BasePath, Http, host};
+use super::{BasePath, HttpServices, host};
 use crate::transport::Public;
 use crate::transport::proxies::TrustedProxies;
 
@@ -64,10 +64,10 @@ fn first<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim)
 }
 
-impl FromRequestParts<Arc<Http>> for Caller {
+impl FromRequestParts<Arc<HttpServices>> for Caller {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, http: &Arc<Http>) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, http: &Arc<HttpServices>) -> Result<Self, Infallible> {
         Ok(Self::of(parts, &http.proxies, &http.public.base_path))
     }
 }

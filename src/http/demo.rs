@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use rust_embed::RustEmbed;
 
-use super::App;
+use super::HttpState;
 use super::not_found::{no_such_endpoint, not_found};
 
 /// Finds a file by its path (`app/main.js`).
@@ -83,7 +83,7 @@ fn content_type(path: &str) -> &'static str {
     }
 }
 
-pub(super) async fn serve(State(http): App, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn serve(State(http): HttpState, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     if method != Method::GET && method != Method::HEAD {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response();
     }

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{App, Unavailable, error};
+use super::{HttpState, Unavailable, error};
 use crate::domain::{Head, ResumeToken, RoomId, UserId};
 use crate::repository::EventRow;
 
@@ -45,7 +45,7 @@ struct Line {
 }
 
 pub(super) async fn events(
-    State(http): App,
+    State(http): HttpState,
     Path(room): Path<String>,
     Query(asked): Query<Asked>,
     headers: HeaderMap,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::{App, Http};
+use super::{HttpServices, HttpState};
 use crate::clock::Clock;
 use crate::transport::Public;
 
@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The process answers; v2's body.
-pub(super) async fn health(State(http): App) -> Json<Value> {
+pub(super) async fn health(State(http): HttpState) -> Json<Value> {
     Json(json!({"status": "ok", "nodeId": http.node}))
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Readiness(Arc<Mutex<Option<(Instant, Check)>>>);
 
 impl Readiness {
     /// All who ask drive one attempt: none of them depends on another's being polled.
-    fn check(&self, http: &Arc<Http>) -> Check {
+    fn check(&self, http: &Arc<HttpServices>) -> Check {
         let now = Clock::instant();
         let mut last = self.0.lock();
         if let Some((begun, check)) = &*last {
@@ -56,7 +56,7 @@ impl Readiness {
 /// What sessions need is usable. A server that drains stays ready (design, Kubernetes): it refuses sessions itself. On the
 /// public port nobody learns why it is not: the words of a database are not for everybody.
 pub(super) async fn ready(
-    State(http): App,
+    State(http): HttpState,
     Extension(readiness): Extension<Readiness>,
     public: Option<Extension<Public>>,
 ) -> Response {

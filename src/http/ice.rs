@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use sha1::Sha1;
 
-use super::App;
+use super::HttpState;
 use crate::domain::RoomTime;
 
 /// What is handed out.
@@ -74,7 +74,7 @@ fn credential(secret: &str, username: &str) -> String {
     STANDARD.encode(mac.chain_update(username.as_bytes()).finalize().into_bytes())
 }
 
-pub(super) async fn ice_servers(State(http): App) -> Json<Value> {
+pub(super) async fn ice_servers(State(http): HttpState) -> Json<Value> {
     Json(http.ice.answer(http.clock.now(), rand::random()))
 }
 

@@ -39,7 +39,7 @@ use crate::domain::{Head, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UrlPol
 use crate::repository::EventRow;
 use crate::telemetry::Metrics;
 use crate::transport::proxies::TrustedProxies;
-use crate::transport::websocket::Door;
+use crate::transport::websocket::WebSocketUpgrade;
 
 /// What the handlers ask of the hub and the repository.
 pub trait Backend: Send + Sync + 'static {
@@ -125,7 +125,7 @@ pub struct PublicAddress {
 }
 
 /// What the router is made of.
-pub struct Http {
+pub struct HttpServices {
     /// This node's name.
     pub node: NodeId,
     /// Room time.
@@ -135,7 +135,7 @@ pub struct Http {
     /// The rest of the server.
     pub backend: Arc<dyn Backend>,
     /// `/ws`.
-    pub door: Door,
+    pub websocket: WebSocketUpgrade,
     /// `/metrics`.
     pub metrics: Metrics,
     /// Whose `X-Forwarded-*` is believed on `PORT`.
@@ -158,13 +158,13 @@ pub struct Http {
     pub lookups_per_minute: Option<u64>,
 }
 
-impl std::fmt::Debug for Http {
+impl std::fmt::Debug for HttpServices {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("node", &self.node).field("public", &self.public).finish_non_exhaustive()
+        f.debug_struct("HttpServices").field("node", &self.node).field("public", &self.public).finish_non_exhaustive()
     }
 }
 
-type App = axum::extract::State<Arc<Http>>;
+type HttpState = axum::extract::State<Arc<HttpServices>>;
 
 /// `{"error": …}`, as v2 words it.
 fn error(status: StatusCode, message: &str) -> Response {

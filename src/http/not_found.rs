@@ -4,13 +4,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{Http, error};
+use super::{HttpServices, error};
 
 /// The page, among the assets.
 const PAGE: &str = "404.html";
 
 /// `path` is the request's. Browsers that navigate ask for HTML by name; scripts, images and command-line programs don't.
-pub(super) fn not_found(http: &Http, path: &str, headers: &HeaderMap) -> Response {
+pub(super) fn not_found(http: &HttpServices, path: &str, headers: &HeaderMap) -> Response {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let wants_html = lines.flat_map(|line| line.split(',')).any(|kind| kind.trim().starts_with("text/html"));
     match (http.assets)(PAGE).filter(|_| wants_html) {

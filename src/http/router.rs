@@ -15,7 +15,9 @@ use super::base_path::mount;
 use super::not_found::not_found;
 use super::rate::LookupRate;
 use super::request_id::{self, REQUEST_ID, RequestId};
-use super::{App, Caller, Http, addresses, demo, error, events, health, host, ice, short_links, status, transports};
+use super::{
+    Caller, HttpServices, HttpState, addresses, demo, error, events, health, host, ice, short_links, status, transports,
+};
 use crate::domain::{HostPattern, UrlPolicy};
 use crate::telemetry::names;
 use crate::transport::{ProbesOnly, Public};
@@ -59,7 +61,7 @@ const SECURITY: [(HeaderName, HeaderValue); 3] = [
 const PROBED: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
 
 /// The router of both TCP listeners and of HTTP/3.
-pub fn router(http: Http) -> Router {
+pub fn router(http: HttpServices) -> Router {
     let csp = content_security_policy(&http.media);
     let http = Arc::new(http);
     let diagnostics = Router::new()
@@ -95,12 +97,12 @@ pub fn router(http: Http) -> Router {
     mount(routes, &base).with_state(http)
 }
 
-async fn websocket(State(http): App, caller: Caller, request: Request) -> Response {
-    http.door.upgrade(request, caller.address, caller.authority.as_ref())
+async fn websocket(State(http): HttpState, caller: Caller, request: Request) -> Response {
+    http.websocket.upgrade(request, caller.address, caller.authority.as_ref())
 }
 
 /// On the public port diagnostics look as if they weren't there.
-async fn only_on_port(State(http): App, request: Request, next: Next) -> Response {
+async fn only_on_port(State(http): HttpState, request: Request, next: Next) -> Response {
     if request.extensions().get::<Public>().is_some() {
         return not_found(&http, request.uri().path(), request.headers());
     }
@@ -114,7 +116,11 @@ async fn only_on_port(State(http): App, request: Request, next: Next) -> Respons
 }
 
 /// What reads or writes the stores for somebody who has joined nothing.
-async fn rated(State((http, rate)): State<(Arc<Http>, Arc<LookupRate>)>, request: Request, next: Next) -> Response {
+async fn rated(
+    State((http, rate)): State<(Arc<HttpServices>, Arc<LookupRate>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     match rate.take(Caller::of(&parts, &http.proxies, &http.public.base_path).address) {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
@@ -126,7 +132,7 @@ async fn rated(State((http, rate)): State<(Arc<Http>, Arc<LookupRate>)>, request
     }
 }
 
-async fn common(State((http, csp)): State<(Arc<Http>, HeaderValue)>, request: Request, next: Next) -> Response {
+async fn common(State((http, csp)): State<(Arc<HttpServices>, HeaderValue)>, request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers(), &http.node);
     let span = id.span(&request);
     let mut response = answer(request, next, csp).instrument(span.clone()).await;

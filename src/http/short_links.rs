@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, Uri, header};
 use serde_json::json;
 
 use super::not_found::{not_found, way_up};
-use super::{App, Caller, Http, Unavailable, error};
+use super::{Caller, HttpServices, HttpState, Unavailable, error};
 use crate::domain::{RoomId, ShortId};
 
 /// Where a short link leads: `SHARE_URL_TEMPLATE`.
@@ -55,7 +55,11 @@ impl ShareUrl {
     }
 }
 
-pub(super) async fn mint(State(http): App, caller: Caller, Path(room): Path<String>) -> Result<Response, Unavailable> {
+pub(super) async fn mint(
+    State(http): HttpState,
+    caller: Caller,
+    Path(room): Path<String>,
+) -> Result<Response, Unavailable> {
     let Ok(room) = RoomId::parse(&room) else { return Ok(no_room()) };
     // Only a live room has a link, so nobody can fill the table with names of their own.
     if !http.backend.room_is_live(&room).await? {
@@ -67,7 +71,7 @@ pub(super) async fn mint(State(http): App, caller: Caller, Path(room): Path<Stri
     Ok(Json(json!({"shortId": short.as_str(), "roomId": room, "shortUrl": link})).into_response())
 }
 
-pub(super) async fn resolve(State(http): App, Path(short): Path<String>) -> Result<Response, Unavailable> {
+pub(super) async fn resolve(State(http): HttpState, Path(short): Path<String>) -> Result<Response, Unavailable> {
     Ok(match room_of(&http, &short).await? {
         Some((short, room)) => Json(json!({"roomId": room, "shortId": short.as_str()})).into_response(),
         None => no_room(),
@@ -75,7 +79,7 @@ pub(super) async fn resolve(State(http): App, Path(short): Path<String>) -> Resu
 }
 
 pub(super) async fn follow(
-    State(http): App,
+    State(http): HttpState,
     Path(short): Path<String>,
     uri: Uri,
     headers: HeaderMap,
@@ -85,7 +89,7 @@ pub(super) async fn follow(
 
 /// v2 put the PIN into the path. It is dropped: a redirect would hand it on to logs and histories.
 pub(super) async fn follow_old(
-    State(http): App,
+    State(http): HttpState,
     Path((short, _pin)): Path<(String, String)>,
     uri: Uri,
     headers: HeaderMap,
@@ -93,7 +97,7 @@ pub(super) async fn follow_old(
     redirect(&http, &short, &uri, &headers).await
 }
 
-async fn redirect(http: &Http, short: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response, Unavailable> {
+async fn redirect(http: &HttpServices, short: &str, uri: &Uri, headers: &HeaderMap) -> Result<Response, Unavailable> {
     let Some(short) = ShortId::parse(short) else { return Ok(not_found(http, uri.path(), headers)) };
     let known = match http.backend.resolve_short(&short).await? {
         Some(room) => Some(room),
@@ -107,7 +111,7 @@ async fn redirect(http: &Http, short: &str, uri: &Uri, headers: &HeaderMap) -> R
     Ok((StatusCode::FOUND, [(header::LOCATION, link)]).into_response())
 }
 
-async fn room_of(http: &Http, short: &str) -> Result<Option<(ShortId, RoomId)>, Unavailable> {
+async fn room_of(http: &HttpServices, short: &str) -> Result<Option<(ShortId, RoomId)>, Unavailable> {
     let Some(short) = ShortId::parse(short) else { return Ok(None) };
     let room = http.backend.resolve_short(&short).await?;
     Ok(room.map(|room| (short, room)))

@@ -6,14 +6,14 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use serde_json::{Map, Value, json};
 
-use super::{App, Http};
+use super::{HttpServices, HttpState};
 
-pub(super) async fn status(State(http): App) -> Json<Map<String, Value>> {
+pub(super) async fn status(State(http): HttpState) -> Json<Map<String, Value>> {
     Json(snapshot(&http))
 }
 
 /// Prometheus text, or JSON for who asks for it (v2 had only that).
-pub(super) async fn metrics(State(http): App, headers: HeaderMap) -> Response {
+pub(super) async fn metrics(State(http): HttpState, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/json") {
         let mut body = snapshot(&http);
@@ -24,7 +24,7 @@ pub(super) async fn metrics(State(http): App, headers: HeaderMap) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], http.metrics.render()).into_response()
 }
 
-fn snapshot(http: &Http) -> Map<String, Value> {
+fn snapshot(http: &HttpServices) -> Map<String, Value> {
     let now = http.clock.now();
     let status = http.backend.status();
     let mut fields = Map::new();

@@ -11,10 +11,10 @@ use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::{App, Caller, Http, PublicAddress, error};
+use super::{Caller, HttpServices, HttpState, PublicAddress, error};
 
-pub(super) async fn transports(State(http): App, caller: Caller, headers: HeaderMap) -> Response {
-    if !http.door.admits(&headers, caller.authority.as_ref()) {
+pub(super) async fn transports(State(http): HttpState, caller: Caller, headers: HeaderMap) -> Response {
+    if !http.websocket.admits(&headers, caller.authority.as_ref()) {
         // A browser can't read why an upgrade was refused, but this it can: the client asks here first.
         let body = json!({"error": "pages of this origin may not use this server", "code": "ORIGIN_REFUSED"});
         return (StatusCode::FORBIDDEN, Json(body)).into_response();
@@ -39,7 +39,7 @@ pub(super) async fn transports(State(http): App, caller: Caller, headers: Header
     Json(answer).into_response()
 }
 
-fn webtransport(http: &Http, authority: &Authority, port: u16) -> Value {
+fn webtransport(http: &HttpServices, authority: &Authority, port: u16) -> Value {
     let mut answer = json!({"url": format!("https://{}:{port}/wt", host(&http.public, authority))});
     if http.public.host.is_none() {
         // The host is the one by which the client came; behind a proxy the request may name another.

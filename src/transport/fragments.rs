@@ -1,4 +1,4 @@
-//! Frames of WebSocket that are no messages, counted before the library puts them together.
+//! FrameScanner of WebSocket that are no messages, counted before the library puts them together.
 //!
 //! A message may come in any number of fragments (RFC 6455 §5.4), empty ones among them. The library joins them and says
 //! nothing until the last one, so nobody would count them: with six bytes each, a slow line keeps a core busy. This reader
@@ -20,20 +20,20 @@ pub(super) struct TooManyFragments;
 
 /// A stream whose reading side is a client's frames.
 #[derive(Debug)]
-pub(super) struct Counted<S> {
+pub(super) struct FragmentLimit<S> {
     stream: S,
-    frames: Frames,
+    frames: FrameScanner,
 }
 
-impl<S> Counted<S> {
+impl<S> FragmentLimit<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, frames: Frames::default() }
+        Self { stream, frames: FrameScanner::default() }
     }
 }
 
 /// Where in the frames the next byte stands.
 #[derive(Debug, Default)]
-struct Frames {
+struct FrameScanner {
     /// Bytes of the header that were read, and the header.
     read: u8,
     first: u8,
@@ -45,7 +45,7 @@ struct Frames {
     fragments: u32,
 }
 
-impl Frames {
+impl FrameScanner {
     /// Passes over bytes as they come.
     fn pass(&mut self, mut bytes: &[u8]) -> Result<(), TooManyFragments> {
         while let Some((byte, rest)) = bytes.split_first() {
@@ -98,7 +98,7 @@ impl Frames {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for FragmentLimit<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -111,7 +111,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FragmentLimit<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -127,7 +127,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FRAGMENTS, Frames};
+    use super::{FRAGMENTS, FrameScanner};
 
     /// A client's frame.
     fn frame(first: u8, length: usize) -> Vec<u8> {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn is_refused(frames: &[Vec<u8>], pieces: usize) -> bool {
-        let mut counting = Frames::default();
+        let mut counting = FrameScanner::default();
         frames.concat().chunks(pieces).any(|piece| counting.pass(piece).is_err())
     }
 

@@ -32,7 +32,7 @@ pub trait Accept: Clone + Send + Sync + 'static {
     type Permit: Send + 'static;
 
     /// Whether there is a place for a session of this client. Asked before the client is answered.
-    fn admit(&self, peer: IpAddr) -> Result<Self::Permit, Refused>;
+    fn admit(&self, peer: IpAddr) -> Result<Self::Permit, SessionRefused>;
 
     /// Runs one session to its end.
     fn serve<T: Transport + 'static>(&self, transport: T, permit: Self::Permit) -> BoxFuture<'static, ()>;
@@ -40,7 +40,7 @@ pub trait Accept: Clone + Send + Sync + 'static {
 
 /// Why there is no place: both answer 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum SessionRefused {
     /// The node, or the client's address, has all the sessions it may have.
     #[error("no place for another session")]
     Full {

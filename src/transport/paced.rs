@@ -22,26 +22,26 @@ const PIECE: usize = 16 * 1024;
 
 /// The bodies of a connection; clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Pace(Arc<Mutex<State>>);
+pub(super) struct BodyProgress(Arc<Mutex<BodyProgressState>>);
 
 #[derive(Debug)]
-struct State {
+struct BodyProgressState {
     open: usize,
     progress: Instant,
 }
 
-impl Pace {
+impl BodyProgress {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { open: 0, progress: Clock::instant() })))
+        Self(Arc::new(Mutex::new(BodyProgressState { open: 0, progress: Clock::instant() })))
     }
 
     /// A body of this connection.
-    pub(super) fn body(&self, body: Body) -> Paced {
+    pub(super) fn body(&self, body: Body) -> PacedBody {
         let mut state = self.0.lock();
         state.open += 1;
         state.progress = Clock::instant();
         drop(state);
-        Paced { body, rest: Bytes::new(), pace: self.clone() }
+        PacedBody { body, rest: Bytes::new(), pace: self.clone() }
     }
 
     fn is_stalled(&self, limit: Duration) -> bool {
@@ -51,7 +51,7 @@ impl Pace {
 }
 
 /// Resolves when nothing was taken of the connection's open bodies for so long; without a pace, never.
-pub(super) async fn stalled(pace: Option<&Pace>, limit: Duration) {
+pub(super) async fn stalled(pace: Option<&BodyProgress>, limit: Duration) {
     let Some(pace) = pace else { return std::future::pending().await };
     while !pace.is_stalled(limit) {
         tokio::time::sleep(limit / 2).await;
@@ -59,14 +59,14 @@ pub(super) async fn stalled(pace: Option<&Pace>, limit: Duration) {
 }
 
 /// A body that notes when it is asked for more.
-pub(super) struct Paced {
+pub(super) struct PacedBody {
     body: Body,
     /// What is left of the piece that the body itself gave.
     rest: Bytes,
-    pace: Pace,
+    pace: BodyProgress,
 }
 
-impl http_body::Body for Paced {
+impl http_body::Body for PacedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -104,7 +104,7 @@ impl http_body::Body for Paced {
     }
 }
 
-impl Drop for Paced {
+impl Drop for PacedBody {
     fn drop(&mut self) {
         let mut state = self.pace.0.lock();
         state.open -= 1;

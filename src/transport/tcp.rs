@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use super::paced::{Pace, stalled};
+use super::paced::{BodyProgress, stalled};
 use super::stall::Unstalled;
 use super::{ProbesOnly, Public};
 use crate::quota::{Cap, Caps, Full};
@@ -42,7 +42,7 @@ const BACKLOG: i32 = 1024;
 /// A listener that can't be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: can't listen on {address}: {source}")]
-pub struct BindError {
+pub struct TcpBindError {
     /// The variable with the port.
     pub setting: &'static str,
     /// Where.
@@ -52,13 +52,13 @@ pub struct BindError {
 }
 
 /// Binds a listener; `setting` names the port's variable in the error.
-pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, TcpBindError> {
     let bound = if address.is_ipv6() && address.ip().is_unspecified() {
         dual_stack(address)
     } else {
         TcpListener::bind(address).await
     };
-    bound.map_err(|source| BindError { setting, address, source })
+    bound.map_err(|source| TcpBindError { setting, address, source })
 }
 
 /// `::` means everything, IPv4 too, whatever the system's default is.
@@ -99,7 +99,7 @@ impl Default for Timeouts {
 /// What both listeners share. Every connection runs on `tracker`, and so does what it was upgraded to: when the
 /// tracker is empty, nothing is left.
 #[derive(Debug, Clone)]
-pub struct Edge {
+pub struct HttpServer {
     /// Answers requests.
     pub router: Router,
     /// Times.
@@ -137,15 +137,15 @@ impl Descriptors {
 
 /// What a connection holds while it lives, and what it was upgraded to.
 #[derive(Debug)]
-pub struct Held {
+pub struct ConnectionPermits {
     place: Cap,
     _descriptor: Cap,
 }
 
-impl Edge {
+impl HttpServer {
     /// Plain HTTP/1.1 until stopped.
     pub async fn serve_plain(self, listener: TcpListener, caps: Caps) {
-        let connection = Connection { edge: self, secure: None, probes_only: false };
+        let connection = HttpConnection { server: self, secure: None, probes_only: false };
         connection
             .clone()
             .accept(listener, caps, "http", move |stream, peer, held, probes_only| {
@@ -161,15 +161,15 @@ impl Edge {
     /// HTTPS (HTTP/2, HTTP/1.1) until stopped. `quic_port` is what `Alt-Svc` offers for HTTP/3.
     pub async fn serve_tls(self, listener: TcpListener, caps: Caps, tls: Arc<rustls::ServerConfig>, quic_port: u16) {
         let alt_svc = HeaderValue::from_str(&format!("h3=\":{quic_port}\"; ma=86400")).ok();
-        let connection = Connection { edge: self, secure: Some(Secure { alt_svc }), probes_only: false };
+        let connection = HttpConnection { server: self, secure: Some(AltSvc { alt_svc }), probes_only: false };
         let acceptor = TlsAcceptor::from(tls);
         connection
             .clone()
             .accept(listener, caps, "https", move |stream, peer, mut held, _| {
                 let (connection, acceptor) = (connection.clone(), acceptor.clone());
                 async move {
-                    let handshake = tokio::time::timeout(connection.edge.timeouts.handshake, acceptor.accept(stream));
-                    let reason = match connection.edge.stop.run_until_cancelled(handshake).await {
+                    let handshake = tokio::time::timeout(connection.server.timeouts.handshake, acceptor.accept(stream));
+                    let reason = match connection.server.stop.run_until_cancelled(handshake).await {
                         Some(Ok(Ok(stream))) => {
                             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                             held.place.established();
@@ -190,7 +190,7 @@ impl Edge {
     }
 }
 
-impl Edge {
+impl HttpServer {
     /// A connection to its end; when the server stops, what is under way gets some time. On a connection that never
     /// asked anything nothing is: browsers open them ahead, and hyper would wait for their first request.
     async fn run<C>(&self, connection: C, has_asked: &AtomicBool, finish: impl FnOnce(Pin<&mut C>)) -> hyper::Result<()>
@@ -210,35 +210,35 @@ impl Edge {
 }
 
 #[derive(Debug, Clone)]
-struct Connection {
-    edge: Edge,
-    secure: Option<Secure>,
+struct HttpConnection {
+    server: HttpServer,
+    secure: Option<AltSvc>,
     /// It has one of the last file descriptors.
     probes_only: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Secure {
+struct AltSvc {
     alt_svc: Option<HeaderValue>,
 }
 
-impl Connection {
+impl HttpConnection {
     async fn accept<F>(
         self,
         listener: TcpListener,
         caps: Caps,
         name: &'static str,
-        connected: impl Fn(Unstalled<TcpStream>, SocketAddr, Held, bool) -> F,
+        connected: impl Fn(Unstalled<TcpStream>, SocketAddr, ConnectionPermits, bool) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let is_public = self.secure.is_some();
         let trouble = Seldom::new();
-        while let Some(accepted) = self.edge.stop.run_until_cancelled(listener.accept()).await {
+        while let Some(accepted) = self.server.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
                     let place = if is_public { caps.open(peer.ip()) } else { caps.admit(peer.ip()) };
-                    let held = place.and_then(|place| Ok((place, self.edge.descriptors.take(peer, is_public)?)));
+                    let held = place.and_then(|place| Ok((place, self.server.descriptors.take(peer, is_public)?)));
                     let Ok((place, (descriptor, probes_only))) = held else {
                         metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => name, "reason" => "cap")
                             .increment(1);
@@ -246,9 +246,9 @@ impl Connection {
                     };
                     // Small messages must not wait for one another.
                     let _ = stream.set_nodelay(true);
-                    let stream = Unstalled::new(stream, self.edge.timeouts.stall);
-                    let held = Held { place, _descriptor: descriptor };
-                    self.edge.tracker.spawn(connected(stream, peer, held, probes_only));
+                    let stream = Unstalled::new(stream, self.server.timeouts.stall);
+                    let held = ConnectionPermits { place, _descriptor: descriptor };
+                    self.server.tracker.spawn(connected(stream, peer, held, probes_only));
                 }
                 Err(error) => {
                     metrics::counter!(names::HANDSHAKE_FAILURES, "transport" => name, "reason" => "accept")
@@ -265,18 +265,18 @@ impl Connection {
     /// For a connection that has one of the last descriptors: one answer, and little time to ask.
     fn restrict(&mut self) {
         self.probes_only = true;
-        self.edge.timeouts.header = self.edge.timeouts.header.min(PROBE_PATIENCE);
+        self.server.timeouts.header = self.server.timeouts.header.min(PROBE_PATIENCE);
     }
 
-    async fn serve<S>(self, stream: S, peer: SocketAddr, held: Held, http2: bool)
+    async fn serve<S>(self, stream: S, peer: SocketAddr, held: ConnectionPermits, http2: bool)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (edge, timeouts, io) = (self.edge.clone(), self.edge.timeouts, TokioIo::new(stream));
+        let (server, timeouts, io) = (self.server.clone(), self.server.timeouts, TokioIo::new(stream));
         let (held, asked) = (Arc::new(held), Arc::new(AtomicBool::new(false)));
         let has_asked = Arc::clone(&asked);
         // A connection of HTTP/2 whose window stays closed is busy as far as TCP can tell.
-        let pace = http2.then(Pace::new);
+        let pace = http2.then(BodyProgress::new);
         let bodies = pace.clone();
         let keep_alive = !self.probes_only;
         let service = service_fn(move |request| {
@@ -285,7 +285,7 @@ impl Connection {
         });
         // Not hyper-util's `auto`: it waits without limit for the bytes that say which version a client speaks.
         let ended = if http2 {
-            let connection = http2::Builder::new(Tracked(edge.tracker.clone()))
+            let connection = http2::Builder::new(TrackedExecutor(server.tracker.clone()))
                 .timer(TokioTimer::new())
                 .keep_alive_interval(timeouts.header)
                 .max_concurrent_streams(64)
@@ -299,7 +299,7 @@ impl Connection {
                 }
             };
             tokio::select! {
-                ended = edge.run(connection, &has_asked, |connection| connection.graceful_shutdown()) => ended,
+                ended = server.run(connection, &has_asked, |connection| connection.graceful_shutdown()) => ended,
                 () = never_asks => Ok(()),
                 () = stalled(pace.as_ref(), timeouts.stall) => Ok(()),
             }
@@ -311,7 +311,7 @@ impl Connection {
                 .keep_alive(keep_alive)
                 .serve_connection(io, service)
                 .with_upgrades();
-            edge.run(connection, &has_asked, |connection| connection.graceful_shutdown()).await
+            server.run(connection, &has_asked, |connection| connection.graceful_shutdown()).await
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, %error, "connection ended");
@@ -322,8 +322,8 @@ impl Connection {
         mut self,
         mut request: Request<Incoming>,
         peer: SocketAddr,
-        held: Arc<Held>,
-        pace: Option<Pace>,
+        held: Arc<ConnectionPermits>,
+        pace: Option<BodyProgress>,
     ) -> Result<axum::response::Response, Infallible> {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(held);
@@ -333,7 +333,7 @@ impl Connection {
         if self.secure.is_some() {
             request.extensions_mut().insert(Public);
         }
-        let mut response = self.edge.router.call(request.map(Body::new)).await?;
+        let mut response = self.server.router.call(request.map(Body::new)).await?;
         if let Some(alt_svc) = self.secure.and_then(|secure| secure.alt_svc) {
             response.headers_mut().insert(header::ALT_SVC, alt_svc);
         }
@@ -346,9 +346,9 @@ impl Connection {
 
 /// HTTP/2 runs its streams as tasks: on the tracker, like everything.
 #[derive(Debug, Clone)]
-struct Tracked(TaskTracker);
+struct TrackedExecutor(TaskTracker);
 
-impl<F> hyper::rt::Executor<F> for Tracked
+impl<F> hyper::rt::Executor<F> for TrackedExecutor
 where
     F: Future<Output: Send> + Send + 'static,
 {

@@ -34,9 +34,9 @@ use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fragments::{Counted, TooManyFragments};
+use super::fragments::{FragmentLimit, TooManyFragments};
 use super::origin::OriginGuard;
-use super::tcp::Held;
+use super::tcp::ConnectionPermits;
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Limits, TransportKind};
 use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
@@ -53,26 +53,26 @@ const NO_CODE: u32 = 1005;
 const REASON_BYTES: usize = 120;
 
 /// Runs a session to its end.
-pub type Serve = Arc<dyn Fn(WebSocketTransport) -> BoxFuture<'static, ()> + Send + Sync>;
+pub type ServeWebSocket = Arc<dyn Fn(WebSocketTransport) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Where WebSocket connections come in.
 #[derive(Clone)]
-pub struct Door {
+pub struct WebSocketUpgrade {
     origins: OriginGuard,
     config: WebSocketConfig,
     tracker: TaskTracker,
     draining: CancellationToken,
-    serve: Serve,
+    serve: ServeWebSocket,
 }
 
-impl Door {
+impl WebSocketUpgrade {
     /// Sessions run on `tracker`; once `draining` is cancelled, no new one is let in.
     pub fn new(
         origins: OriginGuard,
         limits: &Limits,
         tracker: TaskTracker,
         draining: CancellationToken,
-        serve: Serve,
+        serve: ServeWebSocket,
     ) -> Self {
         let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX / 2);
         let config = WebSocketConfig::default()
@@ -106,7 +106,7 @@ impl Door {
             let away = (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "this server is going away\n");
             return refuse(away.into_response(), "draining");
         }
-        let cap = request.extensions().get::<Arc<Held>>().cloned();
+        let cap = request.extensions().get::<Arc<ConnectionPermits>>().cloned();
         let upgrade = hyper::upgrade::on(&mut request);
         let (config, serve) = (self.config, Arc::clone(&self.serve));
         self.tracker.spawn(async move {
@@ -116,12 +116,12 @@ impl Door {
                 Ok(io) => {
                     // Boxed: it holds the stream several times, and this task holds it for the session's life.
                     let stream = Box::pin(WebSocketStream::from_raw_socket(
-                        Counted::new(TokioIo::new(io)),
+                        FragmentLimit::new(TokioIo::new(io)),
                         Role::Server,
                         Some(config),
                     ));
                     let stream = stream.await;
-                    serve(WebSocketTransport { peer, shared: Arc::new(Shared::new(stream)) }).await;
+                    serve(WebSocketTransport { peer, shared: Arc::new(WebSocketShared::new(stream)) }).await;
                 }
                 Err(error) => tracing::debug!(%peer, %error, "a WebSocket client left during the upgrade"),
             }
@@ -136,9 +136,12 @@ impl Door {
     }
 }
 
-impl std::fmt::Debug for Door {
+impl std::fmt::Debug for WebSocketUpgrade {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Door").field("origins", &self.origins).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("WebSocketUpgrade")
+            .field("origins", &self.origins)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -148,7 +151,7 @@ fn refuse(response: Response, reason: &'static str) -> Response {
 }
 
 /// RFC 6455, 4.2.1: what the answer's `Sec-WebSocket-Accept` is, or why there is none.
-fn handshake(request: &Request) -> Result<HeaderValue, Refusal> {
+fn handshake(request: &Request) -> Result<HeaderValue, UpgradeRefusal> {
     let headers = request.headers();
     if request.method() != Method::GET {
         return Err((StatusCode::METHOD_NOT_ALLOWED, (header::ALLOW, "GET"), "GET it is\n"));
@@ -173,19 +176,19 @@ fn handshake(request: &Request) -> Result<HeaderValue, Refusal> {
 }
 
 /// Status, the header that tells what would be right, words.
-type Refusal = (StatusCode, (HeaderName, &'static str), &'static str);
+type UpgradeRefusal = (StatusCode, (HeaderName, &'static str), &'static str);
 
 fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-type Stream = WebSocketStream<Counted<TokioIo<Upgraded>>>;
+type UpgradedStream = WebSocketStream<FragmentLimit<TokioIo<Upgraded>>>;
 
 /// Both halves work from one task, so the locks are never contended: they only make the sharing safe.
 #[derive(Debug)]
-struct Shared {
-    stream: Mutex<Stream>,
+struct WebSocketShared {
+    stream: Mutex<UpgradedStream>,
     /// The peer broke the protocol: what it sends from then on is no frames.
     broken: AtomicBool,
     pings: Mutex<Pings>,
@@ -197,8 +200,8 @@ struct Pings {
     sent: Option<tokio::time::Instant>,
 }
 
-impl Shared {
-    fn new(stream: Stream) -> Self {
+impl WebSocketShared {
+    fn new(stream: UpgradedStream) -> Self {
         Self { stream: Mutex::new(stream), broken: AtomicBool::new(false), pings: Mutex::default() }
     }
 
@@ -231,7 +234,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct WebSocketTransport {
     peer: IpAddr,
-    shared: Arc<Shared>,
+    shared: Arc<WebSocketShared>,
 }
 
 impl Transport for WebSocketTransport {
@@ -253,7 +256,7 @@ impl Transport for WebSocketTransport {
 
 /// The reading half.
 #[derive(Debug)]
-pub struct WebSocketInbound(Arc<Shared>);
+pub struct WebSocketInbound(Arc<WebSocketShared>);
 
 impl Inbound for WebSocketInbound {
     async fn next(&mut self) -> Result<Frame, TransportError> {
@@ -292,7 +295,7 @@ impl WebSocketInbound {
 
 /// The writing half.
 #[derive(Debug)]
-pub struct WebSocketOutbound(Arc<Shared>);
+pub struct WebSocketOutbound(Arc<WebSocketShared>);
 
 impl Outbound for WebSocketOutbound {
     async fn send(&mut self, frames: &mut Vec<Outgoing>) -> Result<(), TransportError> {

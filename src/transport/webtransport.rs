@@ -12,8 +12,8 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use tandem_webtransport::{
-    Application, Datagram, Received, Refusal, RequestBody, ResponseBody, Session, SessionDatagrams, SessionError,
-    SessionReader, SessionWriter, Violation, WebTransportEvent, WebTransportServer,
+    Application, Datagram, Received, RequestBody, ResponseBody, SessionDatagrams, SessionError, SessionReader,
+    SessionRefusal, SessionWriter, Violation, WebTransportEvent, WebTransportServer, WebTransportSession,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +21,7 @@ use tower::ServiceExt;
 
 use super::origin::OriginGuard;
 use super::quic::QuicListener;
-use super::{Accept, Public, Refused};
+use super::{Accept, Public, SessionRefused};
 use crate::domain::{CloseCode, CompactBytes, TransportKind};
 use crate::session::transport::{DatagramSender, Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use crate::telemetry::names;
@@ -32,7 +32,7 @@ pub const PATH: &str = "/wt";
 
 /// What the listener needs of the application.
 #[derive(Debug, Clone)]
-pub struct Server<A> {
+pub struct WebTransportListener<A> {
     /// Takes the sessions.
     pub accept: A,
     /// The web pages that may open one.
@@ -49,13 +49,13 @@ pub struct Server<A> {
 /// reported to `vital`.
 pub fn serve<A: Accept>(
     listener: QuicListener,
-    server: Server<A>,
+    server: WebTransportListener<A>,
     tracker: &TaskTracker,
     stop: CancellationToken,
     vital: &Vital,
 ) {
     let message_bytes = server.message_bytes;
-    let server = Server { router: server.router.layer(axum::Extension(Public)), ..server };
+    let server = WebTransportListener { router: server.router.layer(axum::Extension(Public)), ..server };
     let server = WebTransportServer {
         message_bytes,
         violation_code: number(CloseCode::ProtocolError),
@@ -67,27 +67,27 @@ pub fn serve<A: Accept>(
     }
 }
 
-impl<A: Accept> Application for Server<A> {
+impl<A: Accept> Application for WebTransportListener<A> {
     type Permit = A::Permit;
 
-    fn check(&self, request: &Request<()>) -> Result<(), Refusal> {
+    fn check(&self, request: &Request<()>) -> Result<(), SessionRefusal> {
         if self.origins.admits(request.headers(), request.uri().authority()) {
             return Ok(());
         }
-        Err(Refusal { status: StatusCode::FORBIDDEN, retry_after: None, outcome: "origin" })
+        Err(SessionRefusal { status: StatusCode::FORBIDDEN, retry_after: None, outcome: "origin" })
     }
 
-    fn admit(&self, peer: IpAddr) -> Result<A::Permit, Refusal> {
+    fn admit(&self, peer: IpAddr) -> Result<A::Permit, SessionRefusal> {
         self.accept.admit(peer).map_err(|refused| {
             let (outcome, retry_after) = match refused {
-                Refused::Full { retry_after } => ("full", Some(retry_after)),
-                Refused::Draining => ("draining", None),
+                SessionRefused::Full { retry_after } => ("full", Some(retry_after)),
+                SessionRefused::Draining => ("draining", None),
             };
-            Refusal { status: StatusCode::SERVICE_UNAVAILABLE, retry_after, outcome }
+            SessionRefusal { status: StatusCode::SERVICE_UNAVAILABLE, retry_after, outcome }
         })
     }
 
-    fn serve(&self, session: Session, permit: A::Permit) -> BoxFuture<'static, ()> {
+    fn serve(&self, session: WebTransportSession, permit: A::Permit) -> BoxFuture<'static, ()> {
         self.accept.serve(WebTransport(session), permit)
     }
 
@@ -135,7 +135,7 @@ fn dropped(direction: &'static str, reason: &'static str) {
     metrics::counter!(names::DATAGRAMS_DROPPED, "direction" => direction, "reason" => reason).increment(1);
 }
 
-struct WebTransport(Session);
+struct WebTransport(WebTransportSession);
 
 impl Transport for WebTransport {
     type Inbound = WebTransportInbound;

@@ -15,15 +15,15 @@ use tandem::clock::Clock;
 use tandem::domain::{Head, Limits, NodeId, ResumeToken, RoomId, RoomTime, ShortId, UrlPolicy, UserId};
 use tandem::http::demo::{Asset, Assets};
 use tandem::http::ice::IceServers;
-use tandem::http::{Backend, BasePath, Http, NodeEndpoints, PublicAddress, ShareUrl, Status, Unavailable};
+use tandem::http::{Backend, BasePath, HttpServices, NodeEndpoints, PublicAddress, ShareUrl, Status, Unavailable};
 use tandem::quota::Caps;
 use tandem::repository::EventRow;
 use tandem::telemetry::Metrics;
 use tandem::transport::origin::OriginPolicy;
 use tandem::transport::proxies::TrustedProxies;
-use tandem::transport::tcp::{Descriptors, Edge, Timeouts, bind};
+use tandem::transport::tcp::{Descriptors, HttpServer, Timeouts, bind};
 use tandem::transport::tls::{CertSource, CertStore, server_config};
-use tandem::transport::websocket::{Door, Serve, WebSocketTransport};
+use tandem::transport::websocket::{ServeWebSocket, WebSocketTransport, WebSocketUpgrade};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -156,7 +156,7 @@ pub(crate) struct Parts {
     pub(crate) origins: &'static str,
     pub(crate) limits: Limits,
     pub(crate) assets: Assets,
-    pub(crate) serve: Serve,
+    pub(crate) serve: ServeWebSocket,
     pub(crate) tracker: TaskTracker,
     pub(crate) draining: CancellationToken,
     pub(crate) lookups_per_minute: Option<u64>,
@@ -194,12 +194,12 @@ impl Parts {
     pub(crate) fn router(&self) -> axum::Router {
         let clock = Clock::starting_at(NOW);
         let hashes = self.hashes.clone();
-        tandem::http::router(Http {
+        tandem::http::router(HttpServices {
             node: NodeId::parse("node-1").unwrap(),
             started: clock.now(),
             clock,
             backend: Arc::clone(&self.backend) as Arc<dyn Backend>,
-            door: Door::new(
+            websocket: WebSocketUpgrade::new(
                 OriginPolicy::parse(self.origins).unwrap().into(),
                 &self.limits,
                 self.tracker.clone(),
@@ -254,7 +254,7 @@ async fn listen(parts: &Parts, router: axum::Router, timeouts: Timeouts, caps: C
         CertStore::open(CertSource::SelfSigned { dir: dir.path().to_owned(), names }, Clock::start().now()).unwrap();
     let tls = server_config(Arc::clone(&certs), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]).unwrap();
     let stop = CancellationToken::new();
-    let edge = Edge {
+    let server = HttpServer {
         router,
         timeouts,
         tracker: parts.tracker.clone(),
@@ -264,8 +264,8 @@ async fn listen(parts: &Parts, router: axum::Router, timeouts: Timeouts, caps: C
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (plain, secure) = (bind("PORT", any).await.unwrap(), bind("QUIC_PORT", any).await.unwrap());
     let addresses = (plain.local_addr().unwrap(), secure.local_addr().unwrap());
-    parts.tracker.spawn(edge.clone().serve_plain(plain, caps.clone()));
-    parts.tracker.spawn(edge.serve_tls(secure, caps.clone(), Arc::new(tls), QUIC_PORT));
+    parts.tracker.spawn(server.clone().serve_plain(plain, caps.clone()));
+    parts.tracker.spawn(server.serve_tls(secure, caps.clone(), Arc::new(tls), QUIC_PORT));
     Site { plain: addresses.0, tls: addresses.1, caps, tracker: parts.tracker.clone(), stop, certs, _dir: dir }
 }
 

@@ -21,8 +21,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tandem::domain::{CloseCode, TransportKind};
 use tandem::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use tandem::transport::origin::OriginPolicy;
-use tandem::transport::webtransport::{Server, serve};
-use tandem::transport::{Accept, Refused};
+use tandem::transport::webtransport::{WebTransportListener, serve};
+use tandem::transport::{Accept, SessionRefused};
 use tandem::vital::Vital;
 use tandem_quic::{QuicListener, QuicOptions};
 use tokio::sync::mpsc;
@@ -55,7 +55,7 @@ pub enum Seen {
 #[derive(Clone)]
 pub struct Echo {
     seen: mpsc::Sender<Seen>,
-    refuses: Option<Refused>,
+    refuses: Option<SessionRefused>,
     /// Drops and repeats each read all the time.
     impatient: bool,
     stop: CancellationToken,
@@ -64,7 +64,7 @@ pub struct Echo {
 impl Accept for Echo {
     type Permit = ();
 
-    fn admit(&self, _: IpAddr) -> Result<(), Refused> {
+    fn admit(&self, _: IpAddr) -> Result<(), SessionRefused> {
         self.refuses.map_or(Ok(()), Err)
     }
 
@@ -144,7 +144,7 @@ pub struct TestServer {
 
 pub struct Setup {
     pub origins: &'static str,
-    pub refuses: Option<Refused>,
+    pub refuses: Option<SessionRefused>,
     pub impatient: bool,
     pub router: axum::Router,
     pub options: QuicOptions,
@@ -186,7 +186,7 @@ impl TestServer {
         let (sender, seen) = mpsc::channel(10_000);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (refuses, impatient) = (setup.refuses, setup.impatient);
-        let server = Server {
+        let server = WebTransportListener {
             accept: Echo { seen: sender, refuses, impatient, stop: stop.clone() },
             origins: OriginPolicy::parse(setup.origins).unwrap().into(),
             router: setup.router,

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::connection::{ConnectionShared, ConnectionState, QuicConnection};
-use crate::{ConnectionLimits, ConnectionPermit, LimitReached, Observe, QuicEvent, QuicOptions, codes};
+use crate::{ConnectionLimits, ConnectionPermit, LimitReached, ObserveQuic, QuicEvent, QuicOptions, codes};
 
 /// Decides about first packets, for all endpoints of a port.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub(super) struct AdmissionPolicy {
     /// Connections of all endpoints.
     open: Arc<AtomicUsize>,
     time_limit: Duration,
-    observe: Observe,
+    observe: ObserveQuic,
 }
 
 /// What becomes of a first packet.
@@ -173,7 +173,7 @@ impl HandshakePermit {
 /// One of the pending handshakes.
 struct PendingHandshake {
     _permit: OwnedSemaphorePermit,
-    observe: Observe,
+    observe: ObserveQuic,
 }
 
 impl Drop for PendingHandshake {
@@ -191,7 +191,7 @@ pub(super) fn turn_away(connection: &ConnectionShared, state: &mut ConnectionSta
 pub struct AcceptedConnection {
     connection: QuicConnection,
     time_limit: Duration,
-    observe: Observe,
+    observe: ObserveQuic,
 }
 
 impl AcceptedConnection {
@@ -221,7 +221,7 @@ impl AcceptedConnection {
 pub struct Handshake {
     connection: QuicConnection,
     time_limit: Duration,
-    observe: Observe,
+    observe: ObserveQuic,
 }
 
 /// Why a handshake failed. It was reported to [`QuicOptions::observe`].
@@ -262,7 +262,7 @@ impl Handshake {
     }
 }
 
-fn failed(observe: Observe, error: &ConnectionError) {
+fn failed(observe: ObserveQuic, error: &ConnectionError) {
     let outcome = outcome_of(error);
     tracing::debug!(outcome, %error, "QUIC handshake failed");
     observe(QuicEvent::Handshake { outcome });

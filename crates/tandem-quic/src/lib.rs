@@ -47,7 +47,7 @@ use identity::EndpointConfigs;
 use socket::QuicSocket;
 
 /// What the application counts. Called from the driver's task and from the handlers: it must not block.
-pub type Observe = fn(QuicEvent);
+pub type ObserveQuic = fn(QuicEvent);
 
 /// An event for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub struct QuicOptions {
     /// This node among others behind the same address.
     pub identity: NodeIdentity,
     /// Takes events for metrics.
-    pub observe: Observe,
+    pub observe: ObserveQuic,
 }
 
 impl Default for QuicOptions {

@@ -23,9 +23,9 @@ use crate::h3_adapter::{H3BidiStream, H3Connection, H3RecvStream};
 use crate::h3_workarounds::session_id;
 use crate::request::Requests;
 use crate::slot::{ControlRecv, WebTransportSlot};
-use crate::{Application, Observe, WebTransportEvent, WebTransportServer, codes, varint};
+use crate::{Application, ObserveWebTransport, WebTransportEvent, WebTransportServer, codes, varint};
 
-type Http = h3::server::Connection<H3Connection, Bytes>;
+type H3Server = h3::server::Connection<H3Connection, Bytes>;
 
 /// Begins a bidirectional stream of a session (WT_STREAM); the session's id follows.
 const SESSION_STREAM: u64 = 0x41;
@@ -72,7 +72,7 @@ pub(super) fn drive<A: Application>(
 
 /// An established connection. Dropping it drops `http`, which closes the connection.
 struct OpenConnection<A> {
-    http: Http,
+    http: H3Server,
     requests: Requests<A>,
     /// Streams too few bytes of which have arrived to tell what they are.
     sorting: FuturesUnordered<BoxFuture<'static, SortedStream>>,
@@ -90,7 +90,7 @@ struct OpenConnection<A> {
 impl<A: Application> OpenConnection<A> {
     fn new(
         connection: QuicConnection,
-        http: Http,
+        http: H3Server,
         server: Arc<WebTransportServer<A>>,
         tracker: TaskTracker,
         stop: CancellationToken,
@@ -175,7 +175,7 @@ async fn over(idle: &mut Option<Pin<Box<Sleep>>>) {
 }
 
 /// Starts HTTP/3 while the handshake is under way: the SETTINGS leave with the server's first flight.
-async fn start(accepted: AcceptedConnection) -> Option<(QuicConnection, Http)> {
+async fn start(accepted: AcceptedConnection) -> Option<(QuicConnection, H3Server)> {
     let (connection, handshake) = accepted.begin().await?;
     let settings = settings();
     match handshake.complete(Box::pin(settings.build(H3Connection::new(connection.clone())))).await {
@@ -201,7 +201,7 @@ fn settings() -> h3::server::Builder {
 }
 
 fn poll_event(
-    http: &mut Http,
+    http: &mut H3Server,
     sorting: &mut FuturesUnordered<BoxFuture<'static, SortedStream>>,
     cx: &mut Context<'_>,
 ) -> Poll<ConnectionEvent> {
@@ -247,10 +247,10 @@ async fn sort(mut stream: H3BidiStream) -> SortedStream {
 }
 
 /// Reports the connection as open until it is dropped.
-struct ConnectionCount(Observe);
+struct ConnectionCount(ObserveWebTransport);
 
 impl ConnectionCount {
-    fn new(observe: Observe) -> Self {
+    fn new(observe: ObserveWebTransport) -> Self {
         observe(WebTransportEvent::ConnectionOpened);
         Self(observe)
     }

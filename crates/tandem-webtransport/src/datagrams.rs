@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use tandem_quic::{ConnectionError, QuicConnection, SendDatagramError};
 
-use crate::{Observe, WebTransportEvent, varint};
+use crate::{ObserveWebTransport, WebTransportEvent, varint};
 
 /// Bytes of a datagram, at most: what fits into a packet of 1200 bytes on any path.
 pub const MAX_DATAGRAM: usize = 1000;
@@ -42,11 +42,11 @@ pub struct SessionDatagrams {
     connection: QuicConnection,
     /// Stream id of the session's CONNECT, divided by four: in front of each of its datagrams.
     quarter_id: u64,
-    observe: Observe,
+    observe: ObserveWebTransport,
 }
 
 impl SessionDatagrams {
-    pub(crate) fn new(connection: QuicConnection, quarter_id: u64, observe: Observe) -> Self {
+    pub(crate) fn new(connection: QuicConnection, quarter_id: u64, observe: ObserveWebTransport) -> Self {
         Self { connection, quarter_id, observe }
     }
 

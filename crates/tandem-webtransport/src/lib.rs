@@ -5,8 +5,8 @@
 //! WebTransport allows: further streams are refused, the server opens none, and a connection carries one session.
 //!
 //! ```text
-//! QUIC ──► h3_adapter ─► h3 ─► connection ─┬─ the session's stream ─► slot ─► Session
-//!                                          └─ request ─► request ─┬─ CONNECT ─► connect (capsules) ─► Session
+//! QUIC ──► h3_adapter ─► h3 ─► connection ─┬─ the session's stream ─► slot ─► WebTransportSession
+//!                                          └─ request ─► request ─┬─ CONNECT ─► connect (capsules) ─► WebTransportSession
 //!                                                                 └─ any other ─► http ─► Application::answer
 //! ```
 //! A connection's task accepts streams and never waits for a request. Each request has a task of its own. A session runs on
@@ -54,7 +54,7 @@ pub use self::http::{BodyError, RequestBody};
 pub use datagrams::{Datagram, MAX_DATAGRAM, SessionDatagrams};
 pub use message::Violation;
 pub use reader::{Received, SessionReader};
-pub use session::{Session, SessionError};
+pub use session::{SessionError, WebTransportSession};
 pub use tandem_quic as quic;
 pub use writer::SessionWriter;
 
@@ -64,16 +64,16 @@ pub trait Application: Clone + Send + Sync + 'static {
     type Permit: Send + 'static;
 
     /// Whether this request may open a session: the place to check `Origin`. Everything may by default.
-    fn check(&self, request: &Request<()>) -> Result<(), Refusal> {
+    fn check(&self, request: &Request<()>) -> Result<(), SessionRefusal> {
         let _ = request;
         Ok(())
     }
 
     /// Takes a place for a session of the client at `peer`, before the client is answered.
-    fn admit(&self, peer: IpAddr) -> Result<Self::Permit, Refusal>;
+    fn admit(&self, peer: IpAddr) -> Result<Self::Permit, SessionRefusal>;
 
     /// Runs a session. The session ends with the future, and its connection with it.
-    fn serve(&self, session: Session, permit: Self::Permit) -> BoxFuture<'static, ()>;
+    fn serve(&self, session: WebTransportSession, permit: Self::Permit) -> BoxFuture<'static, ()>;
 
     /// Answers a request that opens no session; with 404 by default. The future is dropped when the client is gone.
     fn answer(&self, request: Request<RequestBody>, peer: SocketAddr) -> BoxFuture<'static, Response<ResponseBody>> {
@@ -89,7 +89,7 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
 /// The answer to a client that may not open a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct SessionRefusal {
     /// The status of the answer, 4xx or 5xx.
     pub status: StatusCode,
     /// Sent as `Retry-After`, in whole seconds, at least one.
@@ -106,7 +106,7 @@ pub enum WebTransportEvent {
     /// It is gone.
     ConnectionClosed,
     /// How a request for a session ended: `ok`, `unanswered`, `second` (the connection has a session), `method`, `path`,
-    /// `protocol`, or what [`Refusal::outcome`] says.
+    /// `protocol`, or what [`SessionRefusal::outcome`] says.
     Request {
         /// One of the list above.
         outcome: &'static str,
@@ -129,7 +129,7 @@ pub enum WebTransportEvent {
 }
 
 /// Takes events for metrics. It must not block.
-pub type Observe = fn(WebTransportEvent);
+pub type ObserveWebTransport = fn(WebTransportEvent);
 
 /// A server's settings and its application.
 #[derive(Debug, Clone)]
@@ -143,7 +143,7 @@ pub struct WebTransportServer<A> {
     /// The application's error code for streams and messages that a session doesn't have; a client reads it from the reset.
     pub violation_code: u32,
     /// Takes events for metrics.
-    pub observe: Observe,
+    pub observe: ObserveWebTransport,
 }
 
 impl<A> WebTransportServer<A> {

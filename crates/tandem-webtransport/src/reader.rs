@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::connect::SessionEnd;
 use crate::message::MessageReader;
 use crate::slot::ControlRecv;
-use crate::{MAX_DATAGRAM, Observe, SessionError, Violation, WebTransportEvent, varint};
+use crate::{MAX_DATAGRAM, ObserveWebTransport, SessionError, Violation, WebTransportEvent, varint};
 
 /// Bytes of a read of the stream, at most.
 const CHUNK: usize = 64 << 10;
@@ -51,7 +51,7 @@ pub struct SessionReader {
     control: ControlReader,
     messages: MessageReader,
     ended: BoxFuture<'static, SessionEnd>,
-    observe: Observe,
+    observe: ObserveWebTransport,
 }
 
 enum ControlReader {
@@ -86,7 +86,7 @@ impl SessionReader {
         control: oneshot::Receiver<ControlRecv>,
         message_bytes: usize,
         end: Arc<SetOnce<SessionEnd>>,
-        observe: Observe,
+        observe: ObserveWebTransport,
     ) -> Self {
         Self {
             quarter_id,

@@ -20,9 +20,9 @@ use crate::connect::{ConnectRecv, ConnectSend};
 use crate::h3_adapter::{H3BidiStream, H3Connection};
 use crate::h3_workarounds::connect_protocol::{self, ConnectProtocol};
 use crate::h3_workarounds::held_bytes::HeldBytes;
-use crate::session::{Session, SessionParts};
+use crate::session::{SessionParts, WebTransportSession};
 use crate::slot::WebTransportSlot;
-use crate::{Application, Refusal, WebTransportEvent, WebTransportServer, codes, http};
+use crate::{Application, SessionRefusal, WebTransportEvent, WebTransportServer, codes, http};
 
 /// Time for a request's header fields, and for the answer to a CONNECT.
 const FIELDS: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const FIELDS: Duration = Duration::from_secs(10);
 const DRAFT_OFFERED: HeaderName = HeaderName::from_static("sec-webtransport-http3-draft02");
 const DRAFT_CHOSEN: HeaderName = HeaderName::from_static("sec-webtransport-http3-draft");
 
-type Stream = RequestStream<H3BidiStream, Bytes>;
+type H3RequestStream = RequestStream<H3BidiStream, Bytes>;
 
 /// Shared by the requests of a connection.
 pub(crate) struct Requests<A> {
@@ -48,7 +48,7 @@ impl<A> Clone for Requests<A> {
 enum Route {
     Session,
     Application,
-    Refusal(Refusal),
+    Refusal(SessionRefusal),
 }
 
 impl<A: Application> Requests<A> {
@@ -105,7 +105,7 @@ impl<A: Application> Requests<A> {
     async fn open(
         &self,
         request: &Request<()>,
-        mut stream: Stream,
+        mut stream: H3RequestStream,
         held: HeldBytes,
         acknowledged: BoxFuture<'static, ()>,
     ) -> Option<BoxFuture<'static, ()>> {
@@ -150,7 +150,7 @@ impl<A: Application> Requests<A> {
         let (message_bytes, observe) = (self.server.message_bytes, self.server.observe);
         let capsules = recv.run(Arc::clone(&connect), Arc::clone(&end));
         let parts = SessionParts { connection, id, peer, message_bytes, control, connect, acknowledged, end, observe };
-        let serving = application.serve(Session::new(parts), permit);
+        let serving = application.serve(WebTransportSession::new(parts), permit);
         Some(self.run(serving, Box::pin(capsules)))
     }
 
@@ -163,7 +163,11 @@ impl<A: Application> Requests<A> {
         })
     }
 
-    async fn refuse(&self, stream: &mut Stream, Refusal { status, retry_after, outcome }: Refusal) {
+    async fn refuse(
+        &self,
+        stream: &mut H3RequestStream,
+        SessionRefusal { status, retry_after, outcome }: SessionRefusal,
+    ) {
         self.count(outcome);
         let mut fields = HeaderMap::new();
         if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -187,7 +191,7 @@ impl<A: Application> Requests<A> {
 async fn resolve(
     mut resolver: RequestResolver<H3Connection, Bytes>,
     held: &HeldBytes,
-) -> Result<(Request<()>, Option<ConnectProtocol>, Stream), StreamError> {
+) -> Result<(Request<()>, Option<ConnectProtocol>, H3RequestStream), StreamError> {
     let first = std::future::poll_fn(|cx| resolver.frame_stream.poll_next(cx)).await;
     let (first, protocol) = match first {
         Ok(Some(Frame::Headers(section))) => {
@@ -202,7 +206,7 @@ async fn resolve(
 }
 
 fn route(request: &Request<()>, protocol: Option<ConnectProtocol>, path: &str) -> Route {
-    let refusal = |status, outcome| Route::Refusal(Refusal { status, retry_after: None, outcome });
+    let refusal = |status, outcome| Route::Refusal(SessionRefusal { status, retry_after: None, outcome });
     let at_path = request.uri().path() == path;
     match (request.method() == Method::CONNECT, protocol) {
         (false, _) if at_path => refusal(StatusCode::METHOD_NOT_ALLOWED, "method"),

@@ -11,12 +11,12 @@ use crate::capsule::MalformedClose;
 use crate::connect::{ConnectSend, SessionEnd};
 use crate::message::Violation;
 use crate::slot::ControlStream;
-use crate::{Observe, SessionDatagrams, SessionReader, SessionWriter};
+use crate::{ObserveWebTransport, SessionDatagrams, SessionReader, SessionWriter};
 
 /// An open session. Dropping it, or both of its halves, doesn't close it: return from
 /// [`Application::serve`](crate::Application::serve), or call [`SessionWriter::close`].
 #[derive(Debug)]
-pub struct Session {
+pub struct WebTransportSession {
     peer: IpAddr,
     reader: SessionReader,
     writer: SessionWriter,
@@ -66,10 +66,10 @@ pub(crate) struct SessionParts {
     pub(crate) acknowledged: BoxFuture<'static, ()>,
     /// How the client ended the session.
     pub(crate) end: Arc<SetOnce<SessionEnd>>,
-    pub(crate) observe: Observe,
+    pub(crate) observe: ObserveWebTransport,
 }
 
-impl Session {
+impl WebTransportSession {
     pub(crate) fn new(parts: SessionParts) -> Self {
         let SessionParts { connection, id, peer, message_bytes, control, connect, acknowledged, end, observe } = parts;
         let datagrams = SessionDatagrams::new(connection.clone(), id / 4, observe);

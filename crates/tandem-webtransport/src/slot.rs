@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tandem_quic::{RecvStream, SendStream, VarInt};
 use tokio::sync::oneshot;
 
-use crate::{Observe, WebTransportEvent, codes};
+use crate::{ObserveWebTransport, WebTransportEvent, codes};
 
 /// Streams kept for a session that isn't open yet.
 const MAX_WAITING: usize = 2;
@@ -30,7 +30,7 @@ pub(crate) struct WebTransportSlot {
     state: Mutex<SlotState>,
     /// The code for streams that a session doesn't have.
     refused: VarInt,
-    observe: Observe,
+    observe: ObserveWebTransport,
 }
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ struct SlotSession {
 }
 
 impl WebTransportSlot {
-    pub(crate) fn new(violation_code: u32, observe: Observe) -> Self {
+    pub(crate) fn new(violation_code: u32, observe: ObserveWebTransport) -> Self {
         Self { state: Mutex::default(), refused: codes::to_quic(violation_code), observe }
     }
 
