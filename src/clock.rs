@@ -12,10 +12,10 @@ use crate::domain::RoomTime;
 /// Room time on this node: the wall clock as it was at start, carried forward by the steady clock, so that it never
 /// steps back. The cluster adds a measured offset; a start with a wall clock behind what the store has seen adds what is missing.
 #[derive(Debug, Clone)]
-pub struct Clock(Arc<Inner>);
+pub struct Clock(Arc<ClockInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ClockInner {
     wall_micros: i64,
     started: tokio::time::Instant,
     offset_micros: AtomicI64,
@@ -40,7 +40,7 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn with(wall_micros: i64) -> Self {
         let (offset_micros, steps) = (AtomicI64::new(0), watch::Sender::new(0));
-        Self(Arc::new(Inner { wall_micros, started: tokio::time::Instant::now(), offset_micros, steps }))
+        Self(Arc::new(ClockInner { wall_micros, started: tokio::time::Instant::now(), offset_micros, steps }))
     }
 
     /// Room time.

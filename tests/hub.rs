@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::faulty_log::{Fate, What};
-use support::{Ear, House, room, until};
+use support::{HubFixture, RecordingSubscriber, room, until};
 use tandem::commit::{Commit, Entry, Patch, RoomRow};
 use tandem::domain::{Head, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime};
-use tandem::hub::subscriber::{Refusal, Signal};
+use tandem::hub::delivery::{Refusal, Signal};
 use tandem::hub::{Departure, Hub};
 use tandem::log::Outcome;
 use tandem::protocol;
@@ -21,54 +21,54 @@ use tandem::room::{Ask, Reject};
 
 #[tokio::test(start_paused = true)]
 async fn members_are_told_the_whole_state_when_room_time_is_put_right_in_one_step() {
-    let house = House::new();
-    let (_ann, ear) = house.join("ann").await;
-    ear.heard.lock().clear();
-    let before = house.clock.now();
-    house.clock.step(5_000_000);
-    until("the new time", || ear.heard.lock().iter().any(|message| message["type"] == "ROOM_STATE")).await;
-    assert!(house.clock.now() >= before + std::time::Duration::from_secs(5));
+    let fixture = HubFixture::new();
+    let (_ann, subscriber) = fixture.join("ann").await;
+    subscriber.heard.lock().clear();
+    let before = fixture.clock.now();
+    fixture.clock.step(5_000_000);
+    until("the new time", || subscriber.heard.lock().iter().any(|message| message["type"] == "ROOM_STATE")).await;
+    assert!(fixture.clock.now() >= before + std::time::Duration::from_secs(5));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_join_dropped_before_or_during_its_commit_leaves_no_ghost() {
-    let house = House::new();
-    let (_ann, anns) = house.join("ann").await;
+    let fixture = HubFixture::new();
+    let (_ann, anns) = fixture.join("ann").await;
     // Whatever the moment: the commit takes 50 ms, and the join is dropped before, in the middle, and just after it.
     for (step, patience) in [0, 1, 25, 49, 50, 51, 60].into_iter().enumerate() {
-        house.log.faults().decide_by(|crossing| match crossing.what {
+        fixture.log.faults().decide_by(|crossing| match crossing.what {
             What::Commit => Fate::Late(Duration::from_millis(50)),
             _ => Fate::Arrives,
         });
         let user = format!("bob-{step}");
-        let session = house.hub.new_session();
-        let joining = house.hub.join(house.request(&user, &session), Arc::new(Ear::default()));
+        let session = fixture.hub.new_session();
+        let joining = fixture.hub.join(fixture.request(&user, &session), Arc::new(RecordingSubscriber::default()));
         let joined = tokio::time::timeout(Duration::from_millis(patience), joining).await;
         if let Ok(Ok(membership)) = joined {
-            house.hub.depart(membership, Departure::Lost);
+            fixture.hub.depart(membership, Departure::Lost);
         }
-        house.log.faults().calm();
+        fixture.log.faults().calm();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(house.members().iter().all(|(name, live)| *name == "ann" || !live), "{:?}", house.members());
+        assert!(fixture.members().iter().all(|(name, live)| *name == "ann" || !live), "{:?}", fixture.members());
     }
-    until("the grace times to be over", || house.members() == [("ann".to_owned(), true)]).await;
+    until("the grace times to be over", || fixture.members() == [("ann".to_owned(), true)]).await;
     assert!(anns.heard().iter().all(|kind| kind != "DEGRADED true"));
 }
 
 /// The answer is there, and the session ends before it looks: a write that fails is noticed in the same turn.
 #[tokio::test(start_paused = true)]
 async fn a_join_dropped_with_its_answer_unread_leaves_no_ghost() {
-    let house = House::new();
-    let (_ann, _) = house.join("ann").await;
-    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
+    let fixture = HubFixture::new();
+    let (_ann, _) = fixture.join("ann").await;
+    let (session, subscriber) = (fixture.hub.new_session(), Arc::new(RecordingSubscriber::default()));
     {
-        let mut joining = Box::pin(house.hub.join(house.request("bob", &session), ear.clone()));
+        let mut joining = Box::pin(fixture.hub.join(fixture.request("bob", &session), subscriber.clone()));
         // One look puts it into the queue …
         assert!(futures_util::poll!(joining.as_mut()).is_pending());
         // … and while nobody looks again, it is committed, and bob's ROOM_STATE is out.
-        until("the commit", || ear.heard() == ["ROOM_STATE"]).await;
+        until("the commit", || subscriber.heard() == ["ROOM_STATE"]).await;
     }
-    until("bob to be gone", || house.members().contains(&("bob".to_owned(), false))).await;
+    until("bob to be gone", || fixture.members().contains(&("bob".to_owned(), false))).await;
 }
 
 /// One session is `ann`, asks to be `bob`, and is reset: at whatever moment of that JOIN, it leaves no live member behind.
@@ -76,22 +76,22 @@ async fn a_join_dropped_with_its_answer_unread_leaves_no_ghost() {
 async fn a_session_reset_while_it_becomes_somebody_else_leaves_no_ghost() {
     for patience in [0, 1, 25, 49, 50, 51, 60] {
         for kind in [What::Commit, What::Answer] {
-            let house = House::new();
-            let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
-            let joined = house.hub.join(house.request("ann", &session), ear.clone()).await;
+            let fixture = HubFixture::new();
+            let (session, subscriber) = (fixture.hub.new_session(), Arc::new(RecordingSubscriber::default()));
+            let joined = fixture.hub.join(fixture.request("ann", &session), subscriber.clone()).await;
             let ann = joined.map_err(|refusal| refusal.to_string()).unwrap();
-            house.log.faults().decide_by(move |crossing| match crossing.what {
+            fixture.log.faults().decide_by(move |crossing| match crossing.what {
                 what if what == kind => Fate::Late(Duration::from_millis(50)),
                 _ => Fate::Arrives,
             });
-            let joining = house.hub.join(house.request("bob", &session), ear.clone());
+            let joining = fixture.hub.join(fixture.request("bob", &session), subscriber.clone());
             let joined = tokio::time::timeout(Duration::from_millis(patience), joining).await;
             // What a session does when it ends: it gives back the membership that it knows of.
             let known = if let Ok(Ok(bob)) = joined { bob } else { ann };
-            house.hub.depart(known, Departure::Lost);
-            house.log.faults().calm();
+            fixture.hub.depart(known, Departure::Lost);
+            fixture.log.faults().calm();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let live = house.members().into_iter().filter(|(_, live)| *live).collect::<Vec<_>>();
+            let live = fixture.members().into_iter().filter(|(_, live)| *live).collect::<Vec<_>>();
             assert_eq!(live, [], "{kind:?} after {patience} ms");
         }
     }
@@ -100,90 +100,90 @@ async fn a_session_reset_while_it_becomes_somebody_else_leaves_no_ghost() {
 /// The answer is there, and the session ends in the same turn: it still believes that it is `ann`.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_became_somebody_else_and_never_heard_of_it_leaves_no_ghost() {
-    let house = House::new();
-    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
-    let joined = house.hub.join(house.request("ann", &session), ear.clone()).await;
+    let fixture = HubFixture::new();
+    let (session, subscriber) = (fixture.hub.new_session(), Arc::new(RecordingSubscriber::default()));
+    let joined = fixture.hub.join(fixture.request("ann", &session), subscriber.clone()).await;
     let ann = joined.map_err(|refusal| refusal.to_string()).unwrap();
     {
-        let mut joining = Box::pin(house.hub.join(house.request("bob", &session), ear.clone()));
+        let mut joining = Box::pin(fixture.hub.join(fixture.request("bob", &session), subscriber.clone()));
         assert!(futures_util::poll!(joining.as_mut()).is_pending());
-        until("bob's ROOM_STATE", || ear.heard.lock().len() >= 2).await;
+        until("bob's ROOM_STATE", || subscriber.heard.lock().len() >= 2).await;
     }
-    house.hub.depart(ann, Departure::Lost);
-    until("nobody to be live", || house.members().iter().all(|(_, live)| !live)).await;
+    fixture.hub.depart(ann, Departure::Lost);
+    until("nobody to be live", || fixture.members().iter().all(|(_, live)| !live)).await;
 }
 
 /// The log refuses the JOIN as `bob`: the session is who it was, must be told so, and is gone when it ends.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_could_not_become_somebody_else_is_who_it_was() {
-    let house = House::new();
-    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
-    let joined = house.hub.join(house.request("ann", &session), ear.clone()).await;
+    let fixture = HubFixture::new();
+    let (session, subscriber) = (fixture.hub.new_session(), Arc::new(RecordingSubscriber::default()));
+    let joined = fixture.hub.join(fixture.request("ann", &session), subscriber.clone()).await;
     let ann = joined.map_err(|refusal| refusal.to_string()).unwrap();
-    house.fail(&[What::Commit]);
-    let refused = house.hub.join(house.request("bob", &session), ear.clone()).await;
+    fixture.fail(&[What::Commit]);
+    let refused = fixture.hub.join(fixture.request("bob", &session), subscriber.clone()).await;
     assert!(matches!(refused, Err(Refusal::Unavailable)), "it is not bob");
-    house.log.faults().calm();
-    house.hub.depart(ann, Departure::Lost);
-    until("nobody to be live", || house.members().iter().all(|(_, live)| !live)).await;
+    fixture.log.faults().calm();
+    fixture.hub.depart(ann, Departure::Lost);
+    until("nobody to be live", || fixture.members().iter().all(|(_, live)| !live)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_join_dropped_while_its_pin_is_hashed_leaves_no_room() {
-    let house = House::with(Limits { rooms: 1, ..Limits::default() });
+    let fixture = HubFixture::with(Limits { rooms: 1, ..Limits::default() });
     for _ in 0..3 {
-        let session = house.hub.new_session();
-        let mut request = house.request("ann", &session);
+        let session = fixture.hub.new_session();
+        let mut request = fixture.request("ann", &session);
         request.pin = Some(Pin::parse("4711").unwrap());
-        let mut joining = Box::pin(house.hub.join(request, Arc::new(Ear::default())));
+        let mut joining = Box::pin(fixture.hub.join(request, Arc::new(RecordingSubscriber::default())));
         assert!(futures_util::poll!(joining.as_mut()).is_pending());
-        assert_eq!(house.hub.status().rooms, 1);
+        assert_eq!(fixture.hub.status().rooms, 1);
         drop(joining);
-        assert_eq!(house.hub.status().rooms, 0, "an empty room stays for ever");
+        assert_eq!(fixture.hub.status().rooms, 0, "an empty room stays for ever");
     }
-    house.join("bob").await;
+    fixture.join("bob").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_join_leaves_no_room_either_and_its_number_holds() {
-    let house = House::with(Limits { rooms: 1, ..Limits::default() });
-    let (ann, _) = house.join("ann").await;
-    let session = house.hub.new_session();
-    let mut request = house.request("bob", &session);
+    let fixture = HubFixture::with(Limits { rooms: 1, ..Limits::default() });
+    let (ann, _) = fixture.join("ann").await;
+    let session = fixture.hub.new_session();
+    let mut request = fixture.request("bob", &session);
     request.room = RoomId::parse("saturday").unwrap();
-    let refused = house.hub.join(request, Arc::new(Ear::default())).await;
+    let refused = fixture.hub.join(request, Arc::new(RecordingSubscriber::default())).await;
     assert!(matches!(refused, Err(Refusal::RoomLimit)));
-    house.hub.depart(ann, Departure::Left);
-    until("the room to be over", || house.hub.status().rooms == 0).await;
+    fixture.hub.depart(ann, Departure::Left);
+    until("the room to be over", || fixture.hub.status().rooms == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_changes_while_it_is_checked_is_checked_again() {
-    let house = House::new();
-    let (ann, _) = house.join("ann").await;
+    let fixture = HubFixture::new();
+    let (ann, _) = fixture.join("ann").await;
     let set_pin = async |text: &str| {
-        let pin = house
+        let pin = fixture
             .hub
             .hash_pin(Pin::parse(text).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST))
             .await
             .map_err(|refusal| refusal.to_string())
             .unwrap();
-        house.hub.submit(&ann, Ask::SetPin { pin: Some(pin) }, "SET_PIN", None);
+        fixture.hub.submit(&ann, Ask::SetPin { pin: Some(pin) }, "SET_PIN", None);
     };
     set_pin("1111").await;
-    until("the PIN", || house.hub.inspect(&room()).unwrap().head().seq == 2).await;
+    until("the PIN", || fixture.hub.inspect(&room()).unwrap().head().seq == 2).await;
     let outcome = async |typed: &str, user: &str| {
-        let session = house.hub.new_session();
-        let mut request = house.request(user, &session);
+        let session = fixture.hub.new_session();
+        let mut request = fixture.request(user, &session);
         request.pin = Some(Pin::parse(typed).unwrap());
-        let mut joining = Box::pin(house.hub.join(request, Arc::new(Ear::default())));
+        let mut joining = Box::pin(fixture.hub.join(request, Arc::new(RecordingSubscriber::default())));
         // It has seen the hash of now, and is at its argon2.
         assert!(futures_util::poll!(joining.as_mut()).is_pending());
         set_pin("2222").await;
         let outcome = joining.await;
         set_pin("1111").await;
-        let back = house.hub.inspect(&room()).unwrap().head().seq;
-        until("the PIN of before", || house.hub.inspect(&room()).unwrap().head().seq > back).await;
+        let back = fixture.hub.inspect(&room()).unwrap().head().seq;
+        until("the PIN of before", || fixture.hub.inspect(&room()).unwrap().head().seq > back).await;
         outcome.map(|_| ()).map_err(|refusal| refusal.to_string())
     };
     assert_eq!(outcome("1111", "bob").await, Err(Reject::PinWrong.to_string()));
@@ -192,23 +192,23 @@ async fn a_pin_that_changes_while_it_is_checked_is_checked_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_can_not_be_committed_is_refused_and_everybody_is_told_how_it_stands() {
-    let house = House::new();
-    let ((ann, anns), (_bob, bobs)) = (house.join("ann").await, house.join("bob").await);
+    let fixture = HubFixture::new();
+    let ((ann, anns), (_bob, bobs)) = (fixture.join("ann").await, fixture.join("bob").await);
     anns.heard();
     bobs.heard();
-    house.fail(&[What::Commit]);
-    house.chat(&ann, 1);
+    fixture.fail(&[What::Commit]);
+    fixture.chat(&ann, 1);
     until("the refusal", || anns.heard.lock().len() >= 2).await;
     assert_eq!(
         (anns.heard(), bobs.heard()),
         (vec!["DEGRADED true".into(), "UNAVAILABLE".into()], vec!["DEGRADED true".to_owned()])
     );
     // Said once, however often it fails.
-    house.chat(&ann, 2);
+    fixture.chat(&ann, 2);
     until("the refusal", || !anns.heard.lock().is_empty()).await;
     assert_eq!((anns.heard(), bobs.heard()), (vec!["UNAVAILABLE".to_owned()], vec![]));
-    house.log.faults().calm();
-    house.chat(&ann, 3);
+    fixture.log.faults().calm();
+    fixture.chat(&ann, 3);
     until("the answer", || anns.heard.lock().len() >= 3).await;
     assert_eq!(
         (anns.heard(), bobs.heard()),
@@ -218,17 +218,17 @@ async fn what_can_not_be_committed_is_refused_and_everybody_is_told_how_it_stand
 
 #[tokio::test(start_paused = true)]
 async fn what_the_hub_must_see_through_is_tried_until_the_log_is_back() {
-    let house = House::new();
+    let fixture = HubFixture::new();
     let ((_ann, anns), (bob, _), (cat, _)) =
-        (house.join("ann").await, house.join("bob").await, house.join("cat").await);
-    house.fail(&[What::Commit, What::Load]);
-    house.hub.depart(bob, Departure::Lost);
-    house.hub.depart(cat, Departure::Left);
+        (fixture.join("ann").await, fixture.join("bob").await, fixture.join("cat").await);
+    fixture.fail(&[What::Commit, What::Load]);
+    fixture.hub.depart(bob, Departure::Lost);
+    fixture.hub.depart(cat, Departure::Left);
     // Ten minutes without a log: nothing piles up, nothing is lost.
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert_eq!(house.members().len(), 3);
-    house.log.faults().calm();
-    until("both to be gone", || house.members() == [("ann".to_owned(), true)]).await;
+    assert_eq!(fixture.members().len(), 3);
+    fixture.log.faults().calm();
+    until("both to be gone", || fixture.members() == [("ann".to_owned(), true)]).await;
     let heard = anns.heard();
     let count = |kind: &str| heard.iter().filter(|heard| *heard == kind).count();
     assert_eq!((count("MEMBER_CONNECTION false"), count("USER_LEFT"), count("DEGRADED false")), (1, 2, 1), "{heard:?}");
@@ -237,81 +237,83 @@ async fn what_the_hub_must_see_through_is_tried_until_the_log_is_back() {
 /// The answer is lost, the commit is not: JOIN says UNAVAILABLE, and nobody may stay behind as a live member.
 #[tokio::test(start_paused = true)]
 async fn a_join_that_was_committed_without_anybody_knowing_leaves_no_ghost() {
-    let house = House::new();
-    let (_ann, _) = house.join("ann").await;
+    let fixture = HubFixture::new();
+    let (_ann, _) = fixture.join("ann").await;
     // Nor is it heard of, or the room read again, which would tell.
-    house.fail(&[What::Answer, What::Load, What::Delivery]);
-    let session = house.hub.new_session();
-    let ear = Arc::new(Ear::default());
-    let refused = house.hub.join(house.request("bob", &session), ear.clone()).await;
+    fixture.fail(&[What::Answer, What::Load, What::Delivery]);
+    let session = fixture.hub.new_session();
+    let subscriber = Arc::new(RecordingSubscriber::default());
+    let refused = fixture.hub.join(fixture.request("bob", &session), subscriber.clone()).await;
     assert!(matches!(refused, Err(Refusal::Unavailable)));
-    house.log.faults().calm();
-    until("bob not to be live", || !house.members().contains(&("bob".to_owned(), true))).await;
+    fixture.log.faults().calm();
+    until("bob not to be live", || !fixture.members().contains(&("bob".to_owned(), true))).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(!house.members().contains(&("bob".to_owned(), true)), "{:?}", house.members());
+    assert!(!fixture.members().contains(&("bob".to_owned(), true)), "{:?}", fixture.members());
 }
 
 /// Found by the chaos run: the client had long come back by another connection, which its own old JOIN then ended for good.
 #[tokio::test(start_paused = true)]
 async fn a_join_that_was_given_up_takes_nothing_over_when_the_log_is_back() {
-    let house = House::new();
-    let (ann, ear) = house.join("ann").await;
-    let token = ear.heard.lock()[0]["resumeToken"].as_str().unwrap().to_owned();
-    house.fail(&[What::Commit]);
-    house.chat(&ann, 1);
-    until("the log to be away", || ear.heard().contains(&"UNAVAILABLE".to_owned())).await;
-    let mut request = house.request("ann", &house.hub.new_session());
+    let fixture = HubFixture::new();
+    let (ann, subscriber) = fixture.join("ann").await;
+    let token = subscriber.heard.lock()[0]["resumeToken"].as_str().unwrap().to_owned();
+    fixture.fail(&[What::Commit]);
+    fixture.chat(&ann, 1);
+    until("the log to be away", || subscriber.heard().contains(&"UNAVAILABLE".to_owned())).await;
+    let mut request = fixture.request("ann", &fixture.hub.new_session());
     request.token = Some(ResumeToken::presented(&token));
     // It waits in the queue, for the next attempt.
-    let joining = house.hub.join(request, Arc::new(Ear::default()));
+    let joining = fixture.hub.join(request, Arc::new(RecordingSubscriber::default()));
     assert!(tokio::time::timeout(Duration::from_millis(1), joining).await.is_err());
-    house.log.faults().calm();
-    house.chat(&ann, 2);
-    until("the log to be back", || ear.heard().contains(&"CHAT".to_owned())).await;
+    fixture.log.faults().calm();
+    fixture.chat(&ann, 2);
+    until("the log to be back", || subscriber.heard().contains(&"CHAT".to_owned())).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((*ear.closed.lock(), house.members()), (None, vec![("ann".to_owned(), true)]));
+    assert_eq!((*subscriber.closed.lock(), fixture.members()), (None, vec![("ann".to_owned(), true)]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_room_takes_so_many_commands_and_no_more() {
-    let house = House::with(Limits { room_queue: 16, ..Limits::default() });
-    let (ann, anns) = house.join("ann").await;
+    let fixture = HubFixture::with(Limits { room_queue: 16, ..Limits::default() });
+    let (ann, anns) = fixture.join("ann").await;
     anns.heard();
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Commit => Fate::Late(Duration::from_secs(1)),
         _ => Fate::Arrives,
     });
-    house.chat(&ann, 0);
+    fixture.chat(&ann, 0);
     tokio::time::sleep(Duration::from_millis(10)).await;
     for reference in 1..=20 {
-        house.chat(&ann, reference);
+        fixture.chat(&ann, reference);
     }
     assert_eq!(anns.heard(), ["OVERLOADED"; 4]);
     // JOIN too; a loss is never refused.
-    let session = house.hub.new_session();
+    let session = fixture.hub.new_session();
     assert!(matches!(
-        house.hub.join(house.request("bob", &session), Arc::new(Ear::default())).await,
+        fixture.hub.join(fixture.request("bob", &session), Arc::new(RecordingSubscriber::default())).await,
         Err(Refusal::Overloaded)
     ));
-    house.hub.depart(ann, Departure::Lost);
-    until("ann to be gone", || house.members() == [("ann".to_owned(), false)]).await;
-    let room = house.hub.inspect(&room()).unwrap();
+    fixture.hub.depart(ann, Departure::Lost);
+    until("ann to be gone", || fixture.members() == [("ann".to_owned(), false)]).await;
+    let room = fixture.hub.inspect(&room()).unwrap();
     assert_eq!(room.head().seq, 1 + 17 + 1, "a join, the accepted ones, the loss");
 }
 
 #[tokio::test(start_paused = true)]
 async fn fault_13_what_is_committed_on_one_node_the_members_of_another_hear() {
-    let house = House::new();
-    let far = house.far();
-    let (ann, anns) = house.join("ann").await;
-    let (_bob, bobs) = house.join_at(&far, "bob").await;
+    let fixture = HubFixture::new();
+    let far = fixture.far();
+    let (ann, anns) = fixture.join("ann").await;
+    let (_bob, bobs) = fixture.join_at(&far, "bob").await;
     for reference in 0..50 {
-        house.chat(&ann, reference);
+        fixture.chat(&ann, reference);
     }
-    let chats = |ear: &Ear| ear.heard.lock().iter().filter(|message| message["type"] == "CHAT").count();
+    let chats = |subscriber: &RecordingSubscriber| {
+        subscriber.heard.lock().iter().filter(|message| message["type"] == "CHAT").count()
+    };
     until("all of it on both nodes", || chats(&anns) == 50 && chats(&bobs) == 50).await;
-    let order = |ear: &Ear| -> Vec<Value> {
-        let heard = ear.heard.lock();
+    let order = |subscriber: &RecordingSubscriber| -> Vec<Value> {
+        let heard = subscriber.heard.lock();
         heard.iter().filter(|message| message["type"] == "CHAT").map(|message| message["seq"].clone()).collect()
     };
     assert_eq!(order(&anns), order(&bobs));
@@ -319,10 +321,10 @@ async fn fault_13_what_is_committed_on_one_node_the_members_of_another_hear() {
 
 #[tokio::test(start_paused = true)]
 async fn a_signal_that_its_target_has_no_room_for_is_refused_to_its_sender_from_another_node_too() {
-    let house = House::new();
-    let far = house.far();
-    let (ann, anns) = house.join("ann").await;
-    let (bob, bobs) = house.join_at(&far, "bob").await;
+    let fixture = HubFixture::new();
+    let far = fixture.far();
+    let (ann, anns) = fixture.join("ann").await;
+    let (bob, bobs) = fixture.join_at(&far, "bob").await;
     anns.full.store(true, Ordering::Relaxed);
     until("bob to be known", || anns.heard().contains(&"USER_JOINED".to_owned())).await;
     bobs.heard();
@@ -333,8 +335,8 @@ async fn a_signal_that_its_target_has_no_room_for_is_refused_to_its_sender_from_
     assert_eq!((&answer["code"], &answer["ref"]), (&"RATE_LIMITED".into(), &7.into()), "{answer}");
     assert!(answer["retryAfterMs"].as_u64().is_some());
     // From this node the answer is at hand.
-    let (cat, _) = house.join("cat").await;
-    assert!(matches!(house.hub.signal(&cat, &ann.actor().user, &signal, "OFFER", None), Err(Refusal::TargetBusy)));
+    let (cat, _) = fixture.join("cat").await;
+    assert!(matches!(fixture.hub.signal(&cat, &ann.actor().user, &signal, "OFFER", None), Err(Refusal::TargetBusy)));
     assert!(!anns.heard().contains(&"OFFER".to_owned()));
     anns.full.store(false, Ordering::Relaxed);
     far.signal(&bob, &ann.actor().user, &signal, "OFFER", None).unwrap();
@@ -343,40 +345,40 @@ async fn a_signal_that_its_target_has_no_room_for_is_refused_to_its_sender_from_
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_members() {
-    let house = House::new();
-    let far = house.far();
-    let (ann, _) = house.join("ann").await;
-    let (bob, ear) = house.join_at(&far, "bob").await;
-    assert_eq!(ear.heard(), ["ROOM_STATE"]);
+    let fixture = HubFixture::new();
+    let far = fixture.far();
+    let (ann, _) = fixture.join("ann").await;
+    let (bob, subscriber) = fixture.join_at(&far, "bob").await;
+    assert_eq!(subscriber.heard(), ["ROOM_STATE"]);
     // Two are lost on their way to bob's node, the third arrives.
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Delivery if crossing.node.as_str() == "node-2" => Fate::Lost,
         _ => Fate::Arrives,
     });
-    house.chat(&ann, 1);
-    house.chat(&ann, 2);
-    until("both to be committed", || house.hub.inspect(&room()).unwrap().head().seq == 4).await;
-    house.log.faults().calm();
-    house.chat(&ann, 3);
+    fixture.chat(&ann, 1);
+    fixture.chat(&ann, 2);
+    until("both to be committed", || fixture.hub.inspect(&room()).unwrap().head().seq == 4).await;
+    fixture.log.faults().calm();
+    fixture.chat(&ann, 3);
     let head = || far.inspect(&room()).unwrap().head().seq;
     until("node-2 to know", || head() == 5).await;
-    let heard = ear.heard();
+    let heard = subscriber.heard();
     assert!(heard.contains(&"ROOM_STATE".to_owned()), "{heard:?}");
     assert!(heard.iter().filter(|kind| *kind == "CHAT").count() <= 1, "{heard:?}");
     // And it is a member like before.
     far.depart(bob, Departure::Left);
-    until("bob to be gone", || house.members() == [("ann".to_owned(), true)]).await;
+    until("bob to be gone", || fixture.members() == [("ann".to_owned(), true)]).await;
 }
 
 /// Nothing else is said in the room, so no other gap would be noticed.
 #[tokio::test(start_paused = true)]
 async fn what_was_missed_is_read_again_until_the_log_answers() {
-    let house = House::new();
-    let far = house.far();
-    let (ann, _) = house.join("ann").await;
-    let (_bob, bobs) = house.join_at(&far, "bob").await;
+    let fixture = HubFixture::new();
+    let far = fixture.far();
+    let (ann, _) = fixture.join("ann").await;
+    let (_bob, bobs) = fixture.join_at(&far, "bob").await;
     let (mut deliveries, mut loads) = (0, 0);
-    house.log.faults().decide_by(move |crossing| {
+    fixture.log.faults().decide_by(move |crossing| {
         let lost = match crossing.what {
             What::Delivery if crossing.node.as_str() == "node-2" => {
                 deliveries += 1;
@@ -390,9 +392,9 @@ async fn what_was_missed_is_read_again_until_the_log_answers() {
         };
         if lost { Fate::Lost } else { Fate::Arrives }
     });
-    house.chat(&ann, 1);
-    until("the first to be committed", || house.hub.inspect(&room()).unwrap().head().seq == 3).await;
-    house.chat(&ann, 2);
+    fixture.chat(&ann, 1);
+    until("the first to be committed", || fixture.hub.inspect(&room()).unwrap().head().seq == 3).await;
+    fixture.chat(&ann, 2);
     until("node-2 to know both", || far.inspect(&room()).unwrap().head().seq == 4).await;
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE"]);
 }
@@ -400,109 +402,110 @@ async fn what_was_missed_is_read_again_until_the_log_answers() {
 /// A snapshot overtakes the JOIN's own event: the joiner gets its ROOM_STATE, and what follows.
 #[tokio::test(start_paused = true)]
 async fn a_join_that_a_snapshot_brings_is_a_join() {
-    let house = House::new();
-    let (ann, _) = house.join("ann").await;
+    let fixture = HubFixture::new();
+    let (ann, _) = fixture.join("ann").await;
     // The commit is in; its answer is on its way for a while, and meanwhile a gap makes the node load the room.
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Answer => Fate::Late(Duration::from_millis(100)),
         What::Delivery => Fate::Lost,
         _ => Fate::Arrives,
     });
-    let (session, ear) = (house.hub.new_session(), Arc::new(Ear::default()));
-    let joining = house.hub.join(house.request("bob", &session), ear.clone());
+    let (session, subscriber) = (fixture.hub.new_session(), Arc::new(RecordingSubscriber::default()));
+    let joining = fixture.hub.join(fixture.request("bob", &session), subscriber.clone());
     let gap = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        house.log.faults().calm();
+        fixture.log.faults().calm();
     };
     let (joined, ()) = tokio::join!(joining, gap);
     let bob = joined.map_err(|refusal| refusal.to_string()).unwrap();
-    house.chat(&ann, 1);
-    house.chat(&bob, 2);
-    until("both chats and the ACK", || ear.heard.lock().len() >= 4).await;
-    assert_eq!(ear.heard(), ["ROOM_STATE", "CHAT", "CHAT", "ACK"]);
+    fixture.chat(&ann, 1);
+    fixture.chat(&bob, 2);
+    until("both chats and the ACK", || subscriber.heard.lock().len() >= 4).await;
+    assert_eq!(subscriber.heard(), ["ROOM_STATE", "CHAT", "CHAT", "ACK"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_taken_is_committed_before_a_stop_closes_the_log() {
-    let house = House::new();
-    let ((ann, _), (bob, _)) = (house.join("ann").await, house.join("bob").await);
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    let fixture = HubFixture::new();
+    let ((ann, _), (bob, _)) = (fixture.join("ann").await, fixture.join("bob").await);
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Commit => Fate::Late(Duration::from_millis(200)),
         _ => Fate::Arrives,
     });
     // The first is under way, the others wait for it.
-    house.chat(&ann, 1);
+    fixture.chat(&ann, 1);
     tokio::time::sleep(Duration::from_millis(10)).await;
-    house.chat(&ann, 2);
-    house.hub.depart(bob, Departure::Left);
-    house.hub.settled().await;
-    house.log.close().await;
-    assert_eq!(house.members(), [("ann".to_owned(), true)]);
-    assert_eq!(house.hub.inspect(&room()).unwrap().head().seq, 5);
+    fixture.chat(&ann, 2);
+    fixture.hub.depart(bob, Departure::Left);
+    fixture.hub.settled().await;
+    fixture.log.close().await;
+    assert_eq!(fixture.members(), [("ann".to_owned(), true)]);
+    assert_eq!(fixture.hub.inspect(&room()).unwrap().head().seq, 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_planned_stop_takes_nobody_s_membership() {
-    let house = House::new();
-    let ((ann, anns), (_bob, bobs)) = (house.join("ann").await, house.join("bob").await);
-    house.hub.drain(Duration::from_millis(1500));
+    let fixture = HubFixture::new();
+    let ((ann, anns), (_bob, bobs)) = (fixture.join("ann").await, fixture.join("bob").await);
+    fixture.hub.drain(Duration::from_millis(1500));
     assert_eq!((anns.heard().pop().unwrap(), bobs.heard().pop().unwrap()), ("RECONNECT".into(), "RECONNECT".into()));
-    house.hub.depart(ann, Departure::Lost);
-    let session = house.hub.new_session();
+    fixture.hub.depart(ann, Departure::Lost);
+    let session = fixture.hub.new_session();
     assert!(matches!(
-        house.hub.join(house.request("cat", &session), Arc::new(Ear::default())).await,
+        fixture.hub.join(fixture.request("cat", &session), Arc::new(RecordingSubscriber::default())).await,
         Err(Refusal::Draining)
     ));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(house.members(), [("ann".to_owned(), true), ("bob".to_owned(), true)]);
+    assert_eq!(fixture.members(), [("ann".to_owned(), true), ("bob".to_owned(), true)]);
     assert_eq!(bobs.heard(), Vec::<String>::new());
 }
 
 /// A customer of IPv6 has 2^64 addresses: guesses from all of them are one guesser's.
 #[tokio::test(start_paused = true)]
 async fn guesses_from_one_network_are_counted_together() {
-    let mut house = House::new();
-    house.hub = House::limited(&house.log, &house.tracker, &house.clock, Limits::default(), "node-2", true);
-    let knock = async |house: &House, user: &str, pin: &str, address: &str| {
-        let session = house.hub.new_session();
-        let mut request = house.request(user, &session);
+    let mut fixture = HubFixture::new();
+    fixture.hub =
+        HubFixture::limited(&fixture.log, &fixture.tracker, &fixture.clock, Limits::default(), "node-2", true);
+    let knock = async |fixture: &HubFixture, user: &str, pin: &str, address: &str| {
+        let session = fixture.hub.new_session();
+        let mut request = fixture.request(user, &session);
         request.pin = Some(Pin::parse(pin).unwrap());
         request.address = address.parse().unwrap();
-        let joined = house.hub.join(request, Arc::new(Ear::default())).await;
+        let joined = fixture.hub.join(request, Arc::new(RecordingSubscriber::default())).await;
         joined.map(|_| ()).map_err(|refusal| protocol::refusal_code(&refusal).0.as_str())
     };
-    assert_eq!(knock(&house, "ann", "4711", "192.0.2.1").await, Ok(()));
+    assert_eq!(knock(&fixture, "ann", "4711", "192.0.2.1").await, Ok(()));
     for guess in 0..5 {
         let address = format!("2001:db8::{guess}");
-        assert_eq!(knock(&house, "bob", "0000", &address).await, Err("PIN_WRONG"));
+        assert_eq!(knock(&fixture, "bob", "0000", &address).await, Err("PIN_WRONG"));
     }
-    assert_eq!(knock(&house, "bob", "4711", "2001:db8::99").await, Err("PIN_THROTTLED"));
-    assert_eq!(knock(&house, "bob", "4711", "2001:db8:0:1::1").await, Ok(()));
+    assert_eq!(knock(&fixture, "bob", "4711", "2001:db8::99").await, Err("PIN_THROTTLED"));
+    assert_eq!(knock(&fixture, "bob", "4711", "2001:db8:0:1::1").await, Ok(()));
 }
 
 /// The commit that failed was the room's last: nothing else would ever say that the log is back.
 #[tokio::test(start_paused = true)]
 async fn a_room_in_which_nothing_more_is_said_does_not_stay_degraded() {
-    let house = House::new();
-    let (ann, anns) = house.join("ann").await;
+    let fixture = HubFixture::new();
+    let (ann, anns) = fixture.join("ann").await;
     anns.heard();
-    house.fail(&[What::Commit]);
-    house.chat(&ann, 1);
+    fixture.fail(&[What::Commit]);
+    fixture.chat(&ann, 1);
     until("the refusal", || anns.heard.lock().len() >= 2).await;
-    assert_eq!(house.hub.status().degraded_rooms, 1);
-    house.log.faults().calm();
-    until("the room to be well again", || house.hub.status().degraded_rooms == 0).await;
+    assert_eq!(fixture.hub.status().degraded_rooms, 1);
+    fixture.log.faults().calm();
+    until("the room to be well again", || fixture.hub.status().degraded_rooms == 0).await;
     assert_eq!(anns.heard(), ["DEGRADED true", "UNAVAILABLE", "DEGRADED false"]);
 }
 
 /// As a node of a newer version may write it: that is trouble for the room's members here, not for the whole node.
 #[tokio::test(start_paused = true)]
 async fn a_room_that_can_not_be_read_does_not_make_the_node_unready() {
-    let house = House::new();
-    let (ann, anns) = house.join("ann").await;
+    let fixture = HubFixture::new();
+    let (ann, anns) = fixture.join("ann").await;
     anns.heard();
-    let newer = house.log.attach(NodeId::parse("node-9").unwrap());
-    let expected = house.hub.inspect(&room()).unwrap().head();
+    let newer = fixture.log.attach(NodeId::parse("node-9").unwrap());
+    let expected = fixture.hub.inspect(&room()).unwrap().head();
     let next = Head { seq: expected.seq + 1, ..expected };
     let entry = Entry {
         head: next,
@@ -525,24 +528,24 @@ async fn a_room_that_can_not_be_read_does_not_make_the_node_unready() {
     let patch = Patch { clear: false, fields: [("core".to_owned(), Some("?".into()))].into() };
     let commit = Commit { room: room(), expected, next, entries: [entry].into(), patch, row };
     assert!(matches!(newer.commit(commit).await, Ok(Outcome::Committed)));
-    house.chat(&ann, 1);
+    fixture.chat(&ann, 1);
     until("the refusal", || anns.heard.lock().iter().any(|message| message["code"] == "UNAVAILABLE")).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let status = house.hub.status();
+    let status = fixture.hub.status();
     assert_eq!((status.degraded_rooms, status.unreadable_rooms), (0, 1));
 }
 
 /// Members in their grace time are counted where they were last: not on every node that has a replica of their room.
 #[tokio::test(start_paused = true)]
 async fn a_node_counts_its_own_members_in_their_grace_time_and_no_others() {
-    let house = House::new();
-    let far = house.far();
+    let fixture = HubFixture::new();
+    let far = fixture.far();
     let ((ann, _), (_bob, _), (cat, _)) =
-        (house.join("ann").await, house.join("bob").await, house.join_at(&far, "cat").await);
+        (fixture.join("ann").await, fixture.join("bob").await, fixture.join_at(&far, "cat").await);
     let counts = |hub: &Hub| (hub.status().attached, hub.status().in_grace);
-    assert_eq!((counts(&house.hub), counts(&far)), ((2, 0), (1, 0)));
-    house.hub.depart(ann, Departure::Lost);
+    assert_eq!((counts(&fixture.hub), counts(&far)), ((2, 0), (1, 0)));
+    fixture.hub.depart(ann, Departure::Lost);
     far.depart(cat, Departure::Lost);
-    until("both to be in their grace time", || counts(&house.hub) == (1, 1) && counts(&far) == (0, 1)).await;
-    until("it to be over", || counts(&house.hub) == (1, 0) && counts(&far) == (0, 0)).await;
+    until("both to be in their grace time", || counts(&fixture.hub) == (1, 1) && counts(&far) == (0, 1)).await;
+    until("it to be over", || counts(&fixture.hub) == (1, 0) && counts(&far) == (0, 0)).await;
 }

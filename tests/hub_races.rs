@@ -13,29 +13,29 @@ use std::time::Duration;
 
 use around::{Around, Doings};
 use support::faulty_log::{Fate, What};
-use support::{Ear, House, room, until};
+use support::{HubFixture, RecordingSubscriber, room, until};
 use tandem::clock::Clock;
 use tandem::domain::{Dialect, Limits, NodeId, RoomId, UserId};
 use tandem::hub::{Departure, Hub, HubParts, Membership};
 use tandem::room::Ask;
 use tokio_util::sync::CancellationToken;
 
-fn texts(ear: &Ear, kind: &str) -> Vec<u64> {
-    let heard = ear.heard.lock();
+fn texts(subscriber: &RecordingSubscriber, kind: &str) -> Vec<u64> {
+    let heard = subscriber.heard.lock();
     heard.iter().filter(|message| message["type"] == kind).map(|message| message["seq"].as_u64().unwrap()).collect()
 }
 
 /// A node whose log's answers can be late, or panic.
-fn around(house: &House, name: &str) -> (Hub, Arc<Doings>) {
+fn around(fixture: &HubFixture, name: &str) -> (Hub, Arc<Doings>) {
     let node = NodeId::parse(name).unwrap();
-    let (log, doings) = Around::of(house.log.attach(node.clone()));
+    let (log, doings) = Around::of(fixture.log.attach(node.clone()));
     let hub = Hub::start(HubParts {
         node,
-        clock: house.clock.clone(),
+        clock: fixture.clock.clone(),
         quotas: None,
         limits: Arc::new(Limits::default()),
         log,
-        tracker: house.tracker.clone(),
+        tracker: fixture.tracker.clone(),
         stop: CancellationToken::new(),
     });
     (hub, doings)
@@ -48,18 +48,18 @@ fn chat(hub: &Hub, membership: &Membership, reference: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_conflict_takes_no_event_from_anybody() {
-    let house = House::new();
-    let far = house.far();
-    let (ann, anns) = house.join("ann").await;
-    let (bob, bobs) = house.join_at(&far, "bob").await;
+    let fixture = HubFixture::new();
+    let far = fixture.far();
+    let (ann, anns) = fixture.join("ann").await;
+    let (bob, bobs) = fixture.join_at(&far, "bob").await;
     // Answers take a while: in that time each node decides on what the other has changed already.
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Answer => Fate::Late(Duration::from_millis(3)),
         What::Delivery => Fate::Late(Duration::from_millis(7)),
         _ => Fate::Arrives,
     });
     for reference in 0..40 {
-        house.chat(&ann, reference);
+        fixture.chat(&ann, reference);
         chat(&far, &bob, reference);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -67,11 +67,11 @@ async fn a_commit_conflict_takes_no_event_from_anybody() {
     until("all answers", || texts(&anns, "ACK").len() == 40 && texts(&bobs, "ACK").len() == 40).await;
     assert_eq!(texts(&anns, "CHAT"), texts(&bobs, "CHAT"), "one order");
     assert!(texts(&anns, "CHAT").is_sorted());
-    for ear in [&anns, &bobs] {
-        assert_eq!(texts(ear, "ROOM_STATE").len(), 1, "the JOIN's alone");
+    for subscriber in [&anns, &bobs] {
+        assert_eq!(texts(subscriber, "ROOM_STATE").len(), 1, "the JOIN's alone");
         // Answers come after the events that they are about.
         let mut seen = 0;
-        for message in ear.heard.lock().iter().filter(|message| message["seq"].is_u64()) {
+        for message in subscriber.heard.lock().iter().filter(|message| message["seq"].is_u64()) {
             let seq = message["seq"].as_u64().unwrap();
             match message["type"].as_str().unwrap() {
                 "ACK" => assert!(seq <= seen, "ACK of {seq} after {seen}"),
@@ -84,22 +84,22 @@ async fn a_commit_conflict_takes_no_event_from_anybody() {
 /// What a v2 client can't read from ROOM_STATE: that it is host now.
 #[tokio::test(start_paused = true)]
 async fn a_v2_member_whose_node_loses_a_race_hears_who_is_host() {
-    let house = House::new();
-    let far = house.far();
-    let (ann, _) = house.join("ann").await;
-    let (session, bobs) = (far.new_session(), Arc::new(Ear::default()));
-    let mut request = house.request("bob", &session);
+    let fixture = HubFixture::new();
+    let far = fixture.far();
+    let (ann, _) = fixture.join("ann").await;
+    let (session, bobs) = (far.new_session(), Arc::new(RecordingSubscriber::default()));
+    let mut request = fixture.request("bob", &session);
     request.dialect = Dialect::V2;
     let joined = far.join(request, bobs.clone()).await;
     let bob = joined.map_err(|refusal| refusal.to_string()).unwrap();
     // The news is on its way to bob's node while that node decides what bob says.
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Delivery if crossing.node.as_str() == "node-2" => Fate::Late(Duration::from_millis(20)),
         _ => Fate::Arrives,
     });
     let ask = Ask::TransferHost { target: UserId::parse("bob").unwrap() };
-    house.hub.submit(&ann, ask, "TRANSFER_HOST", None);
-    until("ann's to be committed", || house.hub.inspect(&room()).unwrap().head().seq == 3).await;
+    fixture.hub.submit(&ann, ask, "TRANSFER_HOST", None);
+    until("ann's to be committed", || fixture.hub.inspect(&room()).unwrap().head().seq == 3).await;
     chat(&far, &bob, 1);
     until("bob's answer", || bobs.heard.lock().iter().any(|message| message["type"] == "ACK")).await;
     assert_eq!(bobs.heard(), ["ROOM_STATE", "HOST_CHANGED", "CHAT", "ACK"]);
@@ -108,16 +108,16 @@ async fn a_v2_member_whose_node_loses_a_race_hears_who_is_host() {
 /// A real gap: what the winner committed never comes.
 #[tokio::test(start_paused = true)]
 async fn what_a_lost_race_has_shown_and_never_comes_is_read() {
-    let house = House::new();
-    let far = house.far();
-    let (ann, _) = house.join("ann").await;
-    let (bob, bobs) = house.join_at(&far, "bob").await;
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    let fixture = HubFixture::new();
+    let far = fixture.far();
+    let (ann, _) = fixture.join("ann").await;
+    let (bob, bobs) = fixture.join_at(&far, "bob").await;
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Delivery if crossing.node.as_str() == "node-2" => Fate::Lost,
         _ => Fate::Arrives,
     });
-    house.chat(&ann, 1);
-    until("ann's to be committed", || house.hub.inspect(&room()).unwrap().head().seq == 3).await;
+    fixture.chat(&ann, 1);
+    until("ann's to be committed", || fixture.hub.inspect(&room()).unwrap().head().seq == 3).await;
     chat(&far, &bob, 1);
     until("bob's answer", || bobs.heard.lock().iter().any(|message| message["type"] == "ACK")).await;
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE", "ACK"]);
@@ -127,24 +127,24 @@ async fn what_a_lost_race_has_shown_and_never_comes_is_read() {
 #[tokio::test(start_paused = true)]
 async fn joins_and_ends_that_race_leave_one_order_and_no_ghost() {
     for delay in 0..8 {
-        let house = House::new();
-        let far = house.far();
-        let (ann, _) = house.join("ann").await;
-        house.log.faults().decide_by(move |crossing| match crossing.what {
+        let fixture = HubFixture::new();
+        let far = fixture.far();
+        let (ann, _) = fixture.join("ann").await;
+        fixture.log.faults().decide_by(move |crossing| match crossing.what {
             What::Answer => Fate::Late(Duration::from_millis(delay)),
             What::Delivery => Fate::Late(Duration::from_millis(2)),
             _ => Fate::Arrives,
         });
         let leaving = async {
             tokio::time::sleep(Duration::from_millis(delay / 2)).await;
-            house.hub.depart(ann, Departure::Left);
+            fixture.hub.depart(ann, Departure::Left);
         };
-        let ((bob, bobs), ()) = tokio::join!(house.join_at(&far, "bob"), leaving);
+        let ((bob, bobs), ()) = tokio::join!(fixture.join_at(&far, "bob"), leaving);
         let host = || far.inspect(&room()).and_then(|room| room.host().map(ToString::to_string));
         until("bob to be the host", || host().as_deref() == Some("bob")).await;
         assert_eq!(texts(&bobs, "ROOM_STATE").len(), 1, "{delay}: {:?}", bobs.heard());
         far.depart(bob, Departure::Left);
-        until("the room to be over", || far.status().rooms == 0 && house.hub.status().rooms == 0).await;
+        until("the room to be over", || far.status().rooms == 0 && fixture.hub.status().rooms == 0).await;
     }
 }
 
@@ -152,26 +152,29 @@ async fn joins_and_ends_that_race_leave_one_order_and_no_ghost() {
 #[tokio::test(start_paused = true)]
 async fn a_node_with_thousands_of_rooms_catches_up_within_seconds() {
     const ROOMS: usize = 5000;
-    let house = House::new();
-    let far = house.far();
+    let fixture = HubFixture::new();
+    let far = fixture.far();
     let names: Vec<_> = (0..ROOMS).map(|number| RoomId::parse(&format!("room-{number}")).unwrap()).collect();
     let mut members = Vec::new();
     for name in &names {
         let join = async |hub: &Hub, user: &str| {
-            let mut request = house.request(user, &hub.new_session());
+            let mut request = fixture.request(user, &hub.new_session());
             request.room = name.clone();
-            hub.join(request, Arc::new(Ear::default())).await.map_err(|refusal| refusal.to_string()).unwrap()
+            hub.join(request, Arc::new(RecordingSubscriber::default()))
+                .await
+                .map_err(|refusal| refusal.to_string())
+                .unwrap()
         };
-        members.push((join(&house.hub, "ann").await, join(&far, "bob").await));
+        members.push((join(&fixture.hub, "ann").await, join(&far, "bob").await));
     }
     let node = NodeId::parse("node-2").unwrap();
-    house.log.faults().partition(&node);
+    fixture.log.faults().partition(&node);
     for (ann, _) in &members {
-        house.chat(ann, 1);
+        fixture.chat(ann, 1);
     }
-    house.hub.settled().await;
-    house.log.faults().heal(&node);
-    house.log.faults().decide_by(|crossing| match crossing.what {
+    fixture.hub.settled().await;
+    fixture.log.faults().heal(&node);
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Load => Fate::Late(Duration::from_millis(2)),
         _ => Fate::Arrives,
     });
@@ -179,46 +182,46 @@ async fn a_node_with_thousands_of_rooms_catches_up_within_seconds() {
     let mut next = 0;
     while healed.elapsed() < Duration::from_secs(3) {
         for _ in 0..4 {
-            house.chat(&members[next % ROOMS].0, 2);
+            fixture.chat(&members[next % ROOMS].0, 2);
             next += 7;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    house.hub.settled().await;
+    fixture.hub.settled().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let head = |hub: &Hub, name: &RoomId| hub.inspect(name).map(|room| room.head());
-    let behind = names.iter().filter(|name| head(&far, name) != head(&house.hub, name)).count();
+    let behind = names.iter().filter(|name| head(&far, name) != head(&fixture.hub, name)).count();
     assert_eq!(behind, 0, "rooms are behind, {next} commits later");
 }
 
 /// While one room's read is on its way, the other rooms hear what is said in them.
 #[tokio::test(start_paused = true)]
 async fn a_slow_read_of_one_room_stops_no_other() {
-    let house = House::new();
-    let (far, doings) = around(&house, "node-2");
-    let (ann, _) = house.join("ann").await;
-    let (_bob, bobs) = house.join_at(&far, "bob").await;
+    let fixture = HubFixture::new();
+    let (far, doings) = around(&fixture, "node-2");
+    let (ann, _) = fixture.join("ann").await;
+    let (_bob, bobs) = fixture.join_at(&far, "bob").await;
     let sunday = RoomId::parse("sunday").unwrap();
     let in_sunday = async |hub: &Hub, user: &str| {
-        let mut request = house.request(user, &hub.new_session());
+        let mut request = fixture.request(user, &hub.new_session());
         request.room = sunday.clone();
-        let ear = Arc::new(Ear::default());
-        (hub.join(request, ear.clone()).await.map_err(|refusal| refusal.to_string()).unwrap(), ear)
+        let subscriber = Arc::new(RecordingSubscriber::default());
+        (hub.join(request, subscriber.clone()).await.map_err(|refusal| refusal.to_string()).unwrap(), subscriber)
     };
-    let (cat, _) = in_sunday(&house.hub, "cat").await;
+    let (cat, _) = in_sunday(&fixture.hub, "cat").await;
     let (_dan, dans) = in_sunday(&far, "dan").await;
     *doings.load_takes.lock() = Duration::from_secs(5);
     let mut lost = false;
-    house.log.faults().decide_by(move |crossing| {
+    fixture.log.faults().decide_by(move |crossing| {
         let first = !lost && crossing.what == What::Delivery && crossing.node.as_str() == "node-2";
         lost |= first;
         if first { Fate::Lost } else { Fate::Arrives }
     });
     for reference in 1..=2 {
-        house.chat(&ann, reference);
+        fixture.chat(&ann, reference);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    house.chat(&cat, 1);
+    fixture.chat(&cat, 1);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(texts(&dans, "CHAT").len(), 1, "sunday waits for friday's read");
     until("friday to be read", || bobs.heard.lock().len() > 1).await;
@@ -228,29 +231,31 @@ async fn a_slow_read_of_one_room_stops_no_other() {
 /// The room is being read, and the answer is on its way, when something is missed once more.
 #[tokio::test(start_paused = true)]
 async fn what_is_missed_while_a_room_is_read_is_read_too() {
-    let house = House::new();
-    let (far, doings) = around(&house, "node-2");
-    let (ann, _) = house.join("ann").await;
-    let (_bob, bobs) = house.join_at(&far, "bob").await;
+    let fixture = HubFixture::new();
+    let (far, doings) = around(&fixture, "node-2");
+    let (ann, _) = fixture.join("ann").await;
+    let (_bob, bobs) = fixture.join_at(&far, "bob").await;
     *doings.load_takes.lock() = Duration::from_millis(100);
     // Of six commits the second and the last arrive.
     let mut count = 0;
-    house.log.faults().decide_by(move |crossing| {
+    fixture.log.faults().decide_by(move |crossing| {
         let delivery = crossing.what == What::Delivery && crossing.node.as_str() == "node-2";
         count += u32::from(delivery);
         if delivery && !matches!(count, 2 | 6) { Fate::Lost } else { Fate::Arrives }
     });
     for reference in 1..=2 {
-        house.chat(&ann, reference);
+        fixture.chat(&ann, reference);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // Its answer shows the second. Three more are lost, and the sixth comes before the answer does.
     for reference in 3..=6 {
-        house.chat(&ann, reference);
+        fixture.chat(&ann, reference);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    until("node-2 to know all", || far.inspect(&room()).unwrap().head() == house.hub.inspect(&room()).unwrap().head())
-        .await;
+    until("node-2 to know all", || {
+        far.inspect(&room()).unwrap().head() == fixture.hub.inspect(&room()).unwrap().head()
+    })
+    .await;
     let states = texts(&bobs, "ROOM_STATE");
     assert_eq!(states, [2, 4, 8], "the JOIN's, and one for each gap");
 }

@@ -227,7 +227,7 @@ fn the_limits_that_the_page_names_are_the_defaults() {
 
 #[test]
 fn the_compact_table_has_the_lengths_of_the_bytes() {
-    use tandem::domain::{Limits, Rate, Slot, Tick};
+    use tandem::domain::{Limits, MemberSlot, Rate, RelayedTick};
     use tandem::protocol::{Compact, decode_compact, encode_clock_reply, encode_tick};
     use wire_samples::{at, position};
 
@@ -237,8 +237,8 @@ fn the_compact_table_has_the_lengths_of_the_bytes() {
     probe[0] = 1;
     assert!(matches!(decode_compact(&probe, &Limits::default()), Ok(Compact::ClockProbe { .. })));
     assert_eq!(encode_clock_reply(1, 0.0, at(0), at(0)).len(), lengths[1]);
-    let tick = Tick {
-        slot: Slot(1),
+    let tick = RelayedTick {
+        slot: MemberSlot(1),
         seq: 1,
         playing: true,
         from_host: false,

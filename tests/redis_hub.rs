@@ -19,9 +19,12 @@ use redis_server::{RedisServer, options};
 use tandem::clock::Clock;
 use tandem::cluster::{NodeWatch, WatchOptions};
 use tandem::domain::{
-    ChatText, CloseCode, Head, Limits, MediaTime, NodeId, Rate, RoomId, Slot, Tick, TransportKind, UserId,
+    ChatText, CloseCode, Head, Limits, MediaTime, NodeId, Rate, RoomId, TickReport, TransportKind, UserId,
 };
-use tandem::hub::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::JoinRequest;
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use tandem::hub::subscriber::Subscriber;
+use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::Log;
 use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
@@ -133,7 +136,7 @@ async fn a_session_that_is_reset_while_it_becomes_somebody_else_leaves_no_ghost(
             JoinRequest::new(room("friday"), user(who), session.clone(), TransportKind::WebSocket, address)
         };
         let ear = Arc::new(Ear::default());
-        let outlet = || Arc::clone(&ear) as Arc<dyn Outlet>;
+        let outlet = || Arc::clone(&ear) as Arc<dyn Subscriber>;
         let one = a.hub.join(request(&format!("one-{round}")), outlet()).await.unwrap();
         let joining = a.hub.join(request(&format!("two-{round}")), outlet());
         let joined = tokio::time::timeout(Duration::from_micros(round * 100), joining).await;
@@ -231,7 +234,7 @@ impl Node {
         let ear = Arc::new(Ear::default());
         let (session, address) = (self.hub.new_session(), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let request = JoinRequest::new(room(name), user(who), session, TransportKind::WebSocket, address);
-        let membership = self.hub.join(request, Arc::clone(&ear) as Arc<dyn Outlet>).await.unwrap();
+        let membership = self.hub.join(request, Arc::clone(&ear) as Arc<dyn Subscriber>).await.unwrap();
         (ear, membership)
     }
 
@@ -271,16 +274,8 @@ fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &Cancellat
     )
 }
 
-fn tick(seq: u32, node: &Node) -> Tick {
-    Tick {
-        slot: Slot(1),
-        seq,
-        playing: false,
-        from_host: true,
-        position: MediaTime::ZERO,
-        at: node.clock.now(),
-        rate: Rate::NORMAL,
-    }
+fn tick(seq: u32, node: &Node) -> TickReport {
+    TickReport { seq, playing: false, position: MediaTime::ZERO, at: node.clock.now(), rate: Rate::NORMAL }
 }
 
 /// What a member hears.
@@ -301,13 +296,13 @@ impl Ear {
     }
 }
 
-impl Outlet for Ear {
-    fn state(&self, _: &Room, _: &Welcome<'_>) {
+impl RoomDelivery for Ear {
+    fn state(&self, _: &Room, _: &Joined<'_>) {
         self.hear("state".to_owned());
     }
 
-    fn event(&self, happening: &Happening<'_>) {
-        match happening.event {
+    fn event(&self, delivery: &EventDelivery<'_>) {
+        match delivery.event {
             tandem::room::Event::Chat { text, .. } => self.hear(format!("chat {}", text.as_str())),
             other => self.hear(other.kind().to_owned()),
         }
@@ -315,7 +310,7 @@ impl Outlet for Ear {
 
     fn notice(&self, _: &Notice<'_>) {}
 
-    fn tick(&self, report: &TickReport) {
+    fn tick(&self, report: &TickDelivery) {
         self.ticks.lock().push(report.tick.seq);
     }
 
@@ -326,13 +321,17 @@ impl Outlet for Ear {
             self.hear("refused".to_owned());
         }
     }
+}
 
+impl SessionControl for Ear {
     fn close(&self, code: CloseCode, _: &str) {
         *self.closed.lock() = Some(code);
     }
 
     fn probe(&self) {}
+}
 
+impl SessionMeasurements for Ear {
     fn rtt(&self) -> Option<Duration> {
         None
     }

@@ -23,14 +23,14 @@ use tandem::session::{self, Services, SessionCounts};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-struct House {
+struct SessionFixture {
     services: Services,
     tracker: TaskTracker,
     /// Keeps the log.
     _log: MemoryLog,
 }
 
-impl House {
+impl SessionFixture {
     fn new(limits: Limits) -> Self {
         let tracker = TaskTracker::new();
         let log = MemoryLog::new(None, Vec::new(), &tracker);
@@ -119,8 +119,8 @@ async fn end(client: &mut MemoryClient) -> CloseCode {
 
 #[tokio::test(start_paused = true)]
 async fn who_presses_on_above_the_rate_for_ten_seconds_is_ended_and_nobody_else() {
-    let house = House::new(Limits::default());
-    let (mut ann, mut mallory) = (house.join("ann").await, house.join("mallory").await);
+    let fixture = SessionFixture::new(Limits::default());
+    let (mut ann, mut mallory) = (fixture.join("ann").await, fixture.join("mallory").await);
     hear(&mut ann).await;
     let begin = Clock::instant();
     let flood = async {
@@ -137,15 +137,15 @@ async fn who_presses_on_above_the_rate_for_ten_seconds_is_ended_and_nobody_else(
 
 #[tokio::test(start_paused = true)]
 async fn ticks_have_a_bucket_of_their_own() {
-    let house = House::new(Limits::default());
-    let mut mallory = house.join("mallory").await;
+    let fixture = SessionFixture::new(Limits::default());
+    let mut mallory = fixture.join("mallory").await;
     let begin = Clock::instant();
     while mallory.send(Frame::Compact(Bytes::from_static(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]))).await {
         while mallory.try_recv().is_some() {}
     }
     assert!((10.0..14.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
     // At the rate of a busy player it goes on for ever.
-    let mut ann = house.join("ann").await;
+    let mut ann = fixture.join("ann").await;
     for _ in 0..2000 {
         say(&ann, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await;
         assert!(ann.send(Frame::Compact(Bytes::from_static(&[99]))).await);
@@ -157,31 +157,31 @@ async fn ticks_have_a_bucket_of_their_own() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_ends_a_session_and_any_frame_is_life() {
-    let house = House::new(Limits::default());
-    let mut silent = house.join("silent").await;
+    let fixture = SessionFixture::new(Limits::default());
+    let mut silent = fixture.join("silent").await;
     let begin = Clock::instant();
     silent.go_silent();
     assert_eq!(end(&mut silent).await, CloseCode::Idle);
     assert!((14.9..20.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
     // One that answers no ping but speaks.
-    let speaking = house.join("speaking").await;
+    let speaking = fixture.join("speaking").await;
     speaking.go_silent();
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(say(&speaking, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await);
     }
     // One that says nothing but answers when asked.
-    let answering = house.join("answering").await;
+    let answering = fixture.join("answering").await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(say(&answering, json!({"type": "PING"})).await);
-    assert_eq!(house.open(), 1, "the one that spoke has been silent for ten minutes now");
+    assert_eq!(fixture.open(), 1, "the one that spoke has been silent for ten minutes now");
 }
 
 /// A browser answers pings for a page in the back/forward cache: that is no life.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answers_pings() {
-    let house = House::new(Limits::default());
-    let mut ann = house.join("ann").await;
+    let fixture = SessionFixture::new(Limits::default());
+    let mut ann = fixture.join("ann").await;
     let begin = Clock::instant();
     ann.freeze();
     assert_eq!(end(&mut ann).await, CloseCode::Idle);
@@ -192,21 +192,21 @@ async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answe
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_is_asked_in_time_with_any_idle_time() {
     for (heartbeat_secs, idle_secs) in [(1, 3), (1, 6), (5, 6), (8, 15), (20, 60)] {
-        let house = House::new(Limits { heartbeat_secs, idle_secs, ..Limits::default() });
-        let ann = house.join("ann").await;
+        let fixture = SessionFixture::new(Limits { heartbeat_secs, idle_secs, ..Limits::default() });
+        let ann = fixture.join("ann").await;
         tokio::time::sleep(Duration::from_secs(600)).await;
-        assert_eq!(house.open(), 1, "{heartbeat_secs} s, {idle_secs} s");
+        assert_eq!(fixture.open(), 1, "{heartbeat_secs} s, {idle_secs} s");
         ann.freeze();
         tokio::time::sleep(Duration::from_secs(2 * idle_secs)).await;
-        assert_eq!(house.open(), 0, "{heartbeat_secs} s, {idle_secs} s");
+        assert_eq!(fixture.open(), 0, "{heartbeat_secs} s, {idle_secs} s");
     }
 }
 
 /// A hidden tab's timers fire once a minute, its message handlers at once: it answers, and says nothing by itself.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_is_asked_only_while_it_is_silent() {
-    let house = House::new(Limits::default());
-    let ann = house.join("ann").await;
+    let fixture = SessionFixture::new(Limits::default());
+    let ann = fixture.join("ann").await;
     for _ in 0..30 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         ann.send(Frame::Compact(Bytes::from_static(&[99]))).await;
@@ -217,15 +217,15 @@ async fn a_page_of_v3_is_asked_only_while_it_is_silent() {
         ann
     };
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(house.open(), 1);
+    assert_eq!(fixture.open(), 1);
     drop(ann);
 }
 
 /// Its PING every 15 s is the life of a v2 page; in a hidden tab it comes once a minute, and pongs bridge the time between.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v2_lives_by_a_ping_a_minute_and_not_by_pongs_alone() {
-    let house = House::new(Limits::default());
-    let mut bob = house.connect();
+    let fixture = SessionFixture::new(Limits::default());
+    let mut bob = fixture.connect();
     say(&bob, json!({"type": "JOIN", "roomId": "friday", "userId": "bob"})).await;
     assert_eq!(hear(&mut bob).await["type"], "ROOM_STATE");
     for _ in 0..10 {
@@ -241,9 +241,9 @@ async fn a_page_of_v2_lives_by_a_ping_a_minute_and_not_by_pongs_alone() {
 /// Browsers may lose a transport's closing code; the message before it comes in order.
 #[tokio::test(start_paused = true)]
 async fn the_last_message_of_a_v3_session_is_its_closing_code() {
-    let house = House::new(Limits::default());
-    let mut ann = house.join("ann").await;
-    let bob = house.join("bob").await;
+    let fixture = SessionFixture::new(Limits::default());
+    let mut ann = fixture.join("ann").await;
+    let bob = fixture.join("bob").await;
     say(&ann, json!({"type": "KICK", "targetUserId": "bob"})).await;
     let mut bob = bob;
     let mut last = Value::Null;
@@ -261,8 +261,8 @@ async fn the_last_message_of_a_v3_session_is_its_closing_code() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_has_ten_seconds_to_join_whatever_it_says() {
-    let house = House::new(Limits::default());
-    let mut busy = house.connect();
+    let fixture = SessionFixture::new(Limits::default());
+    let mut busy = fixture.connect();
     let begin = Clock::instant();
     for _ in 0..9 {
         say(&busy, json!({"type": "PING"})).await;
@@ -274,9 +274,10 @@ async fn a_connection_has_ten_seconds_to_join_whatever_it_says() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
-    let house = House::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
-    let mut ann = house.join("ann").await;
-    let _lazy = house.join("lazy").await;
+    let fixture =
+        SessionFixture::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
+    let mut ann = fixture.join("ann").await;
+    let _lazy = fixture.join("lazy").await;
     hear(&mut ann).await;
     // 300 messages fill the transport; the rest waits in the outbox, far below its bytes: the write stalls.
     let begin = Clock::instant();
@@ -288,7 +289,7 @@ async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
     assert_eq!((&gone["type"], &gone["userId"]), (&json!("MEMBER_CONNECTION"), &json!("lazy")));
     assert!((9.9..11.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
     // A second one is sent more than its outbox holds: no waiting.
-    let _greedy = house.join("greedy").await;
+    let _greedy = fixture.join("greedy").await;
     hear(&mut ann).await;
     let begin = Clock::instant();
     loop {
@@ -343,9 +344,9 @@ async fn hears_all(client: &mut MemoryClient) -> Vec<Value> {
 async fn a_burst_of_signals_is_its_senders_refusal_and_never_its_targets_end() {
     // Without rates too: what a target's outbox has room for is a size.
     for rates in [true, false] {
-        let mut house = House::new(Limits::default());
-        house.services.rates = rates;
-        let (mut ann, mut mallory) = (house.join("ann").await, house.join("mallory").await);
+        let mut fixture = SessionFixture::new(Limits::default());
+        fixture.services.rates = rates;
+        let (mut ann, mut mallory) = (fixture.join("ann").await, fixture.join("mallory").await);
         hear(&mut ann).await;
         // Ann's line is slow: nothing is read while the burst comes.
         let codes = press(&mut mallory, &offer("ann", 30_000), 500).await;
@@ -359,12 +360,12 @@ async fn a_burst_of_signals_is_its_senders_refusal_and_never_its_targets_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_custom_messages_ends_nobody_who_reads() {
-    let house = House::new(Limits::default());
+    let fixture = SessionFixture::new(Limits::default());
     let mut others = Vec::new();
     for n in 0..20 {
-        others.push(house.join(&format!("user-{n}")).await);
+        others.push(fixture.join(&format!("user-{n}")).await);
     }
-    let mut mallory = house.join("mallory").await;
+    let mut mallory = fixture.join("mallory").await;
     let custom = json!({"type": "CUSTOM", "namespace": "a.b", "payload": "x".repeat(16_000)});
     // More than a transport and an outbox hold together, from somebody who is within its rate of messages.
     let codes = press(&mut mallory, &custom, 450).await;
@@ -376,18 +377,18 @@ async fn a_burst_of_custom_messages_ends_nobody_who_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_of_v2_with_a_full_line_that_answers_pings_is_not_taken_for_dead() {
-    let house = House::new(Limits::default());
-    let mut host = house.connect();
+    let fixture = SessionFixture::new(Limits::default());
+    let mut host = fixture.connect();
     let join = json!({"type": "JOIN", "roomId": "friday", "userId": "host"});
     say(&host, join.clone()).await;
     hear(&mut host).await;
-    let mut mallory = house.join("mallory").await;
+    let mut mallory = fixture.join("mallory").await;
     hear(&mut host).await;
     // The line is full: what is asked of the host's client now reaches it only behind what waits.
     for _ in 0..300 {
         say(&mallory, json!({"type": "OFFER", "to": "host", "offer": {}})).await;
     }
-    let mut thief = house.connect();
+    let mut thief = fixture.connect();
     say(&thief, join.clone()).await;
     assert_eq!(hear(&mut thief).await["code"], "USER_ID_TAKEN");
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -402,8 +403,8 @@ async fn a_member_of_v2_with_a_full_line_that_answers_pings_is_not_taken_for_dea
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_is_asked_again_and_again_has_no_more_time_for_it() {
-    let house = House::new(Limits::default());
-    let mut bob = house.connect();
+    let fixture = SessionFixture::new(Limits::default());
+    let mut bob = fixture.connect();
     let join = json!({"type": "JOIN", "roomId": "friday", "userId": "bob"});
     say(&bob, join.clone()).await;
     hear(&mut bob).await;
@@ -411,7 +412,7 @@ async fn a_member_that_is_asked_again_and_again_has_no_more_time_for_it() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     let begin = Clock::instant();
     // Each JOIN makes the server ask bob's connection; no answer comes.
-    let asking: Vec<_> = (0..20).map(|_| house.connect()).collect();
+    let asking: Vec<_> = (0..20).map(|_| fixture.connect()).collect();
     let ask = async {
         for client in &asking {
             say(client, join.clone()).await;
@@ -426,9 +427,10 @@ async fn a_member_that_is_asked_again_and_again_has_no_more_time_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_that_makes_progress_is_not_ended() {
-    let house = House::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
-    let mut ann = house.join("ann").await;
-    let mut slow = house.join("slow").await;
+    let fixture =
+        SessionFixture::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
+    let mut ann = fixture.join("ann").await;
+    let mut slow = fixture.join("slow").await;
     hear(&mut ann).await;
     let mut chats = 0;
     for _ in 0..400 {
@@ -450,13 +452,13 @@ async fn a_slow_reader_that_makes_progress_is_not_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_of_v2_that_answers_a_probe_stays_and_a_silent_one_goes() {
-    let house = House::new(Limits::default());
-    let mut bob = house.connect();
+    let fixture = SessionFixture::new(Limits::default());
+    let mut bob = fixture.connect();
     let join = json!({"type": "JOIN", "roomId": "friday", "userId": "bob"});
     say(&bob, join.clone()).await;
     hear(&mut bob).await;
     for _ in 0..5 {
-        let mut other = house.connect();
+        let mut other = fixture.connect();
         say(&other, join.clone()).await;
         assert_eq!(hear(&mut other).await["code"], "USER_ID_TAKEN");
     }
@@ -464,7 +466,7 @@ async fn a_member_of_v2_that_answers_a_probe_stays_and_a_silent_one_goes() {
     assert_eq!(hear(&mut bob).await["type"], "CHAT");
     bob.go_silent();
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let mut other = house.connect();
+    let mut other = fixture.connect();
     say(&other, join).await;
     assert_eq!(hear(&mut other).await["type"], "ROOM_STATE");
     assert_eq!(end(&mut bob).await, CloseCode::Idle);
@@ -472,8 +474,8 @@ async fn a_member_of_v2_that_answers_a_probe_stays_and_a_silent_one_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_said_before_leave_is_heard_by_the_others_before_it() {
-    let house = House::new(Limits::default());
-    let (mut ann, mut bob) = (house.join("ann").await, house.join("bob").await);
+    let fixture = SessionFixture::new(Limits::default());
+    let (mut ann, mut bob) = (fixture.join("ann").await, fixture.join("bob").await);
     hear(&mut ann).await;
     for text in ["one", "two"] {
         say(&bob, json!({"type": "CHAT", "text": text})).await;
@@ -487,12 +489,12 @@ async fn what_was_said_before_leave_is_heard_by_the_others_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_brings_what_waits_then_drain_then_the_close() {
-    let house = House::new(Limits::default());
-    let mut ann = house.join("ann").await;
+    let fixture = SessionFixture::new(Limits::default());
+    let mut ann = fixture.join("ann").await;
     say(&ann, json!({"type": "CHAT", "text": "x"})).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    house.services.hub.drain(Duration::from_millis(1500));
-    house.services.stop.cancel();
+    fixture.services.hub.drain(Duration::from_millis(1500));
+    fixture.services.stop.cancel();
     let mut seen = Vec::new();
     while let Some(delivered) = ann.recv().await {
         seen.push(match delivered {
@@ -505,7 +507,7 @@ async fn a_stop_brings_what_waits_then_drain_then_the_close() {
         });
     }
     assert_eq!(seen, ["CHAT", "RECONNECT", "drain", "CLOSING", "GOING_AWAY"]);
-    assert_eq!(house.open(), 0);
+    assert_eq!(fixture.open(), 0);
 }
 
 #[tokio::test(start_paused = true)]

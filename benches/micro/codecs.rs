@@ -3,11 +3,11 @@
 use std::cell::OnceCell;
 
 use divan::{Bencher, black_box};
-use tandem::hub::subscriber::{Happening, Notice, NoticeBody, Welcome};
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody};
 use tandem::protocol::{self, Rules};
 use tandem::room::{Ask, Basis, Command, Control, Room};
 
-use crate::house::{NOW, actor, asked, limits, position, room_of, tick, user};
+use crate::house::{NOW, actor, asked, limits, position, relayed_tick, room_of, user};
 
 const JOIN: &str = r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"member-1","username":"Member 1","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"ref":1}"#;
 const HEARTBEAT: &str = r#"{"type":"HOST_HEARTBEAT","roomId":"friday","userId":"member-1","currentTime":12.5,"isPlaying":true,"eventTimestamp":1795000000000,"timestamp":1795000000000}"#;
@@ -57,7 +57,7 @@ mod decode {
 
     #[divan::bench]
     fn tick_datagram(bencher: Bencher<'_, '_>) {
-        let (bytes, limits) = (protocol::encode_tick(&tick(NOW, 1)), limits());
+        let (bytes, limits) = (protocol::encode_tick(&relayed_tick(NOW, 1)), limits());
         bencher.bench_local(|| protocol::decode_compact(black_box(&bytes), &limits));
     }
 }
@@ -77,7 +77,7 @@ mod encode {
     fn encodes(bencher: Bencher<'_, '_>, (room, event): &(Room, tandem::room::Event)) {
         bencher.bench_local(|| {
             let head = room.head();
-            protocol::encode_event(&Happening { room, event, head, now: NOW, encoded: OnceCell::new() })
+            protocol::encode_event(&EventDelivery { room, event, head, now: NOW, encoded: OnceCell::new() })
         });
     }
 
@@ -105,13 +105,13 @@ mod encode {
     fn room_state(bencher: Bencher<'_, '_>, members: usize) {
         let (room, limits, actor) = (room_of(members), limits(), actor(0));
         let (user, session) = (&actor.user, &actor.session);
-        let welcome = Welcome { user, session, token: None, resumed: true, node: &session.node, now: NOW };
-        bencher.bench_local(|| protocol::encode_state(black_box(&room), &welcome, &limits));
+        let joined = Joined { user, session, token: None, resumed: true, node: &session.node, now: NOW };
+        bencher.bench_local(|| protocol::encode_state(black_box(&room), &joined, &limits));
     }
 
     #[divan::bench]
     fn heartbeat(bencher: Bencher<'_, '_>) {
-        let (from, tick) = (user(0), tick(NOW, 1));
+        let (from, tick) = (user(0), relayed_tick(NOW, 1));
         bencher.bench_local(|| {
             let body = NoticeBody::Heartbeat { from: black_box(&from), tick };
             protocol::encode_notice(&Notice { body, now: NOW, encoded: OnceCell::new() })
@@ -120,7 +120,7 @@ mod encode {
 
     #[divan::bench]
     fn tick_datagram(bencher: Bencher<'_, '_>) {
-        let tick = tick(NOW, 1);
+        let tick = relayed_tick(NOW, 1);
         bencher.bench_local(|| protocol::encode_tick(black_box(&tick)));
     }
 }

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use tandem::clock::Clock;
 use tandem::domain::{
-    CloseCode, Dialect, Head, Limits, MediaTime, NodeId, Player, PlayerState, Rate, RoomId, RoomTime, SessionRef, Slot,
-    Tick, TokenHash, TransportKind, UrlPolicy, UserId, Username,
+    CloseCode, Dialect, Head, Limits, MediaTime, MemberSlot, NodeId, Player, PlayerState, Rate, RelayedTick, RoomId,
+    RoomTime, SessionRef, TickReport, TokenHash, TransportKind, UrlPolicy, UserId, Username,
 };
-use tandem::hub::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::JoinRequest;
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use tandem::hub::subscriber::Subscriber;
+use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::{self, Rules};
 use tandem::quota::AddressBudgets;
-use tandem::room::{Actor, Ask, ChatLine, Claim, Command, Join, Origin, PinProof, Room};
+use tandem::room::{Actor, Ask, ChatLine, Command, Join, Origin, OwnerClaim, PinProof, Room};
 use tandem::session::{Services, SessionCounts};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +60,7 @@ pub(crate) fn joining(number: usize) -> Command {
         new_token: TokenHash::from_bytes([7; 32]),
         pin: PinProof::None,
         origin: Origin::default(),
-        claim: Claim::default(),
+        claim: OwnerClaim::default(),
     })
 }
 
@@ -86,9 +89,13 @@ pub(crate) fn room_of(members: usize) -> Room {
     room
 }
 
-pub(crate) fn tick(at: RoomTime, seq: u32) -> Tick {
-    let (slot, playing, from_host) = (Slot(1), false, true);
-    Tick { slot, seq, playing, from_host, position: MediaTime::ZERO, at, rate: Rate::NORMAL }
+/// The same as the server relays it.
+pub(crate) fn relayed_tick(at: RoomTime, seq: u32) -> RelayedTick {
+    tick(at, seq).relayed(MemberSlot(1), true)
+}
+
+pub(crate) fn tick(at: RoomTime, seq: u32) -> TickReport {
+    TickReport { seq, playing: false, position: MediaTime::ZERO, at, rate: Rate::NORMAL }
 }
 
 /// A hub on a memory log, on a runtime of its own.
@@ -129,7 +136,7 @@ impl House {
         }
     }
 
-    pub(crate) async fn join(&self, room: usize, number: usize, outlet: Arc<dyn Outlet>) -> Membership {
+    pub(crate) async fn join(&self, room: usize, number: usize, outlet: Arc<dyn Subscriber>) -> Membership {
         let (session, address) = (self.hub.new_session(), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let request = JoinRequest::new(room_id(room), user(number), session, TransportKind::WebSocket, address);
         self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
@@ -163,31 +170,35 @@ fn start_hub(node: &str, log: &MemoryLog, clock: &Clock, tracker: &TaskTracker) 
 /// Takes everything, keeps nothing.
 pub(crate) struct Sink;
 
-impl Outlet for Sink {
-    fn state(&self, room: &Room, welcome: &Welcome<'_>) {
-        divan::black_box(protocol::encode_state(room, welcome, &limits()));
+impl RoomDelivery for Sink {
+    fn state(&self, room: &Room, joined: &Joined<'_>) {
+        divan::black_box(protocol::encode_state(room, joined, &limits()));
     }
 
-    fn event(&self, happening: &Happening<'_>) {
-        divan::black_box(happening.encoded.get_or_init(|| protocol::encode_event(happening)).clone());
+    fn event(&self, delivery: &EventDelivery<'_>) {
+        divan::black_box(delivery.encoded.get_or_init(|| protocol::encode_event(delivery)).clone());
     }
 
     fn notice(&self, notice: &Notice<'_>) {
         divan::black_box(notice.encoded.get_or_init(|| protocol::encode_notice(notice)).clone());
     }
 
-    fn tick(&self, report: &TickReport) {
+    fn tick(&self, report: &TickDelivery) {
         divan::black_box(report.encoded.get_or_init(|| protocol::encode_tick(&report.tick)).clone());
     }
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 
     fn reply(&self, _: Reply<'_>) {}
+}
 
+impl SessionControl for Sink {
     fn close(&self, _: CloseCode, _: &str) {}
 
     fn probe(&self) {}
+}
 
+impl SessionMeasurements for Sink {
     fn rtt(&self) -> Option<Duration> {
         Some(Duration::from_millis(20))
     }

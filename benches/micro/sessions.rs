@@ -12,7 +12,7 @@ use tandem::protocol;
 use tandem::session;
 use tandem::session::transport::Frame;
 
-use crate::house::{House, tick};
+use crate::house::{House, relayed_tick};
 
 const MEMBERS: [usize; 4] = [2, 10, 50, 200];
 
@@ -56,7 +56,7 @@ fn tick_to_all(bencher: Bencher<'_, '_>, members: usize) {
     let mut seq = 0;
     bencher.counter(ItemsCount::new(members - 1)).bench_local(|| {
         seq += 1;
-        let tick = protocol::encode_tick(&tick(house.clock.now(), seq));
+        let tick = protocol::encode_tick(&relayed_tick(house.clock.now(), seq));
         house.runtime.block_on(async {
             clients[0].send(Frame::Compact(tick.message())).await;
             for client in &mut clients[1..] {

@@ -125,7 +125,7 @@ impl fmt::Display for SessionRef {
 /// 65,534 others were given since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Slot(pub u16);
+pub struct MemberSlot(pub u16);
 
 /// Seven base36 digits that stand for a room in a link; case does not matter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

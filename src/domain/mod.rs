@@ -18,7 +18,7 @@ mod visible;
 pub use address::{AddressTag, counted_as, is_private, neighbourhood_of, network_of};
 pub use codes::{CloseCode, ErrorCode, Invalid};
 pub use datagram::CompactBytes;
-pub use id::{NodeId, RoomId, SessionRef, ShortId, Slot, UserId};
+pub use id::{MemberSlot, NodeId, RoomId, SessionRef, ShortId, UserId};
 pub use limits::{LimitRow, Limits};
 pub use media::{HostPattern, MediaTime, MediaUrl, Rate, UrlPolicy};
 pub use player::{Player, PlayerReason, PlayerState};
@@ -134,22 +134,53 @@ impl Fallback {
     }
 }
 
-/// One member's report of where its player stands: kept for the latest only, never committed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Tick {
-    /// The member's slot; the server writes it.
-    pub slot: Slot,
+/// A client's report of where its player is. Only the latest counts; none is committed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TickReport {
     /// The sender's own counter (wrapping).
     pub seq: u32,
     /// Whether the film moves.
     pub playing: bool,
-    /// Whether the sender is the host; the server writes it.
-    pub from_host: bool,
     /// Position in the film.
     pub position: MediaTime,
     /// The room time at which `position` was true.
     pub at: RoomTime,
     /// Playback rate.
     pub rate: Rate,
+}
+
+impl TickReport {
+    /// The report with what only the server may say of its sender.
+    pub fn relayed(self, slot: MemberSlot, from_host: bool) -> RelayedTick {
+        let Self { seq, playing, position, at, rate } = self;
+        RelayedTick { slot, seq, playing, from_host, position, at, rate }
+    }
+}
+
+/// A [`TickReport`] as the server relays it to the other members, and between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayedTick {
+    /// The sender's slot.
+    pub slot: MemberSlot,
+    /// As reported.
+    pub seq: u32,
+    /// As reported.
+    pub playing: bool,
+    /// Whether the sender is the host.
+    pub from_host: bool,
+    /// As reported.
+    pub position: MediaTime,
+    /// As reported.
+    pub at: RoomTime,
+    /// As reported.
+    pub rate: Rate,
+}
+
+impl RelayedTick {
+    /// What its sender reported.
+    pub fn report(self) -> TickReport {
+        let Self { seq, playing, position, at, rate, .. } = self;
+        TickReport { seq, playing, position, at, rate }
+    }
 }

@@ -171,7 +171,7 @@ struct Core {
     #[serde(default)]
     duration: Option<crate::domain::MediaTime>,
     playback: crate::room::Playback,
-    gate: Option<crate::room::Gate>,
+    gate: Option<crate::room::ReadyGate>,
     next_gate: u32,
     next_slot: u16,
     #[serde(default)]
@@ -285,10 +285,10 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        AddressTag, ChatText, Dialect, KeyHash, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player,
-        PlayerReason, PlayerState, Rate, RoomId, SessionRef, Slot, TokenHash, TransportKind, UrlPolicy, Username,
+        AddressTag, ChatText, Dialect, KeyHash, Limits, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, PinHash,
+        Player, PlayerReason, PlayerState, Rate, RoomId, SessionRef, TokenHash, TransportKind, UrlPolicy, Username,
     };
-    use crate::room::{Cause, Control, ControlKey, Gate, Kept, LeaveReason, Origin, Playback};
+    use crate::room::{Cause, Control, ControlKey, Kept, LeaveReason, Origin, Playback, ReadyGate};
 
     const SAID: &str = "the butler did it";
     const PIN_HASH: &str = "$argon2id$v=19$m=7168,t=5,p=1$c2FsdA$aGFzaA";
@@ -319,7 +319,7 @@ mod tests {
         let playback = Playback { position, rate: Rate::NORMAL, playing: true, at: at(500), seq: 9 };
         let key = |control| Some(ControlKey { control, position: Some(position), true_at: Some(at(1)), taken: at(2) });
         let origin = Origin { client: Some(KeyHash::from_bytes(CLIENT)), address: Some(AddressTag::numbered(4711)) };
-        let gate = Gate {
+        let gate = ReadyGate {
             id: 1,
             target: position,
             awaiting: BTreeSet::from([user("ann")]),
@@ -346,7 +346,7 @@ mod tests {
                 at: at(1),
                 user: user("bob"),
                 name: name("Bob"),
-                slot: Slot(2),
+                slot: MemberSlot(2),
                 session: session(2),
                 dialect: Dialect::V2,
                 transport: TransportKind::WebSocket,
@@ -409,7 +409,7 @@ mod tests {
                 at: at(4),
                 user: user("eve"),
                 name: name("Eve"),
-                slot: Slot(3),
+                slot: MemberSlot(3),
                 session: session(4),
                 dialect: Dialect::V3,
                 transport: TransportKind::WebTransport,

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::room_cell::{Cell, State};
+use super::room_cell::{RoomCell, RoomCellState};
 use super::{Hub, codec, committer};
 use crate::commit::Entry;
 use crate::domain::Head;
@@ -48,7 +48,7 @@ pub(super) async fn run(hub: Hub) {
     }
 }
 
-pub(super) fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry]) {
+pub(super) fn take(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, entries: &[Entry]) {
     let Some(last) = entries.last() else { return };
     if last.head <= cell.lock().room.head() {
         return;
@@ -83,7 +83,7 @@ pub(super) fn take(hub: &Hub, cell: &Arc<Cell>, expected: Head, entries: &[Entry
 }
 
 /// Whether these events continue the replica, and from which head.
-fn follows(state: &State, expected: Head, events: &[(Head, Event)]) -> Option<Head> {
+fn follows(state: &RoomCellState, expected: Head, events: &[(Head, Event)]) -> Option<Head> {
     let known = state.room.head();
     let is_next = |head: &Head| head.epoch == known.epoch && head.seq == known.seq + 1;
     if events.iter().any(|(head, _)| is_next(head)) {
@@ -94,7 +94,7 @@ fn follows(state: &State, expected: Head, events: &[(Head, Event)]) -> Option<He
 }
 
 /// The room was read, or has advanced: what came before its time is taken in. What still doesn't fit shows another gap.
-pub(super) fn take_waiting(hub: &Hub, cell: &Arc<Cell>) {
+pub(super) fn take_waiting(hub: &Hub, cell: &Arc<RoomCell>) {
     loop {
         let (expected, events) = {
             let mut state = cell.lock();

@@ -17,8 +17,8 @@ use futures_util::FutureExt;
 use tracing::{Instrument, Span, field};
 
 use super::Hub;
-use super::room_cell::{Cell, JoinDone, Queued, Resolve, State};
-use super::subscriber::Refusal;
+use super::delivery::Refusal;
+use super::room_cell::{Completion, JoinReply, QueuedCommand, RoomCell, RoomCellState};
 use super::{codec, commit_feed};
 use crate::clock::Clock;
 use crate::commit::Commit;
@@ -44,37 +44,37 @@ const ON_THEIR_WAY: Duration = Duration::from_secs(5);
 const POISONED: Duration = Duration::from_secs(10);
 
 /// What one command of the batch came to.
-type Decided = Result<Head, Refusal>;
+type CommandOutcome = Result<Head, Refusal>;
 
-struct Plan {
+struct CommitPlan {
     expected: Head,
-    decided: Vec<Decided>,
+    decided: Vec<CommandOutcome>,
     events: Vec<(Head, Event)>,
     commit: Option<Commit>,
     /// A command panicked.
     poisoned: bool,
 }
 
-pub(super) async fn run(hub: Hub, cell: Arc<Cell>) {
+pub(super) async fn run(hub: Hub, cell: Arc<RoomCell>) {
     if AssertUnwindSafe(work(&hub, &cell)).catch_unwind().await.is_err() {
         hub.drop_broken(&cell);
     }
 }
 
-async fn work(hub: &Hub, cell: &Arc<Cell>) {
+async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
     let mut failures = 0;
     loop {
         let outcome = match next_work(cell) {
-            Work::Done => {
+            CellWork::Done => {
                 hub.retire(cell);
                 return;
             }
             // An answer may leave it open whether something is missing: asked again after a pause, as if there were none.
-            Work::Read => match hub.catch_up(cell).await {
+            CellWork::Read => match hub.catch_up(cell).await {
                 Ok(()) if !cell.lock().has_gap() => Ok(()),
                 _ => Err(()),
             },
-            Work::Commit(batch) => match settle_traced(hub, cell, &batch).await {
+            CellWork::Commit(batch) => match settle_traced(hub, cell, &batch).await {
                 Ok(decided) => {
                     finish(hub, cell, batch, decided);
                     Ok(())
@@ -104,34 +104,38 @@ async fn work(hub: &Hub, cell: &Arc<Cell>) {
     }
 }
 
-enum Work {
-    Commit(Vec<Queued>),
+enum CellWork {
+    Commit(Vec<QueuedCommand>),
     /// Nothing waits, but there may be commits that nobody here knows of: a room must not be forgotten like that.
     Read,
     Done,
 }
 
-fn next_work(cell: &Cell) -> Work {
+fn next_work(cell: &RoomCell) -> CellWork {
     let mut state = cell.lock();
     if state.retired {
         // The room panicked: whatever waits is for the cell that took its place.
         state.queue.clear();
         state.committing = false;
-        return Work::Done;
+        return CellWork::Done;
     }
     if !state.queue.is_empty() {
         let count = state.queue.len().min(BATCH);
-        return Work::Commit(state.queue.drain(..count).collect());
+        return CellWork::Commit(state.queue.drain(..count).collect());
     }
     if state.has_gap() {
-        return Work::Read;
+        return CellWork::Read;
     }
     state.committing = false;
-    Work::Done
+    CellWork::Done
 }
 
 /// One span a batch, linked to the requests in it.
-async fn settle_traced(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<Vec<Decided>, LogError> {
+async fn settle_traced(
+    hub: &Hub,
+    cell: &Arc<RoomCell>,
+    batch: &[QueuedCommand],
+) -> Result<Vec<CommandOutcome>, LogError> {
     let span = tracing::debug_span!(
         parent: None,
         "commit",
@@ -151,7 +155,12 @@ async fn settle_traced(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued]) -> Result<
 }
 
 /// Decides and commits until the batch is in; what it came to, command by command.
-async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> Result<Vec<Decided>, LogError> {
+async fn settle(
+    hub: &Hub,
+    cell: &Arc<RoomCell>,
+    batch: &[QueuedCommand],
+    span: &Span,
+) -> Result<Vec<CommandOutcome>, LogError> {
     for attempt in 1..=ATTEMPTS {
         let asked_at = cell.lock().room.head();
         let plan = plan(hub, cell, batch);
@@ -189,7 +198,7 @@ async fn settle(hub: &Hub, cell: &Arc<Cell>, batch: &[Queued], span: &Span) -> R
 }
 
 /// After a lost race: returns when the replica stands where the log does, or the log where the replica does.
-async fn learn(hub: &Hub, cell: &Arc<Cell>, latest: Option<Head>, asked_at: Head) -> Result<(), LogError> {
+async fn learn(hub: &Hub, cell: &Arc<RoomCell>, latest: Option<Head>, asked_at: Head) -> Result<(), LogError> {
     match hub.raise(cell, latest).await? {
         Some(latest) => arrive_at(hub, cell, latest).await,
         // It has ended, and its last events are on their way; or the log has lost it, and doesn't take it back.
@@ -203,7 +212,7 @@ async fn learn(hub: &Hub, cell: &Arc<Cell>, latest: Option<Head>, asked_at: Head
 
 /// Waits until the replica has what other nodes committed up to this head. What doesn't come in time was missed: the room is
 /// read again, and members here are told the whole of it.
-async fn arrive_at(hub: &Hub, cell: &Arc<Cell>, head: Head) -> Result<(), LogError> {
+async fn arrive_at(hub: &Hub, cell: &Arc<RoomCell>, head: Head) -> Result<(), LogError> {
     if heard(cell, |state| state.room.head() >= head).await {
         return Ok(());
     }
@@ -212,7 +221,7 @@ async fn arrive_at(hub: &Hub, cell: &Arc<Cell>, head: Head) -> Result<(), LogErr
 }
 
 /// False: it did not come in time, or something before it is missing.
-async fn heard(cell: &Cell, holds: impl Fn(&State) -> bool) -> bool {
+async fn heard(cell: &RoomCell, holds: impl Fn(&RoomCellState) -> bool) -> bool {
     let arrives = async {
         loop {
             let changed = cell.changed.notified();
@@ -239,7 +248,7 @@ fn trace(span: &Span, attempts: u32, events: &[(Head, Event)]) {
 }
 
 /// Decides the batch on the replica.
-fn plan(hub: &Hub, cell: &Cell, batch: &[Queued]) -> Plan {
+fn plan(hub: &Hub, cell: &RoomCell, batch: &[QueuedCommand]) -> CommitPlan {
     let now = hub.now();
     let (before, refused) = {
         let state = cell.lock();
@@ -252,7 +261,13 @@ fn plan(hub: &Hub, cell: &Cell, batch: &[Queued]) -> Plan {
 
 /// A command that panics is refused and the others are decided again without it: a copy of the room that is half changed
 /// is thrown away.
-fn decide_all(hub: &Hub, before: &Room, now: RoomTime, batch: &[Queued], mut refused: Vec<Option<Refusal>>) -> Plan {
+fn decide_all(
+    hub: &Hub,
+    before: &Room,
+    now: RoomTime,
+    batch: &[QueuedCommand],
+    mut refused: Vec<Option<Refusal>>,
+) -> CommitPlan {
     let mut poisoned = false;
     loop {
         let at = std::cell::Cell::new(0);
@@ -267,7 +282,7 @@ fn decide_all(hub: &Hub, before: &Room, now: RoomTime, batch: &[Queued], mut ref
             });
             let decided = decided.collect();
             let commit = (!events.is_empty()).then(|| codec::commit(before, &room, &events, now));
-            Plan { expected: before.head(), decided, events, commit, poisoned }
+            CommitPlan { expected: before.head(), decided, events, commit, poisoned }
         });
         match attempt {
             Ok(plan) => return plan,
@@ -284,12 +299,18 @@ fn decide_all(hub: &Hub, before: &Room, now: RoomTime, batch: &[Queued], mut ref
 
 /// A JOIN that nobody waits for any more: its client has gone on to another connection, from which it would take the
 /// membership away again.
-fn is_given_up(state: &State, queued: &Queued) -> bool {
+fn is_given_up(state: &RoomCellState, queued: &QueuedCommand) -> bool {
     let Command::Join(join) = &queued.command else { return false };
     !state.waits(&join.new_token)
 }
 
-fn decide(hub: &Hub, room: &mut Room, now: RoomTime, command: &Command, events: &mut Vec<(Head, Event)>) -> Decided {
+fn decide(
+    hub: &Hub,
+    room: &mut Room,
+    now: RoomTime,
+    command: &Command,
+    events: &mut Vec<(Head, Event)>,
+) -> CommandOutcome {
     #[cfg(test)]
     super::testing::panic_at(command);
     let decided = room.decide(now, command, &hub.0.parts.limits).map_err(Refusal::Room)?;
@@ -301,7 +322,7 @@ fn decide(hub: &Hub, room: &mut Room, now: RoomTime, command: &Command, events: 
 }
 
 /// The batch is durable: it becomes the replica, unless the follower was faster.
-pub(super) fn absorb(hub: &Hub, cell: &Arc<Cell>, expected: Head, events: &[(Head, Event)]) {
+pub(super) fn absorb(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, events: &[(Head, Event)]) {
     let mut lost = Vec::new();
     {
         let mut state = cell.lock();
@@ -321,7 +342,7 @@ pub(super) fn absorb(hub: &Hub, cell: &Arc<Cell>, expected: Head, events: &[(Hea
 
 fn absorb_into(
     hub: &Hub,
-    state: &mut State,
+    state: &mut RoomCellState,
     expected: Head,
     events: &[(Head, Event)],
     lost: &mut Vec<(UserId, SessionRef)>,
@@ -337,10 +358,10 @@ fn absorb_into(
 }
 
 /// Everybody hears what became of its command, in order, after the events.
-fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
+fn finish(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, decided: Vec<CommandOutcome>) {
     let mut state = cell.lock();
     hub.count_kept(&mut state);
-    for (Queued { command, resolve, cause }, mut result) in batch.into_iter().zip(decided) {
+    for (QueuedCommand { command, resolve, cause }, mut result) in batch.into_iter().zip(decided) {
         cause.record("outcome", if result.is_ok() { "ok" } else { "refused" });
         if let (Command::Join(join), Ok(_)) = (&command, &result)
             && state.settle(&join.new_token).is_some()
@@ -355,8 +376,8 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
         }
         match resolve {
             // The room panicked meanwhile: nobody is in it here.
-            Resolve::Join(done) if state.retired => done.answer(Err(Refusal::Unavailable)),
-            Resolve::Join(done) => done.answer(result.map(|_| ())),
+            Completion::Join(done) if state.retired => done.answer(Err(Refusal::Unavailable)),
+            Completion::Join(done) => done.answer(result.map(|_| ())),
             other => state.answer(&other, result),
         }
     }
@@ -364,7 +385,7 @@ fn finish(hub: &Hub, cell: &Cell, batch: Vec<Queued>, decided: Vec<Decided>) {
 
 /// The log is away: members' commands are refused, the hub's own wait at the front. The JOINs are handed back: they may
 /// be in all the same.
-fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Vec<(TokenHash, JoinDone)> {
+fn give_back(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, error: &LogError) -> Vec<(TokenHash, JoinReply)> {
     hub.0.outages.note("commit", cell.id(), error);
     let mut joins = Vec::new();
     let mut state = cell.lock();
@@ -373,11 +394,11 @@ fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Ve
     state.set_degraded(true, hub.now());
     for queued in batch.into_iter().rev() {
         match (queued.command, queued.resolve) {
-            (command, Resolve::Insist) => {
+            (command, Completion::MustCommit) => {
                 let cause = Span::none();
-                state.queue.push_front(Queued { command, resolve: Resolve::Insist, cause });
+                state.queue.push_front(QueuedCommand { command, resolve: Completion::MustCommit, cause });
             }
-            (Command::Join(join), Resolve::Join(done)) => joins.push((join.new_token, done)),
+            (Command::Join(join), Completion::Join(done)) => joins.push((join.new_token, done)),
             (_, other) => state.answer(&other, Err(Refusal::Unavailable)),
         }
     }
@@ -386,7 +407,7 @@ fn give_back(hub: &Hub, cell: &Cell, batch: Vec<Queued>, error: &LogError) -> Ve
 
 /// JOINs of a commit that failed. One whose ticket is gone has its ROOM_STATE: its event came by another way. One that is
 /// told otherwise is not let in behind its back.
-fn answer_joins(cell: &Cell, joins: Vec<(TokenHash, JoinDone)>) {
+fn answer_joins(cell: &RoomCell, joins: Vec<(TokenHash, JoinReply)>) {
     let mut state = cell.lock();
     for (token, done) in joins {
         let is_in = state.settle(&token).is_none() && !state.retired;

@@ -4,7 +4,7 @@
 //! second, over at least two reports, is where the host really is: the room follows. The same for a host that stands
 //! while the room plays, or the reverse.
 
-use crate::domain::{RoomTime, Tick};
+use crate::domain::{RoomTime, TickReport};
 use crate::room::Playback;
 
 const TOLERANCE_S: f64 = 0.250;
@@ -30,14 +30,14 @@ impl HostDrift {
     }
 
     /// Takes a host's report in. True: the deviation is steady; correct, and start over.
-    pub(super) fn feed(&mut self, tick: &Tick, playback: &Playback) -> bool {
-        let by = tick.position.seconds() - playback.position_at(tick.at).seconds();
-        let astray = by.abs() > TOLERANCE_S || tick.playing != playback.playing;
+    pub(super) fn feed(&mut self, report: &TickReport, playback: &Playback) -> bool {
+        let by = report.position.seconds() - playback.position_at(report.at).seconds();
+        let astray = by.abs() > TOLERANCE_S || report.playing != playback.playing;
         if !astray {
             self.first = None;
             return false;
         }
-        let now = Deviation { at: tick.at, by, playing: tick.playing };
+        let now = Deviation { at: report.at, by, playing: report.playing };
         match self.first {
             // While the host stands and the room plays, the deviation grows by itself: only the fact counts.
             Some(first)
@@ -61,23 +61,15 @@ impl HostDrift {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Limits, MediaTime, Rate, Slot};
+    use crate::domain::{Limits, MediaTime, Rate};
 
     fn playing_from_zero() -> Playback {
         Playback { position: MediaTime::ZERO, rate: Rate::NORMAL, playing: true, at: RoomTime::from_millis(0), seq: 1 }
     }
 
-    fn tick(at_ms: i64, position: f64, playing: bool) -> Tick {
+    fn tick(at_ms: i64, position: f64, playing: bool) -> TickReport {
         let position = MediaTime::parse(position, &Limits::default()).unwrap();
-        Tick {
-            slot: Slot(1),
-            seq: 0,
-            playing,
-            from_host: true,
-            position,
-            at: RoomTime::from_millis(at_ms),
-            rate: Rate::NORMAL,
-        }
+        TickReport { seq: 0, playing, position, at: RoomTime::from_millis(at_ms), rate: Rate::NORMAL }
     }
 
     #[test]

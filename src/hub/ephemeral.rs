@@ -7,12 +7,14 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
+use super::delivery::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickDelivery};
 use super::relay::Relay;
-use super::room_cell::{Attached, Resolve, State};
-use super::subscriber::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickReport};
+use super::room_cell::{AttachedMember, Completion, RoomCellState};
 use super::{Hub, Membership};
-use crate::domain::{Dialect, MediaTime, Player, PlayerState, RoomId, RoomTime, SessionRef, Tick, UserId};
-use crate::room::{Ask, Command, Connection, Member, Reject};
+use crate::domain::{
+    Dialect, MediaTime, Player, PlayerState, RelayedTick, RoomId, RoomTime, SessionRef, TickReport, UserId,
+};
+use crate::room::{Ask, Command, Member, MemberConnection, Reject};
 use crate::telemetry::{HotCounter, HotHistogram, names};
 
 static TICKS_RELAYED: HotCounter = HotCounter::new(names::TICKS_RELAYED, &[]);
@@ -34,12 +36,12 @@ const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 impl Hub {
     /// A v3 member's position report. What is stale or from nobody is dropped.
-    pub fn tick(&self, membership: &Membership, tick: Tick) {
+    pub fn tick(&self, membership: &Membership, report: TickReport) {
         let now = self.now();
-        if tick.at + STALE < now || tick.at > now + AHEAD {
+        if report.at + STALE < now || report.at > now + AHEAD {
             return;
         }
-        self.report(membership, tick, now, false);
+        self.take_report(membership, report, now, false);
     }
 
     /// A HOST_HEARTBEAT: v2's tick. `true_at` counts while it is near, and as far as the sender's
@@ -53,48 +55,49 @@ impl Hub {
     ) -> Result<(), Refusal> {
         const NEAR: Duration = Duration::from_secs(2);
         let now = self.now();
-        let (slot, seq, rate, dialect) = {
+        let (seq, rate, dialect) = {
             let state = membership.cell.lock();
             let member = state.attached(&membership.actor.session).ok_or(Reject::NotMember)?;
             if !state.room.is_host(&member.user) {
                 return Err(Reject::NotHost.into());
             }
             // The counter only has to grow: milliseconds do.
-            (member.slot, now.as_millis() as u32, state.room.playback.rate, member.dialect)
+            (now.as_millis() as u32, state.room.playback.rate, member.dialect)
         };
         let at = true_at.filter(|at| *at <= now && *at + NEAR > now).map_or(now, |at| dialect.believed(at, now));
-        self.report(membership, Tick { slot, seq, playing, from_host: true, position, at, rate }, now, true);
+        self.take_report(membership, TickReport { seq, playing, position, at, rate }, now, true);
         Ok(())
     }
 
-    fn report(&self, membership: &Membership, tick: Tick, now: RoomTime, as_heartbeat: bool) {
+    fn take_report(&self, membership: &Membership, report: TickReport, now: RoomTime, as_heartbeat: bool) {
         let mut guard = membership.cell.lock();
         let state = &mut *guard;
         let Some(sender) = state.attached_mut(membership) else { return };
-        sender.position = Some((tick.position, tick.at));
+        sender.position = Some((report.position, report.at));
         let due = sender.heartbeat_at.is_none_or(|last| last + HEARTBEAT_EVERY <= now);
         let (user, slot) = (sender.user.clone(), sender.slot);
         let from_host = state.room.is_host(&user);
         let playback = state.room.playback;
-        if tick.at < playback.at {
+        if report.at < playback.at {
             return;
         }
         let heartbeat = from_host && (as_heartbeat || due);
         if heartbeat && let Some(sender) = state.attached_mut(membership) {
             sender.heartbeat_at = Some(now);
         }
-        let tick = Tick { slot, from_host, ..tick };
+        let tick = report.relayed(slot, from_host);
         fan_out_tick(state, &user, tick, heartbeat, now);
-        let elsewhere = state.elsewhere.v3 || (heartbeat && state.elsewhere.v2);
-        let astray = from_host && state.room.gate.is_none() && state.drift.feed(&tick, &playback);
+        let remote_members = state.remote_members.v3 || (heartbeat && state.remote_members.v2);
+        let astray = from_host && state.room.gate.is_none() && state.drift.feed(&report, &playback);
         drop(guard);
-        if elsewhere {
+        if remote_members {
             let session = membership.actor.session.clone();
             self.publish(membership, &Relay::Tick { user: user.clone(), session, tick, heartbeat });
         }
         if astray {
-            let command = Command::Correct { host: user, position: tick.position, playing: tick.playing, at: tick.at };
-            self.enqueue(&membership.cell, command, Resolve::Forget);
+            let command =
+                Command::Correct { host: user, position: report.position, playing: report.playing, at: report.at };
+            self.enqueue(&membership.cell, command, Completion::BestEffort);
         }
     }
 
@@ -114,7 +117,7 @@ impl Hub {
         let (by, player) = (membership.actor.clone(), Player::of(PlayerState::Ready));
         let (lead, ask) = (self.lead_of(&membership.cell), Ask::Player { player, film: None });
         let command = Command::Asked { by, lead, ask };
-        self.enqueue(&membership.cell, command, Resolve::Forget);
+        self.enqueue(&membership.cell, command, Completion::BestEffort);
     }
 
     /// A member's own measurements, for the other v3 members.
@@ -129,16 +132,16 @@ impl Hub {
         measure(&status);
         let user = sender.user.clone();
         fan_out_status(&state, &user, status, now);
-        let elsewhere = state.elsewhere.v3;
+        let remote_members = state.remote_members.v3;
         drop(state);
-        if elsewhere {
+        if remote_members {
             let session = membership.actor.session.clone();
             self.publish(membership, &Relay::Status { user, session, status });
         }
     }
 
     /// From one member to one other. If that one is gone, or has no room for it, the sender is told: at once, as far as this
-    /// node knows, else when the other's node finds out; then its outlet gets the refusal.
+    /// node knows, else when the other's node finds out; then its subscriber gets the refusal.
     pub fn signal(
         &self,
         membership: &Membership,
@@ -159,7 +162,7 @@ impl Hub {
             SignalFate::Gone => {}
         }
         let node = match state.room.member(to).map(|member| &member.connection) {
-            Some(Connection::Live(session)) if session.node != *self.node() => session.node.clone(),
+            Some(MemberConnection::Live(session)) if session.node != *self.node() => session.node.clone(),
             _ => return Err(Reject::TargetGone.into()),
         };
         drop(state);
@@ -179,7 +182,7 @@ impl Hub {
             Dialect::V3 => state.send_state(session, self.node(), now),
             Dialect::V2 => {
                 let body = NoticeBody::Sync { room: &state.room };
-                member.outlet.notice(&Notice { body, now, encoded: OnceCell::new() });
+                member.subscriber.notice(&Notice { body, now, encoded: OnceCell::new() });
             }
         }
     }
@@ -215,7 +218,7 @@ impl Hub {
                     return;
                 }
                 let from_host = state.room.is_host(&user);
-                let tick = Tick { slot: sender.slot, from_host, ..tick };
+                let tick = tick.report().relayed(sender.slot, from_host);
                 fan_out_tick(&state, &user, tick, heartbeat && from_host, now);
             }
             Relay::Status { user, session, status } => {
@@ -258,7 +261,12 @@ impl Hub {
     }
 
     /// The member for whom another node speaks: live, on exactly this session, and not one of ours.
-    fn sender_elsewhere<'a>(&self, state: &'a State, user: &UserId, session: &SessionRef) -> Option<&'a Member> {
+    fn sender_elsewhere<'a>(
+        &self,
+        state: &'a RoomCellState,
+        user: &UserId,
+        session: &SessionRef,
+    ) -> Option<&'a Member> {
         state.room.member(user).filter(|member| member.is_on(session) && session.node != *self.node())
     }
 }
@@ -281,13 +289,13 @@ fn measure(status: &MemberStatus) {
 }
 
 /// A peer that tells another where the film stands moves its player: that is control.
-fn may_send(state: &State, from: &UserId, signal: &Signal) -> bool {
+fn may_send(state: &RoomCellState, from: &UserId, signal: &Signal) -> bool {
     !matches!(signal, Signal::SyncResponse { .. }) || state.room.may_control(from)
 }
 
 /// Another node's answer to a signal, to the member that sent it.
 fn refuse_signal(
-    state: &State,
+    state: &RoomCellState,
     user: &UserId,
     session: &SessionRef,
     request: &str,
@@ -295,7 +303,7 @@ fn refuse_signal(
     refusal: &Refusal,
 ) {
     if let Some(member) = state.attached(session).filter(|member| member.user == *user) {
-        member.outlet.reply(Reply::Refused { reference, request, refusal });
+        member.subscriber.reply(Reply::Refused { reference, request, refusal });
     }
 }
 
@@ -308,7 +316,7 @@ enum SignalFate {
 }
 
 fn deliver_signal(
-    state: &State,
+    state: &RoomCellState,
     session: &SessionRef,
     from: &UserId,
     to: &UserId,
@@ -316,32 +324,32 @@ fn deliver_signal(
     now: RoomTime,
 ) -> SignalFate {
     let Some(target) = state.attached.iter().find(|member| member.user == *to) else { return SignalFate::Gone };
-    if !target.outlet.has_room(signal.bytes()) {
+    if !target.subscriber.has_room(signal.bytes()) {
         metrics::counter!(names::BUDGET_REFUSALS, "budget" => "target").increment(1);
         return SignalFate::Busy;
     }
     let body = NoticeBody::Signal { from, to, signal, node: &session.node };
-    target.outlet.notice(&Notice { body, now, encoded: OnceCell::new() });
+    target.subscriber.notice(&Notice { body, now, encoded: OnceCell::new() });
     SignalFate::Delivered
 }
 
 /// To every other v3 member.
-fn fan_out_status(state: &State, from: &UserId, status: MemberStatus, now: RoomTime) {
+fn fan_out_status(state: &RoomCellState, from: &UserId, status: MemberStatus, now: RoomTime) {
     let Some(transport) = state.room.member(from).map(|member| member.transport) else { return };
     let body = NoticeBody::Status { user: from, transport, status };
     let notice = Notice { body, now, encoded: OnceCell::new() };
     for member in state.attached.iter().filter(|m| m.dialect == Dialect::V3 && m.user != *from) {
-        member.outlet.notice(&notice);
+        member.subscriber.notice(&notice);
     }
 }
 
 /// To every other v3 member as a tick; to v2 members, and to the v2 host itself, as HOST_HEARTBEAT.
-fn fan_out_tick(state: &State, from: &UserId, tick: Tick, heartbeat: bool, now: RoomTime) {
-    let report = TickReport { tick, encoded: OnceCell::new() };
+fn fan_out_tick(state: &RoomCellState, from: &UserId, tick: RelayedTick, heartbeat: bool, now: RoomTime) {
+    let report = TickDelivery { tick, encoded: OnceCell::new() };
     let notice = Notice { body: NoticeBody::Heartbeat { from, tick }, now, encoded: OnceCell::new() };
-    let deliver = |member: &Attached| match member.dialect {
-        Dialect::V3 if member.slot != tick.slot => member.outlet.tick(&report),
-        Dialect::V2 if heartbeat => member.outlet.notice(&notice),
+    let deliver = |member: &AttachedMember| match member.dialect {
+        Dialect::V3 if member.slot != tick.slot => member.subscriber.tick(&report),
+        Dialect::V2 if heartbeat => member.subscriber.notice(&notice),
         _ => {}
     };
     state.attached.iter().for_each(deliver);

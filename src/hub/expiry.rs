@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::Hub;
-use super::room_cell::Cell;
-use super::subscriber::Refusal;
+use super::delivery::Refusal;
+use super::room_cell::RoomCell;
 use crate::domain::{NodeId, RoomId};
 
 impl Hub {
@@ -54,7 +54,7 @@ impl Hub {
         Ok(count)
     }
 
-    fn expire_in(&self, cell: &Arc<Cell>, node: &NodeId) -> usize {
+    fn expire_in(&self, cell: &Arc<RoomCell>, node: &NodeId) -> usize {
         let mut sessions = cell.lock().room.live_sessions();
         sessions.retain(|(_, session)| session.node == *node);
         let expired = sessions.len();

@@ -6,22 +6,83 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::delivery::Refusal;
 use super::relay::Relay;
-use super::room_cell::{Cell, JoinDone, Resolve, Ticket};
-use super::subscriber::{JoinRequest, Outlet, Refusal};
-use super::{Hub, Inner, Membership};
-use crate::domain::{AddressTag, Pin, PinHash, ResumeToken, RoomId, SessionRef, TokenHash, UserId};
-use crate::quota::{Exceeded, Place};
-use crate::room::{Actor, Command, Join, Origin, PinProof, Reject, Room};
+use super::room_cell::{Completion, JoinReply, JoinTicket, RoomCell};
+use super::subscriber::Subscriber;
+use super::{Hub, HubInner, Membership};
+use crate::domain::{
+    AddressTag, Dialect, Head, KeyHash, Pin, PinHash, ResumeToken, RoomId, SessionRef, TokenHash, TransportKind,
+    UserId, Username,
+};
+use crate::quota::{Exceeded, Place, Visitor};
+use crate::room::{Actor, Command, Join, Origin, OwnerClaim, PinProof, Reject, Room};
 use crate::telemetry::names;
 
 /// How long a live member that would be replaced has for its sign of life; the session ends itself at 1.5 s.
 const PROBE: Duration = Duration::from_millis(2000);
 
+/// A JOIN as the session hands it to the hub.
+#[derive(Debug)]
+pub struct JoinRequest {
+    /// Which room.
+    pub room: RoomId,
+    /// Who.
+    pub user: UserId,
+    /// Called what.
+    pub name: Option<Username>,
+    /// PIN, as typed.
+    pub pin: Option<Pin>,
+    /// Token, as presented.
+    pub token: Option<ResumeToken>,
+    /// Dialect.
+    pub dialect: Dialect,
+    /// The last event that the client saw, to be sent the CHAT that it missed.
+    pub last_seen: Option<Head>,
+    /// The session.
+    pub session: SessionRef,
+    /// What carries it.
+    pub transport: TransportKind,
+    /// Where the client is (throttling only; never stored).
+    pub address: IpAddr,
+    /// The place that the session holds from a JOIN before.
+    pub place: Option<Arc<Place>>,
+    /// Hash of the key that its client keeps.
+    pub client: Option<KeyHash>,
+    /// What it says of whose room this is.
+    pub claim: OwnerClaim,
+}
+
+impl JoinRequest {
+    /// Somebody new, in the current dialect: no name, no PIN, no token, nothing seen.
+    pub fn new(room: RoomId, user: UserId, session: SessionRef, transport: TransportKind, address: IpAddr) -> Self {
+        Self {
+            room,
+            user,
+            name: None,
+            pin: None,
+            token: None,
+            dialect: Dialect::V3,
+            last_seen: None,
+            session,
+            transport,
+            address,
+            place: None,
+            client: None,
+            claim: OwnerClaim::default(),
+        }
+    }
+
+    /// Who asks, as quotas see it.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(self.user.clone(), self.address)
+    }
+}
+
 impl Hub {
-    /// Enters a room. When it answers `Ok`, the outlet has ROOM_STATE; when it answers `Err`, nothing is bound.
+    /// Enters a room. When it answers `Ok`, the subscriber has ROOM_STATE; when it answers `Err`, nothing is bound.
     /// Dropping the future (the session ended) leaves nothing behind: a JOIN that was committed all the same is disconnected.
-    pub async fn join(&self, request: JoinRequest, outlet: Arc<dyn Outlet>) -> Result<Membership, Refusal> {
+    pub async fn join(&self, request: JoinRequest, subscriber: Arc<dyn Subscriber>) -> Result<Membership, Refusal> {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
@@ -37,7 +98,7 @@ impl Hub {
         loop {
             let cell = &visit.cell;
             let pin = self.prove(cell, &request).await?;
-            match self.try_join(cell, &request, pin, &outlet).await {
+            match self.try_join(cell, &request, pin, &subscriber).await {
                 Ok(Some(actor)) => return Ok(Membership { cell: Arc::clone(cell), actor, place }),
                 // Retired between our two looks at it, or the PIN changed: once more.
                 Ok(None) | Err(Refusal::Room(Reject::PinStale)) => {}
@@ -78,7 +139,7 @@ impl Hub {
     }
 
     /// There is no place, but a member with its token only comes back to what it has.
-    fn readmit(&self, cell: &Cell, request: &JoinRequest) -> Option<Option<Arc<Place>>> {
+    fn readmit(&self, cell: &RoomCell, request: &JoinRequest) -> Option<Option<Arc<Place>>> {
         let quotas = self.0.parts.quotas.as_ref()?;
         proves_itself(&cell.lock().room, request).then(|| Some(Arc::new(quotas.readmit(&request.visitor()))))
     }
@@ -91,10 +152,10 @@ impl Hub {
     /// `None`: the cell was retired meanwhile.
     async fn try_join(
         &self,
-        cell: &Arc<Cell>,
+        cell: &Arc<RoomCell>,
         request: &JoinRequest,
         pin: PinProof,
-        outlet: &Arc<dyn Outlet>,
+        subscriber: &Arc<dyn Subscriber>,
     ) -> Result<Option<Actor>, Refusal> {
         let token = ResumeToken::random();
         let join = Join {
@@ -115,18 +176,18 @@ impl Hub {
             if state.retired {
                 return Ok(None);
             }
-            let (user, session, outlet) = (request.user.clone(), request.session.clone(), Arc::clone(outlet));
-            state.issue(Ticket { user, session, outlet, token, last_seen: request.last_seen });
+            let (user, session, subscriber) = (request.user.clone(), request.session.clone(), Arc::clone(subscriber));
+            state.issue(JoinTicket { user, session, subscriber, token, last_seen: request.last_seen });
         }
         let (done, answer) = oneshot::channel();
-        self.enqueue(cell, Command::Join(join), Resolve::Join(JoinDone(done)));
+        self.enqueue(cell, Command::Join(join), Completion::Join(JoinReply(done)));
         answer.await.map_err(|_| Refusal::Unavailable)??;
         waits.told = true;
         Ok(Some(Actor { user: request.user.clone(), session: request.session.clone() }))
     }
 
     /// What can be said of the PIN before the room decides. A wrong one counts; a right one doesn't.
-    async fn prove(&self, cell: &Cell, request: &JoinRequest) -> Result<PinProof, Refusal> {
+    async fn prove(&self, cell: &RoomCell, request: &JoinRequest) -> Result<PinProof, Refusal> {
         let Some(pin) = &request.pin else { return Ok(PinProof::None) };
         let against = {
             let room = &cell.lock().room;
@@ -145,7 +206,7 @@ impl Hub {
             return Err(Refusal::PinThrottled { retry_after });
         }
         let (pin, hash) = (pin.clone(), against.clone());
-        let Inner { hasher, parts, .. } = &*self.0;
+        let HubInner { hasher, parts, .. } = &*self.0;
         let fits = hasher.run(&parts.tracker, request.address, move || pin.matches(&hash)).await?;
         if let Some(quotas) = quotas.filter(|_| fits) {
             quotas.guessed_right(&request.room, request.address).await;
@@ -155,12 +216,12 @@ impl Hub {
 
     /// argon2, off the async threads, when the address's turn has come.
     pub async fn hash_pin(&self, pin: Pin, address: IpAddr) -> Result<PinHash, Refusal> {
-        let Inner { hasher, parts, .. } = &*self.0;
+        let HubInner { hasher, parts, .. } = &*self.0;
         hasher.run(&parts.tracker, address, move || pin.hash()).await?.map_err(|_| Refusal::Internal)
     }
 
     /// Asks a live member's connection for a sign of life, and waits until it is gone or the time is over.
-    async fn probe(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
+    async fn probe(&self, cell: &Arc<RoomCell>, user: &UserId, session: &SessionRef) {
         if session.node == *self.node() {
             self.probe_here(cell, user, session);
         } else {
@@ -180,12 +241,12 @@ impl Hub {
     }
 
     /// Probes a session of this node.
-    fn probe_here(&self, cell: &Arc<Cell>, user: &UserId, session: &SessionRef) {
+    fn probe_here(&self, cell: &Arc<RoomCell>, user: &UserId, session: &SessionRef) {
         let known = {
             let state = cell.lock();
             let known = state.attached(session).filter(|member| member.user == *user);
             // Or its JOIN is in, and this node is the last to hear of it.
-            known.inspect(|member| member.outlet.probe()).is_some() || state.knows(user, session)
+            known.inspect(|member| member.subscriber.probe()).is_some() || state.knows(user, session)
         };
         if !known {
             // A session that no longer is: its Disconnect is on its way, or was lost with a process before.
@@ -224,7 +285,7 @@ fn proves_itself(room: &Room, request: &JoinRequest) -> bool {
 /// Somebody looks at a cell: empty ones go when the last one has looked, however that ends.
 struct Visit<'a> {
     hub: &'a Hub,
-    cell: Arc<Cell>,
+    cell: Arc<RoomCell>,
 }
 
 impl Drop for Visit<'_> {
@@ -237,7 +298,7 @@ impl Drop for Visit<'_> {
 /// because its session does not know of it. What the session was before it asked is the session's to give back.
 struct Waits<'a> {
     hub: &'a Hub,
-    cell: &'a Arc<Cell>,
+    cell: &'a Arc<RoomCell>,
     request: &'a JoinRequest,
     token: TokenHash,
     /// The session has heard that it is in.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::Hub;
-use super::room_cell::{Cell, State};
+use super::room_cell::{RoomCell, RoomCellState};
 use crate::domain::AddressTag;
 
 /// Kept rooms of this node, by the class of address.
@@ -15,7 +15,7 @@ pub(super) type KeptRooms = HashMap<AddressTag, u64>;
 impl Hub {
     /// Whether this room may be kept when its deadline finds nobody there. Its place is taken at once, and given back by
     /// [`Hub::count_kept`] if it is not kept after all: many rooms may fall due in one moment.
-    pub(super) fn reserve_keep(&self, cell: &Cell) -> bool {
+    pub(super) fn reserve_keep(&self, cell: &RoomCell) -> bool {
         let mut state = cell.lock();
         if state.room.has_live_members() || state.room.kept().is_some() {
             return true;
@@ -35,7 +35,7 @@ impl Hub {
     }
 
     /// Brings the count in line with the replica.
-    pub(super) fn count_kept(&self, state: &mut State) {
+    pub(super) fn count_kept(&self, state: &mut RoomCellState) {
         let address = state.room.kept().and_then(|kept| kept.address);
         let counted = std::mem::replace(&mut state.counted_as_kept, address);
         if counted == address {

@@ -1,8 +1,8 @@
 //! The hub: replicas of the rooms that have a session on this node, and the road from a command to everybody's outbox.
 //!
 //! ```text
-//! session ─ join / submit ─► cell.queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► outlets
-//!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────────► outlets
+//! session ─ join / submit ─► cell.queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► subscribers
+//!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────────► subscribers
 //!                                                       └─► relay ─► log.publish (when members live on other nodes)
 //! log ─ follow ─► absorb (other nodes' commits; our own again, skipped by head), other nodes' relays
 //! ```
@@ -19,6 +19,7 @@
 mod codec;
 mod commit_feed;
 mod committer;
+pub mod delivery;
 mod drift;
 mod ephemeral;
 mod expiry;
@@ -64,11 +65,13 @@ use crate::panics;
 use crate::quota::{Place, Quotas};
 use crate::room::{Actor, Ask, Command, Room};
 use crate::telemetry::names;
+use delivery::Refusal;
+pub use join::JoinRequest;
 use lock::Mutex;
 use outage::Outages;
-use pin_hasher::Hasher;
-use room_cell::{Cell, Queued, Resolve, State};
-pub use subscriber::{JoinRequest, Outlet, Refusal};
+use pin_hasher::PinHasher;
+use room_cell::{Completion, QueuedCommand, RoomCell, RoomCellState};
+
 use timers::Timers;
 
 /// Rooms read again at the same time.
@@ -95,13 +98,13 @@ pub struct HubParts {
 
 /// A handle to the hub; clones share it.
 #[derive(Clone)]
-pub struct Hub(Arc<Inner>);
+pub struct Hub(Arc<HubInner>);
 
-struct Inner {
+struct HubInner {
     parts: HubParts,
-    rooms: Mutex<HashMap<RoomId, Arc<Cell>>>,
+    rooms: Mutex<HashMap<RoomId, Arc<RoomCell>>>,
     timers: Timers,
-    hasher: Hasher,
+    hasher: PinHasher,
     kept: Mutex<kept_rooms::KeptRooms>,
     outages: Outages,
     /// So many rooms are read again at a time: a gap in every room must not become thousands of requests at once.
@@ -113,7 +116,7 @@ struct Inner {
 /// What a session holds of a room: proof that JOIN succeeded.
 #[derive(Clone)]
 pub struct Membership {
-    cell: Arc<Cell>,
+    cell: Arc<RoomCell>,
     actor: Actor,
     /// Given back with the last copy.
     place: Option<Arc<Place>>,
@@ -167,9 +170,9 @@ pub struct HubStatus {
 impl Hub {
     /// Starts the hub's tasks (timers, follower) on `parts.tracker`.
     pub fn start(parts: HubParts) -> Self {
-        let hub = Self(Arc::new(Inner {
+        let hub = Self(Arc::new(HubInner {
             timers: Timers::default(),
-            hasher: Hasher::new(parts.limits.pin_queue),
+            hasher: PinHasher::new(parts.limits.pin_queue),
             kept: Mutex::default(),
             outages: Outages::default(),
             reads: Semaphore::new(READS),
@@ -204,12 +207,12 @@ impl Hub {
         for snapshot in snapshots {
             match codec::room(&snapshot) {
                 Ok(room) if !room.is_vacant() => {
-                    let cell = Cell::restored(room);
+                    let cell = RoomCell::restored(room);
                     self.0.rooms.lock().insert(cell.id().clone(), Arc::clone(&cell));
                     self.count_kept(&mut cell.lock());
                     let orphans = cell.lock().room.live_sessions();
                     for (user, session) in orphans {
-                        self.enqueue(&cell, Command::Disconnect { user, session }, Resolve::Insist);
+                        self.enqueue(&cell, Command::Disconnect { user, session }, Completion::MustCommit);
                     }
                     let mut state = cell.lock();
                     // Alone at this log: whoever is away was here.
@@ -228,10 +231,11 @@ impl Hub {
 
     /// How far ahead a playback command must lie so that every member here has heard it by then, and its player has had
     /// the time that starting takes: the largest round trip among them and `STARTING`, at most `MAX_LEAD_MS`.
-    fn lead_of(&self, cell: &Cell) -> Duration {
+    fn lead_of(&self, cell: &RoomCell) -> Duration {
         /// From `play()` to the first new frame, browsers take 30 to 110 ms (docs/SYNC.md); a start can't be on time with less.
         const STARTING: Duration = Duration::from_millis(150);
-        let slowest = cell.lock().attached.iter().filter_map(|member| member.outlet.rtt()).max().unwrap_or_default();
+        let slowest =
+            cell.lock().attached.iter().filter_map(|member| member.subscriber.rtt()).max().unwrap_or_default();
         (slowest + STARTING).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
     }
 
@@ -245,10 +249,10 @@ impl Hub {
         membership.cell.lock().room.is_host(&membership.actor.user)
     }
 
-    /// Asks the room for something. The answer goes to the member's outlet: an ACK when `reference` is given, or
+    /// Asks the room for something. The answer goes to the member's subscriber: an ACK when `reference` is given, or
     /// ERROR when refused; events before it.
     pub fn submit(&self, membership: &Membership, ask: Ask, request: &'static str, reference: Option<u64>) {
-        let resolve = Resolve::Reply { session: membership.actor.session.clone(), request, reference };
+        let resolve = Completion::Reply { session: membership.actor.session.clone(), request, reference };
         let lead = if ask.is_scheduled() { self.lead_of(&membership.cell) } else { Duration::ZERO };
         self.enqueue(&membership.cell, Command::Asked { by: membership.actor.clone(), lead, ask }, resolve);
     }
@@ -265,18 +269,18 @@ impl Hub {
             Departure::Lost if self.is_draining() => return,
             Departure::Lost => Command::Disconnect { user: actor.user, session: actor.session },
         };
-        self.enqueue_in(&cell, &mut state, command, Resolve::Insist);
+        self.enqueue_in(&cell, &mut state, command, Completion::MustCommit);
     }
 
     /// A member whose session is gone without a word.
-    fn lose(&self, cell: &Arc<Cell>, user: UserId, session: SessionRef) {
+    fn lose(&self, cell: &Arc<RoomCell>, user: UserId, session: SessionRef) {
         self.lose_in(cell, &mut cell.lock(), user, session);
     }
 
-    fn lose_in(&self, cell: &Arc<Cell>, state: &mut State, user: UserId, session: SessionRef) {
+    fn lose_in(&self, cell: &Arc<RoomCell>, state: &mut RoomCellState, user: UserId, session: SessionRef) {
         // As in `depart`: after a planned stop the members come back with their tokens.
         if !(self.is_draining() && session.node == *self.node()) {
-            self.enqueue_in(cell, state, Command::Disconnect { user, session }, Resolve::Insist);
+            self.enqueue_in(cell, state, Command::Disconnect { user, session }, Completion::MustCommit);
         }
     }
 
@@ -291,7 +295,7 @@ impl Hub {
     /// Resolves when nothing waits for its commit in any room.
     pub async fn settled(&self) {
         const LOOK_AGAIN: Duration = Duration::from_millis(2);
-        let busy = |cell: &Arc<Cell>| cell.lock().committing;
+        let busy = |cell: &Arc<RoomCell>| cell.lock().committing;
         while self.0.rooms.lock().values().any(busy) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -333,7 +337,8 @@ impl Hub {
             // One room that can't be read says nothing of the log.
             status.degraded_rooms += usize::from(state.degraded && !state.unreadable);
             status.unreadable_rooms += usize::from(state.unreadable);
-            status.waiting_bytes += state.attached.iter().map(|member| member.outlet.waiting_bytes()).sum::<usize>();
+            status.waiting_bytes +=
+                state.attached.iter().map(|member| member.subscriber.waiting_bytes()).sum::<usize>();
         }
         status
     }
@@ -351,12 +356,12 @@ impl Hub {
         self.0.parts.clock.now()
     }
 
-    fn cells(&self) -> Vec<Arc<Cell>> {
+    fn cells(&self) -> Vec<Arc<RoomCell>> {
         self.0.rooms.lock().values().cloned().collect()
     }
 
     /// Under the cell's lock: a deadline that is scheduled after it would overwrite a later one.
-    fn reschedule(&self, cell: &Cell, state: &State) {
+    fn reschedule(&self, cell: &RoomCell, state: &RoomCellState) {
         // The room's deadlines are those of the cell that took the place of a retired one.
         if !state.retired {
             self.0.timers.schedule(cell.id(), state.room.next_deadline());
@@ -369,19 +374,19 @@ impl Hub {
         Refusal::Unavailable
     }
 
-    fn find(&self, room: &RoomId) -> Option<Arc<Cell>> {
+    fn find(&self, room: &RoomId) -> Option<Arc<RoomCell>> {
         self.0.rooms.lock().get(room).cloned()
     }
 
     /// The room's cell, made and loaded if need be. Subscribe first, then read: nothing falls between.
-    async fn open(&self, room: &RoomId) -> Result<Arc<Cell>, Refusal> {
+    async fn open(&self, room: &RoomId) -> Result<Arc<RoomCell>, Refusal> {
         let mut opening = {
             let mut rooms = self.0.rooms.lock();
             let count = rooms.len() as u64;
             let cell = match rooms.entry(room.clone()) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
                 Entry::Vacant(_) if count >= self.0.parts.limits.rooms => return Err(Refusal::RoomLimit),
-                Entry::Vacant(entry) => Arc::clone(entry.insert(Cell::empty(room.clone()))),
+                Entry::Vacant(entry) => Arc::clone(entry.insert(RoomCell::empty(room.clone()))),
             };
             Opening::of(self, cell)
         };
@@ -398,7 +403,7 @@ impl Hub {
     }
 
     /// Reads the room from the log again.
-    async fn reload(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
+    async fn reload(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
         let (asked_at, gaps) = {
             let mut state = cell.lock();
             // What was heard before it is asked for is in the answer, or was over by then.
@@ -419,7 +424,7 @@ impl Hub {
     }
 
     /// Reads a room again in which something was missed. That the log is back, members hear without a commit.
-    async fn catch_up(&self, cell: &Arc<Cell>) -> Result<(), Refusal> {
+    async fn catch_up(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
         let _turn = self.0.reads.acquire().await.map_err(|_| Refusal::Internal)?;
         self.reload(cell).await?;
         cell.lock().set_degraded(false, self.now());
@@ -429,7 +434,7 @@ impl Hub {
     /// A log that knows less of a room than this replica, which only knows what was durable, has lost it (Redis restarted,
     /// or failed over), or the room has ended: the log can tell, and takes the replica or refuses it. Answers the room as
     /// it is then; nothing if the log doesn't know less.
-    async fn write_back(&self, cell: &Cell, latest: Option<Head>) -> Result<Option<WrittenBack>, LogError> {
+    async fn write_back(&self, cell: &RoomCell, latest: Option<Head>) -> Result<Option<WrittenBack>, LogError> {
         let mine = {
             let room = &cell.lock().room;
             (!room.is_vacant() && room.head() > latest.unwrap_or_default()).then(|| codec::snapshot(room))
@@ -439,7 +444,7 @@ impl Hub {
     }
 
     /// The same after a commit that conflicted; answers the head that holds then.
-    async fn raise(&self, cell: &Cell, latest: Option<Head>) -> Result<Option<Head>, LogError> {
+    async fn raise(&self, cell: &RoomCell, latest: Option<Head>) -> Result<Option<Head>, LogError> {
         let written = self.write_back(cell, latest).await?;
         Ok(written.map_or(latest, |WrittenBack(holds)| holds.map(|snapshot| snapshot.head)))
     }
@@ -447,7 +452,7 @@ impl Hub {
     /// Replaces the replica by what the log holds; local members are told the whole state. An answer that was overtaken
     /// by what the follower brought since it was asked for is older than the replica, and changes nothing. False: the
     /// answer doesn't show whether the replica lacks anything.
-    fn install(&self, cell: &Arc<Cell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<bool, Refusal> {
+    fn install(&self, cell: &Arc<RoomCell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<bool, Refusal> {
         let mut state = cell.lock();
         // Another cell is the room on this node by now.
         if state.retired {
@@ -472,7 +477,7 @@ impl Hub {
         Ok(true)
     }
 
-    fn read_record(&self, state: &mut State, snapshot: &Snapshot) -> Result<Room, Refusal> {
+    fn read_record(&self, state: &mut RoomCellState, snapshot: &Snapshot) -> Result<Room, Refusal> {
         let read = codec::room(snapshot);
         let was_unreadable = std::mem::replace(&mut state.unreadable, read.is_err());
         read.map_err(|error| {
@@ -485,29 +490,29 @@ impl Hub {
     }
 
     /// Puts a command into the room's queue and sees that somebody works on it.
-    fn enqueue(&self, cell: &Arc<Cell>, command: Command, resolve: Resolve) {
+    fn enqueue(&self, cell: &Arc<RoomCell>, command: Command, resolve: Completion) {
         self.enqueue_in(cell, &mut cell.lock(), command, resolve);
     }
 
-    fn enqueue_in(&self, cell: &Arc<Cell>, state: &mut State, command: Command, resolve: Resolve) {
+    fn enqueue_in(&self, cell: &Arc<RoomCell>, state: &mut RoomCellState, command: Command, resolve: Completion) {
         if state.retired {
             // Empty and forgotten, or dropped after a panic: whoever was in it is looked for when it is opened again.
-            if let Resolve::Join(done) = resolve {
+            if let Completion::Join(done) = resolve {
                 done.answer(Err(Refusal::Unavailable));
             }
             return;
         }
         let full = state.queue.len() as u64 >= self.0.parts.limits.room_queue;
         // What the hub itself must see through is bounded by the number of members.
-        if full && !matches!(resolve, Resolve::Insist) {
+        if full && !matches!(resolve, Completion::MustCommit) {
             state.answer(&resolve, Err(Refusal::Overloaded));
-            if let Resolve::Join(done) = resolve {
+            if let Completion::Join(done) = resolve {
                 done.answer(Err(Refusal::Overloaded));
             }
             return;
         }
         // What members ask for passes the room's budget; `RATE_LIMITS=off` lifts it with the quotas.
-        if let (Resolve::Reply { .. }, Command::Asked { ask, .. }) = (&resolve, &command)
+        if let (Completion::Reply { .. }, Command::Asked { ask, .. }) = (&resolve, &command)
             && self.0.parts.quotas.is_some()
             && let Err(retry_after) = state.budget.admit(ask, &self.0.parts.limits)
         {
@@ -518,12 +523,12 @@ impl Hub {
         // Looked up only for somebody who looks.
         let traced = tracing::span_enabled!(tracing::Level::DEBUG);
         let cause = if traced { tracing::Span::current() } else { tracing::Span::none() };
-        state.queue.push_back(Queued { command, resolve, cause });
+        state.queue.push_back(QueuedCommand { command, resolve, cause });
         self.work_on(cell, state);
     }
 
     /// Sees that a room is read again, until it was: something was missed, and the log doesn't answer now.
-    fn read_later(&self, cell: &Arc<Cell>) {
+    fn read_later(&self, cell: &Arc<RoomCell>) {
         let mut state = cell.lock();
         if state.retired {
             return;
@@ -533,14 +538,14 @@ impl Hub {
     }
 
     /// Starts the room's task, if it isn't at work.
-    fn work_on(&self, cell: &Arc<Cell>, state: &mut State) {
+    fn work_on(&self, cell: &Arc<RoomCell>, state: &mut RoomCellState) {
         if !std::mem::replace(&mut state.committing, true) {
             self.0.parts.tracker.spawn(committer::run(self.clone(), Arc::clone(cell)));
         }
     }
 
     /// Forgets a cell in which nobody is and for which nothing waits.
-    fn retire(&self, cell: &Arc<Cell>) {
+    fn retire(&self, cell: &Arc<RoomCell>) {
         let mut rooms = self.0.rooms.lock();
         let same = rooms.get(cell.id()).is_some_and(|known| Arc::ptr_eq(known, cell));
         let mut state = cell.lock();
@@ -561,13 +566,13 @@ struct WrittenBack(Option<Snapshot>);
 
 struct Opening<'a> {
     hub: &'a Hub,
-    cell: Arc<Cell>,
+    cell: Arc<RoomCell>,
     done: bool,
 }
 
 impl<'a> Opening<'a> {
     /// Under the lock of the rooms, as retiring is.
-    fn of(hub: &'a Hub, cell: Arc<Cell>) -> Self {
+    fn of(hub: &'a Hub, cell: Arc<RoomCell>) -> Self {
         cell.lock().opening += 1;
         Self { hub, cell, done: false }
     }

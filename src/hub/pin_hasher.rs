@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use super::subscriber::Refusal;
+use super::delivery::Refusal;
 use crate::domain::{counted_as, neighbourhood_of};
 
 /// At a time: a flood of PINs must not take every core.
@@ -29,13 +29,13 @@ const PER_ADDRESS: usize = 8;
 /// What an address with a full queue is told to wait.
 const A_WHILE: Duration = Duration::from_secs(1);
 
-pub(super) struct Hasher {
-    queue: Arc<Mutex<Queue>>,
+pub(super) struct PinHasher {
+    queue: Arc<Mutex<HashQueue>>,
     places: usize,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct HashQueue {
     running: usize,
     waiting: usize,
     /// Neighbourhoods with somebody who waits, the next first; each once.
@@ -48,14 +48,14 @@ struct Neighbourhood {
     waiting: usize,
     /// Addresses with somebody who waits, the next first; each once.
     turns: VecDeque<IpAddr>,
-    by_address: HashMap<IpAddr, VecDeque<oneshot::Sender<Permit>>>,
+    by_address: HashMap<IpAddr, VecDeque<oneshot::Sender<HashPermit>>>,
 }
 
 /// The right to run; given on when dropped.
 #[derive(Debug)]
-struct Permit(Option<Arc<Mutex<Queue>>>);
+struct HashPermit(Option<Arc<Mutex<HashQueue>>>);
 
-impl Hasher {
+impl PinHasher {
     /// So many may wait.
     pub(super) fn new(places: u64) -> Self {
         Self { queue: Arc::default(), places: usize::try_from(places).unwrap_or(usize::MAX) }
@@ -77,13 +77,13 @@ impl Hasher {
         done.await.map_err(|_| Refusal::Internal)
     }
 
-    fn turn(&self, address: IpAddr) -> Result<oneshot::Receiver<Permit>, Refusal> {
+    fn turn(&self, address: IpAddr) -> Result<oneshot::Receiver<HashPermit>, Refusal> {
         let (sender, receiver) = oneshot::channel();
         let mut queue = self.queue.lock();
         if queue.running < AT_A_TIME {
             queue.running += 1;
             // The receiver is at hand.
-            let _ = sender.send(Permit(Some(Arc::clone(&self.queue))));
+            let _ = sender.send(HashPermit(Some(Arc::clone(&self.queue))));
             return Ok(receiver);
         }
         let near = neighbourhood_of(address);
@@ -104,14 +104,14 @@ impl Hasher {
     }
 }
 
-impl Queue {
+impl HashQueue {
     /// How many wait for one address.
     fn of(&self, near: IpAddr, address: IpAddr) -> usize {
         let waiting = self.neighbourhoods.get(&near).and_then(|near| near.by_address.get(&address));
         waiting.map_or(0, VecDeque::len)
     }
 
-    fn push(&mut self, near: IpAddr, address: IpAddr, sender: oneshot::Sender<Permit>) {
+    fn push(&mut self, near: IpAddr, address: IpAddr, sender: oneshot::Sender<HashPermit>) {
         let Self { turns, neighbourhoods, .. } = self;
         let neighbourhood = neighbourhoods.entry(near).or_insert_with(|| {
             turns.push_back(near);
@@ -128,7 +128,7 @@ impl Queue {
     }
 
     /// The next to run, if anybody waits.
-    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
+    fn next(&mut self) -> Option<oneshot::Sender<HashPermit>> {
         let near = self.turns.pop_front()?;
         let neighbourhood = self.neighbourhoods.get_mut(&near)?;
         let next = neighbourhood.next();
@@ -170,7 +170,7 @@ impl Queue {
 }
 
 impl Neighbourhood {
-    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
+    fn next(&mut self) -> Option<oneshot::Sender<HashPermit>> {
         let address = self.turns.pop_front()?;
         let waiting = self.by_address.get_mut(&address)?;
         let next = waiting.pop_front();
@@ -191,12 +191,12 @@ impl Neighbourhood {
     }
 }
 
-impl Drop for Permit {
+impl Drop for HashPermit {
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
         let mut queue = shared.lock();
         while let Some(next) = queue.next() {
-            match next.send(Permit(Some(Arc::clone(&shared)))) {
+            match next.send(HashPermit(Some(Arc::clone(&shared)))) {
                 Ok(()) => return,
                 // Nobody waits for this one any more. What comes back must not give itself on: the lock is held.
                 Err(mut unused) => unused.0 = None,
@@ -223,13 +223,13 @@ mod tests {
     }
 
     struct Bench {
-        hasher: Arc<Hasher>,
+        hasher: Arc<PinHasher>,
         tracker: TaskTracker,
     }
 
     impl Bench {
         fn new(places: u64) -> Self {
-            Self { hasher: Arc::new(Hasher::new(places)), tracker: TaskTracker::new() }
+            Self { hasher: Arc::new(PinHasher::new(places)), tracker: TaskTracker::new() }
         }
 
         /// Work that lasts until it is told to end.

@@ -7,8 +7,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::subscriber::{MemberStatus, Signal};
-use crate::domain::{SessionRef, Tick, UserId};
+use super::delivery::{MemberStatus, Signal};
+use crate::domain::{RelayedTick, SessionRef, UserId};
 
 const VERSION: u8 = 1;
 
@@ -24,7 +24,7 @@ pub enum Relay {
         /// Over which session.
         session: SessionRef,
         /// The report.
-        tick: Tick,
+        tick: RelayedTick,
         /// Whether v2 members hear of it.
         heartbeat: bool,
     },
@@ -112,7 +112,7 @@ impl Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Limits, MediaTime, Namespace, NodeId, Rate, RoomTime, Slot};
+    use crate::domain::{Limits, MediaTime, MemberSlot, Namespace, NodeId, Rate, RoomTime};
 
     fn ann() -> (UserId, SessionRef) {
         (UserId::parse("ann").unwrap(), SessionRef { node: NodeId::parse("n1").unwrap(), id: 7 })
@@ -120,8 +120,8 @@ mod tests {
 
     fn a_tick() -> Relay {
         let (user, session) = ann();
-        let tick = Tick {
-            slot: Slot(1),
+        let tick = RelayedTick {
+            slot: MemberSlot(1),
             seq: 9,
             playing: true,
             from_host: true,

@@ -23,16 +23,16 @@ const ENVELOPE: usize = 256;
 
 /// A room's buckets. Made when somebody asks for the first time: most replicas are of rooms in which nobody does, here.
 #[derive(Debug, Default)]
-pub(super) struct RoomBudget(Option<Buckets>);
+pub(super) struct RoomBudget(Option<RoomBuckets>);
 
 #[derive(Debug)]
-struct Buckets {
+struct RoomBuckets {
     stored: Bucket,
     relayed: Bucket,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum BudgetClass {
     /// Anybody may say it.
     Content,
     /// Moves the film.
@@ -41,12 +41,12 @@ enum Class {
     Free,
 }
 
-struct Paces {
+struct RoomPaces {
     stored: Pace,
     relayed: Pace,
 }
 
-impl Paces {
+impl RoomPaces {
     fn of(limits: &Limits) -> Self {
         let stored = limits.room_stored_bytes as f64;
         Self { stored: Pace::new(stored / 3600.0, stored), relayed: Pace::of(limits.room_relayed_bytes_per_sec, 8.0) }
@@ -57,22 +57,23 @@ impl RoomBudget {
     /// Charges a member's command, or says how long to wait.
     pub(super) fn admit(&mut self, ask: &Ask, limits: &Limits) -> Result<(), Duration> {
         let (class, text, film) = match ask {
-            Ask::Chat { text, .. } => (Class::Content, text.as_str().len(), 0),
-            Ask::Custom { payload, .. } => (Class::Content, payload.len(), 0),
-            Ask::Rename { name, .. } => (Class::Content, name.as_str().len(), 0),
-            Ask::SetUrl { url, .. } => (Class::Control, 0, url.as_str().len()),
-            Ask::Adopt { url, .. } => (Class::Control, 0, url.as_ref().map_or(0, |url| url.as_str().len())),
-            Ask::PlayPause { .. } | Ask::Seek { .. } | Ask::SetRate { .. } => (Class::Control, 0, 0),
-            _ => (Class::Free, 0, 0),
+            Ask::Chat { text, .. } => (BudgetClass::Content, text.as_str().len(), 0),
+            Ask::Custom { payload, .. } => (BudgetClass::Content, payload.len(), 0),
+            Ask::Rename { name, .. } => (BudgetClass::Content, name.as_str().len(), 0),
+            Ask::SetUrl { url, .. } => (BudgetClass::Control, 0, url.as_str().len()),
+            Ask::Adopt { url, .. } => (BudgetClass::Control, 0, url.as_ref().map_or(0, |url| url.as_str().len())),
+            Ask::PlayPause { .. } | Ask::Seek { .. } | Ask::SetRate { .. } => (BudgetClass::Control, 0, 0),
+            _ => (BudgetClass::Free, 0, 0),
         };
-        let (paces, now) = (Paces::of(limits), Clock::instant());
-        let full = || Buckets { stored: Bucket::full(paces.stored, now), relayed: Bucket::full(paces.relayed, now) };
+        let (paces, now) = (RoomPaces::of(limits), Clock::instant());
+        let full =
+            || RoomBuckets { stored: Bucket::full(paces.stored, now), relayed: Bucket::full(paces.relayed, now) };
         let buckets = self.0.get_or_insert_with(full);
         let reserve = limits.room_stored_bytes as f64 / 2.0;
         let wait = match class {
-            Class::Free => None,
-            Class::Control => buckets.stored.wait(0.0, paces.stored, now),
-            Class::Content => {
+            BudgetClass::Free => None,
+            BudgetClass::Control => buckets.stored.wait(0.0, paces.stored, now),
+            BudgetClass::Content => {
                 let relayed = buckets.relayed.wait(0.0, paces.relayed, now);
                 relayed.max(buckets.stored.wait(reserve, paces.stored, now))
             }
@@ -98,7 +99,7 @@ impl RoomBudget {
     }
 }
 
-impl Buckets {
+impl RoomBuckets {
     /// Texts and payloads are relayed and not stored; addresses of films are both.
     fn charge(&mut self, text: usize, film: usize) {
         self.stored.charge((ENVELOPE + film) as f64);

@@ -1,4 +1,4 @@
-//! One room on this node: its replica, the outlets of its local members, and what waits to be committed.
+//! One room on this node: its replica, the subscribers of its local members, and what waits to be committed.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::Instant;
 
 use super::Membership;
+use super::delivery::{EventDelivery, Joined, Notice, NoticeBody, Refusal, Reply};
 use super::drift::HostDrift;
 use super::lock::{Mutex, MutexGuard};
 use super::room_budget::RoomBudget;
-use super::subscriber::{Happening, Notice, NoticeBody, Outlet, Refusal, Reply, Welcome};
+use super::subscriber::Subscriber;
 use crate::clock::Clock;
 use crate::domain::{
-    AddressTag, CloseCode, Dialect, Head, MediaTime, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, Slot,
+    AddressTag, CloseCode, Dialect, Head, MediaTime, MemberSlot, NodeId, ResumeToken, RoomId, RoomTime, SessionRef,
     TokenHash, UserId,
 };
-use crate::room::{Command, Connection, Event, LeaveReason, Member, Room};
+use crate::room::{Command, Event, LeaveReason, Member, MemberConnection, Room};
 use crate::telemetry::{HotCounter, names};
 
 static RESYNCS: HotCounter = HotCounter::new(names::RESYNCS, &[]);
@@ -27,22 +28,22 @@ static DELIVERIES: HotCounter = HotCounter::new(names::DELIVERIES, &[("class", "
 /// Commits kept while the room is read.
 const EARLY_COMMITS: usize = 64;
 
-pub(super) struct Cell {
+pub(super) struct RoomCell {
     id: RoomId,
-    state: Mutex<State>,
+    state: Mutex<RoomCellState>,
     /// Set once the replica was read from the log.
     pub(super) loaded: OnceCell<()>,
     /// Told after every change of the membership: a prober waits on it.
     pub(super) changed: Notify,
 }
 
-pub(super) struct State {
+pub(super) struct RoomCellState {
     pub(super) room: Room,
-    pub(super) attached: Vec<Attached>,
+    pub(super) attached: Vec<AttachedMember>,
     /// JOINs in flight on this node, by the token that each would be given. Whoever settles one first takes its ticket: the
     /// event lets the session in, a failure or the end of its session gives it up. Without a ticket nobody is let in.
-    tickets: HashMap<TokenHash, Ticket>,
-    pub(super) queue: VecDeque<Queued>,
+    tickets: HashMap<TokenHash, JoinTicket>,
+    pub(super) queue: VecDeque<QueuedCommand>,
     /// A committer task is at work.
     pub(super) committing: bool,
     /// How many wait for the room to be read.
@@ -64,7 +65,7 @@ pub(super) struct State {
     /// A change of the replica has begun and not ended: seen under the lock, it panicked in between.
     torn: bool,
     pub(super) drift: HostDrift,
-    pub(super) elsewhere: Elsewhere,
+    pub(super) remote_members: RemoteMembers,
     pub(super) budget: RoomBudget,
     /// Commits heard while something before them was missing: taken in once the room was read.
     early: VecDeque<(Head, Vec<(Head, Event)>)>,
@@ -74,35 +75,35 @@ pub(super) struct State {
 
 /// Whether members live on other nodes, by dialect. Kept, because every tick asks.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Elsewhere {
+pub(super) struct RemoteMembers {
     pub(super) v2: bool,
     pub(super) v3: bool,
 }
 
-impl Elsewhere {
+impl RemoteMembers {
     fn of(room: &Room, node: &NodeId) -> Self {
-        let mut elsewhere = Self::default();
+        let mut remote_members = Self::default();
         for member in room.members().values() {
-            if matches!(&member.connection, Connection::Live(session) if session.node != *node) {
+            if matches!(&member.connection, MemberConnection::Live(session) if session.node != *node) {
                 match member.dialect {
-                    Dialect::V2 => elsewhere.v2 = true,
-                    Dialect::V3 => elsewhere.v3 = true,
+                    Dialect::V2 => remote_members.v2 = true,
+                    Dialect::V3 => remote_members.v3 = true,
                 }
             }
         }
-        elsewhere
+        remote_members
     }
 }
 
 /// A member with a session on this node.
-pub(super) struct Attached {
+pub(super) struct AttachedMember {
     pub(super) user: UserId,
     pub(super) session: SessionRef,
-    pub(super) slot: Slot,
+    pub(super) slot: MemberSlot,
     pub(super) dialect: Dialect,
     /// The JOIN that let it in.
     ticket: TokenHash,
-    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) subscriber: Arc<dyn Subscriber>,
     /// The latest position report: kept, never committed.
     pub(super) position: Option<(MediaTime, RoomTime)>,
     /// When a MEMBER_STATUS of it was last relayed.
@@ -111,7 +112,7 @@ pub(super) struct Attached {
     pub(super) heartbeat_at: Option<RoomTime>,
 }
 
-impl Attached {
+impl AttachedMember {
     /// The number first: it alone tells all of a node's sessions apart, and every tick asks.
     fn is_on(&self, session: &SessionRef) -> bool {
         self.session.id == session.id && self.session.node == session.node
@@ -119,43 +120,43 @@ impl Attached {
 }
 
 /// A JOIN that waits for its event.
-pub(super) struct Ticket {
+pub(super) struct JoinTicket {
     pub(super) user: UserId,
     pub(super) session: SessionRef,
-    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) subscriber: Arc<dyn Subscriber>,
     pub(super) token: ResumeToken,
     pub(super) last_seen: Option<Head>,
 }
 
-pub(super) struct Queued {
+pub(super) struct QueuedCommand {
     pub(super) command: Command,
-    pub(super) resolve: Resolve,
+    pub(super) resolve: Completion,
     /// The request's span, for whoever traces: the request lasts until its commit.
     pub(super) cause: tracing::Span,
 }
 
 /// Who hears what became of a command.
-pub(super) enum Resolve {
-    /// The member's outlet.
+pub(super) enum Completion {
+    /// The member's subscriber.
     Reply { session: SessionRef, request: &'static str, reference: Option<u64> },
     /// The JOIN that waits.
-    Join(JoinDone),
+    Join(JoinReply),
     /// Nobody, but it must get in: tried again as long as the log is away.
-    Insist,
+    MustCommit,
     /// Nobody, and it may fail.
-    Forget,
+    BestEffort,
 }
 
-pub(super) struct JoinDone(pub(super) oneshot::Sender<Result<(), Refusal>>);
+pub(super) struct JoinReply(pub(super) oneshot::Sender<Result<(), Refusal>>);
 
-impl JoinDone {
+impl JoinReply {
     pub(super) fn answer(self, result: Result<(), Refusal>) {
         // A session that ended meanwhile no longer listens; its ticket is gone, and the event finds that out.
         let _ = self.0.send(result);
     }
 }
 
-impl Cell {
+impl RoomCell {
     pub(super) fn empty(id: RoomId) -> Arc<Self> {
         let room = Room::vacant(id, Head::default());
         Self::with(room, OnceCell::new())
@@ -166,7 +167,7 @@ impl Cell {
     }
 
     fn with(room: Room, loaded: OnceCell<()>) -> Arc<Self> {
-        let state = State {
+        let state = RoomCellState {
             attached: Vec::new(),
             tickets: HashMap::new(),
             queue: VecDeque::new(),
@@ -181,7 +182,7 @@ impl Cell {
             counted_as_kept: None,
             torn: false,
             drift: HostDrift::default(),
-            elsewhere: Elsewhere::default(),
+            remote_members: RemoteMembers::default(),
             budget: RoomBudget::default(),
             early: VecDeque::new(),
             lost_here: BTreeSet::new(),
@@ -194,7 +195,7 @@ impl Cell {
         &self.id
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, RoomCellState> {
         self.state.lock()
     }
 }
@@ -220,7 +221,7 @@ fn moves_members(event: &Event) -> bool {
     )
 }
 
-impl State {
+impl RoomCellState {
     pub(super) fn is_idle(&self) -> bool {
         let works = self.committing || self.opening > 0;
         self.room.is_vacant() && self.queue.is_empty() && self.tickets.is_empty() && !works
@@ -231,7 +232,7 @@ impl State {
         self.gaps += 1;
     }
 
-    /// The last gap, for [`State::close_gaps`].
+    /// The last gap, for [`RoomCellState::close_gaps`].
     pub(super) fn gaps(&self) -> u64 {
         self.gaps
     }
@@ -293,23 +294,23 @@ impl State {
         &self.room
     }
 
-    pub(super) fn attached(&self, session: &SessionRef) -> Option<&Attached> {
+    pub(super) fn attached(&self, session: &SessionRef) -> Option<&AttachedMember> {
         self.attached.iter().find(|member| member.is_on(session))
     }
 
-    pub(super) fn attached_mut(&mut self, membership: &Membership) -> Option<&mut Attached> {
+    pub(super) fn attached_mut(&mut self, membership: &Membership) -> Option<&mut AttachedMember> {
         let session = &membership.actor().session;
         self.attached.iter_mut().find(|member| member.is_on(session))
     }
 
     /// The session, as long as it is this member: a JOIN on it may have made it another one.
-    pub(super) fn detach(&mut self, user: &UserId, session: &SessionRef) -> Option<Attached> {
+    pub(super) fn detach(&mut self, user: &UserId, session: &SessionRef) -> Option<AttachedMember> {
         self.detach_where(|member| member.is_on(session) && member.user == *user)
     }
 
-    fn detach_where(&mut self, is_it: impl FnMut(&Attached) -> bool) -> Option<Attached> {
+    fn detach_where(&mut self, is_it: impl FnMut(&AttachedMember) -> bool) -> Option<AttachedMember> {
         let index = self.attached.iter().position(is_it)?;
-        // The order of the outlets means nothing.
+        // The order of the subscribers means nothing.
         Some(self.attached.swap_remove(index))
     }
 
@@ -327,7 +328,7 @@ impl State {
         self.tickets.clear();
     }
 
-    pub(super) fn issue(&mut self, ticket: Ticket) {
+    pub(super) fn issue(&mut self, ticket: JoinTicket) {
         self.tickets.insert(ticket.token.hash(), ticket);
     }
 
@@ -337,7 +338,7 @@ impl State {
     }
 
     /// Settles the JOIN with this token; `None`: somebody else has.
-    pub(super) fn settle(&mut self, token: &TokenHash) -> Option<Ticket> {
+    pub(super) fn settle(&mut self, token: &TokenHash) -> Option<JoinTicket> {
         self.tickets.remove(token)
     }
 
@@ -360,15 +361,15 @@ impl State {
         self.room.apply(event);
         debug_assert_eq!(self.room.head(), head, "an event is one step of its room");
         if moves_members(event) {
-            self.elsewhere = Elsewhere::of(&self.room, node);
+            self.remote_members = RemoteMembers::of(&self.room, node);
         }
         if self.is_of_another_node(event, node) {
             self.budget.note(event);
         }
         self.before_fan_out(event);
-        let happening = Happening { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
+        let delivery = EventDelivery { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
         for member in &self.attached {
-            member.outlet.event(&happening);
+            member.subscriber.event(&delivery);
         }
         DELIVERIES.increment(self.attached.len() as u64);
         let lost = self.after_fan_out(event, node, now);
@@ -381,7 +382,7 @@ impl State {
         match event {
             Event::Disconnected { user, .. } => {
                 let connection = self.room.member(user).map(|member| &member.connection);
-                if matches!(connection, Some(Connection::Live(session)) if session.node == *node) {
+                if matches!(connection, Some(MemberConnection::Live(session)) if session.node == *node) {
                     self.lost_here.insert(user.clone());
                 }
             }
@@ -404,7 +405,7 @@ impl State {
             return false;
         };
         let connection = self.room.member(user).map(|member| &member.connection);
-        matches!(connection, Some(Connection::Live(session)) if session.node != *node)
+        matches!(connection, Some(MemberConnection::Live(session)) if session.node != *node)
     }
 
     /// A member that is gone hears no more of this room. One that was removed hears that, whatever becomes of the closing code.
@@ -425,7 +426,7 @@ impl State {
 
     /// v2's servers told everybody else only.
     fn hears_of_removal(&self, user: &UserId, reason: LeaveReason) -> bool {
-        let speaks_v3 = |member: &Attached| member.user == *user && member.dialect == Dialect::V3;
+        let speaks_v3 = |member: &AttachedMember| member.user == *user && member.dialect == Dialect::V3;
         matches!(reason, LeaveReason::Kicked | LeaveReason::Banned) && self.attached.iter().any(speaks_v3)
     }
 
@@ -444,7 +445,7 @@ impl State {
             // another session took meanwhile is as superseded as any.
             let moves = self.tickets.values().any(|ticket| ticket.session == member.session && ticket.user != *user);
             if !moves {
-                member.outlet.close(code, code.meaning());
+                member.subscriber.close(code, code.meaning());
             }
         }
     }
@@ -472,22 +473,22 @@ impl State {
         }
     }
 
-    fn attach(&mut self, user: &UserId, ticket: Ticket, resumed: bool, node: &NodeId, now: RoomTime) {
+    fn attach(&mut self, user: &UserId, ticket: JoinTicket, resumed: bool, node: &NodeId, now: RoomTime) {
         let Some(member) = self.room.member(user) else { return };
-        let Ticket { session, outlet, token, last_seen, .. } = ticket;
-        let attached = Attached {
+        let JoinTicket { session, subscriber, token, last_seen, .. } = ticket;
+        let attached = AttachedMember {
             user: user.clone(),
             session,
             slot: member.slot,
             dialect: member.dialect,
             ticket: token.hash(),
-            outlet,
+            subscriber,
             position: None,
             status_at: None,
             heartbeat_at: None,
         };
-        let welcome = Welcome { user, session: &attached.session, token: Some(&token), resumed, node, now };
-        attached.outlet.state(&self.room, &welcome);
+        let joined = Joined { user, session: &attached.session, token: Some(&token), resumed, node, now };
+        attached.subscriber.state(&self.room, &joined);
         if attached.dialect == Dialect::V3 {
             self.replay_chat(&attached, last_seen.filter(|_| resumed));
         }
@@ -495,19 +496,19 @@ impl State {
     }
 
     /// What was said before it came, or while it was away: whatever it hasn't seen.
-    fn replay_chat(&self, member: &Attached, seen: Option<Head>) {
+    fn replay_chat(&self, member: &AttachedMember, seen: Option<Head>) {
         let epoch = self.room.head().epoch;
         let from = seen.filter(|seen| seen.epoch == epoch).map_or(0, |seen| seen.seq);
         for (seq, line) in self.room.chat().iter().filter(|(seq, _)| **seq > from) {
-            member.outlet.replay(Head { epoch, seq: *seq }, line);
+            member.subscriber.replay(Head { epoch, seq: *seq }, line);
         }
     }
 
     /// The whole state to one member: REQUEST_SYNC, or a JOIN repeated on the same session.
     pub(super) fn send_state(&self, session: &SessionRef, node: &NodeId, now: RoomTime) {
         if let Some(member) = self.attached(session) {
-            let welcome = Welcome { user: &member.user, session, token: None, resumed: true, node, now };
-            member.outlet.state(&self.room, &welcome);
+            let joined = Joined { user: &member.user, session, token: None, resumed: true, node, now };
+            member.subscriber.state(&self.room, &joined);
         }
     }
 
@@ -520,17 +521,17 @@ impl State {
         self.room = room;
         self.lost_here.retain(|user| self.room.member(user).is_some_and(|member| !member.is_live()));
         self.drift.reset();
-        self.elsewhere = Elsewhere::of(&self.room, node);
+        self.remote_members = RemoteMembers::of(&self.room, node);
         let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
             .into_iter()
             .partition(|member| self.room.member(&member.user).is_some_and(|known| known.is_on(&member.session)));
         self.attached = stay;
         for member in gone {
-            // Who is live elsewhere is there of its own will. Anybody else was taken for lost while this node was cut off,
+            // Who is live remote_members is there of its own will. Anybody else was taken for lost while this node was cut off,
             // and must not stay away.
-            let elsewhere = self.room.member(&member.user).is_some_and(Member::is_live);
-            let code = if elsewhere { CloseCode::Superseded } else { CloseCode::Idle };
-            member.outlet.close(code, "this membership is no longer on this session");
+            let remote_members = self.room.member(&member.user).is_some_and(Member::is_live);
+            let code = if remote_members { CloseCode::Superseded } else { CloseCode::Idle };
+            member.subscriber.close(code, "this membership is no longer on this session");
         }
         RESYNCS.increment(self.attached.len() as u64);
         for member in &self.attached {
@@ -562,13 +563,15 @@ impl State {
     }
 
     /// Tells a member what became of its command.
-    pub(super) fn answer(&self, resolve: &Resolve, result: Result<Head, Refusal>) {
-        let Resolve::Reply { session, request, reference } = resolve else { return };
+    pub(super) fn answer(&self, resolve: &Completion, result: Result<Head, Refusal>) {
+        let Completion::Reply { session, request, reference } = resolve else { return };
         let Some(member) = self.attached(session) else { return };
         match (result, *reference) {
-            (Ok(head), Some(reference)) => member.outlet.reply(Reply::Ack { reference, head }),
+            (Ok(head), Some(reference)) => member.subscriber.reply(Reply::Ack { reference, head }),
             (Ok(_), None) => {}
-            (Err(refusal), reference) => member.outlet.reply(Reply::Refused { reference, request, refusal: &refusal }),
+            (Err(refusal), reference) => {
+                member.subscriber.reply(Reply::Refused { reference, request, refusal: &refusal })
+            }
         }
     }
 
@@ -576,7 +579,7 @@ impl State {
     pub(super) fn tell_all(&self, body: NoticeBody<'_>, now: RoomTime) {
         let notice = Notice { body, now, encoded: std::cell::OnceCell::new() };
         for member in &self.attached {
-            member.outlet.notice(&notice);
+            member.subscriber.notice(&notice);
         }
     }
 
@@ -592,7 +595,7 @@ impl State {
         for member in &self.attached {
             let after = Duration::from_millis(rand::rng().random_range(0..=spread.as_millis().max(1) as u64));
             let notice = Notice { body: NoticeBody::Reconnect { after }, now, encoded: std::cell::OnceCell::new() };
-            member.outlet.notice(&notice);
+            member.subscriber.notice(&notice);
         }
     }
 }

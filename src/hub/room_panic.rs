@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::Hub;
-use super::room_cell::{Cell, Resolve};
-use super::subscriber::Refusal;
+use super::delivery::Refusal;
+use super::room_cell::{Completion, RoomCell};
 use crate::domain::{CloseCode, Head, RoomId};
 use crate::panics;
 use crate::room::Room;
@@ -24,14 +24,14 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 impl Hub {
     /// Runs what concerns one room; a panic ends there.
-    pub(super) fn contain(&self, cell: &Arc<Cell>, work: impl FnOnce()) {
+    pub(super) fn contain(&self, cell: &Arc<RoomCell>, work: impl FnOnce()) {
         if panics::contain(work).is_err() {
             self.drop_broken(cell);
         }
     }
 
     /// Drops the replica of a room in which something panicked, and has it read again.
-    pub(super) fn drop_broken(&self, cell: &Arc<Cell>) {
+    pub(super) fn drop_broken(&self, cell: &Arc<RoomCell>) {
         let (attached, queue) = {
             let mut rooms = self.0.rooms.lock();
             let mut state = cell.lock();
@@ -52,13 +52,13 @@ impl Hub {
         tracing::error!(roomId = %cell.id(), members = attached.len(), "a room panicked: it is read again, its members come back");
         metrics::counter!(names::ROOMS_BROKEN).increment(1);
         for queued in queue {
-            if let Resolve::Join(done) = queued.resolve {
+            if let Completion::Join(done) = queued.resolve {
                 done.answer(Err(Refusal::Internal));
             }
         }
         for member in attached {
-            // Perhaps it was this outlet that panicked.
-            let _ = panics::contain(|| member.outlet.close(CloseCode::Internal, CloseCode::Internal.meaning()));
+            // Perhaps it was this subscriber that panicked.
+            let _ = panics::contain(|| member.subscriber.close(CloseCode::Internal, CloseCode::Internal.meaning()));
         }
         cell.changed.notify_waiters();
         self.0.parts.tracker.spawn(self.clone().read_broken(cell.id().clone()));

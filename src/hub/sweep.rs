@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::Hub;
-use super::room_cell::{Cell, State};
+use super::room_cell::{RoomCell, RoomCellState};
 use crate::domain::{RoomId, SessionRef, UserId};
 use crate::telemetry::names;
 
@@ -56,7 +56,7 @@ pub(super) async fn run(hub: Hub) {
 
 impl Hub {
     /// The commit that failed may have been the room's last for hours: reading the room shows whether the log answers.
-    fn try_again(&self, cell: &Arc<Cell>) {
+    fn try_again(&self, cell: &Arc<RoomCell>) {
         let mut state = cell.lock();
         if state.is_calm(CALM) {
             state.note_gap();
@@ -66,7 +66,7 @@ impl Hub {
 
     /// Disconnects live members that name this node but have no session here. A command on its way looks the same for a
     /// moment, so only one that was suspected before, in a room for which nothing waits, is a breach.
-    pub(super) fn sweep(&self, cell: &Arc<Cell>, suspects: &Suspects, found: &mut Suspects) {
+    pub(super) fn sweep(&self, cell: &Arc<RoomCell>, suspects: &Suspects, found: &mut Suspects) {
         if self.is_draining() {
             return;
         }
@@ -84,7 +84,7 @@ impl Hub {
         }
     }
 
-    fn without_session(&self, state: &State) -> Vec<(UserId, SessionRef)> {
+    fn without_session(&self, state: &RoomCellState) -> Vec<(UserId, SessionRef)> {
         let here: HashMap<_, _> = state.attached.iter().map(|member| (member.session.id, &member.user)).collect();
         let mut sessions = state.room.live_sessions();
         // Looked up first: asking the room for each of its hundreds of members is quadratic, and nearly all are there.

@@ -7,18 +7,18 @@ use tokio::sync::Notify;
 
 use super::Hub;
 use super::lock::Mutex;
-use super::room_cell::{Cell, Resolve};
+use super::room_cell::{Completion, RoomCell};
 use crate::domain::{RoomId, RoomTime};
 use crate::room::Command;
 
 #[derive(Default)]
 pub(super) struct Timers {
-    table: Mutex<Table>,
+    table: Mutex<DeadlineTable>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct Table {
+struct DeadlineTable {
     due: BTreeSet<(RoomTime, RoomId)>,
     of: HashMap<RoomId, RoomTime>,
 }
@@ -80,11 +80,11 @@ pub(super) fn fire(hub: &Hub) -> Option<Duration> {
     for room in rooms {
         // While the log is away the deadline stays due: one command that waits is enough.
         let waits =
-            |cell: &Cell| cell.lock().queue.iter().any(|queued| matches!(queued.command, Command::Deadline { .. }));
+            |cell: &RoomCell| cell.lock().queue.iter().any(|queued| matches!(queued.command, Command::Deadline { .. }));
         if let Some(cell) = hub.find(&room).filter(|cell| !waits(cell)) {
             hub.contain(&cell, || {
                 let (lead, may_keep) = (hub.lead_of(&cell), hub.reserve_keep(&cell));
-                hub.enqueue(&cell, Command::Deadline { lead, may_keep }, Resolve::Insist);
+                hub.enqueue(&cell, Command::Deadline { lead, may_keep }, Completion::MustCommit);
             });
         }
     }

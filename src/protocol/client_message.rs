@@ -4,8 +4,8 @@ use crate::domain::{
     Dialect, ErrorCode, Fallback, Head, KeyHash, Limits, MediaTime, Pin, ResumeToken, RoomId, RoomTime, UrlPolicy,
     UserId, Username,
 };
-use crate::hub::subscriber::{MemberStatus, Signal};
-use crate::room::{Ask, Claim};
+use crate::hub::delivery::{MemberStatus, Signal};
+use crate::room::{Ask, OwnerClaim};
 
 /// What decoding depends on.
 #[derive(Debug, Clone, Default)]
@@ -18,7 +18,7 @@ pub struct Rules {
 
 /// One message of a client.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct ClientRequest {
     /// The client's `ref`: comes back in the ACK, or in the ERROR.
     pub reference: Option<u64>,
     /// What it says.
@@ -78,7 +78,7 @@ pub struct JoinMessage {
     /// Hash of `clientKey`.
     pub client: Option<KeyHash>,
     /// `hostKey` (its hash) and `owner`.
-    pub claim: Claim,
+    pub claim: OwnerClaim,
 }
 
 impl ClientMessage {

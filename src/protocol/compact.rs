@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use crate::domain::{CompactBytes, ErrorCode, Invalid, Limits, MediaTime, Rate, RoomTime, Tick};
+use crate::domain::{CompactBytes, ErrorCode, Invalid, Limits, MediaTime, Rate, RelayedTick, RoomTime, TickReport};
 
 const PROBE: u8 = 1;
 const REPLY: u8 = 2;
@@ -21,8 +21,8 @@ const FROM_HOST: u8 = 2;
 pub enum Compact {
     /// A question for the time. `t0` is the client's own and only given back.
     ClockProbe { id: u16, t0: f64 },
-    /// Where its player stands; slot and host flag are the server's to write.
-    Tick { playing: bool, seq: u32, position: MediaTime, at: RoomTime, rate: Rate },
+    /// Where its player is. Slot and host flag of the message are not read: the server writes its own.
+    Tick(TickReport),
     /// A kind of another version: ignored.
     Unknown,
 }
@@ -42,14 +42,14 @@ pub fn decode_compact(bytes: &[u8], limits: &Limits) -> Result<Compact, Invalid>
         return Ok(Compact::ClockProbe { id: u16::from_be_bytes(at(bytes, 2)), t0: f64::from_be_bytes(at(bytes, 4)) });
     }
     let moment = RoomTime::from_millis_f64(f64::from_be_bytes(at(bytes, 16)));
-    Ok(Compact::Tick {
+    Ok(Compact::Tick(TickReport {
         playing: bytes[1] & PLAYING != 0,
         seq: u32::from_be_bytes(at(bytes, 4)),
         // The sum makes a zero of minus zero.
         position: MediaTime::parse(f64::from_be_bytes(at(bytes, 8)) + 0.0, limits)?,
         at: moment.ok_or_else(|| Invalid::new(ErrorCode::OutOfRange, "a tick's `at` is no moment"))?,
         rate: Rate::parse(f64::from(f32::from_be_bytes(at(bytes, 24))))?,
-    })
+    }))
 }
 
 /// `t1`: when the probe came; `t2`: now.
@@ -65,7 +65,7 @@ pub fn encode_clock_reply(id: u16, t0: f64, t1: RoomTime, t2: RoomTime) -> Compa
 }
 
 /// A member's tick as the others get it.
-pub fn encode_tick(tick: &Tick) -> CompactBytes {
+pub fn encode_tick(tick: &RelayedTick) -> CompactBytes {
     let flags = if tick.playing { PLAYING } else { 0 } | if tick.from_host { FROM_HOST } else { 0 };
     CompactBytes::encode(TICK_LEN, |out| {
         out.put_u8(TICK);

@@ -1,21 +1,21 @@
-//! JSON → [`Request`]: strict where it protects, lenient where v2 clients vary.
+//! JSON → [`ClientRequest`]: strict where it protects, lenient where v2 clients vary.
 //!
 //! Unknown fields are ignored, and so are `userId`, `roomId` and `timestamp` outside JOIN. null is absent. A number is
 //! a number, finite and in range; a text is a text, never a number that looks like one.
 
-use super::client_message::{BadRequest, ClientMessage, JoinMessage, Request, Rules};
-use super::fields::{Field, Fields};
+use super::client_message::{BadRequest, ClientMessage, ClientRequest, JoinMessage, Rules};
+use super::fields::{MessageField, MessageFields};
 use super::{MAX_INTEGER, PROTOCOL};
 use crate::domain::{
     ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, KeyHash, MediaTime, MediaUrl, Namespace, Pin, Player,
     PlayerReason, PlayerState, Rate, ResumeToken, RoomId, Username,
 };
-use crate::hub::subscriber::{MemberStatus, Signal};
-use crate::room::{Ask, Basis, Claim, Control};
+use crate::hub::delivery::{MemberStatus, Signal};
+use crate::room::{Ask, Basis, Control, OwnerClaim};
 
 /// Reads one message.
-pub fn decode(text: &[u8], rules: &Rules) -> Result<Request, BadRequest> {
-    let mut fields = Fields::empty();
+pub fn decode(text: &[u8], rules: &Rules) -> Result<ClientRequest, BadRequest> {
+    let mut fields = MessageFields::empty();
     let outcome = read(text, rules, &mut fields);
     outcome.map_err(|Invalid { code, message }| BadRequest {
         code,
@@ -25,7 +25,7 @@ pub fn decode(text: &[u8], rules: &Rules) -> Result<Request, BadRequest> {
     })
 }
 
-fn read<'a>(text: &'a [u8], rules: &Rules, fields: &mut Fields<'a>) -> Result<Request, Invalid> {
+fn read<'a>(text: &'a [u8], rules: &Rules, fields: &mut MessageFields<'a>) -> Result<ClientRequest, Invalid> {
     if text.len() as u64 > rules.limits.message_bytes {
         return Err(Invalid::new(
             ErrorCode::TooBig,
@@ -35,14 +35,14 @@ fn read<'a>(text: &'a [u8], rules: &Rules, fields: &mut Fields<'a>) -> Result<Re
     let text = std::str::from_utf8(text).map_err(|_| Invalid::new(ErrorCode::BadMessage, "not UTF-8"))?;
     fields.read(text)?;
     let reference = fields.reference.integer(MAX_INTEGER)?;
-    let name = fields.kind.must(Field::text)?;
+    let name = fields.kind.must(MessageField::text)?;
     let Some((_, decoder)) = known_type(fields) else {
         return Err(Invalid::new(ErrorCode::UnknownType, format!("no such message: {}", printable(&name))));
     };
-    Ok(Request { reference, message: decoder(fields, rules)? })
+    Ok(ClientRequest { reference, message: decoder(fields, rules)? })
 }
 
-type Decoder = fn(&Fields<'_>, &Rules) -> Result<ClientMessage, Invalid>;
+type Decoder = fn(&MessageFields<'_>, &Rules) -> Result<ClientMessage, Invalid>;
 
 /// The types that a client may send, in the order of the documentation.
 const DECODERS: &[(&str, Decoder)] = &[
@@ -51,15 +51,17 @@ const DECODERS: &[(&str, Decoder)] = &[
     ("PING", |f, _| Ok(ClientMessage::Ping { echo: f.timestamp.lenient_number() })),
     ("ALIVE", |_, _| Ok(ClientMessage::Alive)),
     ("UPDATE_USERNAME", rename),
-    ("TOGGLE_GUEST_CONTROL", |f, _| Ok(Ask::SetGuestControl { enabled: f.enabled.must(Field::flag)? }.into())),
-    ("TRANSFER_HOST", |f, _| Ok(Ask::TransferHost { target: f.target_user_id.must(Field::user)? }.into())),
-    ("KICK", |f, _| Ok(Ask::Kick { target: f.target_user_id.must(Field::user)? }.into())),
-    ("BAN", |f, _| Ok(Ask::Ban { target: f.target_user_id.must(Field::user)? }.into())),
-    ("UNBAN", |f, _| Ok(Ask::Unban { target: f.target_user_id.must(Field::user)? }.into())),
+    ("TOGGLE_GUEST_CONTROL", |f, _| Ok(Ask::SetGuestControl { enabled: f.enabled.must(MessageField::flag)? }.into())),
+    ("TRANSFER_HOST", |f, _| Ok(Ask::TransferHost { target: f.target_user_id.must(MessageField::user)? }.into())),
+    ("KICK", |f, _| Ok(Ask::Kick { target: f.target_user_id.must(MessageField::user)? }.into())),
+    ("BAN", |f, _| Ok(Ask::Ban { target: f.target_user_id.must(MessageField::user)? }.into())),
+    ("UNBAN", |f, _| Ok(Ask::Unban { target: f.target_user_id.must(MessageField::user)? }.into())),
     ("SET_PIN", set_pin),
     ("PLAY_PAUSE", play_pause),
     ("SEEK", seek),
-    ("SET_RATE", |f, _| Ok(Ask::SetRate { rate: Rate::parse(f.rate.must(Field::number)?)?, on: basis(f)? }.into())),
+    ("SET_RATE", |f, _| {
+        Ok(Ask::SetRate { rate: Rate::parse(f.rate.must(MessageField::number)?)?, on: basis(f)? }.into())
+    }),
     ("READY", ready),
     ("PLAYER", player),
     ("HOST_HEARTBEAT", heartbeat),
@@ -90,7 +92,7 @@ impl ClientMessage {
     };
 }
 
-fn known_type(fields: &Fields<'_>) -> Option<&'static (&'static str, Decoder)> {
+fn known_type(fields: &MessageFields<'_>) -> Option<&'static (&'static str, Decoder)> {
     let name = fields.kind.text().ok().flatten()?;
     DECODERS.iter().find(|(known, _)| *known == name)
 }
@@ -101,7 +103,7 @@ fn printable(name: &str) -> String {
     name.chars().take(40).map(clean).collect()
 }
 
-fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn join(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     // v2 clients join without a name, or with an empty one: the room calls them something.
     // One in which nothing can be seen is empty.
     let name = f
@@ -118,8 +120,8 @@ fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
         _ => None,
     };
     Ok(ClientMessage::Join(JoinMessage {
-        room: RoomId::parse(&f.room_id.must(Field::text)?)?,
-        user: f.user_id.must(Field::user)?,
+        room: RoomId::parse(&f.room_id.must(MessageField::text)?)?,
+        user: f.user_id.must(MessageField::user)?,
         name: name.map(|text| Username::parse(&text, &rules.limits)).transpose()?,
         pin: f.pin.filled_text()?.map(|text| Pin::parse(&text)).transpose()?,
         dialect,
@@ -127,18 +129,18 @@ fn join(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
         last_seen,
         fallback: f.fallback.filled_text()?.map(|word| Fallback::named(&word)),
         client: f.client_key.filled_text()?.map(|text| KeyHash::of_key("clientKey", &text)).transpose()?,
-        claim: Claim {
+        claim: OwnerClaim {
             host_key: f.host_key.filled_text()?.map(|text| KeyHash::of_key("hostKey", &text)).transpose()?,
             owner: f.owner.filled_text()?.map(|text| KeyHash::parse(&text)).transpose()?,
         },
     }))
 }
 
-fn rename(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    Ok(Ask::Rename { name: Username::parse(&f.username.must(Field::text)?, &rules.limits)? }.into())
+fn rename(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    Ok(Ask::Rename { name: Username::parse(&f.username.must(MessageField::text)?, &rules.limits)? }.into())
 }
 
-fn set_pin(f: &Fields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
+fn set_pin(f: &MessageFields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
     // Absent is not null here: a message that lost its field must not open the room.
     Ok(match f.pin.text_or_null()? {
         Some(text) => ClientMessage::SetPin(Pin::parse(&text)?),
@@ -146,25 +148,25 @@ fn set_pin(f: &Fields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
     })
 }
 
-fn play_pause(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn play_pause(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let position = f.current_time.position(&rules.limits)?;
     Ok(Ask::PlayPause { control: control(f)?, position, true_at: f.event_timestamp.moment()?, on: basis(f)? }.into())
 }
 
-fn seek(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn seek(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let position = f.current_time.must(|field| field.position(&rules.limits))?;
     let resume = f.is_playing.flag()?;
     Ok(Ask::Seek { position, resume, true_at: f.event_timestamp.moment()?, on: basis(f)? }.into())
 }
 
-fn ready(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn ready(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let gate = f.gate_id.count()?;
     Ok(Ask::Ready { gate, target: f.target_time.position(&rules.limits)?, film: f.film.count()? }.into())
 }
 
-fn player(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn player(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let player = Player {
-        state: PlayerState::parse(&f.state.must(Field::text)?)?,
+        state: PlayerState::parse(&f.state.must(MessageField::text)?)?,
         reason: f.reason.filled_text()?.map(|text| PlayerReason::parse(&text)).transpose()?,
         // 0 is what a player says before it knows.
         duration: f.duration.position(&rules.limits)?.filter(|duration| *duration > MediaTime::ZERO),
@@ -173,45 +175,45 @@ fn player(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
 }
 
 /// What the sender saw when it decided.
-fn basis(f: &Fields<'_>) -> Result<Basis, Invalid> {
+fn basis(f: &MessageFields<'_>) -> Result<Basis, Invalid> {
     Ok(Basis { film: f.film.count()?, gate: f.gate.count()? })
 }
 
-fn heartbeat(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn heartbeat(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let (position, playing) = standing(f, rules)?;
     Ok(ClientMessage::Heartbeat { position, playing, true_at: f.event_timestamp.moment()? })
 }
 
-fn position_update(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn position_update(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let (position, playing) = standing(f, rules)?;
     Ok(ClientMessage::Position { position, playing })
 }
 
-fn url_change(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn url_change(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let position = f.current_time.position_in_millis(&rules.limits)?.unwrap_or(MediaTime::ZERO);
-    let url = MediaUrl::parse(&f.url.must(Field::text)?, &rules.urls, &rules.limits)?;
+    let url = MediaUrl::parse(&f.url.must(MessageField::text)?, &rules.urls, &rules.limits)?;
     Ok(Ask::SetUrl { url, position }.into())
 }
 
-fn sync_playback(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn sync_playback(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let (position, playing) = standing(f, rules)?;
     Ok(Ask::Adopt { position, playing, url: optional_url(f, rules)? }.into())
 }
 
-fn sync_response(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn sync_response(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     let (position, playing) = standing(f, rules)?;
     signal(f, Signal::SyncResponse { position, playing, url: optional_url(f, rules)? })
 }
 
-fn offer(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn offer(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     signal(f, Signal::Offer { offer: f.offer.must(|field| field.json(rules.limits.signal_bytes))? })
 }
 
-fn answer(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn answer(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     signal(f, Signal::Answer { answer: f.answer.must(|field| field.json(rules.limits.signal_bytes))? })
 }
 
-fn ice_candidate(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+fn ice_candidate(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     // null says: no more candidates.
     signal(
         f,
@@ -219,12 +221,12 @@ fn ice_candidate(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid
     )
 }
 
-fn chat(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    Ok(Ask::Chat { text: ChatText::parse(&f.text.must(Field::text)?, &rules.limits)? }.into())
+fn chat(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    Ok(Ask::Chat { text: ChatText::parse(&f.text.must(MessageField::text)?, &rules.limits)? }.into())
 }
 
-fn custom(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    let namespace = Namespace::parse(&f.namespace.must(Field::text)?)?;
+fn custom(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
+    let namespace = Namespace::parse(&f.namespace.must(MessageField::text)?)?;
     let payload = f.payload.must(|field| field.json_or_null(rules.limits.custom_bytes))?;
     Ok(match f.to.user()? {
         Some(to) => ClientMessage::Signal { to, signal: Signal::Custom { namespace, payload } },
@@ -232,17 +234,17 @@ fn custom(f: &Fields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
     })
 }
 
-fn member_status(f: &Fields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
+fn member_status(f: &MessageFields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
     Ok(ClientMessage::Status(MemberStatus {
         rtt_ms: f.rtt_ms.measurement()?,
         drift_ms: f.drift_ms.measurement()?,
         clock_error_ms: f.clock_error_ms.measurement()?,
-        buffering: f.buffering.must(Field::flag)?,
+        buffering: f.buffering.must(MessageField::flag)?,
     }))
 }
 
-fn control(f: &Fields<'_>) -> Result<Control, Invalid> {
-    match &*f.control.must(Field::text)? {
+fn control(f: &MessageFields<'_>) -> Result<Control, Invalid> {
+    match &*f.control.must(MessageField::text)? {
         "play" => Ok(Control::Play),
         "pause" => Ok(Control::Pause),
         _ => Err(f.control.wrong("must be `play` or `pause`")),
@@ -250,16 +252,16 @@ fn control(f: &Fields<'_>) -> Result<Control, Invalid> {
 }
 
 /// Where the sender's player stands.
-fn standing(f: &Fields<'_>, rules: &Rules) -> Result<(MediaTime, bool), Invalid> {
-    Ok((f.current_time.must(|field| field.position(&rules.limits))?, f.is_playing.must(Field::flag)?))
+fn standing(f: &MessageFields<'_>, rules: &Rules) -> Result<(MediaTime, bool), Invalid> {
+    Ok((f.current_time.must(|field| field.position(&rules.limits))?, f.is_playing.must(MessageField::flag)?))
 }
 
-fn optional_url(f: &Fields<'_>, rules: &Rules) -> Result<Option<MediaUrl>, Invalid> {
+fn optional_url(f: &MessageFields<'_>, rules: &Rules) -> Result<Option<MediaUrl>, Invalid> {
     f.url.filled_text()?.map(|text| MediaUrl::parse(&text, &rules.urls, &rules.limits)).transpose()
 }
 
-fn signal(f: &Fields<'_>, signal: Signal) -> Result<ClientMessage, Invalid> {
-    Ok(ClientMessage::Signal { to: f.to.must(Field::user)?, signal })
+fn signal(f: &MessageFields<'_>, signal: Signal) -> Result<ClientMessage, Invalid> {
+    Ok(ClientMessage::Signal { to: f.to.must(MessageField::user)?, signal })
 }
 
 impl From<Ask> for ClientMessage {

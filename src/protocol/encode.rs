@@ -8,34 +8,37 @@ use serde::Serialize;
 use super::PROTOCOL;
 use super::client_message::Echo;
 use super::json_text::Embedded;
-use super::messages::{self, ExactMillis, Gate, MediaMillis, Millis, Relayed, Sent, Shown, Stamp, Standing, User};
+use super::messages::{
+    self, ExactMillis, GateFields, MediaMillis, Millis, RelayedFields, SentFields, Shown, StampFields, StandingFields,
+    UserFields,
+};
 use crate::domain::{CloseCode, ErrorCode, Head, Limits, RoomTime, UserId};
-use crate::hub::subscriber::{Happening, Notice, NoticeBody, Refusal, Signal, Welcome};
+use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Refusal, Signal};
 use crate::room::{By, Cause, ChatLine, Control, Event, Member, Reject, Room};
 
 /// ROOM_STATE for one member.
-pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Bytes {
+pub fn encode_state(room: &Room, joined: &Joined<'_>, limits: &Limits) -> Bytes {
     let mut members: Vec<(&UserId, &Member)> = room.members.iter().collect();
     members.sort_unstable_by_key(|(_, member)| member.slot);
     let capacity = 1024 + 192 * members.len() + 68 * room.bans.len();
-    let message = messages::RoomState {
+    let message = messages::RoomStateMessage {
         room_id: &room.id,
         url: room.url.as_ref(),
-        current_time: room.playback.position_at(welcome.now),
+        current_time: room.playback.position_at(joined.now),
         is_playing: room.playback.playing,
         host_user_id: room.host.as_ref(),
         guest_control_enabled: room.guest_control,
-        users: members.into_iter().map(|(user, member)| User::new(user, member)).collect(),
-        node_id: welcome.node,
+        users: members.into_iter().map(|(user, member)| UserFields::new(user, member)).collect(),
+        node_id: joined.node,
         protocol: PROTOCOL,
-        user_id: welcome.user,
-        slot: room.member(welcome.user).map(|member| member.slot),
-        session_id: Shown(welcome.session),
-        resume_token: welcome.token.map(|token| token.reveal()),
-        resumed: welcome.resumed,
+        user_id: joined.user,
+        slot: room.member(joined.user).map(|member| member.slot),
+        session_id: Shown(joined.session),
+        resume_token: joined.token.map(|token| token.reveal()),
+        resumed: joined.resumed,
         epoch: room.head.epoch,
         seq: room.head.seq,
-        room_time: ExactMillis(welcome.now),
+        room_time: ExactMillis(joined.now),
         standing: standing(room),
         film: room.film,
         duration: room.duration,
@@ -49,12 +52,12 @@ pub fn encode_state(room: &Room, welcome: &Welcome<'_>, limits: &Limits) -> Byte
 }
 
 /// The one message of a committed event; the room's beginning, its end, and that it is kept have none, for nobody is there to hear it.
-pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
-    let room = happening.room;
-    let stamp = Stamp::new(happening.head, happening.now);
-    Some(match happening.event {
+pub fn encode_event(delivery: &EventDelivery<'_>) -> Option<Bytes> {
+    let room = delivery.room;
+    let stamp = StampFields::new(delivery.head, delivery.now);
+    Some(match delivery.event {
         Event::Created { .. } | Event::Kept { .. } | Event::Ended { .. } => return None,
-        Event::Joined { user, name, slot, dialect, transport, .. } => event(&messages::UserJoined {
+        Event::Joined { user, name, slot, dialect, transport, .. } => event(&messages::UserJoinedMessage {
             user_id: user,
             peer_id: user,
             username: name,
@@ -63,7 +66,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             protocol: dialect.number(),
             transport: *transport,
         }),
-        Event::Resumed { user, transport, dialect, .. } => event(&messages::MemberConnection {
+        Event::Resumed { user, transport, dialect, .. } => event(&messages::MemberConnectionMessage {
             user_id: user,
             stamp,
             connected: true,
@@ -71,7 +74,7 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             transport: Some(*transport),
             protocol: Some(dialect.number()),
         }),
-        Event::Disconnected { user, until, .. } => event(&messages::MemberConnection {
+        Event::Disconnected { user, until, .. } => event(&messages::MemberConnectionMessage {
             user_id: user,
             stamp,
             connected: false,
@@ -80,20 +83,22 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
             protocol: room.member(user).map(|member| member.dialect.number()),
         }),
         Event::Left { user, reason, .. } => {
-            event(&messages::UserLeft { user_id: user, peer_id: user, stamp, reason: *reason })
+            event(&messages::UserLeftMessage { user_id: user, peer_id: user, stamp, reason: *reason })
         }
-        Event::Renamed { user, name } => event(&messages::UsernameUpdated { user_id: user, username: name, stamp }),
-        Event::HostChanged { host } => event(&messages::HostChanged { host_user_id: host.as_ref(), stamp }),
-        Event::GuestControl { enabled } => event(&messages::GuestControl { enabled: *enabled, stamp }),
-        Event::PinChanged { pin } => event(&messages::PinChanged { stamp, has_pin: pin.is_some() }),
+        Event::Renamed { user, name } => {
+            event(&messages::UsernameUpdatedMessage { user_id: user, username: name, stamp })
+        }
+        Event::HostChanged { host } => event(&messages::HostChangedMessage { host_user_id: host.as_ref(), stamp }),
+        Event::GuestControl { enabled } => event(&messages::GuestControlMessage { enabled: *enabled, stamp }),
+        Event::PinChanged { pin } => event(&messages::PinChangedMessage { stamp, has_pin: pin.is_some() }),
         Event::BansChanged { .. } => {
-            json(&messages::BansChanged { stamp, banned: &room.bans }, 256 + 68 * room.bans.len())
+            json(&messages::BansChangedMessage { stamp, banned: &room.bans }, 256 + 68 * room.bans.len())
         }
         Event::Moved { by, cause, playback, .. } => {
-            let standing = Standing::new(playback, room.gate.as_ref());
+            let standing = StandingFields::new(playback, room.gate.as_ref());
             let user_id = author(by);
             match cause {
-                Cause::Control(_) | Cause::Ended => event(&messages::PlayPause {
+                Cause::Control(_) | Cause::Ended => event(&messages::PlayPauseMessage {
                     user_id,
                     control: if playback.playing { Control::Play } else { Control::Pause },
                     // Position and the moment at which it is true, not the moment of sending: a v2 client adds the
@@ -104,52 +109,59 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
                     standing,
                     reason: (*cause == Cause::Ended).then_some("ended"),
                 }),
-                Cause::Rate => event(&messages::RateChanged { user_id, rate: playback.rate, stamp, standing }),
-                Cause::Correction => event(&messages::Correction { reason: "correction", user_id, stamp, standing }),
+                Cause::Rate => event(&messages::RateChangedMessage { user_id, rate: playback.rate, stamp, standing }),
+                Cause::Correction => {
+                    event(&messages::CorrectionMessage { reason: "correction", user_id, stamp, standing })
+                }
             }
         }
-        Event::Sought { by, playback, gate, .. } => event(&messages::SeekPause {
+        Event::Sought { by, playback, gate, .. } => event(&messages::SeekPauseMessage {
             user_id: by,
             current_time: playback.position,
             event_timestamp: Millis(playback.at),
             stamp,
-            standing: Standing::new(playback, gate.as_ref()),
+            standing: StandingFields::new(playback, gate.as_ref()),
             gate_id: gate.as_ref().map(|gate| gate.id),
         }),
-        Event::GateProgress { .. } => {
-            event(&messages::ReadyGate { outcome: "progress", gate: room.gate.as_ref().map(Gate::new), stamp })
-        }
-        Event::PlayerChanged { user, player, agreed } => event(&messages::PlayerChanged {
+        Event::GateProgress { .. } => event(&messages::ReadyGateMessage {
+            outcome: "progress",
+            gate: room.gate.as_ref().map(GateFields::new),
+            stamp,
+        }),
+        Event::PlayerChanged { user, player, agreed } => event(&messages::PlayerChangedMessage {
             user_id: user,
             state: player.state,
             reason: player.reason.as_ref(),
             duration: *agreed,
             stamp,
         }),
-        Event::UrlChanged { by, url, playback } => event(&messages::UrlChange {
+        Event::UrlChanged { by, url, playback } => event(&messages::UrlChangeMessage {
             user_id: by,
             url,
             current_time: MediaMillis(playback.position),
             stamp,
-            standing: Standing::new(playback, room.gate.as_ref()),
+            standing: StandingFields::new(playback, room.gate.as_ref()),
             film: room.film,
         }),
-        Event::Adopted { by, playback, .. } => event(&messages::SyncPlayback {
+        Event::Adopted { by, playback, .. } => event(&messages::SyncPlaybackMessage {
             user_id: by,
             current_time: playback.position,
             is_playing: playback.playing,
             // The room's film: the event's is absent when the sender named none.
             url: room.url.as_ref(),
             stamp,
-            standing: Standing::new(playback, room.gate.as_ref()),
+            standing: StandingFields::new(playback, room.gate.as_ref()),
             film: room.film,
         }),
         Event::Chat { user, text, .. } => {
             let username = room.member(user).map(|member| &member.name);
-            json(&messages::Chat { user_id: user, username, text, stamp, replayed: None }, 256 + text.as_str().len())
+            json(
+                &messages::ChatMessage { user_id: user, username, text, stamp, replayed: None },
+                256 + text.as_str().len(),
+            )
         }
         Event::Custom { user, namespace, payload } => {
-            let message = messages::Custom { user_id: user, namespace, payload: Embedded(payload), stamp };
+            let message = messages::CustomMessage { user_id: user, namespace, payload: Embedded(payload), stamp };
             json(&message, 256 + payload.len())
         }
     })
@@ -157,26 +169,27 @@ pub fn encode_event(happening: &Happening<'_>) -> Option<Bytes> {
 
 /// A CHAT of before, for one who wasn't there: with its own place, and the time at which it was said.
 pub fn encode_replay(head: Head, line: &ChatLine) -> Bytes {
-    let (username, stamp) = (Some(&line.name), Stamp::new(head, line.at));
-    let message = messages::Chat { user_id: &line.user, username, text: &line.text, stamp, replayed: Some(true) };
+    let (username, stamp) = (Some(&line.name), StampFields::new(head, line.at));
+    let message =
+        messages::ChatMessage { user_id: &line.user, username, text: &line.text, stamp, replayed: Some(true) };
     json(&message, 256 + line.text.as_str().len())
 }
 
 /// An uncommitted message.
 pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
-    let sent = Sent { timestamp: Millis(notice.now) };
+    let sent = SentFields { timestamp: Millis(notice.now) };
     match &notice.body {
         NoticeBody::Signal { from, to, signal, node } => {
-            encode_signal(signal, Relayed { from, to, node_id: node, timestamp: Millis(notice.now) })
+            encode_signal(signal, RelayedFields { from, to, node_id: node, timestamp: Millis(notice.now) })
         }
-        NoticeBody::Heartbeat { from, tick } => event(&messages::HostHeartbeat {
+        NoticeBody::Heartbeat { from, tick } => event(&messages::HostHeartbeatMessage {
             user_id: from,
             current_time: tick.position,
             is_playing: tick.playing,
             event_timestamp: Millis(tick.at),
             sent,
         }),
-        NoticeBody::Status { user, transport, status } => event(&messages::Status {
+        NoticeBody::Status { user, transport, status } => event(&messages::StatusMessage {
             user_id: user,
             sent,
             transport: *transport,
@@ -185,7 +198,7 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
             clock_error_ms: status.clock_error_ms,
             buffering: status.buffering,
         }),
-        NoticeBody::Sync { room } => event(&messages::SyncResponse {
+        NoticeBody::Sync { room } => event(&messages::SyncResponseMessage {
             from_user_id: SERVER,
             current_time: room.playback.position_at(notice.now),
             is_playing: room.playback.playing,
@@ -195,14 +208,14 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
             epoch: room.head.epoch,
             room_seq: room.head.seq,
         }),
-        NoticeBody::Degraded { degraded } => event(&messages::Degraded { degraded: *degraded, sent }),
-        NoticeBody::Reconnect { after } => event(&messages::Reconnect { after_ms: whole_millis(*after), sent }),
+        NoticeBody::Degraded { degraded } => event(&messages::DegradedMessage { degraded: *degraded, sent }),
+        NoticeBody::Reconnect { after } => event(&messages::ReconnectMessage { after_ms: whole_millis(*after), sent }),
     }
 }
 
 /// A command is committed at `head`.
 pub fn encode_reply_ack(reference: u64, head: Head, now: RoomTime) -> Bytes {
-    event(&messages::Ack { reference, stamp: Stamp::new(head, now) })
+    event(&messages::AckMessage { reference, stamp: StampFields::new(head, now) })
 }
 
 /// A refusal. `request`: the type refused, empty when it isn't known.
@@ -213,7 +226,7 @@ pub fn encode_error(
     request: &str,
     retry_after: Option<Duration>,
 ) -> Bytes {
-    event(&messages::Error {
+    event(&messages::ErrorMessage {
         message,
         code: code.as_str(),
         reference,
@@ -224,18 +237,18 @@ pub fn encode_error(
 
 /// The answer to PING.
 pub fn encode_pong(echo: Option<&Echo>, now: RoomTime) -> Bytes {
-    event(&messages::Pong { sent: Sent { timestamp: Millis(now) }, echo })
+    event(&messages::PongMessage { sent: SentFields { timestamp: Millis(now) }, echo })
 }
 
 /// Asks a v3 page for a sign of life. `id` comes back in ALIVE.
 pub fn encode_probe(id: u64, now: RoomTime) -> Bytes {
-    event(&messages::Probe { id, sent: Sent { timestamp: Millis(now) } })
+    event(&messages::ProbeMessage { id, sent: SentFields { timestamp: Millis(now) } })
 }
 
 /// The last message of a v3 session that ends in order: its closing code, in the order of the messages, whatever the
 /// transport makes of its own.
 pub fn encode_closing(code: CloseCode, reason: &str, now: RoomTime) -> Bytes {
-    event(&messages::Closing { code: code.number(), reason, sent: Sent { timestamp: Millis(now) } })
+    event(&messages::ClosingMessage { code: code.number(), reason, sent: SentFields { timestamp: Millis(now) } })
 }
 
 /// What a client is told of a refusal, and when it may try again.
@@ -270,20 +283,22 @@ fn author(by: &By) -> &str {
     }
 }
 
-fn standing(room: &Room) -> Standing<'_> {
-    Standing::new(&room.playback, room.gate.as_ref())
+fn standing(room: &Room) -> StandingFields<'_> {
+    StandingFields::new(&room.playback, room.gate.as_ref())
 }
 
-fn encode_signal(signal: &Signal, relayed: Relayed<'_>) -> Bytes {
+fn encode_signal(signal: &Signal, relayed: RelayedFields<'_>) -> Bytes {
     let from = relayed.from;
     match signal {
-        Signal::Offer { offer } => json(&messages::Offer { offer: Embedded(offer), relayed }, 256 + offer.len()),
-        Signal::Answer { answer } => json(&messages::Answer { answer: Embedded(answer), relayed }, 256 + answer.len()),
-        Signal::IceCandidate { candidate } => {
-            json(&messages::IceCandidate { candidate: Embedded(candidate), relayed }, 256 + candidate.len())
+        Signal::Offer { offer } => json(&messages::OfferMessage { offer: Embedded(offer), relayed }, 256 + offer.len()),
+        Signal::Answer { answer } => {
+            json(&messages::AnswerMessage { answer: Embedded(answer), relayed }, 256 + answer.len())
         }
-        Signal::PlaybackAck { control } => event(&messages::PlaybackAck { control: *control, relayed }),
-        Signal::SyncResponse { position, playing, url } => event(&messages::DirectSync {
+        Signal::IceCandidate { candidate } => {
+            json(&messages::IceCandidateMessage { candidate: Embedded(candidate), relayed }, 256 + candidate.len())
+        }
+        Signal::PlaybackAck { control } => event(&messages::PlaybackAckMessage { control: *control, relayed }),
+        Signal::SyncResponse { position, playing, url } => event(&messages::DirectSyncMessage {
             from_user_id: from,
             current_time: *position,
             is_playing: *playing,
@@ -291,7 +306,8 @@ fn encode_signal(signal: &Signal, relayed: Relayed<'_>) -> Bytes {
             relayed,
         }),
         Signal::Custom { namespace, payload } => {
-            let message = messages::DirectCustom { user_id: from, namespace, payload: Embedded(payload), relayed };
+            let message =
+                messages::DirectCustomMessage { user_id: from, namespace, payload: Embedded(payload), relayed };
             json(&message, 256 + payload.len())
         }
     }

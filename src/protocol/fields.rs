@@ -15,7 +15,7 @@ use crate::domain::{ErrorCode, Invalid, Limits, MediaTime, RoomTime, UserId};
 
 /// One field of the message: its name and its JSON text.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field<'a> {
+pub(super) struct MessageField<'a> {
     name: &'static str,
     raw: Option<&'a str>,
 }
@@ -24,19 +24,19 @@ macro_rules! fields {
     ($($field:ident = $name:literal;)*) => {
         /// Every field that any client message has.
         #[derive(Debug)]
-        pub(super) struct Fields<'a> {
-            $(pub(super) $field: Field<'a>,)*
+        pub(super) struct MessageFields<'a> {
+            $(pub(super) $field: MessageField<'a>,)*
             /// The first name that stood twice: parsers differ in which one counts, so neither does.
             pub(super) repeated: Option<&'static str>,
         }
 
-        impl<'a> Fields<'a> {
+        impl<'a> MessageFields<'a> {
             /// Nothing read yet.
             pub(super) fn empty() -> Self {
-                Self { $($field: Field { name: $name, raw: None },)* repeated: None }
+                Self { $($field: MessageField { name: $name, raw: None },)* repeated: None }
             }
 
-            fn by_name(&mut self, name: &str) -> Option<&mut Field<'a>> {
+            fn by_name(&mut self, name: &str) -> Option<&mut MessageField<'a>> {
                 match name {
                     $($name => Some(&mut self.$field),)*
                     _ => None,
@@ -90,7 +90,7 @@ fields! {
     owner = "owner";
 }
 
-impl<'a> Fields<'a> {
+impl<'a> MessageFields<'a> {
     /// Takes in one JSON object. What was read before an error stays.
     pub(super) fn read(&mut self, text: &'a str) -> Result<(), Invalid> {
         let mut input = serde_json::Deserializer::from_str(text);
@@ -107,14 +107,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Fields<'de> {
+impl<'de> DeserializeSeed<'de> for &mut MessageFields<'de> {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
         input.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for &mut Fields<'de> {
+impl<'de> Visitor<'de> for &mut MessageFields<'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for &mut Fields<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(name)) = map.next_key()? {
+        while let Some(FieldName(name)) = map.next_key()? {
             let Some(field) = self.by_name(&name) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -141,9 +141,9 @@ impl<'de> Visitor<'de> for &mut Fields<'de> {
 
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct FieldName<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'a> Field<'a> {
+impl<'a> MessageField<'a> {
     /// The value that a reader gives, which must be there.
     pub(super) fn must<T>(self, read: impl FnOnce(Self) -> Result<Option<T>, Invalid>) -> Result<T, Invalid> {
         read(self)?.ok_or_else(|| self.missing())

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 use super::client_message::Echo;
 use super::json_text::Embedded;
 use crate::domain::{
-    ChatText, Head, MediaTime, MediaUrl, Namespace, NodeId, PlayerReason, PlayerState, Rate, RoomId, RoomTime, Slot,
-    TransportKind, UserId, Username,
+    ChatText, Head, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, PlayerReason, PlayerState, Rate, RoomId,
+    RoomTime, TransportKind, UserId, Username,
 };
 use crate::room::{self, Control, LeaveReason};
 
@@ -59,19 +59,19 @@ impl<T: Display> Serialize for Shown<T> {
 
 /// When the server sent it.
 #[derive(Serialize)]
-pub(super) struct Sent {
+pub(super) struct SentFields {
     pub(super) timestamp: Millis,
 }
 
 /// When the server sent it, and its place in the room's order.
 #[derive(Serialize)]
-pub(super) struct Stamp {
+pub(super) struct StampFields {
     pub(super) timestamp: Millis,
     pub(super) epoch: u64,
     pub(super) seq: u64,
 }
 
-impl Stamp {
+impl StampFields {
     pub(super) fn new(head: Head, now: RoomTime) -> Self {
         Self { timestamp: Millis(now), epoch: head.epoch, seq: head.seq }
     }
@@ -79,19 +79,19 @@ impl Stamp {
 
 /// `playback` never comes without `gate`: so one event is one message.
 #[derive(Serialize)]
-pub(super) struct Standing<'a> {
-    playback: Playback,
-    gate: Option<Gate<'a>>,
+pub(super) struct StandingFields<'a> {
+    playback: PlaybackFields,
+    gate: Option<GateFields<'a>>,
 }
 
-impl<'a> Standing<'a> {
-    pub(super) fn new(playback: &room::Playback, gate: Option<&'a room::Gate>) -> Self {
-        Self { playback: Playback::new(playback), gate: gate.map(Gate::new) }
+impl<'a> StandingFields<'a> {
+    pub(super) fn new(playback: &room::Playback, gate: Option<&'a room::ReadyGate>) -> Self {
+        Self { playback: PlaybackFields::new(playback), gate: gate.map(GateFields::new) }
     }
 }
 
 #[derive(Serialize)]
-struct Playback {
+struct PlaybackFields {
     position: MediaTime,
     rate: Rate,
     playing: bool,
@@ -99,7 +99,7 @@ struct Playback {
     seq: u64,
 }
 
-impl Playback {
+impl PlaybackFields {
     fn new(playback: &room::Playback) -> Self {
         let room::Playback { position, rate, playing, at, seq } = *playback;
         Self { position, rate, playing, at: ExactMillis(at), seq }
@@ -108,7 +108,7 @@ impl Playback {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Gate<'a> {
+pub(super) struct GateFields<'a> {
     id: u32,
     target_time: MediaTime,
     awaiting: &'a BTreeSet<UserId>,
@@ -117,8 +117,8 @@ pub(super) struct Gate<'a> {
     by: &'a UserId,
 }
 
-impl<'a> Gate<'a> {
-    pub(super) fn new(gate: &'a room::Gate) -> Self {
+impl<'a> GateFields<'a> {
+    pub(super) fn new(gate: &'a room::ReadyGate) -> Self {
         Self {
             id: gate.id,
             target_time: gate.target,
@@ -149,25 +149,25 @@ macro_rules! messages {
 }
 
 messages! {
-    RoomState<'a> = "ROOM_STATE" {
+    RoomStateMessage<'a> = "ROOM_STATE" {
         room_id: &'a RoomId,
         url: Option<&'a MediaUrl>,
         current_time: MediaTime,
         is_playing: bool,
         host_user_id: Option<&'a UserId>,
         guest_control_enabled: bool,
-        users: Vec<User<'a>>,
+        users: Vec<UserFields<'a>>,
         node_id: &'a NodeId,
         protocol: u8,
         user_id: &'a UserId,
-        slot: Option<Slot>,
+        slot: Option<MemberSlot>,
         session_id: Shown<&'a crate::domain::SessionRef>,
         resume_token: Option<&'a str>,
         resumed: bool,
         epoch: u64,
         seq: u64,
         room_time: ExactMillis,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] standing: StandingFields<'a>,
         film: u32,
         duration: Option<MediaTime>,
         has_pin: bool,
@@ -176,192 +176,192 @@ messages! {
         grace_ms: u64,
         heartbeat_ms: u64,
     }
-    UserJoined<'a> = "USER_JOINED" {
+    UserJoinedMessage<'a> = "USER_JOINED" {
         user_id: &'a UserId,
         peer_id: &'a UserId,
         username: &'a Username,
-        #[serde(flatten)] stamp: Stamp,
-        slot: Slot,
+        #[serde(flatten)] stamp: StampFields,
+        slot: MemberSlot,
         protocol: u8,
         transport: TransportKind,
     }
-    UserLeft<'a> = "USER_LEFT" {
+    UserLeftMessage<'a> = "USER_LEFT" {
         user_id: &'a UserId,
         peer_id: &'a UserId,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
         reason: LeaveReason,
     }
-    MemberConnection<'a> = "MEMBER_CONNECTION" {
+    MemberConnectionMessage<'a> = "MEMBER_CONNECTION" {
         user_id: &'a UserId,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
         connected: bool,
         grace_until: Option<Millis>,
         transport: Option<TransportKind>,
         protocol: Option<u8>,
     }
-    HostChanged<'a> = "HOST_CHANGED" {
+    HostChangedMessage<'a> = "HOST_CHANGED" {
         host_user_id: Option<&'a UserId>,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
     }
-    GuestControl = "GUEST_CONTROL" {
+    GuestControlMessage = "GUEST_CONTROL" {
         enabled: bool,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
     }
-    UsernameUpdated<'a> = "USERNAME_UPDATED" {
+    UsernameUpdatedMessage<'a> = "USERNAME_UPDATED" {
         user_id: &'a UserId,
         username: &'a Username,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
     }
-    PinChanged = "PIN_CHANGED" {
-        #[serde(flatten)] stamp: Stamp,
+    PinChangedMessage = "PIN_CHANGED" {
+        #[serde(flatten)] stamp: StampFields,
         has_pin: bool,
     }
-    BansChanged<'a> = "BANS_CHANGED" {
-        #[serde(flatten)] stamp: Stamp,
+    BansChangedMessage<'a> = "BANS_CHANGED" {
+        #[serde(flatten)] stamp: StampFields,
         banned: &'a BTreeSet<UserId>,
     }
-    PlayPause<'a> = "PLAY_PAUSE" {
+    PlayPauseMessage<'a> = "PLAY_PAUSE" {
         user_id: &'a str,
         control: Control,
         current_time: MediaTime,
         event_timestamp: Millis,
-        #[serde(flatten)] stamp: Stamp,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] stamp: StampFields,
+        #[serde(flatten)] standing: StandingFields<'a>,
         #[serde(skip_serializing_if = "Option::is_none")] reason: Option<&'static str>,
     }
-    SeekPause<'a> = "SEEK_PAUSE" {
+    SeekPauseMessage<'a> = "SEEK_PAUSE" {
         user_id: &'a UserId,
         current_time: MediaTime,
         event_timestamp: Millis,
-        #[serde(flatten)] stamp: Stamp,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] stamp: StampFields,
+        #[serde(flatten)] standing: StandingFields<'a>,
         gate_id: Option<u32>,
     }
-    RateChanged<'a> = "RATE_CHANGED" {
+    RateChangedMessage<'a> = "RATE_CHANGED" {
         user_id: &'a str,
         rate: Rate,
-        #[serde(flatten)] stamp: Stamp,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] stamp: StampFields,
+        #[serde(flatten)] standing: StandingFields<'a>,
     }
-    UrlChange<'a> = "URL_CHANGE" {
+    UrlChangeMessage<'a> = "URL_CHANGE" {
         user_id: &'a UserId,
         url: &'a MediaUrl,
         current_time: MediaMillis,
-        #[serde(flatten)] stamp: Stamp,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] stamp: StampFields,
+        #[serde(flatten)] standing: StandingFields<'a>,
         film: u32,
     }
-    SyncPlayback<'a> = "SYNC_PLAYBACK" {
+    SyncPlaybackMessage<'a> = "SYNC_PLAYBACK" {
         user_id: &'a UserId,
         current_time: MediaTime,
         is_playing: bool,
         url: Option<&'a MediaUrl>,
-        #[serde(flatten)] stamp: Stamp,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] stamp: StampFields,
+        #[serde(flatten)] standing: StandingFields<'a>,
         film: u32,
     }
     /// The vector of a correction.
-    Correction<'a> = "PLAYBACK" {
+    CorrectionMessage<'a> = "PLAYBACK" {
         reason: &'static str,
         user_id: &'a str,
-        #[serde(flatten)] stamp: Stamp,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] stamp: StampFields,
+        #[serde(flatten)] standing: StandingFields<'a>,
     }
-    ReadyGate<'a> = "READY_GATE" {
+    ReadyGateMessage<'a> = "READY_GATE" {
         outcome: &'static str,
-        gate: Option<Gate<'a>>,
-        #[serde(flatten)] stamp: Stamp,
+        gate: Option<GateFields<'a>>,
+        #[serde(flatten)] stamp: StampFields,
     }
-    PlayerChanged<'a> = "PLAYER_STATE" {
+    PlayerChangedMessage<'a> = "PLAYER_STATE" {
         user_id: &'a UserId,
         state: PlayerState,
         #[serde(skip_serializing_if = "Option::is_none")] reason: Option<&'a PlayerReason>,
         duration: Option<MediaTime>,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
     }
-    Chat<'a> = "CHAT" {
+    ChatMessage<'a> = "CHAT" {
         user_id: &'a UserId,
         username: Option<&'a Username>,
         text: &'a ChatText,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
         #[serde(skip_serializing_if = "Option::is_none")] replayed: Option<bool>,
     }
-    /// To all; to one it is a [`Relayed`].
-    Custom<'a> = "CUSTOM" {
+    /// To all; to one it is a [`RelayedFields`].
+    CustomMessage<'a> = "CUSTOM" {
         user_id: &'a UserId,
         namespace: &'a Namespace,
         payload: Embedded<'a>,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
     }
-    /// The server's; a member's is a [`Relayed`].
-    SyncResponse<'a> = "SYNC_RESPONSE" {
+    /// The server's; a member's is a [`RelayedFields`].
+    SyncResponseMessage<'a> = "SYNC_RESPONSE" {
         from_user_id: &'a str,
         current_time: MediaTime,
         is_playing: bool,
         url: Option<&'a MediaUrl>,
-        #[serde(flatten)] sent: Sent,
-        #[serde(flatten)] standing: Standing<'a>,
+        #[serde(flatten)] sent: SentFields,
+        #[serde(flatten)] standing: StandingFields<'a>,
         epoch: u64,
         room_seq: u64,
     }
-    HostHeartbeat<'a> = "HOST_HEARTBEAT" {
+    HostHeartbeatMessage<'a> = "HOST_HEARTBEAT" {
         user_id: &'a UserId,
         current_time: MediaTime,
         is_playing: bool,
         event_timestamp: Millis,
-        #[serde(flatten)] sent: Sent,
+        #[serde(flatten)] sent: SentFields,
     }
-    Status<'a> = "MEMBER_STATUS" {
+    StatusMessage<'a> = "MEMBER_STATUS" {
         user_id: &'a UserId,
-        #[serde(flatten)] sent: Sent,
+        #[serde(flatten)] sent: SentFields,
         transport: TransportKind,
         rtt_ms: Option<f64>,
         drift_ms: Option<f64>,
         clock_error_ms: Option<f64>,
         buffering: bool,
     }
-    Offer<'a> = "OFFER" {
+    OfferMessage<'a> = "OFFER" {
         offer: Embedded<'a>,
-        #[serde(flatten)] relayed: Relayed<'a>,
+        #[serde(flatten)] relayed: RelayedFields<'a>,
     }
-    Answer<'a> = "ANSWER" {
+    AnswerMessage<'a> = "ANSWER" {
         answer: Embedded<'a>,
-        #[serde(flatten)] relayed: Relayed<'a>,
+        #[serde(flatten)] relayed: RelayedFields<'a>,
     }
-    IceCandidate<'a> = "ICE_CANDIDATE" {
+    IceCandidateMessage<'a> = "ICE_CANDIDATE" {
         candidate: Embedded<'a>,
-        #[serde(flatten)] relayed: Relayed<'a>,
+        #[serde(flatten)] relayed: RelayedFields<'a>,
     }
-    PlaybackAck<'a> = "PLAYBACK_ACK" {
+    PlaybackAckMessage<'a> = "PLAYBACK_ACK" {
         control: Control,
-        #[serde(flatten)] relayed: Relayed<'a>,
+        #[serde(flatten)] relayed: RelayedFields<'a>,
     }
-    Pong<'a> = "PONG" {
-        #[serde(flatten)] sent: Sent,
+    PongMessage<'a> = "PONG" {
+        #[serde(flatten)] sent: SentFields,
         echo: Option<&'a Echo>,
     }
-    Ack = "ACK" {
+    AckMessage = "ACK" {
         #[serde(rename = "ref")] reference: u64,
-        #[serde(flatten)] stamp: Stamp,
+        #[serde(flatten)] stamp: StampFields,
     }
-    Degraded = "DEGRADED" {
+    DegradedMessage = "DEGRADED" {
         degraded: bool,
-        #[serde(flatten)] sent: Sent,
+        #[serde(flatten)] sent: SentFields,
     }
-    Reconnect = "RECONNECT" {
+    ReconnectMessage = "RECONNECT" {
         after_ms: u64,
-        #[serde(flatten)] sent: Sent,
+        #[serde(flatten)] sent: SentFields,
     }
-    Probe = "PROBE" {
+    ProbeMessage = "PROBE" {
         id: u64,
-        #[serde(flatten)] sent: Sent,
+        #[serde(flatten)] sent: SentFields,
     }
-    Closing<'a> = "CLOSING" {
+    ClosingMessage<'a> = "CLOSING" {
         code: u16,
         reason: &'a str,
-        #[serde(flatten)] sent: Sent,
+        #[serde(flatten)] sent: SentFields,
     }
-    Error<'a> = "ERROR" {
+    ErrorMessage<'a> = "ERROR" {
         message: &'a str,
         code: &'static str,
         #[serde(rename = "ref", skip_serializing_if = "Option::is_none")] reference: Option<u64>,
@@ -373,10 +373,10 @@ messages! {
 /// A member in ROOM_STATE.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct User<'a> {
+pub(super) struct UserFields<'a> {
     user_id: &'a UserId,
     username: &'a Username,
-    slot: Slot,
+    slot: MemberSlot,
     connected: bool,
     protocol: u8,
     transport: TransportKind,
@@ -385,7 +385,7 @@ pub(super) struct User<'a> {
     player_reason: Option<&'a PlayerReason>,
 }
 
-impl<'a> User<'a> {
+impl<'a> UserFields<'a> {
     pub(super) fn new(user_id: &'a UserId, member: &'a room::Member) -> Self {
         Self {
             user_id,
@@ -404,7 +404,7 @@ impl<'a> User<'a> {
 /// The server's part of what one member sends another: the sender can't write any of it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Relayed<'a> {
+pub(super) struct RelayedFields<'a> {
     pub(super) from: &'a UserId,
     pub(super) to: &'a UserId,
     pub(super) node_id: &'a NodeId,
@@ -414,22 +414,22 @@ pub(super) struct Relayed<'a> {
 /// CUSTOM from one member to one other.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "CUSTOM", rename_all = "camelCase")]
-pub(super) struct DirectCustom<'a> {
+pub(super) struct DirectCustomMessage<'a> {
     pub(super) user_id: &'a UserId,
     pub(super) namespace: &'a Namespace,
     pub(super) payload: Embedded<'a>,
     #[serde(flatten)]
-    pub(super) relayed: Relayed<'a>,
+    pub(super) relayed: RelayedFields<'a>,
 }
 
 /// SYNC_RESPONSE from one member to one other.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "SYNC_RESPONSE", rename_all = "camelCase")]
-pub(super) struct DirectSync<'a> {
+pub(super) struct DirectSyncMessage<'a> {
     pub(super) from_user_id: &'a UserId,
     pub(super) current_time: MediaTime,
     pub(super) is_playing: bool,
     pub(super) url: Option<&'a MediaUrl>,
     #[serde(flatten)]
-    pub(super) relayed: Relayed<'a>,
+    pub(super) relayed: RelayedFields<'a>,
 }

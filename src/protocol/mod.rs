@@ -1,8 +1,8 @@
 //! The wire: what bytes mean, and the only place that knows it. `docs/PROTOCOL.md` is the contract; a test reads it.
 //!
 //! ```text
-//! JSON    bytes ─► decode  ─► Request { ref, ClientMessage }      fields (one pass, borrowed) → domain types
-//!         bytes ◄─ encode_* ◄─ Happening, Notice, Room, Refusal    wire structs (borrowed) → one Vec
+//! JSON    bytes ─► decode  ─► ClientRequest { ref, ClientMessage }      fields (one pass, borrowed) → domain types
+//!         bytes ◄─ encode_* ◄─ EventDelivery, Notice, Room, Refusal    wire structs (borrowed) → one Vec
 //! compact bytes ◄► decode_compact, encode_clock_reply, encode_tick
 //! ```
 //! Nothing that a client wrote leaves as it came: texts and numbers pass through domain types, free JSON (offers,
@@ -18,7 +18,7 @@ mod fields;
 mod json_text;
 mod messages;
 
-pub use client_message::{BadRequest, ClientMessage, Echo, JoinMessage, Request, Rules};
+pub use client_message::{BadRequest, ClientMessage, ClientRequest, Echo, JoinMessage, Rules};
 pub use compact::{Compact, decode_compact, encode_clock_reply, encode_tick};
 pub use decode::decode;
 pub use encode::{

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{By, Cause, ChatLine, Connection, ControlKey, Event, Gone, LeaveReason, Member, Playback, Room};
+use super::{By, Cause, ChatLine, ControlKey, Event, Gone, LeaveReason, Member, MemberConnection, Playback, Room};
 use crate::domain::{Head, Player, PlayerState, RoomTime, UserId};
 
 impl Room {
@@ -20,7 +20,7 @@ impl Room {
                     name: name.clone(),
                     slot: *slot,
                     joined_at: *at,
-                    connection: Connection::Live(session.clone()),
+                    connection: MemberConnection::Live(session.clone()),
                     dialect: *dialect,
                     transport: *transport,
                     token: *token,
@@ -34,7 +34,7 @@ impl Room {
             Event::Resumed { user, session, dialect, transport, token, proved, origin, .. } => {
                 self.kept = None;
                 if let Some(member) = self.members.get_mut(user) {
-                    member.connection = Connection::Live(session.clone());
+                    member.connection = MemberConnection::Live(session.clone());
                     member.dialect = *dialect;
                     member.transport = *transport;
                     // Whichever was used stays: the answer that carries the new one may be lost.
@@ -48,7 +48,7 @@ impl Room {
             }
             Event::Disconnected { user, until, .. } => {
                 if let Some(member) = self.members.get_mut(user) {
-                    member.connection = Connection::Lost { until: *until };
+                    member.connection = MemberConnection::Lost { until: *until };
                 }
                 self.await_no_more(user);
             }
@@ -158,7 +158,7 @@ impl Room {
             at: *at,
             user: user.clone(),
             name: name.clone(),
-            slot: crate::domain::Slot(1),
+            slot: crate::domain::MemberSlot(1),
             session: session.clone(),
             dialect: *dialect,
             transport: *transport,

@@ -38,12 +38,12 @@ pub struct Join {
     /// By what it is known again.
     pub origin: Origin,
     /// What it says of whose room this is.
-    pub claim: Claim,
+    pub claim: OwnerClaim,
 }
 
 /// What a JOIN says of whose room it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Claim {
+pub struct OwnerClaim {
     /// Hash of the joiner's own host key for this room.
     pub host_key: Option<KeyHash>,
     /// The owner that its invitation names.

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Control, ControlKey, Gate, Kept, Origin, Playback};
+use super::{Control, ControlKey, Kept, Origin, Playback, ReadyGate};
 use crate::domain::{
-    ChatText, Dialect, KeyHash, MediaTime, MediaUrl, Namespace, PinHash, Player, RoomTime, SessionRef, Slot, TokenHash,
-    TransportKind, UserId, Username,
+    ChatText, Dialect, KeyHash, MediaTime, MediaUrl, MemberSlot, Namespace, PinHash, Player, RoomTime, SessionRef,
+    TokenHash, TransportKind, UserId, Username,
 };
 
 /// Who moved the playback.
@@ -69,7 +69,7 @@ pub enum Event {
         at: RoomTime,
         user: UserId,
         name: Username,
-        slot: Slot,
+        slot: MemberSlot,
         session: SessionRef,
         dialect: Dialect,
         transport: TransportKind,
@@ -141,7 +141,7 @@ pub enum Event {
     Sought {
         by: UserId,
         playback: Playback,
-        gate: Option<Gate>,
+        gate: Option<ReadyGate>,
         key: Option<ControlKey>,
     },
     /// An awaited member is ready; the gate stays open.

@@ -13,7 +13,7 @@ use crate::domain::{MediaTime, RoomTime, UserId};
 
 /// An open gate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Gate {
+pub struct ReadyGate {
     /// Counts up within an epoch: a READY for an older gate opens nothing.
     pub id: u32,
     /// Where everybody seeks to.
@@ -30,7 +30,7 @@ pub struct Gate {
     pub by: UserId,
 }
 
-impl Gate {
+impl ReadyGate {
     /// Whether the room may play at `now`.
     pub fn is_met(&self, now: RoomTime) -> bool {
         self.awaiting.is_empty() || now >= self.deadline || (now >= self.quorum_at && self.has_quorum())

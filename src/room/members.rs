@@ -116,8 +116,10 @@ impl std::ops::Index<&UserId> for Members {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Dialect, Limits, NodeId, RoomTime, SessionRef, Slot, TokenHash, TransportKind, Username};
-    use crate::room::Connection;
+    use crate::domain::{
+        Dialect, Limits, MemberSlot, NodeId, RoomTime, SessionRef, TokenHash, TransportKind, Username,
+    };
+    use crate::room::MemberConnection;
 
     fn user(name: &str) -> UserId {
         UserId::parse(name).unwrap()
@@ -126,9 +128,9 @@ mod tests {
     fn member(slot: u16) -> Member {
         Member {
             name: Username::parse("Ann", &Limits::default()).unwrap(),
-            slot: Slot(slot),
+            slot: MemberSlot(slot),
             joined_at: RoomTime::default(),
-            connection: Connection::Live(SessionRef { node: NodeId::parse("node-1").unwrap(), id: 1 }),
+            connection: MemberConnection::Live(SessionRef { node: NodeId::parse("node-1").unwrap(), id: 1 }),
             dialect: Dialect::V3,
             transport: TransportKind::WebSocket,
             token: TokenHash::from_bytes([0; 32]),
@@ -153,18 +155,18 @@ mod tests {
         assert_eq!((names(after.changed_since(&before)), names(after.gone_since(&before))), (vec![], vec![]));
         assert_eq!(after, before);
 
-        after.get_mut(&user("bob")).unwrap().slot = Slot(9);
+        after.get_mut(&user("bob")).unwrap().slot = MemberSlot(9);
         after.remove(&user("eve"));
         after.insert(user("max"), member(4));
         assert_eq!(names(after.changed_since(&before)), ["bob", "max"]);
         assert_eq!(names(after.gone_since(&before)), ["eve"]);
         assert_ne!(after, before);
-        assert_eq!(before.get(&user("bob")).unwrap().slot, Slot(1), "the original is as it was");
+        assert_eq!(before.get(&user("bob")).unwrap().slot, MemberSlot(1), "the original is as it was");
 
         // Changed and changed back is not changed, though it is another copy.
         let mut back = before.clone();
-        back.get_mut(&user("bob")).unwrap().slot = Slot(9);
-        back.get_mut(&user("bob")).unwrap().slot = Slot(1);
+        back.get_mut(&user("bob")).unwrap().slot = MemberSlot(9);
+        back.get_mut(&user("bob")).unwrap().slot = MemberSlot(1);
         assert_eq!((names(back.changed_since(&before)), &back), (vec![], &before));
     }
 

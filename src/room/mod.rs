@@ -31,11 +31,11 @@ mod tests;
 
 pub use ask::Ask;
 pub use chat::{Chat, ChatLine};
-pub use command::{Actor, Basis, Claim, Command, Control, Join, PinProof};
+pub use command::{Actor, Basis, Command, Control, Join, OwnerClaim, PinProof};
 pub use event::{By, Cause, Event, LeaveReason};
-pub use gate::Gate;
+pub use gate::ReadyGate;
 pub use members::{Members, SharedMap};
-pub use state::{Connection, ControlKey, Gone, Kept, Member, Origin, Playback, Room};
+pub use state::{ControlKey, Gone, Kept, Member, MemberConnection, Origin, Playback, Room};
 
 use std::time::Duration;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Chat, Control, Gate, LeaveReason, Members, SharedMap};
+use super::{Chat, Control, LeaveReason, Members, ReadyGate, SharedMap};
 use crate::domain::{
-    AddressTag, Dialect, Head, KeyHash, MediaTime, MediaUrl, PinHash, Player, Rate, RoomId, RoomTime, SessionRef, Slot,
-    TokenHash, TransportKind, UserId, Username,
+    AddressTag, Dialect, Head, KeyHash, MediaTime, MediaUrl, MemberSlot, PinHash, Player, Rate, RoomId, RoomTime,
+    SessionRef, TokenHash, TransportKind, UserId, Username,
 };
 
 /// Where the film stands, for all time until the next event: at `t >= at` it is at
@@ -79,7 +79,7 @@ impl ControlKey {
 
 /// How a member is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Connection {
+pub enum MemberConnection {
     /// Over this session.
     Live(SessionRef),
     /// Not at the moment; it stays a member until then.
@@ -95,11 +95,11 @@ pub struct Member {
     /// Called what.
     pub name: Username,
     /// Its number in compact messages.
-    pub slot: Slot,
+    pub slot: MemberSlot,
     /// When it joined. Slots are given in this order too, so the longest-joined has the smallest slot.
     pub joined_at: RoomTime,
     /// How it is reached.
-    pub connection: Connection,
+    pub connection: MemberConnection,
     /// Which dialect it speaks.
     pub dialect: Dialect,
     /// What carries it (or carried it last).
@@ -177,12 +177,12 @@ pub struct Kept {
 impl Member {
     /// Whether it has a session now.
     pub fn is_live(&self) -> bool {
-        matches!(self.connection, Connection::Live(_))
+        matches!(self.connection, MemberConnection::Live(_))
     }
 
     /// Whether this is its session.
     pub fn is_on(&self, session: &SessionRef) -> bool {
-        matches!(&self.connection, Connection::Live(on) if on == session)
+        matches!(&self.connection, MemberConnection::Live(on) if on == session)
     }
 
     /// Whether the token proves this member.
@@ -208,7 +208,7 @@ pub struct Room {
     #[serde(default)]
     pub(crate) duration: Option<MediaTime>,
     pub(crate) playback: Playback,
-    pub(crate) gate: Option<Gate>,
+    pub(crate) gate: Option<ReadyGate>,
     pub(crate) next_gate: u32,
     pub(crate) next_slot: u16,
     pub(crate) bans: BTreeSet<UserId>,
@@ -289,8 +289,8 @@ impl Room {
     /// Members with a session, on any node.
     pub fn live_sessions(&self) -> Vec<(UserId, SessionRef)> {
         let live = self.members.iter().filter_map(|(user, member)| match &member.connection {
-            Connection::Live(session) => Some((user.clone(), session.clone())),
-            Connection::Lost { .. } => None,
+            MemberConnection::Live(session) => Some((user.clone(), session.clone())),
+            MemberConnection::Lost { .. } => None,
         });
         live.collect()
     }
@@ -326,7 +326,7 @@ impl Room {
     }
 
     /// The open ready gate.
-    pub fn gate(&self) -> Option<&Gate> {
+    pub fn gate(&self) -> Option<&ReadyGate> {
         self.gate.as_ref()
     }
 
@@ -358,8 +358,8 @@ impl Room {
     /// The class of the address that the member lost last came from: by it a room is counted that is to be kept.
     pub fn last_address(&self) -> Option<AddressTag> {
         let lost = self.members.values().filter_map(|member| match member.connection {
-            Connection::Lost { until } => Some((until, member.slot, member.origin.address)),
-            Connection::Live(_) => None,
+            MemberConnection::Lost { until } => Some((until, member.slot, member.origin.address)),
+            MemberConnection::Live(_) => None,
         });
         lost.max_by_key(|(until, slot, _)| (*until, *slot)).and_then(|(_, _, address)| address)
     }
@@ -390,14 +390,18 @@ impl Room {
             return Some(kept.until);
         }
         let grace = self.members.values().filter_map(|member| match member.connection {
-            Connection::Lost { until } => Some(until),
-            Connection::Live(_) => None,
+            MemberConnection::Lost { until } => Some(until),
+            MemberConnection::Live(_) => None,
         });
         if self.has_live_members() { grace.min() } else { grace.max() }
     }
 
     /// When [`Command::Deadline`](super::Command::Deadline) is due: the first grace time, the gate, or the film's end.
     pub fn next_deadline(&self) -> Option<RoomTime> {
-        self.grace_ends().into_iter().chain(self.gate.as_ref().map(Gate::next_deadline)).chain(self.ends_at()).min()
+        self.grace_ends()
+            .into_iter()
+            .chain(self.gate.as_ref().map(ReadyGate::next_deadline))
+            .chain(self.ends_at())
+            .min()
     }
 }

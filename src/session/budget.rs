@@ -31,7 +31,7 @@ const PAIRS: usize = 512;
 /// Longer than any message that a client sends twice by mistake, shorter than patience.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-pub(super) struct Budget {
+pub(super) struct SessionBudget {
     address: Arc<AddressBudget>,
     committed: Bucket,
     relayed: Bucket,
@@ -42,16 +42,16 @@ pub(super) struct Budget {
 
 /// Which bucket is empty, for the metric, and for how long.
 #[derive(Debug)]
-pub(super) struct Over {
+pub(super) struct BudgetExceeded {
     pub(super) budget: &'static str,
     pub(super) retry_after: Duration,
 }
 
-fn over(budget: &'static str) -> impl Fn(Duration) -> Over {
-    move |retry_after| Over { budget, retry_after }
+fn over(budget: &'static str) -> impl Fn(Duration) -> BudgetExceeded {
+    move |retry_after| BudgetExceeded { budget, retry_after }
 }
 
-struct Paces {
+struct SessionPaces {
     committed: Pace,
     relayed: Pace,
     pair: Pace,
@@ -59,7 +59,7 @@ struct Paces {
     pins: Pace,
 }
 
-impl Paces {
+impl SessionPaces {
     fn of(limits: &Limits) -> Self {
         let a_minute = |count: u64, burst: f64| Pace::new(count as f64 / 60.0, burst);
         Self {
@@ -73,9 +73,9 @@ impl Paces {
     }
 }
 
-impl Budget {
+impl SessionBudget {
     pub(super) fn new(limits: &Limits, address: Arc<AddressBudget>) -> Self {
-        let (paces, now) = (Paces::of(limits), Clock::instant());
+        let (paces, now) = (SessionPaces::of(limits), Clock::instant());
         let full = |pace| Bucket::full(pace, now);
         Self {
             address,
@@ -94,8 +94,8 @@ impl Budget {
         message: &ClientMessage,
         bytes: usize,
         audience: usize,
-    ) -> Result<(), Over> {
-        let (paces, now) = (Paces::of(limits), Clock::instant());
+    ) -> Result<(), BudgetExceeded> {
+        let (paces, now) = (SessionPaces::of(limits), Clock::instant());
         let (film, pin) = match message {
             ClientMessage::Ask(Ask::SetUrl { .. } | Ask::Adopt { .. }) => (1.0, 0.0),
             ClientMessage::SetPin(_) => (0.0, 1.0),
@@ -120,8 +120,8 @@ impl Budget {
     }
 
     /// A signal of so many bytes to one other member.
-    pub(super) fn signal(&mut self, limits: &Limits, to: &UserId, bytes: usize) -> Result<(), Over> {
-        let (paces, now) = (Paces::of(limits), Clock::instant());
+    pub(super) fn signal(&mut self, limits: &Limits, to: &UserId, bytes: usize) -> Result<(), BudgetExceeded> {
+        let (paces, now) = (SessionPaces::of(limits), Clock::instant());
         if self.pairs.len() >= PAIRS && !self.pairs.contains_key(to) {
             self.pairs.retain(|_, bucket| !bucket.is_full(paces.pair, now));
             if self.pairs.len() >= PAIRS {
@@ -146,8 +146,8 @@ impl Budget {
     }
 
     /// REQUEST_SYNC, whose answer names all members.
-    pub(super) fn sync(&mut self, limits: &Limits, members: usize) -> Result<(), Over> {
-        let (paces, now) = (Paces::of(limits), Clock::instant());
+    pub(super) fn sync(&mut self, limits: &Limits, members: usize) -> Result<(), BudgetExceeded> {
+        let (paces, now) = (SessionPaces::of(limits), Clock::instant());
         if let Some(wait) = self.relayed.wait(0.0, paces.relayed, now) {
             return Err(over("session")(wait));
         }
@@ -166,8 +166,8 @@ mod tests {
     use crate::domain::{ChatText, MediaTime, Pin};
     use crate::quota::AddressBudgets;
 
-    fn budget(limits: &Limits) -> Budget {
-        Budget::new(limits, AddressBudgets::new(limits).of(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    fn budget(limits: &Limits) -> SessionBudget {
+        SessionBudget::new(limits, AddressBudgets::new(limits).of(IpAddr::V4(Ipv4Addr::LOCALHOST)))
     }
 
     fn user(n: usize) -> UserId {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// How many of these pass at one moment, and which bucket refuses the next.
-    fn passed(mut take: impl FnMut() -> Result<(), Over>) -> (usize, &'static str) {
+    fn passed(mut take: impl FnMut() -> Result<(), BudgetExceeded>) -> (usize, &'static str) {
         let mut count = 0;
         loop {
             match take() {
@@ -275,7 +275,7 @@ mod tests {
         let limits = Limits::default();
         let addresses = AddressBudgets::new(&limits);
         let mut sessions: Vec<_> =
-            (0..100).map(|_| Budget::new(&limits, addresses.of(IpAddr::V4(Ipv4Addr::LOCALHOST)))).collect();
+            (0..100).map(|_| SessionBudget::new(&limits, addresses.of(IpAddr::V4(Ipv4Addr::LOCALHOST)))).collect();
         let mut bytes = 0;
         for session in &mut sessions {
             bytes += 2300 * passed(|| session.command(&limits, &chat(), 2044, 1)).0;

@@ -19,9 +19,9 @@ impl SessionCounts {
     }
 
     /// One more, until the value is dropped.
-    pub(super) fn open(&self, transport: TransportKind) -> Counted {
+    pub(super) fn open(&self, transport: TransportKind) -> OpenSession {
         *self.0.lock().entry(transport.as_str()).or_default() += 1;
-        let counted = Counted { counts: self.clone(), transport, dialect: "none" };
+        let counted = OpenSession { counts: self.clone(), transport, dialect: "none" };
         metrics::counter!(names::SESSIONS_TOTAL, "transport" => transport.as_str()).increment(1);
         counted.gauge().increment(1.0);
         counted
@@ -29,13 +29,13 @@ impl SessionCounts {
 }
 
 /// An open session.
-pub(super) struct Counted {
+pub(super) struct OpenSession {
     counts: SessionCounts,
     pub(super) transport: TransportKind,
     dialect: &'static str,
 }
 
-impl Counted {
+impl OpenSession {
     /// Its dialect shows with its JOIN.
     pub(super) fn speaks(&mut self, dialect: Dialect) {
         self.gauge().decrement(1.0);
@@ -51,7 +51,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenSession {
     fn drop(&mut self) {
         self.gauge().decrement(1.0);
         if let Some(count) = self.counts.0.lock().get_mut(self.transport.as_str()) {

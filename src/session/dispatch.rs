@@ -8,16 +8,17 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tracing::{Span, field};
 
-use super::budget::Budget;
-use super::counts::Counted;
+use super::budget::SessionBudget;
+use super::counts::OpenSession;
 use super::outbox::Outbox;
-use super::{Life, Services};
-use crate::domain::{
-    CloseCode, ErrorCode, Fallback, Invalid, Pin, RoomId, SessionRef, Slot, Tick, TransportKind, UserId,
-};
-use crate::hub::subscriber::{JoinRequest, Outlet, Refusal, Reply};
+use super::{PeerLiveness, Services};
+use crate::domain::{CloseCode, ErrorCode, Fallback, Invalid, Pin, RoomId, SessionRef, TransportKind, UserId};
+use crate::hub::JoinRequest;
+use crate::hub::delivery::{Refusal, Reply};
+use crate::hub::subscriber::RoomDelivery;
+use crate::hub::subscriber::Subscriber;
 use crate::hub::{Departure, Membership};
-use crate::protocol::{self, BadRequest, ClientMessage, Compact, JoinMessage, Request};
+use crate::protocol::{self, BadRequest, ClientMessage, ClientRequest, Compact, JoinMessage};
 use crate::room::{Ask, Reject};
 use crate::telemetry::{HotCounters, names};
 
@@ -27,11 +28,11 @@ pub(super) struct Dispatch {
     services: Services,
     session: SessionRef,
     outbox: Arc<Outbox>,
-    counted: Counted,
+    counted: OpenSession,
     address: IpAddr,
     membership: Option<Membership>,
     /// Made with the first message that costs something.
-    budget: Option<Box<Budget>>,
+    budget: Option<Box<SessionBudget>>,
     /// Why it is not on WebTransport: counted once.
     fallback: Option<Fallback>,
 }
@@ -41,7 +42,7 @@ impl Dispatch {
         services: &Services,
         session: SessionRef,
         outbox: Arc<Outbox>,
-        counted: Counted,
+        counted: OpenSession,
         address: IpAddr,
     ) -> Self {
         Self {
@@ -57,21 +58,26 @@ impl Dispatch {
     }
 
     /// Deals with one JSON message, in `session`, the session's span.
-    pub(super) fn message<'a>(&'a mut self, text: &[u8], life: &'a Life, session: &'a Span) -> Work<'a> {
+    pub(super) fn message<'a>(&'a mut self, text: &[u8], life: &'a PeerLiveness, session: &'a Span) -> MessageWork<'a> {
         match self.begin(text, life, session) {
-            Some((own, Work::Waits(mut work))) => Work::Waits(Box::pin(async move {
+            Some((own, MessageWork::Waits(mut work))) => MessageWork::Waits(Box::pin(async move {
                 let span = if own.is_disabled() { session } else { &own };
                 // As `Instrument` does it, but without a copy of the span, which would cost more than all the rest.
                 poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await;
             })),
             Some((_, done)) => done,
-            None => Work::Done(None),
+            None => MessageWork::Done(None),
         }
     }
 
     /// Decodes a message and begins with it, in a span of its own.
-    fn begin<'a>(&'a mut self, text: &[u8], life: &'a Life, session: &'a Span) -> Option<(Span, Work<'a>)> {
-        let Request { reference, message } = match protocol::decode(text, &self.services.rules) {
+    fn begin<'a>(
+        &'a mut self,
+        text: &[u8],
+        life: &'a PeerLiveness,
+        session: &'a Span,
+    ) -> Option<(Span, MessageWork<'a>)> {
+        let ClientRequest { reference, message } = match protocol::decode(text, &self.services.rules) {
             Ok(request) => request,
             Err(bad) => {
                 self.refuse_bad(&bad);
@@ -116,15 +122,15 @@ impl Dispatch {
         bytes: usize,
         request: &'static str,
         reference: Option<u64>,
-        life: &'a Life,
+        life: &'a PeerLiveness,
         session: &'a Span,
-    ) -> Work<'a> {
+    ) -> MessageWork<'a> {
         match message {
             ClientMessage::Ping { echo } => {
                 self.outbox.push(protocol::encode_pong(echo.as_ref(), self.services.clock.now()));
             }
             ClientMessage::Join(join) => {
-                return Work::Waits(Box::pin(self.enter(join, request, reference, life, session)));
+                return MessageWork::Waits(Box::pin(self.enter(join, request, reference, life, session)));
             }
             // A sign of life before JOIN, too.
             ClientMessage::Alive => {}
@@ -132,23 +138,23 @@ impl Dispatch {
                 if let Some(membership) = self.membership.take() {
                     self.services.hub.depart(membership, Departure::Left);
                 }
-                return Work::Done(Some(CloseCode::Normal));
+                return MessageWork::Done(Some(CloseCode::Normal));
             }
             message => {
                 let Some(membership) = self.membership.clone() else {
                     self.refuse(reference, request, &Refusal::Room(Reject::NotMember));
-                    return Work::Done(None);
+                    return MessageWork::Done(None);
                 };
                 if let Err(refusal) = self.afford(&membership, &message, bytes) {
                     self.refuse(reference, request, &refusal);
                 } else if let ClientMessage::SetPin(pin) = message {
-                    return Work::Waits(Box::pin(self.set_pin(membership, pin, request, reference)));
+                    return MessageWork::Waits(Box::pin(self.set_pin(membership, pin, request, reference)));
                 } else {
                     self.member(&membership, message, request, reference);
                 }
             }
         }
-        Work::Done(None)
+        MessageWork::Done(None)
     }
 
     async fn enter(
@@ -156,7 +162,7 @@ impl Dispatch {
         join: JoinMessage,
         request: &'static str,
         reference: Option<u64>,
-        life: &Life,
+        life: &PeerLiveness,
         session: &Span,
     ) {
         self.count_fallback(join.fallback);
@@ -186,7 +192,8 @@ impl Dispatch {
             return Ok(());
         }
         let limits = &rules.limits;
-        let budget = self.budget.get_or_insert_with(|| Box::new(Budget::new(limits, addresses.of(self.address))));
+        let budget =
+            self.budget.get_or_insert_with(|| Box::new(SessionBudget::new(limits, addresses.of(self.address))));
         let taken = match message {
             // An argon2 for somebody who may not set the PIN would be work for nothing.
             ClientMessage::SetPin(_) | ClientMessage::Ask(Ask::SetPin { .. }) if !hub.is_host(membership) => {
@@ -233,8 +240,8 @@ impl Dispatch {
             ..JoinRequest::new(join.room, join.user, session_ref, transport, self.address)
         };
         self.counted.speaks(join.dialect);
-        let outlet: Arc<dyn Outlet> = self.outbox.clone();
-        let membership = self.services.hub.join(request, outlet).await?;
+        let subscriber: Arc<dyn Subscriber> = self.outbox.clone();
+        let membership = self.services.hub.join(request, subscriber).await?;
         tell_place(session, membership.room(), &membership.actor().user);
         self.membership = Some(membership);
         Ok(())
@@ -308,10 +315,9 @@ impl Dispatch {
                 let reply = protocol::encode_clock_reply(id, t0, arrived, self.services.clock.now());
                 self.outbox.push_compact(reply);
             }
-            Ok(Compact::Tick { playing, seq, position, at, rate }) => {
+            Ok(Compact::Tick(report)) => {
                 if let Some(membership) = &self.membership {
-                    let tick = Tick { slot: Slot(0), seq, playing, from_host: false, position, at, rate };
-                    self.services.hub.tick(membership, tick);
+                    self.services.hub.tick(membership, report);
                 }
             }
             Ok(Compact::Unknown) => {}
@@ -343,7 +349,7 @@ impl Drop for Dispatch {
 
 /// What a message comes to. What has to wait does so in a box of its own: a session is as large as the largest thing that
 /// it may ever do, and these two are rare and soon over.
-pub(super) enum Work<'a> {
+pub(super) enum MessageWork<'a> {
     /// `Some`: the session ends in order.
     Done(Option<CloseCode>),
     Waits(BoxFuture<'a, ()>),

@@ -18,41 +18,42 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The session pressed on.
 #[derive(Debug)]
-pub(super) struct PressedOn;
+pub(super) struct RateExceeded;
 
-pub(super) struct Rate<'a> {
+pub(super) struct MessageRate<'a> {
     limits: &'a Limits,
-    messages: Bucket,
-    compact: Bucket,
+    messages: RateBucket,
+    compact: RateBucket,
     enabled: bool,
 }
 
-impl<'a> Rate<'a> {
+impl<'a> MessageRate<'a> {
     pub(super) fn new(limits: &'a Limits, enabled: bool) -> Self {
-        let (messages, compact) = (Bucket::full(&Pace::messages(limits)), Bucket::full(&Pace::compact(limits)));
+        let (messages, compact) =
+            (RateBucket::full(&RatePace::messages(limits)), RateBucket::full(&RatePace::compact(limits)));
         Self { limits, messages, compact, enabled }
     }
 
     /// The pause before the message that has come may be dealt with.
-    pub(super) fn message(&mut self) -> Result<Duration, PressedOn> {
-        if self.enabled { self.messages.take(Pace::messages(self.limits)) } else { Ok(Duration::ZERO) }
+    pub(super) fn message(&mut self) -> Result<Duration, RateExceeded> {
+        if self.enabled { self.messages.take(RatePace::messages(self.limits)) } else { Ok(Duration::ZERO) }
     }
 
     /// The same of a compact message.
-    pub(super) fn compact(&mut self) -> Result<Duration, PressedOn> {
-        if self.enabled { self.compact.take(Pace::compact(self.limits)) } else { Ok(Duration::ZERO) }
+    pub(super) fn compact(&mut self) -> Result<Duration, RateExceeded> {
+        if self.enabled { self.compact.take(RatePace::compact(self.limits)) } else { Ok(Duration::ZERO) }
     }
 }
 
 /// What all sessions' buckets of a class have in common.
 #[derive(Clone, Copy)]
-struct Pace {
+struct RatePace {
     class: &'static str,
     per_sec: f64,
     burst: f64,
 }
 
-impl Pace {
+impl RatePace {
     fn messages(limits: &Limits) -> Self {
         Self { class: "message", per_sec: limits.messages_per_sec as f64, burst: limits.message_burst as f64 }
     }
@@ -64,19 +65,19 @@ impl Pace {
     }
 }
 
-struct Bucket {
+struct RateBucket {
     tokens: f64,
     filled: Instant,
     empty_since: Option<Instant>,
 }
 
-impl Bucket {
-    fn full(pace: &Pace) -> Self {
+impl RateBucket {
+    fn full(pace: &RatePace) -> Self {
         Self { tokens: pace.burst, filled: Clock::instant(), empty_since: None }
     }
 
     /// Takes a token, and be it one that comes only after the pause.
-    fn take(&mut self, pace: Pace) -> Result<Duration, PressedOn> {
+    fn take(&mut self, pace: RatePace) -> Result<Duration, RateExceeded> {
         let now = Clock::instant();
         self.fill(now, pace);
         if self.tokens >= 1.0 {
@@ -88,14 +89,14 @@ impl Bucket {
             return Ok(Duration::ZERO);
         }
         if now.saturating_duration_since(*self.empty_since.get_or_insert(now)) >= PATIENCE {
-            return Err(PressedOn);
+            return Err(RateExceeded);
         }
         PAUSES.increment(pace.class, 1);
         self.tokens -= 1.0;
         Ok(Duration::from_secs_f64(-self.tokens / pace.per_sec))
     }
 
-    fn fill(&mut self, now: Instant, pace: Pace) {
+    fn fill(&mut self, now: Instant, pace: RatePace) {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + elapsed * pace.per_sec).min(pace.burst);
         self.filled = now;
@@ -108,17 +109,17 @@ mod tests {
 
     use super::*;
 
-    const PACE: Pace = Pace { class: "message", per_sec: 50.0, burst: 200.0 };
+    const PACE: RatePace = RatePace { class: "message", per_sec: 50.0, burst: 200.0 };
 
     /// As a session does it.
-    async fn take(bucket: &mut Bucket) -> Result<(), PressedOn> {
+    async fn take(bucket: &mut RateBucket) -> Result<(), RateExceeded> {
         sleep(bucket.take(PACE)?).await;
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_at_once_and_what_follows_at_the_rate() {
-        let mut bucket = Bucket::full(&PACE);
+        let mut bucket = RateBucket::full(&PACE);
         let began = Clock::instant();
         for _ in 0..200 {
             take(&mut bucket).await.unwrap();
@@ -133,7 +134,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pressing_on_for_ten_seconds_is_the_end() {
-        let mut bucket = Bucket::full(&PACE);
+        let mut bucket = RateBucket::full(&PACE);
         let began = Clock::instant();
         let pressed_on = loop {
             if take(&mut bucket).await.is_err() {
@@ -145,7 +146,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_slows_down_in_between_goes_on() {
-        let mut bucket = Bucket::full(&PACE);
+        let mut bucket = RateBucket::full(&PACE);
         for _ in 0..20 {
             for _ in 0..250 {
                 take(&mut bucket).await.expect("four seconds of rest between bursts are enough");

@@ -12,7 +12,7 @@
 //! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
 //! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
 //!
-//! Life is asked of the page, not of its network stack: a browser answers WebSocket pings and QUIC keep-alives for a page
+//! PeerLiveness is asked of the page, not of its network stack: a browser answers WebSocket pings and QUIC keep-alives for a page
 //! that is frozen or in the back/forward cache. A v3 page that is silent hears PROBE and answers ALIVE from its message
 //! handler, which browsers don't throttle in hidden tabs. A v2 page has its PING every 15 s, which a throttled tab sends
 //! once a minute; between these, pongs show that its connection stands.
@@ -43,8 +43,8 @@ use crate::protocol::{self, Rules};
 use crate::quota::{AddressBudgets, Full};
 use crate::telemetry::names;
 pub use counts::SessionCounts;
-use dispatch::{Dispatch, Work};
-use message_rate::{PressedOn, Rate};
+use dispatch::{Dispatch, MessageWork};
+use message_rate::{MessageRate, RateExceeded};
 use outbox::Outbox;
 use transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 
@@ -74,12 +74,12 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// How a session ends. Without a code the connection was simply gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct End {
+struct SessionEnd {
     code: Option<CloseCode>,
     reason: String,
 }
 
-impl End {
+impl SessionEnd {
     fn lost(reason: impl Into<String>) -> Self {
         Self { code: None, reason: reason.into() }
     }
@@ -100,7 +100,7 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
         let session = services.hub.new_session();
         let counted = services.counts.open(kind);
         let outbox = Arc::new(Outbox::new(services, outbound.datagrams()));
-        let life = Life::new(kind);
+        let life = PeerLiveness::new(kind);
         // For the lines logged within; entered for JSON messages only, never for ticks.
         let span = tracing::info_span!(
             "session",
@@ -114,7 +114,7 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
         span.in_scope(|| tracing::debug!(address = %peer, "session begins"));
 
         let end = {
-            let common = Common { services, outbox: &outbox, life: &life, span: &span };
+            let common = SessionContext { services, outbox: &outbox, life: &life, span: &span };
             let reader = pin!(read(&mut inbound, &mut dispatch, &common));
             let writer = pin!(write(&mut outbound, &common));
             let watchdog = pin!(watch(&common));
@@ -133,10 +133,10 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
 }
 
 /// What the parts of a session share: behind one reference, of which each part keeps two.
-struct Common<'a> {
+struct SessionContext<'a> {
     services: &'a Services,
     outbox: &'a Outbox,
-    life: &'a Life,
+    life: &'a PeerLiveness,
     /// For the lines of the session.
     span: &'a Span,
 }
@@ -152,14 +152,14 @@ pub async fn turn_away<T: Transport>(transport: T, full: Full) {
 }
 
 /// Frames in, one after the other: a message is dealt with before the next is read, so none overtakes another.
-async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Common<'_>) -> End {
-    let Common { services, outbox, life, span } = *common;
-    let mut rate = Rate::new(&services.rules.limits, services.rates);
+async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &SessionContext<'_>) -> SessionEnd {
+    let SessionContext { services, outbox, life, span } = *common;
+    let mut rate = MessageRate::new(&services.rules.limits, services.rates);
     loop {
         let frame = match inbound.next().await {
-            Ok(Frame::Closed(code)) => return End::lost(format!("closed by the client with {code}")),
+            Ok(Frame::Closed(code)) => return SessionEnd::lost(format!("closed by the client with {code}")),
             Ok(frame) => frame,
-            Err(TransportError::Lost(reason)) => return End::lost(reason),
+            Err(TransportError::Lost(reason)) => return SessionEnd::lost(reason),
             Err(TransportError::Violation { code, reason }) => return outbox.end_in_order(code, &reason).await,
         };
         let of_page = matches!(frame, Frame::Message(_) | Frame::Compact(_));
@@ -175,15 +175,15 @@ async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Com
             Ok(Duration::ZERO) => {}
             // In a box: few sessions ever pause, and each would have the place for it.
             Ok(pause) => Box::pin(sleep(pause)).await,
-            Err(PressedOn) => {
+            Err(RateExceeded) => {
                 return outbox.end_in_order(CloseCode::RateLimited, CloseCode::RateLimited.meaning()).await;
             }
         }
         match &frame {
             Frame::Message(text) => match dispatch.message(text, life, span) {
-                Work::Done(None) => {}
-                Work::Done(Some(end)) => return outbox.end_in_order(end, end.meaning()).await,
-                Work::Waits(work) => work.await,
+                MessageWork::Done(None) => {}
+                MessageWork::Done(Some(end)) => return outbox.end_in_order(end, end.meaning()).await,
+                MessageWork::Waits(work) => work.await,
             },
             Frame::Compact(bytes) => dispatch.compact(bytes),
             Frame::Alive { rtt } => outbox.note_rtt(*rtt),
@@ -196,8 +196,8 @@ async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Com
 }
 
 /// The outbox out, a batch a flush; and the heartbeat, where the transport has none of its own.
-async fn write<O: Outbound>(outbound: &mut O, common: &Common<'_>) -> End {
-    let Common { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
+async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> SessionEnd {
+    let SessionContext { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let stall = Duration::from_secs(rules.limits.write_stall_secs);
     let period = Duration::from_secs(rules.limits.heartbeat_secs);
     let mut heartbeat = (!life.keeps_itself).then(|| {
@@ -215,7 +215,7 @@ async fn write<O: Outbound>(outbound: &mut O, common: &Common<'_>) -> End {
                 batch.push(Outgoing::Ping);
             }
             let taken = outbox.take(&mut batch);
-            if let Some(End { code: Some(code), reason }) = &taken.end
+            if let Some(SessionEnd { code: Some(code), reason }) = &taken.end
                 && life.dialect() == Some(Dialect::V3)
             {
                 batch.push(Outgoing::Message(protocol::encode_closing(*code, reason, clock.now())));
@@ -255,8 +255,8 @@ async fn deliver<O: Outbound>(
     outbound: &mut O,
     batch: &mut Vec<Outgoing>,
     stall: Duration,
-    life: &Life,
-) -> Result<(), End> {
+    life: &PeerLiveness,
+) -> Result<(), SessionEnd> {
     let mut work = pin!(outbound.send(batch));
     // Most of it is done at once, and then there is no timer at all.
     let done = if let Poll::Ready(done) = futures_util::poll!(work.as_mut()) {
@@ -275,8 +275,8 @@ async fn deliver<O: Outbound>(
     };
     match done {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(End::lost(error.to_string())),
-        Err(_) => Err(End::with(CloseCode::SlowConsumer, "a write stalled")),
+        Ok(Err(error)) => Err(SessionEnd::lost(error.to_string())),
+        Err(_) => Err(SessionEnd::with(CloseCode::SlowConsumer, "a write stalled")),
     }
 }
 
@@ -288,8 +288,8 @@ async fn tick(heartbeat: Option<&mut Interval>) {
 }
 
 /// What no frame brings about: the JOIN that doesn't come, silence, an outbox that runs over.
-async fn watch(common: &Common<'_>) -> End {
-    let Common { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
+async fn watch(common: &SessionContext<'_>) -> SessionEnd {
+    let SessionContext { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let limits = &rules.limits;
     let idle = Duration::from_secs(limits.idle_secs);
     let legacy_silence = Duration::from_secs(limits.legacy_silence_secs);
@@ -317,7 +317,7 @@ async fn watch(common: &Common<'_>) -> End {
             }
             None => until(join_by),
             Some(Dialect::V2) if now >= page + legacy_silence => {
-                return End::with(CloseCode::Idle, "the page says nothing");
+                return SessionEnd::with(CloseCode::Idle, "the page says nothing");
             }
             Some(Dialect::V2) => until(page + legacy_silence),
             Some(Dialect::V3) if now < page + ask_after => until(page + ask_after),
@@ -334,25 +334,25 @@ async fn watch(common: &Common<'_>) -> End {
                 asked = Some((page, since));
                 let answers_by = (page + idle).max(since + PROBE);
                 if now >= answers_by {
-                    return End::with(CloseCode::Idle, CloseCode::Idle.meaning());
+                    return SessionEnd::with(CloseCode::Idle, CloseCode::Idle.meaning());
                 }
                 until(answers_by);
             }
         }
         if !life.keeps_itself {
             if now >= heard + idle {
-                return End::with(CloseCode::Idle, CloseCode::Idle.meaning());
+                return SessionEnd::with(CloseCode::Idle, CloseCode::Idle.meaning());
             }
             until(heard + idle);
             if let Some(probed) = outbox.probed_at().filter(|probed| *probed > heard) {
                 if now >= probed + PROBE {
-                    return End::with(CloseCode::Idle, "no sign of life when asked");
+                    return SessionEnd::with(CloseCode::Idle, "no sign of life when asked");
                 }
                 until(probed + PROBE);
             }
         }
         if outbox.has_overflowed() {
-            return End::with(CloseCode::SlowConsumer, CloseCode::SlowConsumer.meaning());
+            return SessionEnd::with(CloseCode::SlowConsumer, CloseCode::SlowConsumer.meaning());
         }
         tokio::select! {
             biased;
@@ -370,14 +370,14 @@ async fn at(time: Option<Instant>) {
 }
 
 /// A planned stop: what is queued goes out, then GOING_AWAY. The writer ends the session.
-async fn announce_stop(common: &Common<'_>) -> End {
-    let Common { services, outbox, .. } = *common;
+async fn announce_stop(common: &SessionContext<'_>) -> SessionEnd {
+    let SessionContext { services, outbox, .. } = *common;
     services.stop.cancelled().await;
     outbox.end_in_order(CloseCode::GoingAway, CloseCode::GoingAway.meaning()).await
 }
 
 /// Signs of life of one peer.
-pub(crate) struct Life {
+pub(crate) struct PeerLiveness {
     started: Instant,
     /// Any frame. µs since `started`: on one machine a pong is back within the millisecond of its probe.
     heard: AtomicU64,
@@ -395,7 +395,7 @@ pub(crate) struct Life {
     keeps_itself: bool,
 }
 
-impl Life {
+impl PeerLiveness {
     fn new(kind: TransportKind) -> Self {
         let keeps_itself = kind == TransportKind::WebTransport;
         Self {

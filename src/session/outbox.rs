@@ -4,7 +4,7 @@
 //! the transport has datagrams, a tick that need not wait never wakes the writer. A
 //! reader so slow that messages beyond `MAX_OUTBOX_BYTES` wait for it is ended: dropping a message would break the
 //! room's order, and keeping all of them the server. What one member sends to another alone may fill half of it
-//! ([`Outlet::has_room`]): the sender is refused, and the other half stays for the room's own events.
+//! ([`SessionMeasurements::has_room`]): the sender is refused, and the other half stays for the room's own events.
 //!
 //! The writer takes at most [`CHUNK`] bytes at a time. A write that stalls is then one that didn't move so much, not one
 //! whose queue was long, and a ping waits for one chunk, not for all that is queued. Time for the answer to a probe runs from
@@ -22,10 +22,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::transport::{DatagramSender, Outgoing};
-use super::{End, Services};
+use super::{Services, SessionEnd};
 use crate::clock::Clock;
-use crate::domain::{CloseCode, CompactBytes, Head, Slot};
-use crate::hub::subscriber::{Happening, Notice, NoticeBody, Outlet, Reply, TickReport, Welcome};
+use crate::domain::{CloseCode, CompactBytes, Head, MemberSlot};
+use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Reply, TickDelivery};
+use crate::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use crate::protocol::{self, Rules};
 use crate::room::{ChatLine, Room};
 use crate::telemetry::{HotCounter, names};
@@ -38,7 +39,7 @@ const CHUNK_MESSAGES: usize = 256;
 static TICKS_COALESCED: HotCounter = HotCounter::new(names::TICKS_COALESCED, &[]);
 
 pub(super) struct Outbox {
-    queue: Mutex<Queue>,
+    queue: Mutex<OutboxQueue>,
     /// Something to write.
     filled: Notify,
     /// Something for the watchdog.
@@ -52,13 +53,13 @@ pub(super) struct Outbox {
 }
 
 #[derive(Default)]
-struct Queue {
+struct OutboxQueue {
     messages: VecDeque<Outgoing>,
     /// Of `messages`, and of what is with the writer.
     bytes: usize,
     /// With the writer.
     leaving: usize,
-    ticks: Vec<(Slot, CompactBytes)>,
+    ticks: Vec<(MemberSlot, CompactBytes)>,
     /// Ticks are with the writer: a newer one must not overtake them.
     ticks_leave: bool,
     /// Ticks overwritten since the last batch: counted by the batch, not one by one in a number that all threads share.
@@ -68,11 +69,11 @@ struct Queue {
     /// When a ping that answers a probe was handed to the transport; the first that nothing was heard after.
     probed_at: Option<Instant>,
     /// Set once; nothing is queued after it.
-    end: Option<End>,
+    end: Option<SessionEnd>,
     overflowed: bool,
 }
 
-impl Queue {
+impl OutboxQueue {
     fn count_coalesced(&mut self) {
         if self.coalesced > 0 {
             TICKS_COALESCED.increment(u64::from(std::mem::take(&mut self.coalesced)));
@@ -80,18 +81,18 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for OutboxQueue {
     fn drop(&mut self) {
         self.count_coalesced();
     }
 }
 
 /// What the writer found besides frames.
-pub(super) struct Taken {
+pub(super) struct OutboxBatch {
     /// Ask the peer for a sign of life.
     pub(super) probe: bool,
     /// After this batch the session is over.
-    pub(super) end: Option<End>,
+    pub(super) end: Option<SessionEnd>,
 }
 
 impl Outbox {
@@ -145,13 +146,13 @@ impl Outbox {
     }
 
     /// What waits goes out, then the session ends; never returns: the writer does.
-    pub(super) async fn end_in_order(&self, code: CloseCode, reason: &str) -> End {
+    pub(super) async fn end_in_order(&self, code: CloseCode, reason: &str) -> SessionEnd {
         self.finish(code, reason);
         pending().await
     }
 
     fn finish(&self, code: CloseCode, reason: &str) {
-        self.queue.lock().end.get_or_insert_with(|| End::with(code, reason));
+        self.queue.lock().end.get_or_insert_with(|| SessionEnd::with(code, reason));
         self.filled.notify_one();
     }
 
@@ -164,7 +165,7 @@ impl Outbox {
     }
 
     /// Moves what waits into the batch, up to a chunk. The chunk taken before is with the transport by now.
-    pub(super) fn take(&self, batch: &mut Vec<Outgoing>) -> Taken {
+    pub(super) fn take(&self, batch: &mut Vec<Outgoing>) -> OutboxBatch {
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
         queue.bytes = queue.bytes.saturating_sub(std::mem::take(&mut queue.leaving));
@@ -181,7 +182,7 @@ impl Outbox {
         queue.ticks_leave = !queue.ticks.is_empty();
         batch.extend(queue.ticks.drain(..).map(|(_, tick)| Outgoing::Compact(tick)));
         let end = if queue.messages.is_empty() { queue.end.clone() } else { None };
-        Taken { probe: std::mem::take(&mut queue.probe), end }
+        OutboxBatch { probe: std::mem::take(&mut queue.probe), end }
     }
 
     /// A ping that a probe asked for is with the transport. One that is still unanswered (nothing `heard` since) keeps its
@@ -221,14 +222,14 @@ impl Outbox {
     }
 }
 
-impl Outlet for Outbox {
-    fn state(&self, room: &Room, welcome: &Welcome<'_>) {
-        self.resumed.store(welcome.resumed, Ordering::Relaxed);
-        self.push(protocol::encode_state(room, welcome, &self.rules.limits));
+impl RoomDelivery for Outbox {
+    fn state(&self, room: &Room, joined: &Joined<'_>) {
+        self.resumed.store(joined.resumed, Ordering::Relaxed);
+        self.push(protocol::encode_state(room, joined, &self.rules.limits));
     }
 
-    fn event(&self, happening: &Happening<'_>) {
-        let encoded = happening.encoded.get_or_init(|| protocol::encode_event(happening));
+    fn event(&self, delivery: &EventDelivery<'_>) {
+        let encoded = delivery.encoded.get_or_init(|| protocol::encode_event(delivery));
         if let Some(message) = encoded {
             self.push(message.clone());
         }
@@ -242,7 +243,7 @@ impl Outlet for Outbox {
         }
     }
 
-    fn tick(&self, report: &TickReport) {
+    fn tick(&self, report: &TickDelivery) {
         let encoded = report.encoded.get_or_init(|| protocol::encode_tick(&report.tick));
         let slot = report.tick.slot;
         let mut queue = self.queue.lock();
@@ -278,7 +279,9 @@ impl Outlet for Outbox {
             }
         });
     }
+}
 
+impl SessionControl for Outbox {
     fn close(&self, code: CloseCode, reason: &str) {
         self.finish(code, reason);
     }
@@ -287,7 +290,9 @@ impl Outlet for Outbox {
         self.queue.lock().probe = true;
         self.filled.notify_one();
     }
+}
 
+impl SessionMeasurements for Outbox {
     fn has_room(&self, bytes: usize) -> bool {
         let queue = self.queue.lock();
         // One that is about to end needs no protection.

@@ -1,7 +1,9 @@
 //! What decoding refuses, and what it lets pass.
 
-use tandem::domain::{Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, MediaTime, RoomTime, UrlPolicy};
-use tandem::hub::subscriber::Signal;
+use tandem::domain::{
+    Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, MediaTime, RoomTime, TickReport, UrlPolicy,
+};
+use tandem::hub::delivery::Signal;
 use tandem::protocol::{ClientMessage, Compact, JoinMessage, Rules, decode, decode_compact};
 use tandem::room::Ask;
 
@@ -322,7 +324,8 @@ fn compact_messages_are_measured_before_they_are_read() {
     tick.extend(12.5f64.to_be_bytes());
     tick.extend(1_795_000_000_000.25f64.to_be_bytes());
     tick.extend(1.0f32.to_be_bytes());
-    let Ok(Compact::Tick { playing: true, seq: 7, position: p, at, rate }) = decode_compact(&tick, &limits) else {
+    let Ok(Compact::Tick(TickReport { playing: true, seq: 7, position: p, at, rate })) = decode_compact(&tick, &limits)
+    else {
         panic!()
     };
     assert_eq!((p, at.as_millis_f64(), rate.factor()), (position(12.5), 1_795_000_000_000.25, 1.0));

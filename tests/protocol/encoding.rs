@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tandem::domain::{ErrorCode, RoomTime};
-use tandem::hub::subscriber::{NoticeBody, Refusal};
+use tandem::hub::delivery::{NoticeBody, Refusal};
 use tandem::protocol::{SERVER_KINDS, refusal_code};
 use tandem::room::{By, Cause, Control, Event, Playback, Reject};
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tandem::domain::{Rate, Slot, Tick};
+use tandem::domain::{MemberSlot, Rate, RelayedTick};
 use tandem::protocol::{encode_clock_reply, encode_tick};
 
 use super::request;
@@ -28,8 +28,8 @@ fn every_client_message_is_understood_as_it_always_was() {
 
 #[test]
 fn compact_messages_keep_their_bytes() {
-    let tick = Tick {
-        slot: Slot(258),
+    let tick = RelayedTick {
+        slot: MemberSlot(258),
         seq: 0x0102_0304,
         playing: true,
         from_host: true,
@@ -37,7 +37,7 @@ fn compact_messages_keep_their_bytes() {
         at: at(250),
         rate: Rate::parse(1.25).unwrap(),
     };
-    let still = Tick { playing: false, from_host: false, ..tick };
+    let still = RelayedTick { playing: false, from_host: false, ..tick };
     let golden = format!(
         "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\n",
         &encode_clock_reply(0x0102, 1.5, at(1), at(2))[..],

@@ -14,9 +14,9 @@ mod fuzz_bodies;
 mod wire_samples;
 
 use tandem::domain::ErrorCode;
-use tandem::protocol::{BadRequest, ClientMessage, Request, Rules, decode};
+use tandem::protocol::{BadRequest, ClientMessage, ClientRequest, Rules, decode};
 
-fn request(text: &str) -> Request {
+fn request(text: &str) -> ClientRequest {
     decode(text.as_bytes(), &Rules::default()).unwrap_or_else(|bad| panic!("{text}: {bad}"))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tandem::domain::{ErrorCode, Limits, NodeId};
-use tandem::hub::subscriber::NoticeBody;
+use tandem::hub::delivery::NoticeBody;
 use tandem::protocol::{ClientMessage, SERVER_KINDS};
 
 use super::wire_samples::{notice, user};

@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use tandem::domain::{Limits, Slot, Tick};
+use tandem::domain::{Limits, MemberSlot};
 use tandem::hub::relay::Relay;
 use tandem::protocol::{ClientMessage, Compact, Rules, decode, decode_compact, encode_error, encode_tick};
 use tandem_webtransport::capsule::{self, CapsuleReader, CloseCapsule};
@@ -29,10 +29,9 @@ pub(crate) fn client_message(bytes: &[u8]) {
 /// A binary frame or a datagram: what was read as a tick says the same when it is written.
 pub(crate) fn compact(bytes: &[u8]) {
     let limits = Limits::default();
-    let Ok(Compact::Tick { playing, seq, position, at, rate }) = decode_compact(bytes, &limits) else { return };
-    let tick = Tick { slot: Slot(1), seq, playing, from_host: false, position, at, rate };
-    let again = decode_compact(&encode_tick(&tick), &limits);
-    assert_eq!(again, Ok(Compact::Tick { playing, seq, position, at, rate }));
+    let Ok(Compact::Tick(report)) = decode_compact(bytes, &limits) else { return };
+    let again = decode_compact(&encode_tick(&report.relayed(MemberSlot(1), false)), &limits);
+    assert_eq!(again, Ok(Compact::Tick(report)));
 }
 
 /// The CONNECT stream, cut into pieces as the first byte says: found is the same as in one piece, and it is what a CLOSE

@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tandem::clock::Clock;
 use tandem::domain::{ChatText, CloseCode, Head, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
-use tandem::hub::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use tandem::hub::JoinRequest;
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::protocol;
 use tandem::quota::{MemoryQuotas, Quotas};
@@ -26,14 +28,14 @@ use tokio_util::task::TaskTracker;
 
 /// Writes down what it is given.
 #[derive(Default)]
-pub struct Ear {
+pub struct RecordingSubscriber {
     pub heard: Mutex<Vec<Value>>,
     pub closed: Mutex<Option<CloseCode>>,
     /// Half of what may wait for it waits.
     pub full: AtomicBool,
 }
 
-impl Ear {
+impl RecordingSubscriber {
     fn hear(&self, bytes: &Bytes) {
         self.heard.lock().push(serde_json::from_slice(bytes).unwrap());
     }
@@ -53,13 +55,13 @@ impl Ear {
     }
 }
 
-impl Outlet for Ear {
-    fn state(&self, room: &tandem::room::Room, welcome: &Welcome<'_>) {
-        self.hear(&protocol::encode_state(room, welcome, &Limits::default()));
+impl RoomDelivery for RecordingSubscriber {
+    fn state(&self, room: &tandem::room::Room, joined: &Joined<'_>) {
+        self.hear(&protocol::encode_state(room, joined, &Limits::default()));
     }
 
-    fn event(&self, happening: &Happening<'_>) {
-        if let Some(bytes) = protocol::encode_event(happening) {
+    fn event(&self, delivery: &EventDelivery<'_>) {
+        if let Some(bytes) = protocol::encode_event(delivery) {
             self.hear(&bytes);
         }
     }
@@ -68,7 +70,7 @@ impl Outlet for Ear {
         self.hear(&protocol::encode_notice(notice));
     }
 
-    fn tick(&self, _: &TickReport) {}
+    fn tick(&self, _: &TickDelivery) {}
 
     fn replay(&self, head: Head, line: &tandem::room::ChatLine) {
         self.hear(&protocol::encode_replay(head, line));
@@ -84,13 +86,17 @@ impl Outlet for Ear {
         };
         self.hear(&bytes);
     }
+}
 
+impl SessionControl for RecordingSubscriber {
     fn close(&self, code: CloseCode, _: &str) {
         self.closed.lock().get_or_insert(code);
     }
 
     fn probe(&self) {}
+}
 
+impl SessionMeasurements for RecordingSubscriber {
     fn has_room(&self, _bytes: usize) -> bool {
         !self.full.load(Ordering::Relaxed)
     }
@@ -101,14 +107,14 @@ impl Outlet for Ear {
 }
 
 /// A hub on a memory log, under paused time.
-pub struct House {
+pub struct HubFixture {
     pub hub: Hub,
     pub log: FaultyMemoryLog,
     pub tracker: TaskTracker,
     pub clock: Clock,
 }
 
-impl House {
+impl HubFixture {
     pub fn new() -> Self {
         Self::with(Limits::default())
     }
@@ -155,15 +161,15 @@ impl House {
         JoinRequest::new(room(), user, session.clone(), TransportKind::WebSocket, address)
     }
 
-    pub async fn join(&self, user: &str) -> (Membership, Arc<Ear>) {
+    pub async fn join(&self, user: &str) -> (Membership, Arc<RecordingSubscriber>) {
         self.join_at(&self.hub, user).await
     }
 
     /// On another node of the same log.
-    pub async fn join_at(&self, hub: &Hub, user: &str) -> (Membership, Arc<Ear>) {
-        let (session, ear) = (hub.new_session(), Arc::new(Ear::default()));
-        let joined = hub.join(self.request(user, &session), ear.clone()).await;
-        (joined.map_err(|refusal| refusal.to_string()).unwrap(), ear)
+    pub async fn join_at(&self, hub: &Hub, user: &str) -> (Membership, Arc<RecordingSubscriber>) {
+        let (session, subscriber) = (hub.new_session(), Arc::new(RecordingSubscriber::default()));
+        let joined = hub.join(self.request(user, &session), subscriber.clone()).await;
+        (joined.map_err(|refusal| refusal.to_string()).unwrap(), subscriber)
     }
 
     pub fn chat(&self, membership: &Membership, reference: u64) {

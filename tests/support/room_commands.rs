@@ -6,7 +6,7 @@ use tandem::domain::{
     AddressTag, ChatText, Dialect, KeyHash, Limits, MediaTime, MediaUrl, Namespace, NodeId, PinHash, Player,
     PlayerReason, PlayerState, Rate, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
-use tandem::room::{Actor, Ask, Basis, Claim, Command, Connection, Control, Join, Origin, PinProof, Room};
+use tandem::room::{Actor, Ask, Basis, Command, Control, Join, MemberConnection, Origin, OwnerClaim, PinProof, Room};
 
 use super::Stage;
 
@@ -218,8 +218,8 @@ impl Stage {
             .members()
             .iter()
             .filter_map(|(user, member)| match &member.connection {
-                Connection::Live(session) => Some(Actor { user: user.clone(), session: session.clone() }),
-                Connection::Lost { .. } => None,
+                MemberConnection::Live(session) => Some(Actor { user: user.clone(), session: session.clone() }),
+                MemberConnection::Lost { .. } => None,
             })
             .collect();
         if choice >= 230 || live.is_empty() {
@@ -265,7 +265,7 @@ impl Stage {
             new_token: TokenHash::from_bytes([self.next_token; 32]),
             pin,
             origin: script.origin(),
-            claim: Claim { host_key: script.maybe(Script::key), owner: script.maybe(Script::key) },
+            claim: OwnerClaim { host_key: script.maybe(Script::key), owner: script.maybe(Script::key) },
         }
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tandem::domain::{Dialect, Head, Limits, Player, PlayerState, RoomId, RoomTime, UserId};
 use tandem::room::{
-    Actor, Ask, By, Cause, Command, Connection, ControlKey, Event, Gone, Join, LeaveReason, Member, PinProof, Playback,
-    Reject, Room,
+    Actor, Ask, By, Cause, Command, ControlKey, Event, Gone, Join, LeaveReason, Member, MemberConnection, PinProof,
+    Playback, Reject, Room,
 };
 
 use room_commands::{PINS, Script, USERS, actor_of, asked, for_hosts, moves, pin_of};
@@ -335,7 +335,7 @@ impl Stage {
         let mut sessions = BTreeSet::new();
         for member in room.members().values() {
             assert!(member.recent.len() <= ControlKey::KEPT);
-            if let Connection::Live(session) = &member.connection {
+            if let MemberConnection::Live(session) = &member.connection {
                 assert!(sessions.insert(session.to_string()), "one session is two members");
             }
         }
@@ -375,7 +375,7 @@ impl Stage {
     fn everybody_leaves(&mut self) {
         let members: Vec<_> = self.room.members().iter().map(|(user, member)| (user.clone(), member.clone())).collect();
         for (user, member) in members {
-            if let Connection::Live(session) = member.connection {
+            if let MemberConnection::Live(session) = member.connection {
                 self.step(&Command::Leave { by: Actor { user, session } });
             }
         }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use tandem::domain::*;
-use tandem::hub::subscriber::{Happening, MemberStatus, Notice, NoticeBody, Signal, Welcome};
+use tandem::hub::delivery::{EventDelivery, Joined, MemberStatus, Notice, NoticeBody, Signal};
 use tandem::protocol::*;
-use tandem::room::{By, Cause, ChatLine, Control, Event, Gate, LeaveReason, Origin, Playback, Room};
+use tandem::room::{By, Cause, ChatLine, Control, Event, LeaveReason, Origin, Playback, ReadyGate, Room};
 
 pub(crate) const EPOCH: u64 = 1_795_000_000_000;
 
@@ -42,8 +42,8 @@ pub(crate) fn playing_from(seconds: f64, since: RoomTime) -> Playback {
     Playback { position: position(seconds), rate: Rate::NORMAL, playing: true, at: since, seq: 9 }
 }
 
-pub(crate) fn gate() -> Gate {
-    Gate {
+pub(crate) fn gate() -> ReadyGate {
+    ReadyGate {
         id: 3,
         target: position(93.25),
         awaiting: BTreeSet::from([user("bob")]),
@@ -55,7 +55,7 @@ pub(crate) fn gate() -> Gate {
 }
 
 /// Ann (host, live, v3) and Bob (lost, v2): Bob sorts after Ann by slot, Ann's film plays.
-pub(crate) fn room(playback: Playback, gate: Option<Gate>) -> Room {
+pub(crate) fn room(playback: Playback, gate: Option<ReadyGate>) -> Room {
     let member = |name: &str, slot: u16, connection: serde_json::Value, dialect: &str, transport: &str| {
         json!({"name": name, "slot": slot, "joined_at": at(0), "connection": connection, "dialect": dialect,
                "transport": transport, "token": vec![0; 32], "previous_token": null, "recent": []})
@@ -74,7 +74,7 @@ pub(crate) fn room(playback: Playback, gate: Option<Gate>) -> Room {
 
 pub(crate) fn event(room: &Room, event: &Event) -> Option<Bytes> {
     let head = Head { epoch: EPOCH, seq: 9 };
-    encode_event(&Happening { room, event, head, now: at(10), encoded: OnceCell::new() })
+    encode_event(&EventDelivery { room, event, head, now: at(10), encoded: OnceCell::new() })
 }
 
 pub(crate) fn notice(body: NoticeBody<'_>) -> Bytes {
@@ -83,8 +83,8 @@ pub(crate) fn notice(body: NoticeBody<'_>) -> Bytes {
 
 pub(crate) fn state(room: &Room, token: Option<&ResumeToken>, now: RoomTime) -> Bytes {
     let (user, session, node) = (user("ann"), session(255), NodeId::parse("node-1").unwrap());
-    let welcome = Welcome { user: &user, session: &session, token, resumed: token.is_none(), node: &node, now };
-    encode_state(room, &welcome, &Limits::default())
+    let joined = Joined { user: &user, session: &session, token, resumed: token.is_none(), node: &node, now };
+    encode_state(room, &joined, &Limits::default())
 }
 
 /// Every event that has a message, with the room as it is after it.
@@ -102,7 +102,17 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
         ("joined", quiet(), {
             let (user, name, session) = (bob.clone(), bob_named.clone(), session.clone());
             let origin = Origin::default();
-            Event::Joined { at: at(0), user, name, slot: Slot(2), session, dialect, transport, token: token(), origin }
+            Event::Joined {
+                at: at(0),
+                user,
+                name,
+                slot: MemberSlot(2),
+                session,
+                dialect,
+                transport,
+                token: token(),
+                origin,
+            }
         }),
         ("left", quiet(), Event::Left { at: at(0), user: bob.clone(), reason: LeaveReason::Left, until: None }),
         (
@@ -186,8 +196,8 @@ pub(crate) fn signals() -> Vec<(&'static str, Signal)> {
 pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     let playback = playing_from(12.5, at(0));
     let (ann, node) = (user("ann"), NodeId::parse("node-1").unwrap());
-    let tick = Tick {
-        slot: Slot(1),
+    let tick = RelayedTick {
+        slot: MemberSlot(1),
         seq: 1,
         playing: true,
         from_host: true,

@@ -13,7 +13,10 @@ use self::faulty_log::{Fate, FaultyMemoryLog, What};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::subscriber::{Happening, JoinRequest, Notice, Outlet, Reply, TickReport, Welcome};
+use super::JoinRequest;
+use super::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use super::subscriber::Subscriber;
+use super::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use super::{Hub, HubParts, Membership};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, Head, Limits, NodeId, RoomId, TransportKind, UserId};
@@ -22,23 +25,27 @@ use crate::room::{Ask, ChatLine, Command, Room};
 /// A session that takes everything and does nothing.
 pub(super) struct Silent;
 
-impl Outlet for Silent {
-    fn state(&self, _: &Room, _: &Welcome<'_>) {}
+impl RoomDelivery for Silent {
+    fn state(&self, _: &Room, _: &Joined<'_>) {}
 
-    fn event(&self, _: &Happening<'_>) {}
+    fn event(&self, _: &EventDelivery<'_>) {}
 
     fn notice(&self, _: &Notice<'_>) {}
 
-    fn tick(&self, _: &TickReport) {}
+    fn tick(&self, _: &TickDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 
     fn reply(&self, _: Reply<'_>) {}
+}
 
+impl SessionControl for Silent {
     fn close(&self, _: CloseCode, _: &str) {}
 
     fn probe(&self) {}
+}
 
+impl SessionMeasurements for Silent {
     fn rtt(&self) -> Option<Duration> {
         None
     }
@@ -66,10 +73,10 @@ impl Fixture {
         Self { hub, log }
     }
 
-    pub(super) async fn join(&self, user: &str, outlet: Arc<dyn Outlet>) -> Membership {
+    pub(super) async fn join(&self, user: &str, subscriber: Arc<dyn Subscriber>) -> Membership {
         let (user, address) = (UserId::parse(user).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let request = JoinRequest::new(room(), user, self.hub.new_session(), TransportKind::WebSocket, address);
-        self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
+        self.hub.join(request, subscriber).await.map_err(|refusal| refusal.to_string()).unwrap()
     }
 
     pub(super) fn fail_commits(&self) {

@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, pending};
 use shuttle::scheduler::RandomScheduler;
 
 use super::lock::Mutex;
-use super::room_cell::{Cell, Resolve};
+use super::room_cell::{Completion, RoomCell};
 use super::testing::{Fixture, Silent, room};
 use super::{Hub, HubParts, codec, commit_feed, committer, timers};
 use crate::commit::{Commit, Entry, Snapshot};
@@ -77,7 +77,7 @@ impl Log for InstantLog {
 /// A node with one room, on a log that has the same.
 struct OneRoom {
     hub: Hub,
-    cell: Arc<Cell>,
+    cell: Arc<RoomCell>,
     log: Arc<InstantLog>,
     /// Threads that have nothing more to do.
     finished: AtomicUsize,
@@ -87,7 +87,7 @@ impl OneRoom {
     fn new(parts: &HubParts, room: &Room) -> Arc<Self> {
         let log = Arc::new(InstantLog(Mutex::new(Stored { room: room.clone(), deliveries: VecDeque::new() })));
         let hub = Hub::start(HubParts { log: log.clone(), ..parts.clone() });
-        let cell = Cell::restored(room.clone());
+        let cell = RoomCell::restored(room.clone());
         hub.0.rooms.lock().insert(room.id().clone(), Arc::clone(&cell));
         Arc::new(Self { hub, cell, log, finished: AtomicUsize::new(0) })
     }
@@ -134,7 +134,7 @@ fn one_order(parts: &HubParts, start: &Room, bob: &UserId, commits: bool) {
     let next = Head { seq: start.head().seq + u64::from(commits), ..start.head() };
     if commits {
         let session = start.live_sessions().into_iter().find(|(user, _)| user == bob).unwrap().1;
-        world.hub.enqueue(&world.cell, Command::Disconnect { user: bob.clone(), session }, Resolve::Insist);
+        world.hub.enqueue(&world.cell, Command::Disconnect { user: bob.clone(), session }, Completion::MustCommit);
     }
     let spawn = |work: Box<dyn FnOnce(&OneRoom) + Send>| {
         let world = Arc::clone(&world);

@@ -14,8 +14,9 @@ use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
 use super::lock::perturbed::DELAYS;
-use super::subscriber::{Happening, Notice, Outlet, Reply, TickReport, Welcome};
+use super::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use super::testing::Fixture;
 use super::{Departure, Hub, HubParts, JoinRequest, Membership};
 use crate::domain::{ChatText, CloseCode, Head, Limits, NodeId, ResumeToken, RoomId, TransportKind, UserId};
@@ -29,27 +30,31 @@ const ROUNDS: u64 = 200;
 #[derive(Default)]
 struct TokenKeeper(Mutex<Option<ResumeToken>>);
 
-impl Outlet for TokenKeeper {
-    fn state(&self, _: &Room, welcome: &Welcome<'_>) {
-        if let Some(token) = welcome.token {
+impl RoomDelivery for TokenKeeper {
+    fn state(&self, _: &Room, joined: &Joined<'_>) {
+        if let Some(token) = joined.token {
             *self.0.lock() = Some(token.clone());
         }
     }
 
-    fn event(&self, _: &Happening<'_>) {}
+    fn event(&self, _: &EventDelivery<'_>) {}
 
     fn notice(&self, _: &Notice<'_>) {}
 
-    fn tick(&self, _: &TickReport) {}
+    fn tick(&self, _: &TickDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 
     fn reply(&self, _: Reply<'_>) {}
+}
 
+impl SessionControl for TokenKeeper {
     fn close(&self, _: CloseCode, _: &str) {}
 
     fn probe(&self) {}
+}
 
+impl SessionMeasurements for TokenKeeper {
     fn rtt(&self) -> Option<Duration> {
         None
     }

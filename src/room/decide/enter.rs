@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Draft;
-use crate::domain::{Dialect, SessionRef, Slot, TokenHash, UserId, Username};
-use crate::room::{Connection, Event, Gone, Join, LeaveReason, Member, PinProof, Reject};
+use crate::domain::{Dialect, MemberSlot, SessionRef, TokenHash, UserId, Username};
+use crate::room::{Event, Gone, Join, LeaveReason, Member, MemberConnection, PinProof, Reject};
 
 impl Draft<'_> {
     pub(super) fn join(&mut self, join: &Join) -> Result<(), Reject> {
@@ -91,10 +91,10 @@ impl Draft<'_> {
     }
 
     /// The next number that nobody has.
-    fn free_slot(&self) -> Slot {
+    fn free_slot(&self) -> MemberSlot {
         let taken: BTreeSet<_> = self.base.members.values().map(|member| member.slot.0).collect();
         let from_next = (self.base.next_slot..=u16::MAX).chain(1..self.base.next_slot);
-        Slot(from_next.filter(|slot| *slot > 0).find(|slot| !taken.contains(slot)).unwrap_or(1))
+        MemberSlot(from_next.filter(|slot| *slot > 0).find(|slot| !taken.contains(slot)).unwrap_or(1))
     }
 
     /// Somebody is there again: the others that were lost with it have their grace time anew.
@@ -159,8 +159,8 @@ impl Draft<'_> {
         // v2 clients have no token. The PIN first: a stranger may not even have somebody's connection probed.
         self.check_pin(&join.pin)?;
         match &member.connection {
-            Connection::Live(session) => Err(Reject::ProbeFirst(session.clone())),
-            Connection::Lost { .. } => Ok(None),
+            MemberConnection::Live(session) => Err(Reject::ProbeFirst(session.clone())),
+            MemberConnection::Lost { .. } => Ok(None),
         }
     }
 

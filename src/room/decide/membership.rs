@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Draft;
 use crate::domain::{KeyHash, PinHash, SessionRef, UserId, Username};
-use crate::room::{Actor, Connection, Event, Kept, LeaveReason, Member, Playback, Reject};
+use crate::room::{Actor, Event, Kept, LeaveReason, Member, MemberConnection, Playback, Reject};
 
 impl Draft<'_> {
     pub(super) fn leave(&mut self, by: &Actor) -> Result<(), Reject> {
@@ -62,7 +62,7 @@ impl Draft<'_> {
     fn expire(&mut self) {
         let (now, empty) = (self.now, !self.base.has_live_members());
         let expired =
-            |member: &Member| matches!(member.connection, Connection::Lost { until } if until <= now || empty);
+            |member: &Member| matches!(member.connection, MemberConnection::Lost { until } if until <= now || empty);
         let mut gone: Vec<_> = self.base.members.iter().filter(|(_, member)| expired(member)).collect();
         gone.sort_by_key(|(_, member)| (member.joined_at, member.slot));
         for (user, _) in gone {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Draft;
 use super::playback::bounded;
 use crate::domain::{Dialect, MediaTime, Player, PlayerState, RoomTime, UserId};
-use crate::room::{Actor, Basis, By, Cause, Control, ControlKey, Event, Gate, Playback, Reject};
+use crate::room::{Actor, Basis, By, Cause, Control, ControlKey, Event, Playback, ReadyGate, Reject};
 
 /// A v2 READY names its target instead of the gate, as its player reports it.
 const SAME_TARGET_SECS: f64 = 1.0;
@@ -49,12 +49,12 @@ impl Draft<'_> {
     }
 
     /// `None`: there is nobody to wait for. A player that loads, failed or was never shown would only use up the deadline.
-    fn gate(&self, seeker: &UserId, dialect: Dialect, target: MediaTime) -> Option<Gate> {
+    fn gate(&self, seeker: &UserId, dialect: Dialect, target: MediaTime) -> Option<ReadyGate> {
         let answers = |user: &UserId| dialect == Dialect::V3 || user != seeker;
         let able = self.base.members.iter().filter(|(_, member)| member.is_live() && member.player.is_ready());
         let awaiting: std::collections::BTreeSet<_> =
             able.map(|(user, _)| user).filter(|user| answers(user)).cloned().collect();
-        (!awaiting.is_empty()).then(|| Gate {
+        (!awaiting.is_empty()).then(|| ReadyGate {
             id: self.base.next_gate,
             target,
             awaiting,

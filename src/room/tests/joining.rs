@@ -1,6 +1,6 @@
 use super::scene::{Scene, fitting, ms, pin_hash, token, user, v2, v3};
 use crate::domain::{Head, Username};
-use crate::room::{Connection, Join, PinProof, Reject};
+use crate::room::{Join, MemberConnection, PinProof, Reject};
 
 #[test]
 fn the_first_join_founds_the_room_with_its_pin_and_makes_the_joiner_host() {
@@ -191,7 +191,7 @@ fn a_session_may_switch_to_a_membership_that_it_has_the_token_of() {
     scene.at(1).send(ann.drop_out()).taken();
     let ann_on_bobs = ann.on(b'b'.into());
     scene.at(2).send(ann_on_bobs.join_with(b'a')).expect(&["left bob left", "resumed ann on 98, proved"]);
-    assert!(matches!(scene.room.members[&user("ann")].connection, Connection::Live(_)));
+    assert!(matches!(scene.room.members[&user("ann")].connection, MemberConnection::Live(_)));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::scene::{Scene, key, v3};
 use crate::domain::{Limits, Username};
-use crate::room::{Claim, Gone, Join, Origin, Reject};
+use crate::room::{Gone, Join, Origin, OwnerClaim, Reject};
 
 fn named(join: Join, name: &str) -> Join {
     Join { name: Some(Username::parse(name, &Limits::default()).unwrap()), ..join }
@@ -122,8 +122,8 @@ fn slots_go_round_and_a_number_comes_again_when_all_others_were_given() {
 #[test]
 fn the_owner_is_host_whenever_it_enters_whoever_opened_the_room() {
     let (ann, bob) = (v3("ann"), v3("bob"));
-    let owned = |number| Claim { host_key: None, owner: Some(key(number)) };
-    let holds = |number| Claim { host_key: Some(key(number)), owner: None };
+    let owned = |number| OwnerClaim { host_key: None, owner: Some(key(number)) };
+    let holds = |number| OwnerClaim { host_key: Some(key(number)), owner: None };
     let mut scene = Scene::new();
     // Whoever was invited came first.
     scene.at(0).send(Join { claim: owned(1), ..bob.join() }).taken();
@@ -141,7 +141,7 @@ fn the_owner_is_host_whenever_it_enters_whoever_opened_the_room() {
 #[test]
 fn another_tab_of_the_owner_s_browser_takes_nothing_from_the_one_that_hosts() {
     let (ann, tab) = (v3("ann"), v3("ann-2").on(9));
-    let holds = Claim { host_key: Some(key(1)), owner: None };
+    let holds = OwnerClaim { host_key: Some(key(1)), owner: None };
     let browser = |number| Origin { client: Some(key(number)), address: None };
     let mut scene = Scene::new();
     scene.at(0).send(Join { claim: holds, origin: browser(7), ..ann.join() }).taken();
@@ -153,13 +153,13 @@ fn another_tab_of_the_owner_s_browser_takes_nothing_from_the_one_that_hosts() {
 #[test]
 fn whoever_opens_a_room_with_a_host_key_owns_it_in_its_next_life_too() {
     let (ann, bob) = (v3("ann"), v3("bob"));
-    let both = Claim { host_key: Some(key(1)), owner: Some(key(2)) };
+    let both = OwnerClaim { host_key: Some(key(1)), owner: Some(key(2)) };
     let mut scene = Scene::new();
     scene.at(0).send(Join { claim: both, ..ann.join() }).taken();
     assert_eq!(scene.room.owner(), Some(&key(1)));
     scene.at(1).send(ann.leave()).expect(&["left ann left", "ended"]);
     assert_eq!(scene.room.owner(), None);
-    let invited = Claim { host_key: None, owner: Some(key(1)) };
+    let invited = OwnerClaim { host_key: None, owner: Some(key(1)) };
     scene.at(2).send(Join { claim: invited, ..bob.join() }).taken();
     scene.at(3).send(Join { claim: both, ..ann.join() }).expect(&["joined ann #2", "host ann"]);
 }
@@ -167,7 +167,7 @@ fn whoever_opens_a_room_with_a_host_key_owns_it_in_its_next_life_too() {
 #[test]
 fn the_owner_of_a_room_needs_its_pin_and_is_bound_by_its_bans() {
     let (ann, bob) = (v3("ann"), v3("bob"));
-    let holds = Claim { host_key: Some(key(1)), owner: None };
+    let holds = OwnerClaim { host_key: Some(key(1)), owner: None };
     let mut scene = Scene::new();
     scene.at(0).send(Join { claim: holds, ..ann.join() }).taken();
     scene.at(0).send(bob.join()).taken();

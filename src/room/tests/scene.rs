@@ -7,7 +7,7 @@ use crate::domain::{
     PlayerState, Rate, RoomId, RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
 use crate::room::{
-    Actor, Ask, Basis, By, Cause, Claim, Command, Control, Event, Gate, Join, Origin, PinProof, Reject, Room,
+    Actor, Ask, Basis, By, Cause, Command, Control, Event, Join, Origin, OwnerClaim, PinProof, ReadyGate, Reject, Room,
 };
 
 /// Scene time 0, in room time.
@@ -98,7 +98,7 @@ impl Person {
             new_token: token(self.actor.session.id as u8),
             pin: PinProof::None,
             origin: Origin::default(),
-            claim: Claim::default(),
+            claim: OwnerClaim::default(),
         }
     }
 
@@ -295,7 +295,7 @@ impl Scene {
         self.room.host.as_ref().unwrap().as_str()
     }
 
-    pub(super) fn gate(&self) -> &Gate {
+    pub(super) fn gate(&self) -> &ReadyGate {
         self.room.gate.as_ref().unwrap()
     }
 

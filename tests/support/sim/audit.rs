@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tandem::domain::{CloseCode, Head, RoomId, RoomTime};
-use tandem::room::{By, Cause, Connection, Event, LeaveReason, Room};
+use tandem::room::{By, Cause, Event, LeaveReason, MemberConnection, Room};
 
 use super::people::What;
 use super::{Committed, Heard, Line, World};
@@ -65,7 +65,7 @@ impl Truth {
     /// UNAVAILABLE, though it was in, so it is taken out again. That excuses this membership and no other of the line.
     fn was_never_told(&self, world: &World, room: &str, head: Head, fact: &Fact) -> bool {
         let Event::Disconnected { user, .. } = &fact.event else { return false };
-        let Some(Connection::Live(session)) = fact.before.member(user).map(|member| &member.connection) else {
+        let Some(MemberConnection::Live(session)) = fact.before.member(user).map(|member| &member.connection) else {
             return false;
         };
         let session = session.to_string();
@@ -262,8 +262,8 @@ impl Truth {
         for (id, room) in self.rooms.iter().filter(|(_, room)| room.kept().is_none()) {
             for (user, member) in room.members().iter() {
                 let session = match &member.connection {
-                    Connection::Live(session) => Some(session.to_string()),
-                    Connection::Lost { .. } => None,
+                    MemberConnection::Live(session) => Some(session.to_string()),
+                    MemberConnection::Lost { .. } => None,
                 };
                 members.insert((id.to_string(), user.to_string()), session);
             }
@@ -290,11 +290,11 @@ impl Fact {
                 let line = &world.lines[world.asked[&reference].line];
                 let session = line.session.clone().unwrap_or_default();
                 let speaks = matches!(before.member(user).map(|member| &member.connection),
-                    Some(Connection::Live(on)) if on.to_string() == session);
+                    Some(MemberConnection::Live(on)) if on.to_string() == session);
                 may(speaks && world.people[line.person].name == user.as_str(), "somebody spoke for a member")
             }
             Event::Disconnected { user, until, .. } => match before.member(user).map(|member| &member.connection) {
-                Some(Connection::Live(session)) => {
+                Some(MemberConnection::Live(session)) => {
                     let session = Some(session.to_string());
                     let line = world.lines.iter().find(|line| line.session == session);
                     // A JOIN that took too long ends its session, though it may be in by then.
@@ -304,12 +304,12 @@ impl Fact {
                     may(line.is_none(), "its connection was well")
                 }
                 // The room was kept, and somebody is there again.
-                Some(Connection::Lost { until: before }) => may(before < until, "it was not connected"),
+                Some(MemberConnection::Lost { until: before }) => may(before < until, "it was not connected"),
                 None => Some("it was no member".to_owned()),
             },
             Event::Left { user, reason: LeaveReason::Lost, .. } => {
                 match before.member(user).map(|member| &member.connection) {
-                    Some(Connection::Lost { until }) => may(until <= at, "its grace time was not over"),
+                    Some(MemberConnection::Lost { until }) => may(until <= at, "its grace time was not over"),
                     _ => Some("it was connected".to_owned()),
                 }
             }
