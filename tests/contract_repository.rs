@@ -17,7 +17,7 @@ use bytes::Bytes;
 use commits::{EPOCH, after, commit, created, ended, head, room, row_of, shown, text_of, time, user};
 use futures_util::future::join_all;
 use repository_backends::Backend;
-use tandem::commit::Commit;
+use tandem::commit::{Commit, ConnectionQuality, MemberReport};
 use tandem::domain::{Head, RoomId, RoomTime, ShortId};
 use tandem::repository::{EventRow, Repository};
 
@@ -54,6 +54,7 @@ macro_rules! on {
             a_big_batch_arrives_whole
             the_columns_that_people_read_say_what_the_room_is
             users_come_go_and_come_back
+            what_a_member_last_reported_is_in_its_row_until_it_joins_anew
             a_commit_of_any_content_is_stored
             what_json_columns_refuse_does_not_hold_up_the_batch
             each_table_and_column_says_what_it_holds
@@ -254,6 +255,56 @@ async fn users_come_go_and_come_back(backend: impl Backend) {
         let row = backend.ask(ben).await.remove(0).unwrap().replace("true", "1").replace("false", "0");
         assert_eq!(row, expected);
     }
+}
+
+async fn what_a_member_last_reported_is_in_its_row_until_it_joins_anew(backend: impl Backend) {
+    let (friday, repository) = (room("friday"), backend.open().await.unwrap());
+    let mut first = created(&friday, Head::default(), EPOCH);
+    first.row.users.push(row_of("ben", 2, first.row.at));
+    repository.append(&[first]).await.unwrap();
+    let report = |name: &str, seconds: u64, position: Option<f64>, quality| MemberReport {
+        room: friday.clone(),
+        user: user(name),
+        position,
+        playing: position.map(|_| true),
+        quality,
+        at: time(head(EPOCH, seconds)),
+    };
+    let shown = format!(
+        "SELECT user_id || ' ' || coalesce(CAST(position AS TEXT), '-') || ' ' || coalesce(CAST(is_playing AS TEXT), '-') || ' ' || \
+         coalesce(connection_quality, '-') || ' ' || coalesce({}, '-') FROM users ORDER BY user_id",
+        backend.moment("last_heartbeat")
+    );
+    let rows = async || -> Vec<String> {
+        let rows = backend.ask(&shown).await.into_iter().flatten();
+        rows.map(|row| row.replace("true", "1").replace(".0 ", " ")).collect()
+    };
+    let of = |second| shown_time(head(EPOCH, second));
+    assert_eq!(rows().await, ["ann - - - -", "ben - - - -"]);
+    // More than goes into one transaction, for members that are none, too.
+    let mut reports: Vec<_> = (0..1500).map(|n| report(&format!("user-{n}"), 5, Some(1.0), None)).collect();
+    reports.push(report("ann", 60, Some(12.5), Some(ConnectionQuality::Fair)));
+    reports.push(report("ben", 59, None, Some(ConnectionQuality::Poor)));
+    repository.store_reports(&reports).await.unwrap();
+    let both = [format!("ann 12.5 1 fair {}", of(60)), format!("ben - - poor {}", of(59))];
+    assert_eq!(rows().await, both);
+    // One that comes late.
+    repository.store_reports(&[report("ann", 30, Some(1.0), None)]).await.unwrap();
+    repository.store_reports(&[]).await.unwrap();
+    assert_eq!(rows().await, both);
+    // Commits leave it alone; a new membership begins without, and what the old one said comes too late for it.
+    let mut second = after(&friday, head(EPOCH, 1));
+    second.row.users = vec![row_of("ann", 1, time(head(EPOCH, 1))), row_of("ben", 3, time(head(EPOCH, 70)))];
+    repository.append(&[second]).await.unwrap();
+    repository.store_reports(&[report("ben", 69, Some(2.0), None)]).await.unwrap();
+    assert_eq!(rows().await, [both[0].clone(), "ben - - - -".to_owned()]);
+    repository.append(&[ended(&friday, head(EPOCH, 2))]).await.unwrap();
+    repository.store_reports(&[report("ann", 99, Some(3.0), None)]).await.unwrap();
+    assert_eq!(rows().await[0], both[0], "it has left");
+}
+
+fn shown_time(head: Head) -> String {
+    shown(time(head))
 }
 
 /// One room's odd content must not hold up the batch of all others.

@@ -13,14 +13,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use commits::{EPOCH, after, created, ended, head, room, row_of, time};
+use commits::{EPOCH, after, created, ended, head, room, row_of, time, user};
 use futures_util::future::join_all;
 use postgres_server::Database;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use sqlx::Connection;
-use tandem::commit::Commit;
+use tandem::commit::{Commit, MemberReport};
 use tandem::config::Postgres;
 use tandem::domain::{Head, RoomId, ShortId};
 use tandem::repository::postgres::PostgresRepository;
@@ -199,6 +199,30 @@ async fn pruning_passes_by_what_an_append_has_its_hands_on() {
     append.rollback().await.unwrap();
     node.prune(time(head(EPOCH, 100))).await.unwrap();
     assert_eq!(database.ask("SELECT room_id FROM rooms").await, []);
+}
+
+#[tokio::test]
+async fn reports_of_members_pass_by_a_room_that_an_append_has_locked() {
+    let database = Database::create().await;
+    let (node, rooms) = (node(&database).await, [room("friday"), room("sunday")]);
+    node.append(&rooms.each_ref().map(|room| created(room, Head::default(), EPOCH))).await.unwrap();
+    let mut appender = database.shell().await;
+    let mut append = appender.begin().await.unwrap();
+    sqlx::raw_sql("SELECT FROM rooms WHERE room_id = 'friday' FOR UPDATE").execute(&mut *append).await.unwrap();
+    let reports = rooms.map(|room| MemberReport {
+        room,
+        user: user("ann"),
+        position: Some(1.0),
+        playing: Some(true),
+        quality: None,
+        at: time(head(EPOCH, 5)),
+    });
+    node.store_reports(&reports).await.unwrap();
+    let shown = "SELECT room_id FROM users WHERE position IS NOT NULL ORDER BY room_id";
+    assert_eq!(database.ask(shown).await, text(&["sunday"]));
+    append.rollback().await.unwrap();
+    node.store_reports(&reports).await.unwrap();
+    assert_eq!(database.ask(shown).await, text(&["friday", "sunday"]));
 }
 
 /// PostgreSQL's text takes every character but one.

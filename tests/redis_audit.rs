@@ -305,6 +305,13 @@ impl Repository for Database {
         })
     }
 
+    fn store_reports<'a>(
+        &'a self,
+        reports: &'a [tandem::commit::MemberReport],
+    ) -> BoxFuture<'a, Result<(), RepositoryError>> {
+        self.repository.store_reports(reports)
+    }
+
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
         self.repository.heads(rooms)
     }

@@ -43,7 +43,7 @@ use crate::quota::{Cap, Caps, Full};
 use crate::repository::{Repository, RepositoryError};
 use crate::session::transport::Transport;
 use crate::session::{self, Services, SessionCounts};
-use crate::telemetry::{Metrics, names};
+use crate::telemetry::{Metrics, Seldom, names};
 use crate::transport::origin::OriginGuard;
 use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::QuicListener;
@@ -69,6 +69,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(2);
 /// How often old audit events are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// How often members are looked for whose reports are due to be stored.
+const REPORTS_EVERY: Duration = Duration::from_secs(10);
 /// How often gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
 /// Body limit of HTTP requests: nothing here takes a large one.
@@ -385,12 +387,18 @@ impl Parts {
     ) {
         let age = Duration::from_secs(self.config.limits.event_age_days * 86_400);
         let (clock, repository, hub) = (self.clock.clone(), Arc::clone(repository), hub.clone());
+        let stored = Arc::clone(&repository);
         self.restarted("certificates", move |stop| Box::pin(Arc::clone(&certificates).watch(clock.clone(), stop)));
         self.restarted("metrics", move |stop| Box::pin(metrics.clone().upkeep(stop)));
         let clock = self.clock.clone();
         self.restarted("pruning", move |stop| {
             let pruning = prune(Arc::clone(&repository), clock.clone(), age);
             Box::pin(stop.run_until_cancelled_owned(pruning).map(drop))
+        });
+        let (reporting, rows) = (hub.clone(), Arc::clone(&stored));
+        self.restarted("reports", move |stop| {
+            let reports = store_reports(reporting.clone(), Arc::clone(&rows));
+            Box::pin(stop.run_until_cancelled_owned(reports).map(drop))
         });
         let of_address = self.config.limits.address_sessions;
         self.restarted("gauges", move |stop| {
@@ -475,6 +483,21 @@ async fn prune(repository: Arc<dyn Repository>, clock: Clock, age: Duration) {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// What members last reported, into the tables that people read: a row a member and minute at most.
+async fn store_reports(hub: Hub, repository: Arc<dyn Repository>) {
+    static AWAY: Seldom = Seldom::new();
+    let mut every = tokio::time::interval(REPORTS_EVERY);
+    loop {
+        every.tick().await;
+        let reports = hub.take_reports();
+        if let (false, Err(error)) = (reports.is_empty(), repository.store_reports(&reports).await)
+            && AWAY.is_due()
+        {
+            tracing::warn!(%error, members = reports.len(), "what members reported is not in the database; the next is in a minute");
         }
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! Field names, values, event bodies and audit records are opaque here: the hub's codec (`hub::codec`) writes and reads them.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use report::{ConnectionQuality, MemberReport};
 
 use crate::domain::{Head, RoomId, RoomTime, UserId};
 

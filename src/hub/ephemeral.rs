@@ -73,7 +73,7 @@ impl Hub {
         let mut guard = membership.cell.lock();
         let state = &mut *guard;
         let Some(sender) = state.attached_mut(membership) else { return };
-        sender.position = Some((report.position, report.at));
+        sender.last_report.note_position(report.position, Some(report.playing), now);
         let due = sender.heartbeat_at.is_none_or(|last| last + HEARTBEAT_EVERY <= now);
         let (user, slot) = (sender.user.clone(), sender.slot);
         let from_host = state.room.is_host(&user);
@@ -107,7 +107,7 @@ impl Hub {
         let mut guard = membership.cell.lock();
         let state = &mut *guard;
         let Some(sender) = state.attached_mut(membership) else { return };
-        sender.position = Some((position, now));
+        sender.last_report.note_position(position, None, now);
         let is_v2 = sender.dialect == Dialect::V2;
         let shown = |member: &Member| member.player.is_ready();
         if !is_v2 || state.room.member(&membership.actor.user).is_none_or(shown) {
@@ -129,6 +129,7 @@ impl Hub {
             return;
         }
         sender.status_at = Some(now);
+        sender.last_report.note_status(&status, now);
         measure(&status);
         let user = sender.user.clone();
         fan_out_status(&state, &user, status, now);

@@ -29,6 +29,7 @@ mod interleavings;
 mod join;
 mod kept_rooms;
 mod lock;
+mod member_reports;
 mod outage;
 mod pin_hasher;
 pub mod relay;

@@ -12,12 +12,13 @@ use super::Membership;
 use super::delivery::{EventDelivery, Joined, Notice, NoticeBody, Refusal, Reply};
 use super::drift::HostDrift;
 use super::lock::{Mutex, MutexGuard};
+use super::member_reports::LastReport;
 use super::room_budget::RoomBudget;
 use super::subscriber::Subscriber;
 use crate::clock::Clock;
 use crate::domain::{
-    AddressTag, CloseCode, Dialect, Head, MediaTime, MemberSlot, NodeId, ResumeToken, RoomId, RoomTime, SessionRef,
-    TokenHash, UserId,
+    AddressTag, CloseCode, Dialect, Head, MemberSlot, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, TokenHash,
+    UserId,
 };
 use crate::room::{Command, Event, LeaveReason, Member, MemberConnection, Room};
 use crate::telemetry::{HotCounter, names};
@@ -104,8 +105,8 @@ pub(super) struct AttachedMember {
     /// The JOIN that let it in.
     ticket: TokenHash,
     pub(super) subscriber: Arc<dyn Subscriber>,
-    /// The latest position report: kept, never committed.
-    pub(super) position: Option<(MediaTime, RoomTime)>,
+    /// For the tables that people read; never committed.
+    pub(super) last_report: LastReport,
     /// When a MEMBER_STATUS of it was last relayed.
     pub(super) status_at: Option<RoomTime>,
     /// When a HOST_HEARTBEAT was last made of its ticks.
@@ -483,7 +484,7 @@ impl RoomCellState {
             dialect: member.dialect,
             ticket: token.hash(),
             subscriber,
-            position: None,
+            last_report: LastReport::default(),
             status_at: None,
             heartbeat_at: None,
         };

@@ -170,6 +170,13 @@ async fn store_users(connection: &mut impl SqlConnection, changed: &[Changed<'_>
                is_connected = excluded.is_connected, created_at = excluded.created_at, \
                updated_at = excluded.updated_at, left_at = excluded.left_at",
     };
+    /// The reports of an earlier membership are none of this one's.
+    const FORGET: BulkStatement<2> = BulkStatement {
+        head: "UPDATE users SET position = NULL, is_playing = NULL, connection_quality = NULL, last_heartbeat = NULL FROM (",
+        columns: [Text, Text],
+        tail: ") AS given WHERE users.room_id = given.column1 AND users.user_id = given.column2 \
+               AND users.last_heartbeat < users.created_at",
+    };
     let users: Vec<_> = changed
         .iter()
         .flat_map(|(room, change, _)| change.users.values().map(move |(user, updated)| (*room, user, *updated)))
@@ -190,5 +197,7 @@ async fn store_users(connection: &mut impl SqlConnection, changed: &[Changed<'_>
             ]
         })
         .collect();
-    connection.bulk(&USERS, &rows).await
+    connection.bulk(&USERS, &rows).await?;
+    let joined: Vec<_> = rows.iter().map(|[room, user, ..]| [*room, *user]).collect();
+    connection.bulk(&FORGET, &joined).await
 }

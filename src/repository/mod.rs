@@ -10,6 +10,7 @@ mod details;
 mod fold;
 pub mod postgres;
 mod prune;
+mod reports;
 mod rooms;
 mod short_links;
 pub mod sqlite;
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 
-use crate::commit::{Commit, Snapshot};
+use crate::commit::{Commit, MemberReport, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 
 /// Rooms, users, events and short links in one database.
@@ -31,6 +32,10 @@ pub trait Repository: Send + Sync + 'static {
     /// room, deletes its fields, expires its short link, and closes its users' rows. An error says nothing about the outcome
     /// (the answer may be what was lost): ask [`Repository::heads`]. Nothing that a commit holds makes it fail by itself.
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>>;
+
+    /// Shows in `users` what members last reported. A member that has no row, has left, or has joined again since is left as
+    /// it is; so is one whose row shows a later report, and, in PostgreSQL, one whose room another writer has locked.
+    fn store_reports<'a>(&'a self, reports: &'a [MemberReport]) -> BoxFuture<'a, Result<(), RepositoryError>>;
 
     /// The last head stored of these rooms, ended ones too; rooms that are not stored are left out.
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>>;

@@ -72,6 +72,13 @@ impl Repository for Disk {
         })
     }
 
+    fn store_reports<'a>(
+        &'a self,
+        _reports: &'a [tandem::commit::MemberReport],
+    ) -> BoxFuture<'a, Result<(), RepositoryError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
         Box::pin(async move {
             if *self.unreachable.lock() {

@@ -1,14 +1,14 @@
 //! What keeps the writers of several nodes apart: row locks for rooms, advisory locks for the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
-use crate::commit::Commit;
+use crate::commit::{Commit, MemberReport};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
-use crate::repository::statement::{SqlConnection, SqlValue};
-use crate::repository::{RepositoryError, append, prune, rooms, short_links};
+use crate::repository::statement::{SqlConnection, SqlRow, SqlValue};
+use crate::repository::{RepositoryError, append, prune, reports, rooms, short_links};
 
 /// Advisory lock of the one node that prunes.
 const PRUNING: i64 = 0x7461_6e64_656d_0002;
@@ -16,6 +16,8 @@ const PRUNING: i64 = 0x7461_6e64_656d_0002;
 const LINKS: i32 = 0x7464_6c6b;
 /// Rooms of one statement: bounds the memory of both sides.
 const ROOMS: usize = 5_000;
+/// Reports of one transaction: their rooms take no commit meanwhile.
+const REPORTS: usize = 1_000;
 
 /// Stores a batch in one transaction. `appending` is the advisory lock that [`heads_after_appends`] waits for.
 pub(super) async fn append(
@@ -44,6 +46,29 @@ async fn lock_rooms(connection: &mut PgConnection, ids: &[&str]) -> Result<(), R
          ON CONFLICT (room_id) DO UPDATE SET seq = rooms.seq WHERE false";
     for ids in ids.chunks(ROOMS) {
         connection.run(SQL.to_owned(), &[SqlValue::Texts(ids)]).await?;
+    }
+    Ok(())
+}
+
+/// Stores members' reports, a bounded number a transaction. Rooms that another writer has locked are passed by: waiting for
+/// them in the order of the reports could be waiting in a circle, and the next report comes in a minute.
+pub(super) async fn store_reports(
+    connection: &mut PgConnection,
+    reports: &[MemberReport],
+) -> Result<(), RepositoryError> {
+    const LOCK: &str = "SELECT room_id FROM rooms WHERE room_id = ANY($1::text[]) FOR NO KEY UPDATE SKIP LOCKED";
+    for reports in reports.chunks(REPORTS) {
+        let mut tx = connection.begin().await?;
+        let mut locked = BTreeSet::new();
+        let ids: Vec<&str> = reports.iter().map(|report| report.room.as_str()).collect();
+        let visit = |row: &PgRow| {
+            locked.extend(row.text("room_id", "roomId")?);
+            Ok(())
+        };
+        tx.each(LOCK.to_owned(), &[SqlValue::Texts(&ids)], visit).await?;
+        let ours = reports.iter().filter(|report| locked.contains(report.room.as_str()));
+        reports::store(&mut *tx, ours).await?;
+        tx.commit().await?;
     }
     Ok(())
 }

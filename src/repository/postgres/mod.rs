@@ -29,7 +29,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
 use super::{EventRow, Repository, RepositoryError, rooms, short_links};
-use crate::commit::{Commit, Snapshot};
+use crate::commit::{Commit, MemberReport, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -155,6 +155,11 @@ impl Repository for PostgresRepository {
         let answers = 1 + u32::try_from(entries / ENTRIES_AN_ANSWER).unwrap_or(u32::MAX - 1);
         let work = async move |connection: &mut PgConnection| locks::append(connection, batch, self.appending).await;
         Box::pin(self.with(self.limits.answer * answers, work))
+    }
+
+    fn store_reports<'a>(&'a self, reports: &'a [MemberReport]) -> BoxFuture<'a, Result<(), RepositoryError>> {
+        let work = async move |connection: &mut PgConnection| locks::store_reports(connection, reports).await;
+        Box::pin(self.with(self.limits.answer * LONG, work))
     }
 
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {

@@ -29,8 +29,8 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::files::{DirLock, Refused, create_private, make_private};
-use super::{EventRow, Repository, RepositoryError, append, prune, rooms, short_links};
-use crate::commit::{Commit, Snapshot};
+use super::{EventRow, Repository, RepositoryError, append, prune, reports, rooms, short_links};
+use crate::commit::{Commit, MemberReport, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 use crate::telemetry::{Seldom, names};
 
@@ -222,6 +222,12 @@ impl SqliteRepository {
 impl Repository for SqliteRepository {
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
         Box::pin(async move { self.told(self.store(batch).await) })
+    }
+
+    fn store_reports<'a>(&'a self, reports: &'a [MemberReport]) -> BoxFuture<'a, Result<(), RepositoryError>> {
+        Box::pin(self.write(async move |connection: &mut SqliteConnection| {
+            transaction(connection, async |connection| reports::store(connection, reports.iter()).await).await
+        }))
     }
 
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
