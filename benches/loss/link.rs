@@ -55,7 +55,7 @@ pub(crate) struct Fates {
 #[derive(Debug)]
 pub(crate) struct Link {
     conditions: Conditions,
-    dice: Dice,
+    rng: Rng,
     /// Until then the wire is taken by packets that came before.
     busy_until: Duration,
     flying: VecDeque<(Duration, Vec<u8>)>,
@@ -65,7 +65,7 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(conditions: Conditions, seed: u64) -> Self {
         let (busy_until, flying) = (Duration::ZERO, VecDeque::new());
-        Self { conditions, dice: Dice(seed), busy_until, flying, fates: Fates::default() }
+        Self { conditions, rng: Rng(seed), busy_until, flying, fates: Fates::default() }
     }
 
     /// Takes a packet in. Times must not go back.
@@ -77,8 +77,8 @@ impl Link {
             return Fate::Dropped;
         }
         self.busy_until = now + wait + on_wire(packet.len());
-        // Both dice fall for every packet, so that the loss of one doesn't change the jitter of the next.
-        let (chance, jitter) = (self.dice.share(), self.conditions.jitter.mul_f64(self.dice.share()));
+        // Both draws are made for every packet, so that the loss of one doesn't change the jitter of the next.
+        let (chance, jitter) = (self.rng.share(), self.conditions.jitter.mul_f64(self.rng.share()));
         if chance < self.conditions.loss {
             self.fates.lost += 1;
             return Fate::Lost;
@@ -108,9 +108,9 @@ impl Link {
 
 /// Chance that is the same every time: SplitMix64.
 #[derive(Debug)]
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// At least 0 and less than 1.
     fn share(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

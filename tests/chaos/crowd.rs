@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::diary::Diary;
-use super::dice::Dice;
 use super::member::{Member, Memory, Orders};
+use super::rng::Rng;
 use crate::support::client::Carrier;
 use crate::support::server::{Place, soon};
 
@@ -60,7 +60,7 @@ impl Crowd {
     /// They come, and each is in its room.
     pub(crate) async fn gather(doors: &[Place], size: Size, seed: u64) -> Self {
         println!("seed {seed}");
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let orders = watch::Sender::new(Orders::default());
         let tasks = TaskTracker::new();
         let mut diaries = Vec::new();
@@ -78,7 +78,7 @@ impl Crowd {
                     first: (room + place / 2) % doors.len(),
                     orders: orders.subscribe(),
                     diary: Arc::clone(&diary),
-                    dice: dice.split(),
+                    rng: rng.split(),
                     memory: Memory::default(),
                 };
                 tasks.spawn(member.live());

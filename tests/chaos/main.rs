@@ -19,11 +19,11 @@ mod support;
 mod audit;
 mod crowd;
 mod diary;
-#[path = "../support/sim/dice.rs"]
-mod dice;
 mod member;
 mod network;
 mod nodes;
+#[path = "../support/sim/rng.rs"]
+mod rng;
 mod scene;
 mod shipper;
 mod stores;

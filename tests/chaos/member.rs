@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::diary::{Asked, Diary, Seen, What};
-use super::dice::Dice;
+use super::rng::Rng;
 use crate::support::client::{Carrier, Client, Incoming, Tick};
 use crate::support::server::Place;
 
@@ -48,7 +48,7 @@ pub(crate) struct Member {
     pub(crate) first: usize,
     pub(crate) orders: watch::Receiver<Orders>,
     pub(crate) diary: Arc<Mutex<Diary>>,
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) memory: Memory,
 }
 
@@ -77,7 +77,7 @@ impl Member {
     pub(crate) async fn live(mut self) {
         let mut next = Some(self.first);
         while !self.orders.borrow().over {
-            let node = next.take().unwrap_or_else(|| self.dice.below(self.doors.len()));
+            let node = next.take().unwrap_or_else(|| self.rng.below(self.doors.len()));
             let door = self.doors[node].clone();
             let end = match timeout(OPEN_WITHIN, Client::connect(self.carrier, &door)).await {
                 Ok(Ok(client)) => self.session(client, node).await,
@@ -89,7 +89,7 @@ impl Member {
                 End::Soon => {
                     let ceiling = BACKOFF_FIRST.saturating_mul(1 << self.memory.failures.min(10)).min(BACKOFF_CAP);
                     self.memory.failures += 1;
-                    Clock::instant() + ceiling.mul_f64(0.5 + self.dice.below(500) as f64 / 1000.0)
+                    Clock::instant() + ceiling.mul_f64(0.5 + self.rng.below(500) as f64 / 1000.0)
                 }
             };
             let mut orders = self.orders.clone();
@@ -165,9 +165,9 @@ impl Member {
                 }
                 () = sleep_until(speak_at), if pace.is_some() => {
                     let pace = pace.unwrap_or_default();
-                    speak_at = Clock::instant() + pace.mul_f64(0.5 + self.dice.below(1000) as f64 / 1000.0);
+                    speak_at = Clock::instant() + pace.mul_f64(0.5 + self.rng.below(1000) as f64 / 1000.0);
                     let restless = orders.borrow().restless;
-                    if restless && self.dice.below(25) == 0 {
+                    if restless && self.rng.below(25) == 0 {
                         return End::Soon;
                     }
                     let command = self.command();
@@ -316,7 +316,7 @@ impl Member {
             // Nobody else's seconds.
             (self.number * 5000 + memory.moved) as f64 + 0.5
         };
-        let what = match self.dice.below(10) {
+        let what = match self.rng.below(10) {
             0 => What::Seek(position()),
             1 => What::Pause(position()),
             2 | 3 => {
@@ -330,7 +330,7 @@ impl Member {
         };
         let mut message = match &what {
             What::Seek(position) => {
-                json!({"type": "SEEK", "currentTime": position, "isPlaying": self.dice.below(5) == 0})
+                json!({"type": "SEEK", "currentTime": position, "isPlaying": self.rng.below(5) == 0})
             }
             What::Pause(position) => json!({"type": "PLAY_PAUSE", "control": "pause", "currentTime": position}),
             // The payload is a text in quotation marks.

@@ -1,5 +1,6 @@
 //! The auditor: replays what the log said, and compares it with what every client saw.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -7,7 +8,7 @@ use tandem::domain::{CloseCode, Head, RoomId, RoomTime};
 use tandem::room::{By, Cause, Event, LeaveReason, MemberConnection, Room};
 
 use super::people::What;
-use super::{Committed, Heard, Line, World};
+use super::{Committed, Heard, SimClient, World};
 
 /// What happened, by the log alone.
 pub(crate) struct Truth {
@@ -15,9 +16,8 @@ pub(crate) struct Truth {
     pub(crate) rooms: BTreeMap<RoomId, Room>,
     /// Each event with the room before it, the room after it, and when.
     events: BTreeMap<(String, Head), Fact>,
-    /// Members that were disconnected, and of these the ones whose JOIN had been answered with UNAVAILABLE.
-    pub(crate) disconnected: usize,
-    pub(crate) excused: usize,
+    /// Judgements that were made, and those of them that something excused, by what was judged.
+    judgements: RefCell<BTreeMap<&'static str, (usize, usize)>>,
 }
 
 struct Fact {
@@ -27,9 +27,17 @@ struct Fact {
     at: RoomTime,
 }
 
+/// What the auditor says of an event.
+enum Judgement {
+    Right,
+    /// It may be wrong, and the simulation can't tell.
+    Excused,
+    Wrong(&'static str),
+}
+
 impl Truth {
     pub(crate) fn of(commits: &[Committed], world: &World) -> Self {
-        let mut truth = Self { rooms: BTreeMap::new(), events: BTreeMap::new(), disconnected: 0, excused: 0 };
+        let mut truth = Self { rooms: BTreeMap::new(), events: BTreeMap::new(), judgements: RefCell::default() };
         for Committed { room: id, expected, entries } in commits {
             let room = truth.rooms.entry(id.clone()).or_insert_with(|| Room::vacant(id.clone(), Head::default()));
             let anew = room.is_vacant() && *expected == Head::default();
@@ -47,22 +55,36 @@ impl Truth {
                 );
             }
         }
-        let (mut disconnected, mut excused) = (0, 0);
         for ((room, head), fact) in &truth.events {
-            disconnected += usize::from(matches!(fact.event, Event::Disconnected { .. }));
-            let wrong = fact.breach(world);
-            if wrong.is_some() && truth.was_never_told(world, room, *head, fact) {
-                excused += 1;
-                continue;
+            let judged = matches!(fact.event, Event::Disconnected { .. });
+            match fact.judge(world) {
+                Judgement::Right => truth.judge("disconnected", judged, false),
+                Judgement::Excused => truth.judge("disconnected", judged, true),
+                Judgement::Wrong(_) if truth.was_never_told(world, room, *head, fact) => {
+                    truth.judge("disconnected", judged, true);
+                }
+                Judgement::Wrong(why) => panic!("{room} {head:?}: {why}: {:?}", fact.event),
             }
-            assert!(wrong.is_none(), "{room} {head:?}: {}: {:?}", wrong.unwrap_or_default(), fact.event);
         }
-        (truth.disconnected, truth.excused) = (disconnected, excused);
         truth
     }
 
+    fn judge(&self, what: &'static str, judged: bool, excused: bool) {
+        if judged {
+            let mut judgements = self.judgements.borrow_mut();
+            let (made, excuses) = judgements.entry(what).or_default();
+            *made += 1;
+            *excuses += usize::from(excused);
+        }
+    }
+
+    /// What was judged, how often, and how often it was excused.
+    pub(crate) fn judgements(&self) -> BTreeMap<&'static str, (usize, usize)> {
+        self.judgements.borrow().clone()
+    }
+
     /// Whether what ended was a membership of which its client never knew: the JOIN that made it was answered with
-    /// UNAVAILABLE, though it was in, so it is taken out again. That excuses this membership and no other of the line.
+    /// UNAVAILABLE, though it was in, so it is taken out again. That excuses this membership and no other of the client.
     fn was_never_told(&self, world: &World, room: &str, head: Head, fact: &Fact) -> bool {
         let Event::Disconnected { user, .. } = &fact.event else { return false };
         let Some(MemberConnection::Live(session)) = fact.before.member(user).map(|member| &member.connection) else {
@@ -80,24 +102,30 @@ impl Truth {
         else {
             return false;
         };
-        // A line that never got ROOM_STATE doesn't know its session: only one that was refused can be meant.
-        let lines = world.lines.iter().filter(|line| world.people[line.person].name == user.as_str());
-        let mut lines = lines.filter(|line| line.session.as_ref().is_none_or(|known| *known == session));
-        let told = |line: &Line| {
-            line.heard.iter().any(|heard| match heard {
+        // A client that never got ROOM_STATE doesn't know its session: only one that was refused can be meant.
+        let clients = world.clients.iter().filter(|client| world.people[client.person].name == user.as_str());
+        let mut clients = clients.filter(|client| client.session.as_ref().is_none_or(|known| *known == session));
+        let told = |client: &SimClient| {
+            client.heard.iter().any(|heard| match heard {
                 Heard::State { room: of, head: at, .. } => of == room && at >= began && *at < head,
                 _ => false,
             })
         };
-        lines.any(|line| world.join_was_unavailable(line) && !told(line))
+        clients.any(|client| world.join_was_unavailable(client) && !told(client))
     }
 
     pub(crate) fn room(&self, name: &str) -> Option<&Room> {
         self.rooms.get(name).filter(|room| !room.is_vacant())
     }
 
+    /// The kinds of all events; those of members who were removed by the reason.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = &'static str> {
-        self.events.values().map(|fact| fact.event.kind())
+        self.events.values().map(|fact| match &fact.event {
+            Event::Left { reason: LeaveReason::Kicked, .. } => "member_kicked",
+            Event::Left { reason: LeaveReason::Banned, .. } => "member_banned",
+            Event::Left { reason: LeaveReason::Lost, .. } => "grace_expired",
+            event => event.kind(),
+        })
     }
 
     /// How often what was asked is in the log.
@@ -116,7 +144,7 @@ impl Truth {
     /// Invariant 2, and what a refusal promises.
     pub(crate) fn check_answers(&self, world: &World) {
         for (reference, asked) in &world.asked {
-            let answers = world.lines[asked.line].heard.iter().filter(|heard| match heard {
+            let answers = world.clients[asked.client].heard.iter().filter(|heard| match heard {
                 Heard::Ack { reference: of, .. } => of == reference,
                 Heard::Refused { reference: of, .. } => *of == Some(*reference),
                 _ => false,
@@ -130,13 +158,17 @@ impl Truth {
                         self.events.get(&(asked.room.clone(), head))
                 {
                     // To oneself it does nothing, and is acknowledged at the head there is.
-                    let by = world.people[world.lines[asked.line].person].name;
+                    let by = world.people[world.clients[asked.client].person].name;
                     let by_host = before.host().is_some_and(|host| host.as_str() == by);
                     assert!(by_host || by == *target, "{by} made {host} the host");
                 }
                 continue;
             }
             let times = self.times(*reference, &asked.what);
+            let client = &world.clients[asked.client];
+            let unanswered = world.acked(*reference).is_none() && world.refused(*reference).is_none();
+            // A client that is connected to the end, and is in its room, gets an answer to all that it asks.
+            self.judge("answered", true, unanswered && client.is_in() && !client.may_be_lost);
             match (world.acked(*reference), world.refused(*reference)) {
                 (Some(head), _) => {
                     assert_eq!(times, 1, "{asked:?} was acknowledged");
@@ -153,30 +185,34 @@ impl Truth {
     /// Invariant 1: what clients saw is the log, in order, each event once.
     pub(crate) fn check_views(&self, world: &World) {
         let mut texts: BTreeMap<(String, Head), (usize, Value)> = BTreeMap::new();
-        for (index, line) in world.lines.iter().enumerate() {
+        for (index, client) in world.clients.iter().enumerate() {
             let mut at: Option<(String, Head)> = None;
             let mut missed = None;
-            for heard in &line.heard {
+            for heard in &client.heard {
                 match heard {
                     Heard::State { room, head, json } => {
                         let fact = self.events.get(&(room.clone(), *head));
-                        let fact = fact.unwrap_or_else(|| panic!("line {index}: {room} never was at {head:?}"));
+                        let fact = fact.unwrap_or_else(|| panic!("client {index}: {room} never was at {head:?}"));
                         check_state(json, &fact.after, index);
                         match &at {
-                            Some((known, before)) if known == room => assert!(head >= before, "line {index} went back"),
-                            _ => missed = line.last_seen.filter(|seen| seen.epoch == head.epoch),
+                            Some((known, before)) if known == room => {
+                                assert!(head >= before, "client {index} went back")
+                            }
+                            _ => missed = client.last_seen.filter(|seen| seen.epoch == head.epoch),
                         }
                         at = Some((room.clone(), *head));
                     }
                     Heard::Event { head, json } => {
-                        let Some((room, before)) = at.clone() else { panic!("line {index}: {json} before ROOM_STATE") };
+                        let Some((room, before)) = at.clone() else {
+                            panic!("client {index}: {json} before ROOM_STATE")
+                        };
                         if *head <= before {
                             let caught_up = json["type"] == "CHAT" && missed.is_some_and(|seen| *head > seen);
-                            assert!(caught_up, "line {index}: {json} again, or too late, at {before:?}");
+                            assert!(caught_up, "client {index}: {json} again, or too late, at {before:?}");
                             missed = Some(*head);
                         } else {
                             let next = Head { epoch: before.epoch, seq: before.seq + 1 };
-                            assert_eq!(*head, next, "line {index}: a gap: {json}");
+                            assert_eq!(*head, next, "client {index}: a gap: {json}");
                             missed = None;
                             at = Some((room.clone(), *head));
                         }
@@ -184,19 +220,19 @@ impl Truth {
                         let mut text = json.clone();
                         text["timestamp"] = Value::Null;
                         let (other, same) = texts.entry((room, *head)).or_insert((index, text.clone()));
-                        assert_eq!(*same, text, "lines {other} and {index} saw different things");
+                        assert_eq!(*same, text, "clients {other} and {index} saw different things");
                     }
-                    Heard::Tick { slot, seq, .. } => check_tick(world, line, *slot, u64::from(*seq)),
-                    Heard::Notice(json) => check_notice(world, line, json),
+                    Heard::Tick { slot, seq, .. } => check_tick(world, client, *slot, u64::from(*seq)),
+                    Heard::Notice(json) => check_notice(world, client, json),
                     Heard::Ack { .. } | Heard::Refused { .. } | Heard::Closed(_) => {}
                 }
             }
         }
     }
 
-    fn check_event(&self, world: &World, line: usize, room: &str, head: Head, json: &Value) {
+    fn check_event(&self, world: &World, client: usize, room: &str, head: Head, json: &Value) {
         let fact = self.events.get(&(room.to_owned(), head));
-        let fact = fact.unwrap_or_else(|| panic!("line {line}: {json} is not in the log"));
+        let fact = fact.unwrap_or_else(|| panic!("client {client}: {json} is not in the log"));
         let kind = match json["type"].as_str().unwrap() {
             "USER_JOINED" => "member_joined",
             "USER_LEFT" => "member_left",
@@ -221,20 +257,21 @@ impl Truth {
             "CUSTOM" => "custom",
             other => panic!("{other} is no event"),
         };
-        assert_eq!(kind, fact.event.kind(), "line {line}: {json}");
-        let me = world.people[world.lines[line].person].name;
-        let line_of = &world.lines[line];
+        assert_eq!(kind, fact.event.kind(), "client {client}: {json}");
+        let me = world.people[world.clients[client].person].name;
+        let client_of = &world.clients[client];
         // Whoever is removed hears that, and nothing after it.
         let removed = matches!(json["reason"].as_str(), Some("kicked" | "banned")) && json["userId"] == me;
         let is_there = fact.after.members().keys().any(|user| user.as_str() == me);
-        assert!(is_there || removed || line_of.renamed, "line {line}: {json} after {me} was gone");
+        self.judge("seen", true, !is_there && !removed);
+        assert!(is_there || removed || client_of.renamed, "client {client}: {json} after {me} was gone");
     }
 
     /// Whoever is connected has seen everything, and every replica is the room.
     pub(crate) fn check_convergence(&self, world: &World) {
-        for (index, line) in world.lines.iter().enumerate().filter(|(_, line)| line.is_in()) {
-            let room = self.room(line.room.as_deref().unwrap());
-            assert_eq!(line.head(), room.map(Room::head), "line {index} did not see the last event");
+        for (index, client) in world.clients.iter().enumerate().filter(|(_, client)| client.is_in()) {
+            let room = self.room(client.room.as_deref().unwrap());
+            assert_eq!(client.head(), room.map(Room::head), "client {index} did not see the last event");
         }
         for node in world.nodes.iter().flatten() {
             for (id, room) in &self.rooms {
@@ -242,10 +279,10 @@ impl Truth {
                 if let Some(replica) = replica {
                     assert_eq!(replica, *room, "{} has another {id}", node.name);
                 } else {
-                    let here = |line: &&Line| {
-                        line.is_in() && line.node == node.name && line.room.as_deref() == Some(id.as_str())
+                    let here = |client: &&SimClient| {
+                        client.is_in() && client.node == node.name && client.room.as_deref() == Some(id.as_str())
                     };
-                    assert_eq!(world.lines.iter().filter(here).count(), 0, "{} has no {id}", node.name);
+                    assert_eq!(world.clients.iter().filter(here).count(), 0, "{} has no {id}", node.name);
                 }
             }
         }
@@ -254,9 +291,9 @@ impl Truth {
     /// Invariant 5: members are those who are connected. (Of a room that waits for all of its members nobody is.)
     pub(crate) fn check_membership(&self, world: &World) {
         let mut connected = BTreeMap::new();
-        for line in world.lines.iter().filter(|line| line.is_in()) {
-            let key = (line.room.clone().unwrap(), world.people[line.person].name.to_owned());
-            assert!(connected.insert(key.clone(), line.session.clone()).is_none(), "{key:?} over two connections");
+        for client in world.clients.iter().filter(|client| client.is_in()) {
+            let key = (client.room.clone().unwrap(), world.people[client.person].name.to_owned());
+            assert!(connected.insert(key.clone(), client.session.clone()).is_none(), "{key:?} over two connections");
         }
         let mut members = BTreeMap::new();
         for (id, room) in self.rooms.iter().filter(|(_, room)| room.kept().is_none()) {
@@ -274,9 +311,9 @@ impl Truth {
 
 impl Fact {
     /// Invariants 4 and 5, event by event.
-    fn breach(&self, world: &World) -> Option<String> {
+    fn judge(&self, world: &World) -> Judgement {
         let Self { event, before, at, .. } = self;
-        let may = |allowed: bool, what: &str| (!allowed).then(|| what.to_owned());
+        let may = |allowed: bool, what: &'static str| if allowed { Judgement::Right } else { Judgement::Wrong(what) };
         match event {
             Event::Moved { by: By::Member(user), cause: Cause::Correction, .. } => {
                 may(before.is_host(user), "a correction of somebody else")
@@ -286,43 +323,52 @@ impl Fact {
             | Event::UrlChanged { by: user, .. }
             | Event::Adopted { by: user, .. } => may(before.may_control(user), "no right to control"),
             Event::Chat { user, text, .. } => {
-                let reference = text.as_str().strip_prefix("chat ")?.strip_suffix('.')?.parse::<u64>().ok()?;
-                let line = &world.lines[world.asked[&reference].line];
-                let session = line.session.clone().unwrap_or_default();
+                let number = text.as_str().strip_prefix("chat ").and_then(|rest| rest.strip_suffix('.'));
+                let Some(reference) = number.and_then(|number| number.parse::<u64>().ok()) else {
+                    return Judgement::Right;
+                };
+                let client = &world.clients[world.asked[&reference].client];
+                let session = client.session.clone().unwrap_or_default();
                 let speaks = matches!(before.member(user).map(|member| &member.connection),
                     Some(MemberConnection::Live(on)) if on.to_string() == session);
-                may(speaks && world.people[line.person].name == user.as_str(), "somebody spoke for a member")
+                may(speaks && world.people[client.person].name == user.as_str(), "somebody spoke for a member")
             }
             Event::Disconnected { user, until, .. } => match before.member(user).map(|member| &member.connection) {
                 Some(MemberConnection::Live(session)) => {
                     let session = Some(session.to_string());
-                    let line = world.lines.iter().find(|line| line.session == session);
+                    let client = world.clients.iter().find(|client| client.session == session);
                     // A JOIN that took too long ends its session, though it may be in by then.
-                    let too_late =
-                        |line: &&Line| line.heard.iter().any(|h| matches!(h, Heard::Closed(CloseCode::JoinTimeout)));
-                    let line = line.filter(|line| !line.excused && !too_late(line));
-                    may(line.is_none(), "its connection was well")
+                    let too_late = |client: &&SimClient| {
+                        client.heard.iter().any(|h| matches!(h, Heard::Closed(CloseCode::JoinTimeout)))
+                    };
+                    match client {
+                        // Nobody was told of this session: its client hung up before ROOM_STATE came.
+                        None => Judgement::Right,
+                        Some(client) if client.may_be_lost => Judgement::Right,
+                        Some(client) if client.doubted || too_late(&client) => Judgement::Excused,
+                        Some(_) => Judgement::Wrong("its connection was well"),
+                    }
                 }
                 // The room was kept, and somebody is there again.
                 Some(MemberConnection::Lost { until: before }) => may(before < until, "it was not connected"),
-                None => Some("it was no member".to_owned()),
+                None => Judgement::Wrong("it was no member"),
             },
             Event::Left { user, reason: LeaveReason::Lost, .. } => {
                 match before.member(user).map(|member| &member.connection) {
                     Some(MemberConnection::Lost { until }) => may(until <= at, "its grace time was not over"),
-                    _ => Some("it was connected".to_owned()),
+                    _ => Judgement::Wrong("it was connected"),
                 }
             }
-            _ => None,
+            _ => Judgement::Right,
         }
     }
 }
 
-fn check_state(json: &Value, room: &Room, line: usize) {
+fn check_state(json: &Value, room: &Room, client: usize) {
     let host = room.host().map(|host| host.as_str());
-    assert_eq!(json["hostUserId"].as_str(), host, "line {line}");
-    assert_eq!(json["playback"]["seq"], room.playback().seq, "line {line}");
-    assert_eq!(json["playback"]["position"], room.playback().position.seconds(), "line {line}");
+    assert_eq!(json["hostUserId"].as_str(), host, "client {client}");
+    assert_eq!(json["playback"]["seq"], room.playback().seq, "client {client}");
+    assert_eq!(json["playback"]["position"], room.playback().position.seconds(), "client {client}");
     let users = json["users"].as_array().unwrap();
     let shown: BTreeMap<_, _> = users
         .iter()
@@ -331,27 +377,27 @@ fn check_state(json: &Value, room: &Room, line: usize) {
     let members = room.members().iter();
     let real: BTreeMap<_, _> =
         members.map(|(user, member)| (user.as_str(), (u64::from(member.slot.0), member.is_live()))).collect();
-    assert_eq!(shown, real, "line {line}");
+    assert_eq!(shown, real, "client {client}");
 }
 
 /// A tick shows the slot of whoever sent it, and is not one's own.
-fn check_tick(world: &World, line: &Line, slot: u16, seq: u64) {
+fn check_tick(world: &World, client: &SimClient, slot: u16, seq: u64) {
     // A HOST_HEARTBEAT becomes a tick too, with a counter of the server's.
     let Some(asked) = world.asked.get(&seq).filter(|asked| asked.what == What::Tick) else { return };
-    let sender = &world.lines[asked.line];
-    assert_ne!(world.people[sender.person].name, world.people[line.person].name, "its own tick");
+    let sender = &world.clients[asked.client];
+    assert_ne!(world.people[sender.person].name, world.people[client.person].name, "its own tick");
     let is_its = |heard: &Heard| matches!(heard, Heard::State { json, .. } if json["slot"] == slot);
     assert!(sender.heard.iter().any(is_its), "slot {slot} is not the sender's");
     assert!(sender.heard.iter().any(|heard| matches!(heard, Heard::State { room, .. } if *room == asked.room)));
 }
 
 /// Who a direct message comes from is who sent it, and it reaches nobody else.
-fn check_notice(world: &World, line: &Line, json: &Value) {
+fn check_notice(world: &World, client: &SimClient, json: &Value) {
     if json["type"] != "CUSTOM" {
         return;
     }
     let asked = &world.asked[&json["payload"]["n"].as_u64().unwrap()];
-    let (sender, me) = (&world.lines[asked.line], world.people[line.person].name);
+    let (sender, me) = (&world.clients[asked.client], world.people[client.person].name);
     assert_eq!(json["from"], world.people[sender.person].name, "{json}");
     assert_eq!(asked.what, What::Signal(me), "{json}");
     assert_eq!(json["nodeId"], sender.node.as_str(), "{json}");

@@ -2,14 +2,15 @@
 //! under tokio's paused time.
 
 mod audit;
-pub(crate) mod dice;
+pub(crate) mod counting_log;
+mod fault_plan;
 #[path = "../faulty_log.rs"]
 pub(crate) mod faulty_log;
-mod finale;
-mod line;
+mod final_checks;
 mod node;
 mod people;
-mod weather;
+pub(crate) mod rng;
+mod sim_client;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,12 +25,13 @@ use tandem::log::{Followed, Log};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use audit::Truth;
-use dice::Dice;
+use counting_log::Tally;
+use fault_plan::{AUDITOR, FaultPlan, FaultRates};
 use faulty_log::{Faults, FaultyMemoryLog};
-pub(crate) use line::{Heard, Line};
 use node::Node;
 pub(crate) use people::{Asked, Person, What as Asking};
-use weather::{AUDITOR, Sky, Weather};
+use rng::Rng;
+pub(crate) use sim_client::{Heard, SimClient};
 
 pub(crate) const ROOMS: [&str; 2] = ["friday", "sunday"];
 /// How long a node that is gone keeps its lease.
@@ -44,15 +46,17 @@ pub(crate) struct Committed {
 }
 
 pub(crate) struct World {
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) limits: Limits,
     pub(crate) log: FaultyMemoryLog,
     pub(crate) faults: Faults,
-    pub(crate) sky: Sky,
+    pub(crate) plan: FaultPlan,
+    /// What happened, for the floors of the simulation.
+    pub(crate) tally: Tally,
     /// By place; `None`: down.
     pub(crate) nodes: Vec<Option<Node>>,
     pub(crate) people: Vec<Person>,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) clients: Vec<SimClient>,
     /// What was asked, by reference. The reference is in the text, the payload or the position too.
     pub(crate) asked: BTreeMap<u64, Asked>,
     /// Names of nodes that are no more, and when their leases end.
@@ -66,16 +70,17 @@ pub(crate) struct World {
     auditor: Arc<dyn Log>,
     began: tokio::time::Instant,
     tracker: TaskTracker,
-    story: Vec<String>,
+    transcript: Vec<String>,
 }
 
 impl World {
     pub(crate) async fn new(seed: u64, nodes: usize, dialects: &[u8]) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let tracker = TaskTracker::new();
         let log = FaultyMemoryLog::new(&tracker);
         let faults = log.faults();
-        let sky = Sky::over(&faults, dice.split());
+        let tally = Tally::default();
+        let plan = FaultPlan::over(&faults, rng.split(), &tally);
         let auditor = log.attach(NodeId::parse(AUDITOR).unwrap());
         let truth: Arc<Mutex<Vec<Committed>>> = Arc::default();
         for room in ROOMS {
@@ -96,13 +101,14 @@ impl World {
         let limits = Limits { grace_secs: 8, room_keep_minutes: 1, room_members: 5, ..Limits::default() };
         let mut world = Self {
             people: dialects.iter().enumerate().map(|(index, dialect)| Person::new(index, *dialect)).collect(),
-            dice,
+            rng,
             limits,
             log,
             faults,
-            sky,
+            plan,
+            tally,
             nodes: (0..nodes).map(|_| None).collect(),
-            lines: Vec::new(),
+            clients: Vec::new(),
             asked: BTreeMap::new(),
             dead: BTreeMap::new(),
             cut: BTreeMap::new(),
@@ -112,7 +118,7 @@ impl World {
             auditor,
             began: tandem::clock::Clock::instant(),
             tracker,
-            story: Vec::new(),
+            transcript: Vec::new(),
         };
         for place in 0..nodes {
             world.start(place, None);
@@ -125,28 +131,28 @@ impl World {
     }
 
     pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
-        let line = format!("{:>9.3} {}", self.elapsed().as_secs_f64(), what());
-        self.story.push(line);
+        let client = format!("{:>9.3} {}", self.elapsed().as_secs_f64(), what());
+        self.transcript.push(client);
     }
 
     /// What happened so far, and what everybody heard of it: the same for the same seed. Without what is random by right.
-    pub(crate) fn story(&self) -> String {
-        let mut story = self.story.join("\n");
-        for (index, line) in self.lines.iter().enumerate() {
-            story += &format!("\n\n== line {index} of {} to {}", self.people[line.person].name, line.node);
-            for heard in &line.heard {
+    pub(crate) fn transcript(&self) -> String {
+        let mut transcript = self.transcript.join("\n");
+        for (index, client) in self.clients.iter().enumerate() {
+            transcript += &format!("\n\n== client {index} of {} to {}", self.people[client.person].name, client.node);
+            for heard in &client.heard {
                 let mut heard = heard.clone();
                 if let Heard::State { json, .. } = &mut heard {
                     json["sessionId"] = "…".into();
                     json["resumeToken"] = "…".into();
                 }
-                story += &match heard {
+                transcript += &match heard {
                     Heard::State { json, .. } | Heard::Event { json, .. } | Heard::Notice(json) => format!("\n{json}"),
                     other => format!("\n{other:?}"),
                 };
             }
         }
-        story
+        transcript
     }
 
     pub(crate) fn truth(&self) -> Truth {
@@ -160,21 +166,22 @@ impl World {
         self.incarnations += 1;
         let name = name.map_or_else(|| format!("node{place}-{}", self.incarnations), |name| name.to_string());
         // Clocks of nodes agree to some ms.
-        let skew = self.dice.below(9) as i64 - 4;
-        let node = Node::start(&name, &self.log, &self.limits, skew, self.elapsed());
+        let skew = self.rng.below(9) as i64 - 4;
+        let node = Node::start(&name, &self.log, &self.limits, skew, self.elapsed(), &self.tally);
         self.note(|| format!("{name} starts"));
         self.nodes[place] = Some(node);
     }
 
     pub(crate) fn crash(&mut self, place: usize) -> Option<NodeId> {
         let name = self.nodes[place].take()?.crash(&self.log);
-        for line in self.lines.iter_mut().filter(|line| line.node == name && line.is_open()) {
-            line.listen();
-            (line.client, line.excused) = (None, true);
+        for client in self.clients.iter_mut().filter(|client| client.node == name && client.is_open()) {
+            client.listen();
+            (client.wire, client.may_be_lost) = (None, true);
         }
         self.faults.heal(&name);
         self.cut.remove(&name);
         self.dead.insert(name.clone(), self.elapsed() + LEASE);
+        self.tally.count("node: crash");
         self.note(|| format!("{name} dies"));
         Some(name)
     }
@@ -199,8 +206,8 @@ impl World {
             self.dead.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         // One that is cut off for long can't keep its lease either.
         let cut: Vec<_> = self.cut.iter().filter(|(_, at)| **at + LEASE <= now).map(|(name, _)| name.clone()).collect();
-        for line in self.lines.iter_mut().filter(|line| cut.contains(&line.node)) {
-            line.excused = true;
+        for client in self.clients.iter_mut().filter(|client| cut.contains(&client.node)) {
+            client.may_be_lost = true;
         }
         self.doubted.extend(cut.iter().map(|name| (name.clone(), now + Duration::from_secs(10))));
         gone.extend(cut);
@@ -226,16 +233,16 @@ impl World {
     }
 
     fn listen(&mut self) {
-        for line in &mut self.lines {
-            if line.listen() > 0
-                && !line.renamed
-                && let Some(state) = line.last_state()
+        for client in &mut self.clients {
+            if client.listen() > 0
+                && !client.renamed
+                && let Some(state) = client.last_state()
             {
-                let person = &mut self.people[line.person];
+                let person = &mut self.people[client.person];
                 if let (3, Some(token)) = (person.dialect, state["resumeToken"].as_str()) {
-                    person.tokens.insert(line.room.clone().unwrap(), token.to_owned());
+                    person.tokens.insert(client.room.clone().unwrap(), token.to_owned());
                 }
-                person.last_seen = line.room.clone().zip(line.head());
+                person.last_seen = client.room.clone().zip(client.head());
             }
         }
     }
@@ -252,12 +259,12 @@ impl World {
     // ---- the trouble
 
     pub(crate) async fn step(&mut self) {
-        match self.dice.below(100) {
-            0..=3 => self.sky.becomes(Weather::some(&mut self.dice)),
+        match self.rng.below(100) {
+            0..=3 => self.plan.becomes(FaultRates::some(&mut self.rng)),
             4..=5 => {
                 let alive = self.alive();
                 if alive.len() > 1
-                    && let Some(place) = self.dice.pick(&alive)
+                    && let Some(place) = self.rng.pick(&alive)
                 {
                     self.crash(place);
                 }
@@ -270,47 +277,48 @@ impl World {
             39 => self.somebody_falls_silent(),
             40 => self.somebody_leaves().await,
             41 => self.somebody_becomes_somebody_else().await,
+            42..=43 => self.a_host_departs_from_its_room().await,
             _ => self.somebody_asks().await,
         }
         self.watch_leases();
-        let pause = match self.dice.below(10) {
+        let pause = match self.rng.below(10) {
             0..=3 => Duration::ZERO,
-            4..=7 => self.dice.millis(40),
-            8 => self.dice.millis(700),
-            _ => self.dice.millis(4000),
+            4..=7 => self.rng.millis(40),
+            8 => self.rng.millis(700),
+            _ => self.rng.millis(4000),
         };
         self.pass(pause).await;
     }
 
     /// People without trouble: only that nothing arrives at once.
     pub(crate) async fn fair_step(&mut self) {
-        match self.dice.below(100) {
+        match self.rng.below(100) {
             0..=19 => self.somebody_connects().await,
             20..=23 => self.somebody_hangs_up().await,
             24..=25 => self.somebody_leaves().await,
             _ => self.somebody_asks().await,
         }
-        let pause = if self.dice.percent(60) { Duration::ZERO } else { self.dice.millis(40) };
+        let pause = if self.rng.percent(60) { Duration::ZERO } else { self.rng.millis(40) };
         self.pass(pause).await;
     }
 
     /// From now on everything that crosses between the nodes and the log takes its time, and nothing is lost.
     pub(crate) fn be_slow(&self) {
-        self.sky.becomes(Weather::slow());
+        self.plan.becomes(FaultRates::slow());
     }
 
     /// How often somebody was told the whole room without having asked for it.
     pub(crate) fn resyncs(&self) -> usize {
-        let of_line = |(index, line): (usize, &Line)| {
-            let states = line.heard.iter().filter(|heard| matches!(heard, Heard::State { .. })).count();
-            let v3 = self.people[line.person].dialect == 3;
+        let of_client = |(index, client): (usize, &SimClient)| {
+            let states = client.heard.iter().filter(|heard| matches!(heard, Heard::State { .. })).count();
+            let v3 = self.people[client.person].dialect == 3;
             let asked = self.asked.iter().filter(|(reference, asked)| {
                 let answered = asked.what == Asking::Join || (asked.what == Asking::Sync && v3);
-                asked.line == index && answered && self.refused(**reference).is_none()
+                asked.client == index && answered && self.refused(**reference).is_none()
             });
             states.saturating_sub(asked.count())
         };
-        self.lines.iter().enumerate().map(of_line).sum()
+        self.clients.iter().enumerate().map(of_client).sum()
     }
 
     fn restart_something(&mut self) {
@@ -319,11 +327,12 @@ impl World {
         let old = self.dead.iter().find(|(name, until)| {
             name.as_str().starts_with(&format!("node{place}-"))
                 && **until > self.elapsed()
-                && self.dice.clone().percent(50)
+                && self.rng.clone().percent(50)
         });
         let old = old.map(|(name, _)| name.clone());
         if let Some(name) = &old {
             self.dead.remove(name);
+            self.tally.count("node: back under its name");
         }
         self.start(place, old.clone());
         if let Some(name) = old {
@@ -348,10 +357,11 @@ impl World {
 
     fn cut_something_off(&mut self) {
         let alive = self.alive();
-        let Some(place) = self.dice.pick(&alive) else { return };
+        let Some(place) = self.rng.pick(&alive) else { return };
         let name = self.node(place).name.clone();
         if self.cut.len() + 1 < alive.len() && !self.cut.contains_key(&name) {
             self.note(|| format!("{name} is cut off"));
+            self.tally.count("node: cut off");
             self.faults.partition(&name);
             self.cut.insert(name, self.elapsed());
         }
@@ -367,15 +377,12 @@ impl World {
     /// The end of all trouble.
     pub(crate) fn calm(&mut self) {
         self.note(|| "all is calm".to_owned());
-        self.sky.becomes(Weather::default());
+        self.plan.becomes(FaultRates::default());
         self.cut.clear();
-        // The function that counts what crosses stays.
         let names: Vec<_> = self.nodes.iter().flatten().map(|node| node.name.clone()).collect();
         names.iter().for_each(|name| self.faults.heal(name));
-        let sky = self.sky.clone();
         self.faults.calm();
-        self.sky = Sky::over(&self.faults, Dice::new(0));
-        drop(sky);
+        self.plan = FaultPlan::over(&self.faults, Rng::new(0), &self.tally);
         for until in self.dead.values_mut() {
             *until = Duration::ZERO;
         }

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::counting_log::{CountingLog, Tally};
 use super::faulty_log::FaultyMemoryLog;
 
 /// An ordinary day.
@@ -35,6 +36,7 @@ impl Node {
         limits: &Limits,
         skew: i64,
         elapsed: std::time::Duration,
+        tally: &Tally,
     ) -> Self {
         let name = NodeId::parse(name).unwrap();
         let clock = Clock::starting_at(RoomTime::from_millis(DAY + skew) + elapsed);
@@ -44,7 +46,7 @@ impl Node {
             clock: clock.clone(),
             limits: Arc::new(limits.clone()),
             quotas: None,
-            log: log.attach(name.clone()),
+            log: Arc::new(CountingLog { inner: log.attach(name.clone()), tally: tally.clone() }),
             tracker: tracker.clone(),
             stop: stop.clone(),
         });
@@ -66,10 +68,10 @@ impl Node {
 
     /// A client's connection.
     pub(crate) fn connect(&mut self) -> MemoryClient {
-        let (transport, client) = pair();
+        let (transport, wire) = pair();
         let session = self.tracker.spawn(session::run(transport, self.services.clone(), ()));
         self.sessions.push(session.abort_handle());
-        client
+        wire
     }
 
     /// Runs something on the node.

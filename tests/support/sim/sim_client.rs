@@ -23,11 +23,11 @@ pub(crate) enum Heard {
     Closed(CloseCode),
 }
 
-pub(crate) struct Line {
+pub(crate) struct SimClient {
     pub(crate) person: usize,
     pub(crate) node: NodeId,
     /// `None`: hung up, or the other end did.
-    pub(crate) client: Option<MemoryClient>,
+    pub(crate) wire: Option<MemoryClient>,
     pub(crate) heard: Vec<Heard>,
     /// `sessionId` of ROOM_STATE: tells the session in the log.
     pub(crate) session: Option<String>,
@@ -35,16 +35,18 @@ pub(crate) struct Line {
     pub(crate) room: Option<String>,
     /// What the client said it had seen, in its first JOIN.
     pub(crate) last_seen: Option<Head>,
-    /// The server may take this connection for lost: hung up, silent, its node died, or was taken for dead.
-    pub(crate) excused: bool,
+    /// The server has a reason to disconnect it: it hung up, is silent or has left, its node died or lost its lease.
+    pub(crate) may_be_lost: bool,
+    /// It dialled a node of which others may still hear that it is dead.
+    pub(crate) doubted: bool,
     pub(crate) silent: bool,
     /// It asked to be somebody else: what it hears from then on is that one's.
     pub(crate) renamed: bool,
 }
 
-impl Line {
+impl SimClient {
     pub(crate) fn is_open(&self) -> bool {
-        self.client.is_some()
+        self.wire.is_some()
     }
 
     /// A member, as far as its client can know.
@@ -55,7 +57,7 @@ impl Line {
     /// Takes in what has arrived. Returns how many things that was.
     pub(crate) fn listen(&mut self) -> usize {
         let before = self.heard.len();
-        while let Some(delivered) = self.client.as_mut().and_then(MemoryClient::try_recv) {
+        while let Some(delivered) = self.wire.as_mut().and_then(MemoryClient::try_recv) {
             match delivered {
                 Delivered::Message(text) => self.take(serde_json::from_slice(&text).unwrap()),
                 Delivered::Compact(bytes) if bytes[0] == 3 => self.heard.push(Heard::Tick {
@@ -66,7 +68,7 @@ impl Line {
                 Delivered::Compact(_) | Delivered::Drain => {}
                 Delivered::Closed { code, .. } => {
                     self.heard.push(Heard::Closed(code));
-                    self.client = None;
+                    self.wire = None;
                 }
             }
         }
@@ -74,7 +76,7 @@ impl Line {
     }
 
     fn take(&mut self, json: Value) {
-        // What was said before it came has its own test; it is no event of this line's.
+        // What was said before it came has its own test; it is no event of this client's.
         if json["replayed"] == true {
             return;
         }

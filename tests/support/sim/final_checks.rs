@@ -12,69 +12,72 @@ impl World {
     /// Who has a connection and a ROOM_STATE, and asked for nothing else since, is a member and can speak.
     pub(crate) async fn whoever_is_connected_can_speak(&mut self) {
         let mut asked = Vec::new();
-        for line in 0..self.lines.len() {
-            if self.lines[line].is_in() {
-                asked.push((line, self.chat(line).await));
+        for client in 0..self.clients.len() {
+            if self.clients[client].is_in() {
+                asked.push((client, self.chat(client).await));
             }
         }
         self.settle(SOON).await;
-        for (line, reference) in asked {
-            let joins = self.asked.values().filter(|asked| asked.line == line && asked.what == What::Join).count();
+        for (client, reference) in asked {
+            self.tally.count("speaker: judged");
+            let joins = self.asked.values().filter(|asked| asked.client == client && asked.what == What::Join).count();
             if self.acked(reference).is_none() {
                 let refusal = self.refused(reference).map(str::to_owned);
-                assert!(joins > 1, "line {line} is in its room, and is refused with {refusal:?}");
-                assert_eq!(refusal.as_deref(), Some("NOT_JOINED"), "line {line}");
+                assert!(joins > 1, "client {client} is in its room, and is refused with {refusal:?}");
+                assert_eq!(refusal.as_deref(), Some("NOT_JOINED"), "client {client}");
+                self.tally.count("speaker: excused");
                 // Its last JOIN, for another room, failed.
-                self.hang_up(line);
+                self.hang_up(client);
             }
         }
     }
 
     /// Everybody is in the first room, each over one connection.
     pub(crate) async fn everybody_is_here(&mut self) {
-        for line in 0..self.lines.len() {
-            if self.lines[line].is_open()
-                && (!self.lines[line].is_in() || self.lines[line].room.as_deref() != Some(ROOMS[0]))
+        for client in 0..self.clients.len() {
+            if self.clients[client].is_open()
+                && (!self.clients[client].is_in() || self.clients[client].room.as_deref() != Some(ROOMS[0]))
             {
-                self.hang_up(line);
+                self.hang_up(client);
             }
         }
         self.settle(Duration::from_secs(self.limits.grace_secs + 25)).await;
         for person in 0..self.people.len() {
-            let here =
-                (0..self.lines.len()).find(|line| self.lines[*line].person == person && self.lines[*line].is_in());
+            let here = (0..self.clients.len())
+                .find(|client| self.clients[*client].person == person && self.clients[*client].is_in());
             if here.is_some() {
-                self.people[person].line = here;
+                self.people[person].client = here;
                 continue;
             }
             let alive = self.alive();
-            let place = self.dice.pick(&alive).unwrap();
-            let line = self.dial(person, place);
+            let place = self.rng.pick(&alive).unwrap();
+            let client = self.dial(person, place);
             self.people[person].gives_pin = true;
-            let reference = self.join(line, ROOMS[0]).await;
+            let reference = self.join(client, ROOMS[0]).await;
             self.settle(SOON).await;
-            if !self.lines[line].is_in() {
+            if !self.clients[client].is_in() {
                 let code = self.refused(reference).map(str::to_owned);
                 let expected = matches!(code.as_deref(), Some("USER_BANNED" | "ROOM_FULL"));
-                assert!(expected, "line {line} can't come in: {code:?}");
-                self.hang_up(line);
+                assert!(expected, "client {client} can't come in: {code:?}");
+                self.hang_up(client);
             }
         }
     }
 
     /// The ephemeral lane reaches everybody on every node, once.
     pub(crate) async fn everybody_hears_everybody(&mut self) {
-        let here: Vec<usize> = (0..self.lines.len()).filter(|line| self.lines[*line].is_in()).collect();
+        let here: Vec<usize> = (0..self.clients.len()).filter(|client| self.clients[*client].is_in()).collect();
         let mut signals = Vec::new();
         let mut ticks = Vec::new();
         let mut chats = Vec::new();
         for from in here.clone() {
             chats.push(self.chat(from).await);
             for to in here.clone() {
-                let name = self.people[self.lines[to].person].name;
+                let name = self.people[self.clients[to].person].name;
                 signals.push((self.signal(from, name).await, to));
             }
-            let absent = self.people.iter().find(|person| !person.line.is_some_and(|line| self.lines[line].is_in()));
+            let absent =
+                self.people.iter().find(|person| !person.client.is_some_and(|client| self.clients[client].is_in()));
             if let Some(absent) = absent.map(|person| person.name) {
                 let reference = self.signal(from, absent).await;
                 self.settle(Duration::from_millis(300)).await;
@@ -84,25 +87,25 @@ impl World {
         self.settle(SOON).await;
         // Nothing is scheduled ahead any more: ticks count again.
         for from in here.clone() {
-            if self.people[self.lines[from].person].dialect == 3 {
+            if self.people[self.clients[from].person].dialect == 3 {
                 ticks.push((from, self.tick(from).await));
                 self.settle(Duration::from_millis(300)).await;
             }
         }
         self.settle(SOON).await;
-        for (reference, line) in signals {
-            assert_eq!(self.heard_signal(line, reference), 1, "signal {reference} to line {line}");
+        for (reference, client) in signals {
+            assert_eq!(self.heard_signal(client, reference), 1, "signal {reference} to client {client}");
         }
         for reference in chats {
             assert!(self.acked(reference).is_some(), "{reference} is not acknowledged");
         }
         for (from, reference) in ticks {
             for to in here.iter().filter(|to| **to != from) {
-                if self.people[self.lines[*to].person].dialect == 3 {
+                if self.people[self.clients[*to].person].dialect == 3 {
                     let is_it =
                         |heard: &&Heard| matches!(heard, Heard::Tick { seq, .. } if u64::from(*seq) == reference);
-                    let times = self.lines[*to].heard.iter().filter(is_it).count();
-                    assert_eq!(times, 1, "tick {reference} of line {from} at line {to}");
+                    let times = self.clients[*to].heard.iter().filter(is_it).count();
+                    assert_eq!(times, 1, "tick {reference} of client {from} at client {to}");
                 }
             }
         }
@@ -123,12 +126,12 @@ impl World {
 
     /// Some by LEAVE, some by a pulled cable; then nothing is left.
     pub(crate) async fn everybody_goes(&mut self) {
-        for line in 0..self.lines.len() {
-            if self.lines[line].is_in() && self.dice.percent(50) {
-                self.lines[line].excused = true;
-                self.ask(line, ROOMS[0], What::Other, serde_json::json!({ "type": "LEAVE" })).await;
-            } else if self.lines[line].is_open() {
-                self.hang_up(line);
+        for client in 0..self.clients.len() {
+            if self.clients[client].is_in() && self.rng.percent(50) {
+                self.clients[client].may_be_lost = true;
+                self.ask(client, ROOMS[0], What::Other, serde_json::json!({ "type": "LEAVE" })).await;
+            } else if self.clients[client].is_open() {
+                self.hang_up(client);
             }
         }
         self.settle(Duration::from_secs(self.limits.grace_secs + self.limits.room_keep_minutes * 60 + 5)).await;
