@@ -1,4 +1,4 @@
-# tandem: one binary on a small Debian. Runs as nobody in particular, writes only to /data.
+# tandem: one binary on a small Debian. Runs as user 10001, writes only to /data.
 #   docker build -t tandem:3.0.0 .
 #   docker run -p 127.0.0.1:4001:4001 -p 4433:4433 -p 4433:4433/udp -v tandem:/data tandem:3.0.0
 
@@ -14,7 +14,7 @@ RUN mkdir src \
 COPY migrations migrations
 COPY web-demo web-demo
 COPY src src
-# Cargo goes by dates: the sources must be newer than the empty program.
+# Cargo compares times: the sources must be newer than the empty program.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin tandem \
     && install -D target/release/tandem /out/tandem \
@@ -22,11 +22,11 @@ RUN touch src/main.rs src/lib.rs \
     && install -d /out/data
 
 FROM debian:bookworm-slim
-# For rediss:// and TLS to PostgreSQL, without another package.
+# Certificate authorities for rediss:// and TLS to PostgreSQL, without another package.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/tandem /usr/local/bin/tandem
 COPY --from=build --chown=10001:10001 /out/data /data
-# A container has a network of its own, so it listens on all of it; /metrics and /status are on PORT: publish that with care.
+# A container has its own network, so all its interfaces are listened on. PORT serves /metrics and /status: publish it with care.
 ENV HOST=0.0.0.0 DATA_DIR=/data CERTS_DIR=/data/certs LOG_FORMAT=json
 USER 10001:10001
 WORKDIR /data

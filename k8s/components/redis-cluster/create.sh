@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the cluster once; finds it made ever after.
+# Creates the cluster; does nothing if it exists.
 set -eu
 export REDISCLI_AUTH="$REDIS_PASSWORD"
 places=

@@ -1,12 +1,12 @@
 #!/bin/sh
 # A Redis of the cluster. Pods change their addresses and the cluster knows its own by address: so each one, once started,
-# introduces itself to the others by their names. Who is known already only gets a new address.
+# introduces itself to the others by their names (CLUSTER MEET). A known one only gets a new address.
 set -eu
 : "${REDIS_PASSWORD:?the Secret tandem-secrets has no REDIS_PASSWORD}"
 introduce() {
     export REDISCLI_AUTH="$REDIS_PASSWORD"
     until redis-cli ping | grep -q PONG; do sleep 1; done
-    # An empty one waits for create.sh: a meeting of strangers would make it no cluster.
+    # An empty node waits for create.sh: meeting others doesn't make a cluster of it.
     redis-cli cluster info | grep -q '^cluster_known_nodes:1.$' && return
     for round in 1 2 3 4 5 6; do
         for number in 0 1 2 3 4 5; do

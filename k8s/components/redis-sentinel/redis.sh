@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts a Redis as what the Sentinels say it is. They always say something: at first, that number 0 leads.
+# Starts a Redis as leader or follower, as the Sentinels say. They always have an answer: at first, that number 0 leads.
 set -eu
 : "${REDIS_PASSWORD:?the Secret tandem-secrets has no REDIS_PASSWORD}"
 me="$POD.tandem-redis"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a Sentinel has learnt is kept on the volume, so that a restart of all of them finds the last leader again.
+# A Sentinel's state is kept on the volume, so that a restart of all of them finds the last leader again.
 set -eu
 : "${REDIS_PASSWORD:?the Secret tandem-secrets has no REDIS_PASSWORD}"
 conf=/data/sentinel.conf
