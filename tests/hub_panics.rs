@@ -202,11 +202,11 @@ fn fault() -> Option<String> {
 const SIGABRT: i32 = 6;
 
 #[tokio::test]
-async fn a_follower_that_panics_ends_the_process() {
+async fn a_commit_feed_that_panics_ends_the_process() {
     if fault().is_none() {
-        let (signal, stderr) = dies_of("follower", "a_follower_that_panics_ends_the_process").await;
+        let (signal, stderr) = dies_of("commit feed", "a_commit_feed_that_panics_ends_the_process").await;
         assert_eq!(signal, Some(SIGABRT), "{stderr}");
-        assert!(stderr.contains("the task \"follower\" panicked; the process ends"), "{stderr}");
+        assert!(stderr.contains("the task \"commit feed\" panicked; the process ends"), "{stderr}");
         return;
     }
     let fixture = HubFixture::new();

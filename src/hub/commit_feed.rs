@@ -1,11 +1,10 @@
-//! What other nodes committed: taken in by head, so that what is known already changes nothing.
+//! The log's commits and other nodes' relays, as they arrive. A commit that the replica holds already changes nothing.
 //!
-//! The follower never waits for the log: one slow read would stop every room's traffic between nodes, and after a break of
-//! the bus, when each room has a gap, it would never catch up. A room in which something was missed is read again by its own
-//! task ([`super::committer`]), so many at a time; what arrives meanwhile waits in its cell, and is taken in after the read.
-//! Local members are told the whole state only if the read shows something that they did not hear.
+//! The feed never waits for the log: one slow read would stop the traffic of all rooms, and after a break of the bus, when
+//! each room has a gap, the feed would never catch up. A room with a gap is read again by its own task
+//! ([`super::committer`]), a bounded number at a time. Commits that arrive meanwhile are kept in the cell and taken in after
+//! the read. Members here are told the whole state only if the read shows events that they did not hear.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::room_cell::{RoomCell, RoomCellState};
@@ -37,10 +36,9 @@ pub(super) async fn run(hub: Hub) {
                 }
             }
             Followed::Gap(None) => {
-                // In order, so that a simulation repeats itself.
-                let rooms: BTreeSet<_> = hub.0.rooms.lock().keys().cloned().collect();
-                count_gaps("lost", rooms.len());
-                for cell in rooms.iter().filter_map(|room| hub.find(room)) {
+                let cells = hub.cells_in_order();
+                count_gaps("lost", cells.len());
+                for cell in cells {
                     hub.read_later(&cell);
                 }
             }
@@ -50,7 +48,7 @@ pub(super) async fn run(hub: Hub) {
 
 pub(super) fn take(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, entries: &[Entry]) {
     let Some(last) = entries.last() else { return };
-    if last.head <= cell.lock().room.head() {
+    if last.head <= cell.lock().room().head() {
         return;
     }
     let events = entries.iter().map(|entry| codec::event(entry).map(|event| (entry.head, event)));
@@ -64,7 +62,7 @@ pub(super) fn take(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, entries: &[E
     };
     let mut state = cell.lock();
     // A read may have brought it since: without this look it would count as a gap.
-    if last.head <= state.room.head() {
+    if last.head <= state.room().head() {
         return;
     }
     if let Some(expected) = follows(&state, expected, &events) {
@@ -73,27 +71,28 @@ pub(super) fn take(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, entries: &[E
         take_waiting(hub, cell);
         return;
     }
-    // Something before it is missing: it waits until the room was read.
+    // Its predecessors are missing: it is kept until the room was read.
     state.keep_for_later(expected, events);
-    if !state.has_gap() {
+    if !state.needs_reload() {
         count_gaps("sequence", 1);
         state.note_gap();
         hub.work_on(cell, &mut state);
     }
 }
 
-/// Whether these events continue the replica, and from which head.
+/// The head from which these events continue the replica. `None`: they don't.
 fn follows(state: &RoomCellState, expected: Head, events: &[(Head, Event)]) -> Option<Head> {
-    let known = state.room.head();
+    let known = state.room().head();
     let is_next = |head: &Head| head.epoch == known.epoch && head.seq == known.seq + 1;
     if events.iter().any(|(head, _)| is_next(head)) {
         return Some(expected);
     }
-    let begins_epoch = state.room.is_vacant() && events.first().is_some_and(|(head, _)| head.seq == 1);
+    let begins_epoch = state.room().is_vacant() && events.first().is_some_and(|(head, _)| head.seq == 1);
     begins_epoch.then_some(known)
 }
 
-/// The room was read, or has advanced: what came before its time is taken in. What still doesn't fit shows another gap.
+/// Takes in the commits that were kept, after the room was read or has advanced. One that still doesn't follow shows
+/// another gap.
 pub(super) fn take_waiting(hub: &Hub, cell: &Arc<RoomCell>) {
     loop {
         let (expected, events) = {
@@ -103,7 +102,7 @@ pub(super) fn take_waiting(hub: &Hub, cell: &Arc<RoomCell>) {
                 Some(expected) => (expected, events),
                 None => {
                     state.put_back(expected, events);
-                    if !state.has_gap() {
+                    if !state.needs_reload() {
                         count_gaps("sequence", 1);
                         state.note_gap();
                         hub.work_on(cell, &mut state);

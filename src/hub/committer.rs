@@ -1,12 +1,12 @@
-//! From the queue into the log: one task a room while there is something to commit, or to be read again.
+//! From the queue into the log: one task a room while there are commands to commit, or the room must be read again.
 //!
-//! Everything that waits is decided, in order, on a copy of the replica and committed as one batch. A conflict means that
-//! another node was faster: decide again, after a short jittered pause, so that fifty writers get their turn, and after what
-//! the other nodes committed has come through the follower. Members hear it as events, in order, before this node's own;
-//! only what doesn't come in time is a gap.
+//! All queued commands are decided, in order, on a copy of the replica and committed as one batch. A conflict means that
+//! another node was faster. The batch is decided again after a short jittered pause, so that fifty writers get their turn,
+//! and after the other nodes' commits have come through the commit feed: members hear them as events, in order, before
+//! this node's own. Only a commit that doesn't come in time is a gap.
 //!
-//! A panic costs the command that caused it, where it is decided; anywhere else the room's replica is dropped and read again
-//! ([`super::room_panic`]).
+//! A panic in a decision costs the command that caused it. After any other panic the room's replica is dropped and read
+//! again ([`super::room_panic`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
@@ -18,7 +18,7 @@ use tracing::{Instrument, Span, field};
 
 use super::Hub;
 use super::delivery::Refusal;
-use super::room_cell::{Completion, JoinReply, QueuedCommand, RoomCell, RoomCellState};
+use super::room_cell::{CellWork, Completion, JoinReply, QueuedCommand, RoomCell, RoomCellState};
 use super::{codec, commit_feed};
 use crate::clock::Clock;
 use crate::commit::Commit;
@@ -33,17 +33,17 @@ static COMMIT_EVENTS: HotCounter = HotCounter::new(names::COMMIT_EVENTS, &[]);
 static COMMIT_CONFLICTS: HotCounter = HotCounter::new(names::COMMIT_CONFLICTS, &[]);
 static COMMIT_SECONDS: HotHistogram = HotHistogram::new(names::COMMIT_SECONDS);
 
-/// Commands of one commit.
+/// The most commands of one commit.
 const BATCH: usize = 256;
-/// Conflicts after which a batch is refused: far beyond what a fair pause needs.
+/// Conflicts after which a batch is refused; with fair pauses far fewer are needed.
 const ATTEMPTS: u32 = 200;
-/// How long commits of other nodes, which the log has shown, may take to come through the follower. Far beyond the bus'
-/// usual delay: where it breaks, the bus reports a gap by itself.
-const ON_THEIR_WAY: Duration = Duration::from_secs(5);
-/// A deadline whose command panics comes again after this time.
-const POISONED: Duration = Duration::from_secs(10);
+/// How long commits of other nodes, which the log has shown, may take to come through the commit feed. Far beyond the bus'
+/// usual delay: a broken bus reports a gap by itself.
+const FEED_DELAY: Duration = Duration::from_secs(5);
+/// When a deadline whose command panicked is due again.
+const POISONED_RETRY: Duration = Duration::from_secs(10);
 
-/// What one command of the batch came to.
+/// The head at which a command is committed, or why it isn't.
 type CommandOutcome = Result<Head, Refusal>;
 
 struct CommitPlan {
@@ -65,13 +65,13 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
     let mut failures = 0;
     loop {
         let outcome = match next_work(cell) {
-            CellWork::Done => {
+            CellWork::Nothing => {
                 hub.retire(cell);
                 return;
             }
-            // An answer may leave it open whether something is missing: asked again after a pause, as if there were none.
+            // An answer that leaves open whether commits are missing counts as none: the log is asked again after a pause.
             CellWork::Read => match hub.catch_up(cell).await {
-                Ok(()) if !cell.lock().has_gap() => Ok(()),
+                Ok(()) if !cell.lock().needs_reload() => Ok(()),
                 _ => Err(()),
             },
             CellWork::Commit(batch) => match settle_traced(hub, cell, &batch).await {
@@ -81,8 +81,8 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
                 }
                 Err(error) => {
                     let joins = give_back(hub, cell, batch, &error);
-                    // What became of the commit is unknown: read the truth, as far as it can be had. Members stay told that
-                    // nothing can be committed: that the log can be read doesn't show that it takes commits.
+                    // The outcome of the commit is unknown: the room is read. Members stay told DEGRADED: a log that can
+                    // be read need not take commits.
                     let _ = hub.reload(cell).await;
                     answer_joins(cell, joins);
                     Err(())
@@ -95,42 +95,20 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
         }
         failures += 1;
         if hub.0.parts.stop.is_cancelled() {
-            cell.lock().committing = false;
+            cell.lock().stop_committing();
             return;
         }
         let ceiling = Duration::from_millis((50_u64 << failures.min(6)).min(2000));
-        let head = cell.lock().room.head();
+        let head = cell.lock().room().head();
         tokio::time::sleep(ceiling / 2 + jitter(hub, head, failures, ceiling / 2)).await;
     }
 }
 
-enum CellWork {
-    Commit(Vec<QueuedCommand>),
-    /// Nothing waits, but there may be commits that nobody here knows of: a room must not be forgotten like that.
-    Read,
-    Done,
-}
-
 fn next_work(cell: &RoomCell) -> CellWork {
-    let mut state = cell.lock();
-    if state.retired {
-        // The room panicked: whatever waits is for the cell that took its place.
-        state.queue.clear();
-        state.committing = false;
-        return CellWork::Done;
-    }
-    if !state.queue.is_empty() {
-        let count = state.queue.len().min(BATCH);
-        return CellWork::Commit(state.queue.drain(..count).collect());
-    }
-    if state.has_gap() {
-        return CellWork::Read;
-    }
-    state.committing = false;
-    CellWork::Done
+    cell.lock().next_work(BATCH)
 }
 
-/// One span a batch, linked to the requests in it.
+/// One span for the batch, linked to the spans of its requests.
 async fn settle_traced(
     hub: &Hub,
     cell: &Arc<RoomCell>,
@@ -154,7 +132,7 @@ async fn settle_traced(
     settle(hub, cell, batch, &span).instrument(span.clone()).await
 }
 
-/// Decides and commits until the batch is in; what it came to, command by command.
+/// Decides and commits until the batch is committed. Returns the outcome of each command.
 async fn settle(
     hub: &Hub,
     cell: &Arc<RoomCell>,
@@ -162,14 +140,14 @@ async fn settle(
     span: &Span,
 ) -> Result<Vec<CommandOutcome>, LogError> {
     for attempt in 1..=ATTEMPTS {
-        let asked_at = cell.lock().room.head();
+        let asked_at = cell.lock().room().head();
         let plan = plan(hub, cell, batch);
         let Some(commit) = plan.commit else {
             let state = cell.lock();
-            if plan.poisoned && !state.retired {
-                hub.0.timers.schedule(cell.id(), Some(hub.now() + POISONED));
+            if plan.poisoned && !state.is_retired() {
+                hub.0.timers.schedule(cell.id(), Some(hub.now() + POISONED_RETRY));
             } else {
-                // A deadline that came a moment early must come again.
+                // A deadline that fired a moment early must fire again.
                 hub.reschedule(cell, &state);
             }
             return Ok(plan.decided);
@@ -197,47 +175,44 @@ async fn settle(
     Err(LogError(format!("{ATTEMPTS} conflicts in a row")))
 }
 
-/// After a lost race: returns when the replica stands where the log does, or the log where the replica does.
+/// After a conflict: returns when the replica has reached the log's head, or the log the replica's.
 async fn learn(hub: &Hub, cell: &Arc<RoomCell>, latest: Option<Head>, asked_at: Head) -> Result<(), LogError> {
     match hub.raise(cell, latest).await? {
         Some(latest) => arrive_at(hub, cell, latest).await,
-        // It has ended, and its last events are on their way; or the log has lost it, and doesn't take it back.
-        None if heard(cell, |state| state.room.is_vacant() || state.room.head() != asked_at).await => Ok(()),
-        None => {
-            let installed = hub.install(cell, None, asked_at);
-            installed.map(drop).map_err(|_| LogError("the room's stored state can't be read".into()))
-        }
+        // The room has ended, and its last events are on their way; or the log has lost it, and refuses it.
+        None if heard(cell, |state| state.room().is_vacant() || state.room().head() != asked_at).await => Ok(()),
+        None => hub.install_ended(cell, asked_at).map_err(|_| LogError("the room's stored state can't be read".into())),
     }
 }
 
-/// Waits until the replica has what other nodes committed up to this head. What doesn't come in time was missed: the room is
-/// read again, and members here are told the whole of it.
+/// Waits until the replica has reached this head through the commit feed. A commit that doesn't come in time was missed:
+/// the room is read again, and members here are told the whole state.
 async fn arrive_at(hub: &Hub, cell: &Arc<RoomCell>, head: Head) -> Result<(), LogError> {
-    if heard(cell, |state| state.room.head() >= head).await {
+    if heard(cell, |state| state.room().head() >= head).await {
         return Ok(());
     }
     metrics::counter!(names::BUS_GAPS, "cause" => "conflict").increment(1);
     hub.reload(cell).await.map_err(|_| LogError("what other nodes committed can't be read".into()))
 }
 
-/// False: it did not come in time, or something before it is missing.
+/// False: the state did not come in time, or a commit before it is missing.
 async fn heard(cell: &RoomCell, holds: impl Fn(&RoomCellState) -> bool) -> bool {
     let arrives = async {
         loop {
-            let changed = cell.changed.notified();
+            let changed = cell.changed();
             {
                 let state = cell.lock();
                 if holds(&state) {
                     return true;
                 }
-                if state.has_gap() || state.retired {
+                if state.needs_reload() || state.is_retired() {
                     return false;
                 }
             }
             changed.await;
         }
     };
-    tokio::time::timeout(ON_THEIR_WAY, arrives).await.unwrap_or(false)
+    tokio::time::timeout(FEED_DELAY, arrives).await.unwrap_or(false)
 }
 
 fn trace(span: &Span, attempts: u32, events: &[(Head, Event)]) {
@@ -259,8 +234,7 @@ fn plan(hub: &Hub, cell: &RoomCell, batch: &[QueuedCommand]) -> CommitPlan {
     decide_all(hub, &before, now, batch, refused)
 }
 
-/// A command that panics is refused and the others are decided again without it: a copy of the room that is half changed
-/// is thrown away.
+/// Refuses a command that panics, and decides the others again without it, on a fresh copy of the room.
 fn decide_all(
     hub: &Hub,
     before: &Room,
@@ -286,7 +260,7 @@ fn decide_all(
         });
         match attempt {
             Ok(plan) => return plan,
-            // Not by a command of its own: the whole room is to blame.
+            // No command was being decided: the room itself panics.
             Err(panic) if refused[at.get()].is_some() => std::panic::resume_unwind(panic),
             Err(_) => {
                 tracing::error!(roomId = %before.id(), command = at.get(), "a command panicked: it is refused");
@@ -297,11 +271,10 @@ fn decide_all(
     }
 }
 
-/// A JOIN that nobody waits for any more: its client has gone on to another connection, from which it would take the
-/// membership away again.
+/// A JOIN without a ticket: its client has gone on to another connection, which this JOIN would supersede.
 fn is_given_up(state: &RoomCellState, queued: &QueuedCommand) -> bool {
     let Command::Join(join) = &queued.command else { return false };
-    !state.waits(&join.new_token)
+    !state.has_ticket(&join.new_token)
 }
 
 fn decide(
@@ -321,20 +294,20 @@ fn decide(
     Ok(room.head())
 }
 
-/// The batch is durable: it becomes the replica, unless the follower was faster.
+/// Applies durable events to the replica, except those that it holds already.
 pub(super) fn absorb(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, events: &[(Head, Event)]) {
     let mut lost = Vec::new();
     {
         let mut state = cell.lock();
-        if state.retired {
+        if state.is_retired() {
             return;
         }
-        state.set_degraded(false, hub.now());
+        state.clear_failed_commit(hub.now());
         absorb_into(hub, &mut state, expected, events, &mut lost);
         hub.count_kept(&mut state);
         hub.reschedule(cell, &state);
     }
-    cell.changed.notify_waiters();
+    cell.notify_changed();
     for (user, session) in lost {
         hub.lose(cell, user, session);
     }
@@ -350,53 +323,52 @@ fn absorb_into(
     let now = hub.now();
     let mut at = expected;
     for (head, event) in events {
-        if state.room.head() == at {
+        if state.room().head() == at {
             lost.extend(state.absorb(event, *head, hub.node(), now));
         }
         at = *head;
     }
 }
 
-/// Everybody hears what became of its command, in order, after the events.
+/// Answers each command of the batch, in order, after the events.
 fn finish(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, decided: Vec<CommandOutcome>) {
     let mut state = cell.lock();
     hub.count_kept(&mut state);
-    for (QueuedCommand { command, resolve, cause }, mut result) in batch.into_iter().zip(decided) {
+    for (QueuedCommand { command, completion, cause }, mut result) in batch.into_iter().zip(decided) {
         cause.record("outcome", if result.is_ok() { "ok" } else { "refused" });
         if let (Command::Join(join), Ok(_)) = (&command, &result)
             && state.settle(&join.new_token).is_some()
         {
             if state.is_attached(&join.user, &join.session) {
-                // No event: the same session joined again (a page restore).
+                // The same session joined again without an event: a page that was restored.
                 state.send_state(&join.session, hub.node(), hub.now());
             } else {
-                // It is in by a JOIN whose answer was lost, with a token that nobody has: it is being disconnected.
+                // A JOIN whose answer was lost let it in, with a token that no client has: it is being disconnected.
                 result = Err(Refusal::Unavailable);
             }
         }
-        match resolve {
-            // The room panicked meanwhile: nobody is in it here.
-            Completion::Join(done) if state.retired => done.answer(Err(Refusal::Unavailable)),
+        match completion {
+            // The room panicked meanwhile: its cell has no members.
+            Completion::Join(done) if state.is_retired() => done.answer(Err(Refusal::Unavailable)),
             Completion::Join(done) => done.answer(result.map(|_| ())),
             other => state.answer(&other, result),
         }
     }
 }
 
-/// The log is away: members' commands are refused, the hub's own wait at the front. The JOINs are handed back: they may
-/// be in all the same.
+/// The log did not answer: members' commands are refused, the hub's own go back to the front of the queue. Returns the
+/// JOINs, whose outcome the next read shows.
 fn give_back(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, error: &LogError) -> Vec<(TokenHash, JoinReply)> {
-    hub.0.outages.note("commit", cell.id(), error);
+    hub.unavailable("commit", cell.id(), error);
     let mut joins = Vec::new();
     let mut state = cell.lock();
     state.note_gap();
-    state.failed_at = Some(Clock::instant());
-    state.set_degraded(true, hub.now());
+    state.note_failed_commit(hub.now());
     for queued in batch.into_iter().rev() {
-        match (queued.command, queued.resolve) {
+        match (queued.command, queued.completion) {
             (command, Completion::MustCommit) => {
                 let cause = Span::none();
-                state.queue.push_front(QueuedCommand { command, resolve: Completion::MustCommit, cause });
+                state.push_front(QueuedCommand { command, completion: Completion::MustCommit, cause });
             }
             (Command::Join(join), Completion::Join(done)) => joins.push((join.new_token, done)),
             (_, other) => state.answer(&other, Err(Refusal::Unavailable)),
@@ -405,18 +377,17 @@ fn give_back(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, error: &LogE
     joins
 }
 
-/// JOINs of a commit that failed. One whose ticket is gone has its ROOM_STATE: its event came by another way. One that is
-/// told otherwise is not let in behind its back.
+/// Answers the JOINs of a commit that failed. One without a ticket has been let in: its event came through the commit
+/// feed or the read. Taking the ticket of any other one keeps it from being let in later.
 fn answer_joins(cell: &RoomCell, joins: Vec<(TokenHash, JoinReply)>) {
     let mut state = cell.lock();
     for (token, done) in joins {
-        let is_in = state.settle(&token).is_none() && !state.retired;
+        let is_in = state.settle(&token).is_none() && !state.is_retired();
         done.answer(if is_in { Ok(()) } else { Err(Refusal::Unavailable) });
     }
 }
 
-/// A share of `longest` that differs from node to node and from time to time. Made of what both have in common anyway:
-/// chance would do, but then a simulation would not repeat itself.
+/// Deterministic jitter below `longest` (a hash of node, head and attempt), so that a simulation repeats.
 fn jitter(hub: &Hub, head: Head, attempt: u32, longest: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     (hub.node(), head, attempt).hash(&mut hasher);

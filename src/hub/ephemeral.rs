@@ -1,8 +1,8 @@
-//! The ephemeral lane: ticks, heartbeats, statuses, signals. Nothing here is committed; nothing here waits.
+//! The ephemeral lane: ticks, heartbeats, statuses, signals. These are never committed and never wait.
 //!
-//! Members on this node get theirs at once. For members on other nodes one [`Relay`] is published, only when the replica
-//! shows somebody there who would be told; the node that gets it believes it only if its own replica shows the sender
-//! on the session that the relay names.
+//! Members on this node are told at once. For members on other nodes one [`Relay`] is published, if the replica shows any
+//! that would be told. The receiving node accepts it only if its own replica shows the sender on the session that the relay
+//! names.
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -25,17 +25,17 @@ static CLIENT_DRIFT: HotHistogram = HotHistogram::new(names::CLIENT_DRIFT);
 static CLIENT_CLOCK_ERROR: HotHistogram = HotHistogram::new(names::CLIENT_CLOCK_ERROR);
 static CLIENTS_BUFFERING: HotCounter = HotCounter::new(names::CLIENTS_BUFFERING, &[]);
 
-/// Reports older than this are of no use to anybody.
+/// Older reports are dropped.
 const STALE: Duration = Duration::from_secs(10);
-/// How far ahead of room time a report may lie: a client's clock error.
+/// Clock error of a client: how far ahead of room time a report may lie.
 const AHEAD: Duration = Duration::from_secs(1);
-/// A v3 host's ticks become HOST_HEARTBEAT at most this often.
+/// Least time between two HOST_HEARTBEATs made of a v3 host's ticks.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
-/// MEMBER_STATUS is relayed at most this often.
+/// Least time between two relayed MEMBER_STATUS of a member.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 impl Hub {
-    /// A v3 member's position report. What is stale or from nobody is dropped.
+    /// A v3 member's position report. A stale one is dropped, and one of a session that is no member any more.
     pub fn tick(&self, membership: &Membership, report: TickReport) {
         let now = self.now();
         if report.at + STALE < now || report.at > now + AHEAD {
@@ -44,8 +44,8 @@ impl Hub {
         self.take_report(membership, report, now, false);
     }
 
-    /// A HOST_HEARTBEAT: v2's tick. `true_at` counts while it is near, and as far as the sender's
-    /// clock is believed.
+    /// A HOST_HEARTBEAT, the tick of v2. `true_at` is used if it lies at most 2 s back and the dialect's clock is trusted
+    /// ([`Dialect::believed`]).
     pub fn heartbeat(
         &self,
         membership: &Membership,
@@ -58,11 +58,11 @@ impl Hub {
         let (seq, rate, dialect) = {
             let state = membership.cell.lock();
             let member = state.attached(&membership.actor.session).ok_or(Reject::NotMember)?;
-            if !state.room.is_host(&member.user) {
+            if !state.room().is_host(&member.user) {
                 return Err(Reject::NotHost.into());
             }
-            // The counter only has to grow: milliseconds do.
-            (now.as_millis() as u32, state.room.playback.rate, member.dialect)
+            // v2 has no counter; milliseconds grow too.
+            (now.as_millis() as u32, state.room().playback.rate, member.dialect)
         };
         let at = true_at.filter(|at| *at <= now && *at + NEAR > now).map_or(now, |at| dialect.believed(at, now));
         self.take_report(membership, TickReport { seq, playing, position, at, rate }, now, true);
@@ -76,8 +76,8 @@ impl Hub {
         sender.last_report.note_position(report.position, Some(report.playing), now);
         let due = sender.heartbeat_at.is_none_or(|last| last + HEARTBEAT_EVERY <= now);
         let (user, slot) = (sender.user.clone(), sender.slot);
-        let from_host = state.room.is_host(&user);
-        let playback = state.room.playback;
+        let from_host = state.room().is_host(&user);
+        let playback = state.room().playback;
         if report.at < playback.at {
             return;
         }
@@ -87,21 +87,22 @@ impl Hub {
         }
         let tick = report.relayed(slot, from_host);
         fan_out_tick(state, &user, tick, heartbeat, now);
-        let remote_members = state.remote_members.v3 || (heartbeat && state.remote_members.v2);
-        let astray = from_host && state.room.gate.is_none() && state.drift.feed(&report, &playback);
+        let remote = state.remote_members();
+        let published = remote.v3 || (heartbeat && remote.v2);
+        let drifted = from_host && state.room().gate.is_none() && state.host_drifted(&report);
         drop(guard);
-        if remote_members {
+        if published {
             let session = membership.actor.session.clone();
             self.publish(membership, &Relay::Tick { user: user.clone(), session, tick, heartbeat });
         }
-        if astray {
+        if drifted {
             let command =
                 Command::Correct { host: user, position: report.position, playing: report.playing, at: report.at };
             self.enqueue(&membership.cell, command, Completion::BestEffort);
         }
     }
 
-    /// POSITION_UPDATE: kept, not relayed. A v2 client can't say PLAYER: its first report shows that it has a player.
+    /// POSITION_UPDATE: stored, not relayed. A v2 client can't send PLAYER: its first report shows that it has a player.
     pub fn position(&self, membership: &Membership, position: MediaTime) {
         let now = self.now();
         let mut guard = membership.cell.lock();
@@ -110,7 +111,7 @@ impl Hub {
         sender.last_report.note_position(position, None, now);
         let is_v2 = sender.dialect == Dialect::V2;
         let shown = |member: &Member| member.player.is_ready();
-        if !is_v2 || state.room.member(&membership.actor.user).is_none_or(shown) {
+        if !is_v2 || state.room().member(&membership.actor.user).is_none_or(shown) {
             return;
         }
         drop(guard);
@@ -120,7 +121,7 @@ impl Hub {
         self.enqueue(&membership.cell, command, Completion::BestEffort);
     }
 
-    /// A member's own measurements, for the other v3 members.
+    /// MEMBER_STATUS: a member's own measurements, for the other v3 members.
     pub fn member_status(&self, membership: &Membership, status: MemberStatus) {
         let now = self.now();
         let mut state = membership.cell.lock();
@@ -133,16 +134,16 @@ impl Hub {
         measure(&status);
         let user = sender.user.clone();
         fan_out_status(&state, &user, status, now);
-        let remote_members = state.remote_members.v3;
+        let published = state.remote_members().v3;
         drop(state);
-        if remote_members {
+        if published {
             let session = membership.actor.session.clone();
             self.publish(membership, &Relay::Status { user, session, status });
         }
     }
 
-    /// From one member to one other. If that one is gone, or has no room for it, the sender is told: at once, as far as this
-    /// node knows, else when the other's node finds out; then its subscriber gets the refusal.
+    /// A signal from one member to one other. The sender is refused if the target is gone or its outbox is half full. When
+    /// only the target's node finds that out, its relay brings the refusal to the sender's subscriber.
     pub fn signal(
         &self,
         membership: &Membership,
@@ -162,7 +163,7 @@ impl Hub {
             SignalFate::Busy => return Err(Refusal::TargetBusy),
             SignalFate::Gone => {}
         }
-        let node = match state.room.member(to).map(|member| &member.connection) {
+        let node = match state.room().member(to).map(|member| &member.connection) {
             Some(MemberConnection::Live(session)) if session.node != *self.node() => session.node.clone(),
             _ => return Err(Reject::TargetGone.into()),
         };
@@ -182,18 +183,18 @@ impl Hub {
         match member.dialect {
             Dialect::V3 => state.send_state(session, self.node(), now),
             Dialect::V2 => {
-                let body = NoticeBody::Sync { room: &state.room };
+                let body = NoticeBody::Sync { room: state.room() };
                 member.subscriber.notice(&Notice { body, now, encoded: OnceCell::new() });
             }
         }
     }
 
-    /// To all nodes that follow the room.
+    /// Publishes to all nodes that follow the room.
     fn publish(&self, membership: &Membership, relay: &Relay) {
         self.0.parts.log.publish(membership.room(), None, relay.encode());
     }
 
-    /// An ephemeral message of another node.
+    /// Takes in an ephemeral message of another node.
     pub(super) fn receive_ephemeral(&self, room: &RoomId, message: &[u8]) {
         let Some(relay) = Relay::decode(message) else {
             tracing::debug!(roomId = %room, bytes = message.len(), "a relay that this version can't read");
@@ -204,7 +205,7 @@ impl Hub {
             return;
         }
         let Some(cell) = self.find(room) else {
-            // Nobody is here at all.
+            // The room has no member here.
             if let Relay::Signal { user, session, request, reference, .. } = relay {
                 self.tell_gone(room, user, session, request, reference);
             }
@@ -215,10 +216,10 @@ impl Hub {
         match relay {
             Relay::Tick { user, session, tick, heartbeat } => {
                 let Some(sender) = self.sender_elsewhere(&state, &user, &session) else { return };
-                if tick.at < state.room.playback.at {
+                if tick.at < state.room().playback.at {
                     return;
                 }
-                let from_host = state.room.is_host(&user);
+                let from_host = state.room().is_host(&user);
                 let tick = tick.report().relayed(sender.slot, from_host);
                 fan_out_tick(&state, &user, tick, heartbeat && from_host, now);
             }
@@ -254,26 +255,26 @@ impl Hub {
         }
     }
 
-    /// To the node of a member whose signal found nobody.
+    /// Tells the sender's node that the target of a signal is gone.
     fn tell_gone(&self, room: &RoomId, user: UserId, session: SessionRef, request: String, reference: Option<u64>) {
         let node = session.node.clone();
         let relay = Relay::Gone { user, session, request, reference };
         self.0.parts.log.publish(room, Some(&node), relay.encode());
     }
 
-    /// The member for whom another node speaks: live, on exactly this session, and not one of ours.
+    /// The sender that a relay names, if the replica shows it live on that session, on another node.
     fn sender_elsewhere<'a>(
         &self,
         state: &'a RoomCellState,
         user: &UserId,
         session: &SessionRef,
     ) -> Option<&'a Member> {
-        state.room.member(user).filter(|member| member.is_on(session) && session.node != *self.node())
+        state.room().member(user).filter(|member| member.is_on(session) && session.node != *self.node())
     }
 }
 
-/// Into the node's numbers: one observation a report, on the sender's node only, at the rate at which reports are
-/// relayed. What a member claims beyond the largest bucket counts as that bucket: it can shift a share, not the sum.
+/// Records a report in the node's metrics: once, on the sender's node, at the rate at which reports are relayed. A value is
+/// capped at the largest bucket, so that a member can shift a share, not the sum.
 fn measure(status: &MemberStatus) {
     const MOST: f64 = 10.0;
     let record = |histogram: &HotHistogram, millis: Option<f64>| {
@@ -289,12 +290,12 @@ fn measure(status: &MemberStatus) {
     }
 }
 
-/// A peer that tells another where the film stands moves its player: that is control.
+/// SYNC_RESPONSE moves the target's player, so it takes the right to control playback.
 fn may_send(state: &RoomCellState, from: &UserId, signal: &Signal) -> bool {
-    !matches!(signal, Signal::SyncResponse { .. }) || state.room.may_control(from)
+    !matches!(signal, Signal::SyncResponse { .. }) || state.room().may_control(from)
 }
 
-/// Another node's answer to a signal, to the member that sent it.
+/// Forwards another node's refusal of a signal to the member that sent it.
 fn refuse_signal(
     state: &RoomCellState,
     user: &UserId,
@@ -310,7 +311,7 @@ fn refuse_signal(
 
 enum SignalFate {
     Delivered,
-    /// The target has no session here.
+    /// The target has no session on this node.
     Gone,
     /// Its outbox has no room for it.
     Busy,
@@ -324,7 +325,7 @@ fn deliver_signal(
     signal: &Signal,
     now: RoomTime,
 ) -> SignalFate {
-    let Some(target) = state.attached.iter().find(|member| member.user == *to) else { return SignalFate::Gone };
+    let Some(target) = state.members_here().iter().find(|member| member.user == *to) else { return SignalFate::Gone };
     if !target.subscriber.has_room(signal.bytes()) {
         metrics::counter!(names::BUDGET_REFUSALS, "budget" => "target").increment(1);
         return SignalFate::Busy;
@@ -334,17 +335,17 @@ fn deliver_signal(
     SignalFate::Delivered
 }
 
-/// To every other v3 member.
+/// Delivers a status to every other v3 member here.
 fn fan_out_status(state: &RoomCellState, from: &UserId, status: MemberStatus, now: RoomTime) {
-    let Some(transport) = state.room.member(from).map(|member| member.transport) else { return };
+    let Some(transport) = state.room().member(from).map(|member| member.transport) else { return };
     let body = NoticeBody::Status { user: from, transport, status };
     let notice = Notice { body, now, encoded: OnceCell::new() };
-    for member in state.attached.iter().filter(|m| m.dialect == Dialect::V3 && m.user != *from) {
+    for member in state.members_here().iter().filter(|m| m.dialect == Dialect::V3 && m.user != *from) {
         member.subscriber.notice(&notice);
     }
 }
 
-/// To every other v3 member as a tick; to v2 members, and to the v2 host itself, as HOST_HEARTBEAT.
+/// Delivers a report to the other v3 members here as a tick, and to v2 members (a v2 host itself, too) as HOST_HEARTBEAT.
 fn fan_out_tick(state: &RoomCellState, from: &UserId, tick: RelayedTick, heartbeat: bool, now: RoomTime) {
     let report = TickDelivery { tick, encoded: OnceCell::new() };
     let notice = Notice { body: NoticeBody::Heartbeat { from, tick }, now, encoded: OnceCell::new() };
@@ -353,7 +354,7 @@ fn fan_out_tick(state: &RoomCellState, from: &UserId, tick: RelayedTick, heartbe
         Dialect::V2 if heartbeat => member.subscriber.notice(&notice),
         _ => {}
     };
-    state.attached.iter().for_each(deliver);
+    state.members_here().iter().for_each(deliver);
     TICKS_RELAYED.increment(1);
-    DELIVERIES.increment(state.attached.len() as u64);
+    DELIVERIES.increment(state.members_here().len() as u64);
 }

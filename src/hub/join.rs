@@ -19,42 +19,43 @@ use crate::quota::{Exceeded, Place, Visitor};
 use crate::room::{Actor, Command, Join, Origin, OwnerClaim, PinProof, Reject, Room};
 use crate::telemetry::names;
 
-/// How long a live member that would be replaced has for its sign of life; the session ends itself at 1.5 s.
-const PROBE: Duration = Duration::from_millis(2000);
+/// How long a JOIN waits for the end of the live session that it would replace. A session that doesn't answer its probe
+/// ends after 1.5 s.
+const PROBE_PATIENCE: Duration = Duration::from_millis(2000);
 
-/// A JOIN as the session hands it to the hub.
+/// A JOIN as the session passes it to the hub.
 #[derive(Debug)]
 pub struct JoinRequest {
-    /// Which room.
+    /// The room.
     pub room: RoomId,
-    /// Who.
+    /// The userId it asks for.
     pub user: UserId,
-    /// Called what.
+    /// The name; `None` keeps the one of a resumed member.
     pub name: Option<Username>,
-    /// PIN, as typed.
+    /// The PIN as typed.
     pub pin: Option<Pin>,
-    /// Token, as presented.
+    /// The resume token as presented.
     pub token: Option<ResumeToken>,
-    /// Dialect.
+    /// The protocol that the client speaks.
     pub dialect: Dialect,
-    /// The last event that the client saw, to be sent the CHAT that it missed.
+    /// The last event that the client saw: later CHAT lines are replayed.
     pub last_seen: Option<Head>,
-    /// The session.
+    /// The session that joins.
     pub session: SessionRef,
-    /// What carries it.
+    /// The transport of the session.
     pub transport: TransportKind,
-    /// Where the client is (throttling only; never stored).
+    /// The client's address: for throttling; never stored.
     pub address: IpAddr,
-    /// The place that the session holds from a JOIN before.
+    /// The quota place that the session holds from an earlier JOIN.
     pub place: Option<Arc<Place>>,
-    /// Hash of the key that its client keeps.
+    /// Hash of the client key.
     pub client: Option<KeyHash>,
-    /// What it says of whose room this is.
+    /// What it claims about the room's owner.
     pub claim: OwnerClaim,
 }
 
 impl JoinRequest {
-    /// Somebody new, in the current dialect: no name, no PIN, no token, nothing seen.
+    /// A v3 JOIN of a new member: without name, PIN and token.
     pub fn new(room: RoomId, user: UserId, session: SessionRef, transport: TransportKind, address: IpAddr) -> Self {
         Self {
             room,
@@ -73,26 +74,36 @@ impl JoinRequest {
         }
     }
 
-    /// Who asks, as quotas see it.
+    /// The user and address that the quotas count.
     pub fn visitor(&self) -> Visitor {
         Visitor::new(self.user.clone(), self.address)
     }
 }
 
+/// What the quotas say of a JOIN.
+enum Admission {
+    /// Sessions are not counted (`RATE_LIMITS=off`).
+    Uncounted,
+    Placed(Arc<Place>),
+    /// No place. Not final: the room may show that the member proves itself with its token.
+    Full(Refusal),
+}
+
 impl Hub {
-    /// Enters a room. When it answers `Ok`, the subscriber has ROOM_STATE; when it answers `Err`, nothing is bound.
-    /// Dropping the future (the session ended) leaves nothing behind: a JOIN that was committed all the same is disconnected.
+    /// Enters a room. On `Ok` the subscriber has ROOM_STATE; on `Err` the session is no member. When the future is dropped
+    /// (the session ended), a JOIN that is committed all the same is disconnected.
     pub async fn join(&self, request: JoinRequest, subscriber: Arc<dyn Subscriber>) -> Result<Membership, Refusal> {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }
         let mut request = request;
         let held = request.place.take();
-        // Neither waits for the other. One turned away drops what it was about to open.
+        // Concurrently. A refusal by the quotas drops the opening of the room.
         let (admitted, mut visit) = tokio::try_join!(self.admit(&request, held), self.visit(&request.room))?;
         let place = match admitted {
-            Ok(place) => place,
-            Err(full) => self.readmit(&visit.cell, &request).ok_or(full)?,
+            Admission::Uncounted => None,
+            Admission::Placed(place) => Some(place),
+            Admission::Full(refusal) => Some(self.readmit(&visit.cell, &request).ok_or(refusal)?),
         };
         let mut probed = false;
         loop {
@@ -100,7 +111,7 @@ impl Hub {
             let pin = self.prove(cell, &request).await?;
             match self.try_join(cell, &request, pin, &subscriber).await {
                 Ok(Some(actor)) => return Ok(Membership { cell: Arc::clone(cell), actor, place }),
-                // Retired between our two looks at it, or the PIN changed: once more.
+                // The cell was retired meanwhile, or the PIN changed: again.
                 Ok(None) | Err(Refusal::Room(Reject::PinStale)) => {}
                 Err(Refusal::Room(Reject::ProbeFirst(session))) if !probed => {
                     probed = true;
@@ -117,34 +128,29 @@ impl Hub {
         Ok(Visit { hub: self, cell: self.open(room).await? })
     }
 
-    /// Counts the JOIN, and finds its session a place: the one that it holds, if it joins as the same user again. Full is
-    /// not the last word: whether the member proves itself is seen when the room is there.
-    async fn admit(
-        &self,
-        request: &JoinRequest,
-        held: Option<Arc<Place>>,
-    ) -> Result<Result<Option<Arc<Place>>, Refusal>, Refusal> {
-        let Some(quotas) = &self.0.parts.quotas else { return Ok(Ok(None)) };
+    /// Counts the JOIN and finds its session a place: the one that it holds, if it joins as the same user again.
+    async fn admit(&self, request: &JoinRequest, held: Option<Arc<Place>>) -> Result<Admission, Refusal> {
+        let Some(quotas) = &self.0.parts.quotas else { return Ok(Admission::Uncounted) };
         let visitor = request.visitor();
         let taken = match held.filter(|place| *place.visitor() == visitor) {
             Some(place) => quotas.join(request.address).await.map(|()| place),
             None => quotas.enter(&visitor).await.map(Arc::new),
         };
         match taken {
-            Ok(place) => Ok(Ok(Some(place))),
+            Ok(place) => Ok(Admission::Placed(place)),
             Err(Exceeded::Rate { retry_after }) => Err(Refusal::JoinThrottled { retry_after }),
-            Err(Exceeded::UserSessions) => Ok(Err(Refusal::SessionLimit)),
-            Err(Exceeded::AddressSessions) => Ok(Err(Refusal::AddressFull)),
+            Err(Exceeded::UserSessions) => Ok(Admission::Full(Refusal::SessionLimit)),
+            Err(Exceeded::AddressSessions) => Ok(Admission::Full(Refusal::AddressFull)),
         }
     }
 
-    /// There is no place, but a member with its token only comes back to what it has.
-    fn readmit(&self, cell: &RoomCell, request: &JoinRequest) -> Option<Option<Arc<Place>>> {
+    /// A place beyond the bound for a member that proves itself with its token: it only takes back what it had.
+    fn readmit(&self, cell: &RoomCell, request: &JoinRequest) -> Option<Arc<Place>> {
         let quotas = self.0.parts.quotas.as_ref()?;
-        proves_itself(&cell.lock().room, request).then(|| Some(Arc::new(quotas.readmit(&request.visitor()))))
+        proves_itself(cell.lock().room(), request).then(|| Arc::new(quotas.readmit(&request.visitor())))
     }
 
-    /// The class of an address, where addresses are counted.
+    /// The address class, where addresses are counted.
     fn counted(&self, address: IpAddr) -> Option<AddressTag> {
         self.0.parts.quotas.is_some().then(|| AddressTag::of(address))
     }
@@ -170,10 +176,10 @@ impl Hub {
             origin: Origin { client: request.client, address: self.counted(request.address) },
             claim: request.claim,
         };
-        let mut waits = Waits { hub: self, cell, request, token: token.hash(), told: false };
+        let mut pending = PendingJoin { hub: self, cell, request, token: token.hash(), answered: false };
         {
             let mut state = cell.lock();
-            if state.retired {
+            if state.is_retired() {
                 return Ok(None);
             }
             let (user, session, subscriber) = (request.user.clone(), request.session.clone(), Arc::clone(subscriber));
@@ -182,16 +188,17 @@ impl Hub {
         let (done, answer) = oneshot::channel();
         self.enqueue(cell, Command::Join(join), Completion::Join(JoinReply(done)));
         answer.await.map_err(|_| Refusal::Unavailable)??;
-        waits.told = true;
+        pending.answered = true;
         Ok(Some(Actor { user: request.user.clone(), session: request.session.clone() }))
     }
 
-    /// What can be said of the PIN before the room decides. A wrong one counts; a right one doesn't.
+    /// Checks the PIN before the room decides. Only a wrong one counts as a guess.
     async fn prove(&self, cell: &RoomCell, request: &JoinRequest) -> Result<PinProof, Refusal> {
         let Some(pin) = &request.pin else { return Ok(PinProof::None) };
         let against = {
-            let room = &cell.lock().room;
-            // The token proves more than a PIN.
+            let state = cell.lock();
+            let room = state.room();
+            // The token proves more than the PIN.
             if proves_itself(room, request) { return Ok(PinProof::None) } else { room.pin.clone() }
         };
         let Some(against) = against else {
@@ -206,21 +213,21 @@ impl Hub {
             return Err(Refusal::PinThrottled { retry_after });
         }
         let (pin, hash) = (pin.clone(), against.clone());
-        let HubInner { hasher, parts, .. } = &*self.0;
-        let fits = hasher.run(&parts.tracker, request.address, move || pin.matches(&hash)).await?;
+        let HubInner { pin_hasher, parts, .. } = &*self.0;
+        let fits = pin_hasher.run(&parts.tracker, request.address, move || pin.matches(&hash)).await?;
         if let Some(quotas) = quotas.filter(|_| fits) {
             quotas.guessed_right(&request.room, request.address).await;
         }
         Ok(PinProof::Checked { against, fits })
     }
 
-    /// argon2, off the async threads, when the address's turn has come.
+    /// Hashes a PIN with argon2, off the async threads, when it is the address's turn.
     pub async fn hash_pin(&self, pin: Pin, address: IpAddr) -> Result<PinHash, Refusal> {
-        let HubInner { hasher, parts, .. } = &*self.0;
-        hasher.run(&parts.tracker, address, move || pin.hash()).await?.map_err(|_| Refusal::Internal)
+        let HubInner { pin_hasher, parts, .. } = &*self.0;
+        pin_hasher.run(&parts.tracker, address, move || pin.hash()).await?.map_err(|_| Refusal::Internal)
     }
 
-    /// Asks a live member's connection for a sign of life, and waits until it is gone or the time is over.
+    /// Probes a live member's session and waits until it has ended, at most `PROBE_PATIENCE`.
     async fn probe(&self, cell: &Arc<RoomCell>, user: &UserId, session: &SessionRef) {
         if session.node == *self.node() {
             self.probe_here(cell, user, session);
@@ -230,14 +237,14 @@ impl Hub {
         }
         let gone = async {
             loop {
-                let changed = cell.changed.notified();
-                if !cell.lock().room.member(user).is_some_and(|member| member.is_on(session)) {
+                let changed = cell.changed();
+                if !cell.lock().room().member(user).is_some_and(|member| member.is_on(session)) {
                     return;
                 }
                 changed.await;
             }
         };
-        let _ = tokio::time::timeout(PROBE, gone).await;
+        let _ = tokio::time::timeout(PROBE_PATIENCE, gone).await;
     }
 
     /// Probes a session of this node.
@@ -245,16 +252,16 @@ impl Hub {
         let known = {
             let state = cell.lock();
             let known = state.attached(session).filter(|member| member.user == *user);
-            // Or its JOIN is in, and this node is the last to hear of it.
+            // Or its JOIN is committed, and this node has not heard of it yet.
             known.inspect(|member| member.subscriber.probe()).is_some() || state.knows(user, session)
         };
         if !known {
-            // A session that no longer is: its Disconnect is on its way, or was lost with a process before.
+            // The session has ended: its Disconnect is under way, or was lost with an earlier process.
             self.lose(cell, user.clone(), session.clone());
         }
     }
 
-    /// Another node wants to know whether a session of this one lives. Silence ends it, and the others hear of that.
+    /// Probes a session of this node for another node. Silence ends the session, which its node's commit tells the others.
     pub(super) fn probe_for_another_node(&self, room: &RoomId, user: UserId, session: SessionRef) {
         if session.node != *self.node() {
             return;
@@ -263,7 +270,7 @@ impl Hub {
             self.probe_here(&cell, &user, &session);
             return;
         }
-        // A process before this one held it: opening the room finds that out.
+        // An earlier process held the session: opening the room disconnects its member.
         let (hub, room) = (self.clone(), room.clone());
         self.0.parts.tracker.spawn(async move {
             match hub.open(&room).await {
@@ -276,13 +283,13 @@ impl Hub {
     }
 }
 
-/// Whether it presents the token of the member that it wants to be.
+/// Whether the JOIN presents the token of the member that it asks for.
 fn proves_itself(room: &Room, request: &JoinRequest) -> bool {
     let Some(token) = &request.token else { return false };
     room.member(&request.user).is_some_and(|member| member.knows(&token.hash()))
 }
 
-/// Somebody looks at a cell: empty ones go when the last one has looked, however that ends.
+/// A JOIN's use of a cell, which retires an empty cell at its end.
 struct Visit<'a> {
     hub: &'a Hub,
     cell: Arc<RoomCell>,
@@ -294,20 +301,20 @@ impl Drop for Visit<'_> {
     }
 }
 
-/// A JOIN that somebody waits for. When nobody does any more, it is given up: if it got in, the membership is given back,
-/// because its session does not know of it. What the session was before it asked is the session's to give back.
-struct Waits<'a> {
+/// A JOIN whose session waits for the answer. Dropped without one, it gives the JOIN up and disconnects a member that was
+/// let in meanwhile, because the session doesn't know of it. An earlier membership is the session's to give back.
+struct PendingJoin<'a> {
     hub: &'a Hub,
     cell: &'a Arc<RoomCell>,
     request: &'a JoinRequest,
     token: TokenHash,
-    /// The session has heard that it is in.
-    told: bool,
+    /// The session has got its answer.
+    answered: bool,
 }
 
-impl Drop for Waits<'_> {
+impl Drop for PendingJoin<'_> {
     fn drop(&mut self) {
-        if self.told {
+        if self.answered {
             return;
         }
         let mut state = self.cell.lock();

@@ -1,7 +1,7 @@
-//! Rooms that wait for members who were all lost: how many a node keeps of one address.
+//! How many rooms a node keeps for members who were all lost (`MAX_KEPT_ROOMS_PER_ADDRESS`).
 //!
-//! A room that is kept costs memory for hours, and to leave one behind costs a client one JOIN. So they are counted by the
-//! class of the address that the last member was lost from; a room beyond that ends with its grace time, as if it were not kept.
+//! A kept room costs memory for hours, and a client leaves one behind for one JOIN. Kept rooms are therefore counted by the
+//! address class of the member that was lost last. A room above the bound ends with its grace time.
 
 use std::collections::HashMap;
 
@@ -9,35 +9,36 @@ use super::Hub;
 use super::room_cell::{RoomCell, RoomCellState};
 use crate::domain::AddressTag;
 
-/// Kept rooms of this node, by the class of address.
+/// The number of kept rooms by address class.
 pub(super) type KeptRooms = HashMap<AddressTag, u64>;
 
 impl Hub {
-    /// Whether this room may be kept when its deadline finds nobody there. Its place is taken at once, and given back by
-    /// [`Hub::count_kept`] if it is not kept after all: many rooms may fall due in one moment.
+    /// Whether the room may be kept if its deadline finds no live member. Counts it at once, because many rooms may fall due
+    /// in one moment; [`Hub::count_kept`] takes it off again if it is not kept.
     pub(super) fn reserve_keep(&self, cell: &RoomCell) -> bool {
         let mut state = cell.lock();
-        if state.room.has_live_members() || state.room.kept().is_some() {
+        let room = state.room();
+        if room.has_live_members() || room.kept().is_some() {
             return true;
         }
-        // Unknown where addresses are not counted: no bound but that of rooms.
-        let Some(address) = state.room.last_address() else { return true };
-        if state.counted_as_kept == Some(address) {
+        // Unknown where addresses are not counted: then only the number of rooms is bounded.
+        let Some(address) = room.last_address() else { return true };
+        if state.kept_place() == Some(address) {
             return true;
         }
         let mut kept = self.0.kept.lock();
         let fits = kept.get(&address).copied().unwrap_or_default() < self.0.parts.limits.kept_rooms;
         if fits {
             *kept.entry(address).or_default() += 1;
-            state.counted_as_kept = Some(address);
+            state.set_kept_place(Some(address));
         }
         fits
     }
 
-    /// Brings the count in line with the replica.
+    /// Brings the count in line with the replica. Called after every change of it.
     pub(super) fn count_kept(&self, state: &mut RoomCellState) {
-        let address = state.room.kept().and_then(|kept| kept.address);
-        let counted = std::mem::replace(&mut state.counted_as_kept, address);
+        let address = state.room().kept().and_then(|kept| kept.address);
+        let counted = state.set_kept_place(address);
         if counted == address {
             return;
         }

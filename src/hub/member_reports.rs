@@ -51,7 +51,7 @@ impl Hub {
         let mut reports = Vec::new();
         for cell in self.cells() {
             let mut state = cell.lock();
-            for member in &mut state.attached {
+            for member in state.members_here_mut() {
                 let Some(at) = member.last_report.take(now) else { continue };
                 let LastReport { position, playing, quality, .. } = member.last_report;
                 let (room, user) = (cell.id().clone(), member.user.clone());

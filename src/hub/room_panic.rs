@@ -1,8 +1,8 @@
-//! A panic in one room costs that room's members on this node their connections, and nobody else anything.
+//! A panic in one room closes the sessions of its members on this node, and touches no other room.
 //!
-//! Its replica may be half changed, so it is dropped: sessions here are closed with INTERNAL (their clients come back with
-//! their tokens), what waits is refused, and the room is read from the log again, so that members whose sessions ended are
-//! disconnected and its deadlines are kept.
+//! The replica may be half changed, so it is dropped. Sessions are closed with INTERNAL (their clients come back with their
+//! tokens), queued commands are refused, and the room is read from the log again: that disconnects the members whose
+//! sessions ended, and keeps the room's deadlines.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use futures_util::FutureExt;
 use super::Hub;
 use super::delivery::Refusal;
 use super::room_cell::{Completion, RoomCell};
-use crate::domain::{CloseCode, Head, RoomId};
+use crate::domain::{CloseCode, RoomId};
 use crate::panics;
-use crate::room::Room;
 use crate::telemetry::names;
 
-/// The pause before a room is read again after a panic: one that panics at each read must not keep a core busy.
-const PAUSE: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(30);
+/// The pause before a room is read again after a panic, doubled each time: a room that panics at each read must not keep a
+/// core busy.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Hub {
-    /// Runs what concerns one room; a panic ends there.
+    /// Runs work on one room; a panic of it drops the room's replica.
     pub(super) fn contain(&self, cell: &Arc<RoomCell>, work: impl FnOnce()) {
         if panics::contain(work).is_err() {
             self.drop_broken(cell);
@@ -35,38 +35,33 @@ impl Hub {
         let (attached, queue) = {
             let mut rooms = self.0.rooms.lock();
             let mut state = cell.lock();
-            if std::mem::replace(&mut state.retired, true) {
-                return;
-            }
+            let Some(parts) = state.dismantle() else { return };
             if rooms.get(cell.id()).is_some_and(|known| Arc::ptr_eq(known, cell)) {
                 rooms.remove(cell.id());
                 self.0.timers.schedule(cell.id(), None);
                 self.0.parts.log.unsubscribe(cell.id());
             }
-            state.forget_tickets();
-            // What is left of the replica means nothing any more, and is counted nowhere.
-            state.room = Room::vacant(cell.id().clone(), Head::default());
             self.count_kept(&mut state);
-            (std::mem::take(&mut state.attached), std::mem::take(&mut state.queue))
+            parts
         };
         tracing::error!(roomId = %cell.id(), members = attached.len(), "a room panicked: it is read again, its members come back");
         metrics::counter!(names::ROOMS_BROKEN).increment(1);
         for queued in queue {
-            if let Completion::Join(done) = queued.resolve {
+            if let Completion::Join(done) = queued.completion {
                 done.answer(Err(Refusal::Internal));
             }
         }
         for member in attached {
-            // Perhaps it was this subscriber that panicked.
+            // This subscriber may be what panicked.
             let _ = panics::contain(|| member.subscriber.close(CloseCode::Internal, CloseCode::Internal.meaning()));
         }
-        cell.changed.notify_waiters();
+        cell.notify_changed();
         self.0.parts.tracker.spawn(self.clone().read_broken(cell.id().clone()));
     }
 
-    /// Opening a room finds the members whose sessions on this node are gone.
+    /// Opens the room, which finds the members whose sessions on this node are gone.
     async fn read_broken(self, room: RoomId) {
-        let mut pause = PAUSE;
+        let mut pause = FIRST_PAUSE;
         while !self.0.parts.stop.is_cancelled() {
             tokio::time::sleep(pause).await;
             match AssertUnwindSafe(self.open(&room)).catch_unwind().await {
@@ -74,7 +69,7 @@ impl Hub {
                 Ok(Err(refusal)) => tracing::warn!(roomId = %room, %refusal, "a room that panicked can't be read yet"),
                 Err(_) => tracing::error!(roomId = %room, "a room that panicked panics when it is read"),
             }
-            pause = (pause * 2).min(LONGEST);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
@@ -98,6 +93,6 @@ mod tests {
         }
         fixture.hub.settled().await;
         assert_eq!(head(), before + 2);
-        assert_eq!(fixture.hub.status().attached, 1, "nobody has to come back");
+        assert_eq!(fixture.hub.status().attached, 1, "no session was closed");
     }
 }

@@ -1,5 +1,5 @@
-//! What a node looks after without being asked: rooms whose last commit failed, and the invariant that a live member's
-//! session exists on the node that it names.
+//! The sweep: periodically reads degraded rooms again, and checks the invariant that a live member's session exists on the
+//! node that it names.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,39 +12,36 @@ use super::room_cell::{RoomCell, RoomCellState};
 use crate::domain::{RoomId, SessionRef, UserId};
 use crate::telemetry::names;
 
-/// How often degraded rooms are read again.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A room in which nothing failed for this long, and that can be read, is no longer degraded.
-const CALM: Duration = Duration::from_secs(2);
-/// Every so many looks, members without a session are looked for.
-const SWEEP_EVERY: u32 = 5;
-/// Rooms looked at before other tasks get their turn.
-const AT_ONCE: usize = 256;
+/// How often degraded rooms are considered.
+const PERIOD: Duration = Duration::from_secs(2);
+/// A room is read again when no commit of it failed for this long.
+const QUIET: Duration = Duration::from_secs(2);
+/// Periods between two searches for members without a session.
+const SEARCH_EVERY: u32 = 5;
+/// Rooms between two points at which other tasks may run.
+const BATCH: usize = 256;
 
-/// Live members of rooms whose session this node does not know.
+/// Live members that name a session which this node doesn't know.
 pub(super) type Suspects = HashSet<(RoomId, UserId, SessionRef)>;
 
 pub(super) async fn run(hub: Hub) {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut suspects = Suspects::new();
     let mut count = 0_u32;
     loop {
-        looks.tick().await;
+        ticks.tick().await;
         count = count.wrapping_add(1);
-        let sweep = count.is_multiple_of(SWEEP_EVERY);
+        let sweep = count.is_multiple_of(SEARCH_EVERY);
         let mut found = Suspects::new();
-        let mut cells = hub.cells();
-        // In order, so that a simulation repeats itself.
-        cells.sort_unstable_by(|a, b| a.id().cmp(b.id()));
-        for (index, cell) in cells.into_iter().enumerate() {
+        for (index, cell) in hub.cells_in_order().into_iter().enumerate() {
             hub.contain(&cell, || {
-                hub.try_again(&cell);
+                hub.recheck(&cell);
                 if sweep {
                     hub.sweep(&cell, &suspects, &mut found);
                 }
             });
-            if index % AT_ONCE == AT_ONCE - 1 {
+            if index % BATCH == BATCH - 1 {
                 tokio::task::yield_now().await;
             }
         }
@@ -55,17 +52,17 @@ pub(super) async fn run(hub: Hub) {
 }
 
 impl Hub {
-    /// The commit that failed may have been the room's last for hours: reading the room shows whether the log answers.
-    fn try_again(&self, cell: &Arc<RoomCell>) {
+    /// Reads a degraded room, which shows whether the log answers: the commit that failed may be its last for hours.
+    fn recheck(&self, cell: &Arc<RoomCell>) {
         let mut state = cell.lock();
-        if state.is_calm(CALM) {
+        if state.may_have_recovered(QUIET) {
             state.note_gap();
             self.work_on(cell, &mut state);
         }
     }
 
-    /// Disconnects live members that name this node but have no session here. A command on its way looks the same for a
-    /// moment, so only one that was suspected before, in a room for which nothing waits, is a breach.
+    /// Disconnects live members that name this node but have no session here. While a command is under way a member may look
+    /// like that, so only one that was suspected before, in a room that commits nothing, is a breach.
     pub(super) fn sweep(&self, cell: &Arc<RoomCell>, suspects: &Suspects, found: &mut Suspects) {
         if self.is_draining() {
             return;
@@ -73,7 +70,7 @@ impl Hub {
         let mut state = cell.lock();
         for (user, session) in self.without_session(&state) {
             let suspect = (cell.id().clone(), user, session);
-            if !suspects.contains(&suspect) || state.committing {
+            if !suspects.contains(&suspect) || state.is_committing() {
                 found.insert(suspect);
                 continue;
             }
@@ -85,9 +82,9 @@ impl Hub {
     }
 
     fn without_session(&self, state: &RoomCellState) -> Vec<(UserId, SessionRef)> {
-        let here: HashMap<_, _> = state.attached.iter().map(|member| (member.session.id, &member.user)).collect();
-        let mut sessions = state.room.live_sessions();
-        // Looked up first: asking the room for each of its hundreds of members is quadratic, and nearly all are there.
+        let here: HashMap<_, _> = state.members_here().iter().map(|member| (member.session.id, &member.user)).collect();
+        let mut sessions = state.room().live_sessions();
+        // By the map first: `knows` is linear, so calling it for each of hundreds of members would be quadratic.
         sessions.retain(|(user, session)| session.node == *self.node() && here.get(&session.id) != Some(&user));
         sessions.retain(|(user, session)| !state.knows(user, session));
         sessions
@@ -105,11 +102,10 @@ mod tests {
         let _ann = fixture.join("ann", Arc::new(Silent)).await;
         let _bob = fixture.join("bob", Arc::new(Silent)).await;
         let live = || fixture.hub.inspect(&room()).unwrap().live_sessions().len();
-        tokio::time::sleep(LOOK_EVERY * SWEEP_EVERY * 3).await;
-        assert_eq!(live(), 2, "nobody is missed who is there");
-        // As a fault of the hub would: the session is forgotten, and no command says so.
-        fixture.hub.find(&room()).unwrap().lock().attached.retain(|member| member.user.as_str() == "ann");
-        tokio::time::sleep(LOOK_EVERY * SWEEP_EVERY * 3).await;
+        tokio::time::sleep(PERIOD * SEARCH_EVERY * 3).await;
+        assert_eq!(live(), 2, "no live member was disconnected");
+        fixture.hub.find(&room()).unwrap().lock().forget_session_of(&UserId::parse("bob").unwrap());
+        tokio::time::sleep(PERIOD * SEARCH_EVERY * 3).await;
         assert_eq!(live(), 1);
     }
 
@@ -127,6 +123,6 @@ mod tests {
             assert_eq!(found.len(), 1, "suspected again and again, and never confirmed");
             before = found;
         }
-        assert_eq!(cell.lock().queue.len(), 1, "no second command");
+        assert_eq!(cell.lock().queued(), 1, "no second command");
     }
 }

@@ -1,4 +1,4 @@
-//! When rooms want to be woken: one task and one ordered set for all of them.
+//! The deadlines of all rooms: one task and one ordered set.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::Hub;
 use super::lock::Mutex;
-use super::room_cell::{Completion, RoomCell};
+use super::room_cell::Completion;
 use crate::domain::{RoomId, RoomTime};
 use crate::room::Command;
 
@@ -45,7 +45,6 @@ impl Timers {
         }
     }
 
-    /// The room's deadline, as it is set.
     #[cfg(test)]
     pub(super) fn of(&self, room: &RoomId) -> Option<RoomTime> {
         self.table.lock().of.get(room).copied()
@@ -68,7 +67,7 @@ impl Timers {
 pub(super) async fn run(hub: Hub) {
     loop {
         let changed = hub.0.timers.changed.notified();
-        // A millisecond more than asked: timers round, and a deadline that is not quite there costs another turn.
+        // A millisecond more than needed: timers round, and a deadline that is a moment early costs another turn.
         let wait = fire(&hub).map_or(Duration::from_secs(3600), |wait| wait + Duration::from_millis(1));
         let _ = tokio::time::timeout(wait, changed).await;
     }
@@ -78,10 +77,8 @@ pub(super) async fn run(hub: Hub) {
 pub(super) fn fire(hub: &Hub) -> Option<Duration> {
     let (rooms, wait) = hub.0.timers.due(hub.now());
     for room in rooms {
-        // While the log is away the deadline stays due: one command that waits is enough.
-        let waits =
-            |cell: &RoomCell| cell.lock().queue.iter().any(|queued| matches!(queued.command, Command::Deadline { .. }));
-        if let Some(cell) = hub.find(&room).filter(|cell| !waits(cell)) {
+        // While the log is away the deadline stays due: one queued command is enough.
+        if let Some(cell) = hub.find(&room).filter(|cell| !cell.lock().has_queued_deadline()) {
             hub.contain(&cell, || {
                 let (lead, may_keep) = (hub.lead_of(&cell), hub.reserve_keep(&cell));
                 hub.enqueue(&cell, Command::Deadline { lead, may_keep }, Completion::MustCommit);
@@ -91,17 +88,13 @@ pub(super) fn fire(hub: &Hub) -> Option<Duration> {
     wait
 }
 
-/// Room time was put right in one step: every member is told the whole state, with the time as it is now, and deadlines that
-/// were waited for by the old time are looked at again.
+/// After a step of room time: tells every member the whole state, with the new time, and computes the timer's wait anew.
 pub(super) async fn follow_steps(hub: Hub) {
     let mut steps = hub.0.parts.clock.steps();
     while steps.changed().await.is_ok() {
         for cell in hub.cells() {
             hub.contain(&cell, || {
-                let state = cell.lock();
-                for member in &state.attached {
-                    state.send_state(&member.session, hub.node(), hub.now());
-                }
+                cell.lock().send_state_to_all(hub.node(), hub.now());
             });
         }
         hub.0.timers.changed.notify_one();

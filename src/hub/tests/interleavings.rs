@@ -96,7 +96,7 @@ impl OneRoom {
     fn commit_until_finished(&self, others: usize) {
         loop {
             let finished = self.finished.load(Ordering::SeqCst) == others;
-            let started = self.cell.lock().committing;
+            let started = self.cell.lock().is_committing();
             match (started, finished) {
                 (true, _) => shuttle::future::block_on(committer::run(self.hub.clone(), Arc::clone(&self.cell))),
                 (false, true) => return,
@@ -118,9 +118,9 @@ impl OneRoom {
     /// What must hold when nothing is under way.
     fn check(&self) {
         let state = self.cell.lock();
-        assert!(state.room == self.log.0.lock().room, "the replica is not the log's room");
-        assert!(state.queue.is_empty() && !state.has_gap(), "something waits, and nobody works on it");
-        assert_eq!(self.hub.0.timers.of(self.cell.id()), state.room.next_deadline(), "the room's deadline is lost");
+        assert!(*state.room() == self.log.0.lock().room, "the replica is not the log's room");
+        assert!(state.queued() == 0 && !state.needs_reload(), "something waits, and nobody works on it");
+        assert_eq!(self.hub.0.timers.of(self.cell.id()), state.room().next_deadline(), "the room's deadline is lost");
     }
 }
 

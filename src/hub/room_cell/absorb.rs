@@ -1,0 +1,235 @@
+//! Committed events, and whole rooms read from the log, become the replica; members here are told, attached and detached.
+
+use super::super::delivery::EventDelivery;
+use super::super::member_reports::LastReport;
+use super::{AttachedMember, CellPhase, JoinTicket, RemoteMembers, RoomCellState};
+use crate::domain::{CloseCode, Dialect, Head, NodeId, RoomTime, SessionRef, UserId};
+use crate::room::{Event, LeaveReason, Member, MemberConnection, Room};
+use crate::telemetry::{HotCounter, names};
+
+static RESYNCS: HotCounter = HotCounter::new(names::RESYNCS, &[]);
+static DELIVERIES: HotCounter = HotCounter::new(names::DELIVERIES, &[("class", "event")]);
+
+fn close_code(reason: LeaveReason) -> CloseCode {
+    match reason {
+        LeaveReason::Kicked => CloseCode::Kicked,
+        LeaveReason::Banned => CloseCode::Banned,
+        LeaveReason::Left | LeaveReason::Lost => CloseCode::Normal,
+    }
+}
+
+fn is_removal(reason: LeaveReason) -> bool {
+    matches!(reason, LeaveReason::Kicked | LeaveReason::Banned)
+}
+
+/// Whether the event changes who is in the room, or over which session.
+fn moves_members(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Created { .. }
+            | Event::Joined { .. }
+            | Event::Resumed { .. }
+            | Event::Disconnected { .. }
+            | Event::Left { .. }
+            | Event::Ended { .. }
+    )
+}
+
+impl RoomCellState {
+    /// Applies one committed event and delivers it to the members here. Returns a member whose session ended before its
+    /// JOIN was committed: the caller must disconnect it.
+    pub(in crate::hub) fn absorb(
+        &mut self,
+        event: &Event,
+        head: Head,
+        node: &NodeId,
+        now: RoomTime,
+    ) -> Option<(UserId, SessionRef)> {
+        let phase = self.begin_change()?;
+        self.note_loss(event, node);
+        self.room.apply(event);
+        debug_assert_eq!(self.room.head(), head, "an event is one step of its room");
+        if moves_members(event) {
+            self.remote = RemoteMembers::of(&self.room, node);
+        }
+        if self.is_of_another_node(event, node) {
+            self.budget.note(event);
+        }
+        self.before_fan_out(event);
+        let delivery = EventDelivery { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
+        for member in &self.attached {
+            member.subscriber.event(&delivery);
+        }
+        DELIVERIES.increment(self.attached.len() as u64);
+        let lost = self.after_fan_out(event, node, now);
+        self.phase = phase;
+        lost
+    }
+
+    /// Returns the phase to restore after the change. `None`: an earlier change panicked, so there is nothing to change.
+    fn begin_change(&mut self) -> Option<CellPhase> {
+        let phase = std::mem::replace(&mut self.phase, CellPhase::Torn);
+        (phase != CellPhase::Torn).then_some(phase)
+    }
+
+    /// Notes whose last session was here. Called before the event is applied.
+    fn note_loss(&mut self, event: &Event, node: &NodeId) {
+        match event {
+            Event::Disconnected { user, .. } => {
+                let connection = self.room.member(user).map(|member| &member.connection);
+                if matches!(connection, Some(MemberConnection::Live(session)) if session.node == *node) {
+                    self.lost_here.insert(user.clone());
+                }
+            }
+            Event::Joined { user, .. } | Event::Resumed { user, .. } | Event::Left { user, .. } => {
+                self.lost_here.remove(user);
+            }
+            Event::Created { .. } | Event::Ended { .. } => self.lost_here.clear(),
+            _ => {}
+        }
+    }
+
+    fn is_of_another_node(&self, event: &Event, node: &NodeId) -> bool {
+        let (Event::Chat { user, .. }
+        | Event::Custom { user, .. }
+        | Event::Renamed { user, .. }
+        | Event::UrlChanged { by: user, .. }
+        | Event::Adopted { by: user, .. }) = event
+        else {
+            return false;
+        };
+        let connection = self.room.member(user).map(|member| &member.connection);
+        matches!(connection, Some(MemberConnection::Live(session)) if session.node != *node)
+    }
+
+    /// A member that is gone hears no more of this room. One that was removed hears USER_LEFT, in case its transport loses
+    /// the closing code.
+    fn before_fan_out(&mut self, event: &Event) {
+        match event {
+            Event::Left { user, reason, .. } if !self.hears_of_removal(user, *reason) => {
+                self.release(user, None, close_code(*reason));
+            }
+            Event::Disconnected { user, .. } => self.release(user, None, CloseCode::Idle),
+            Event::Resumed { user, session, .. } => self.release(user, Some(session), CloseCode::Superseded),
+            Event::Moved { .. }
+            | Event::Sought { .. }
+            | Event::UrlChanged { .. }
+            | Event::Adopted { .. }
+            | Event::HostChanged { .. } => self.drift.reset(),
+            _ => {}
+        }
+    }
+
+    /// v3 only: v2 servers told everybody else.
+    fn hears_of_removal(&self, user: &UserId, reason: LeaveReason) -> bool {
+        let speaks_v3 = |member: &AttachedMember| member.user == *user && member.dialect == Dialect::V3;
+        is_removal(reason) && self.attached.iter().any(speaks_v3)
+    }
+
+    /// Detaches a member's session, unless it is `keep`, and ends it.
+    fn release(&mut self, user: &UserId, keep: Option<&SessionRef>, code: CloseCode) {
+        if let Some(member) = self.detach_where(|m| m.user == *user && keep != Some(&m.session)) {
+            // A session that becomes another member of this room goes on. One that asks again for a membership which
+            // another session has taken over is superseded like any other.
+            let moves = self.tickets.values().any(|ticket| ticket.session == member.session && ticket.user != *user);
+            if !moves {
+                member.subscriber.close(code, code.meaning());
+            }
+        }
+    }
+
+    /// Sends ROOM_STATE to a joiner: after the others heard of it, before any later event.
+    fn after_fan_out(&mut self, event: &Event, node: &NodeId, now: RoomTime) -> Option<(UserId, SessionRef)> {
+        let (user, session, token, resumed) = match event {
+            Event::Created { user, session, token, .. } | Event::Joined { user, session, token, .. } => {
+                (user, session, token, false)
+            }
+            Event::Resumed { user, session, token, .. } => (user, session, token, true),
+            Event::Left { user, reason, .. } if is_removal(*reason) => {
+                self.release(user, None, close_code(*reason));
+                return None;
+            }
+            _ => return None,
+        };
+        if session.node != *node {
+            return None;
+        }
+        match self.settle(token) {
+            Some(ticket) => {
+                self.attach(user, ticket, resumed, node, now);
+                None
+            }
+            None if self.is_attached(user, session) => None,
+            None => Some((user.clone(), session.clone())),
+        }
+    }
+
+    fn attach(&mut self, user: &UserId, ticket: JoinTicket, resumed: bool, node: &NodeId, now: RoomTime) {
+        let Some(member) = self.room.member(user) else { return };
+        let JoinTicket { session, subscriber, token, last_seen, .. } = ticket;
+        let attached = AttachedMember {
+            user: user.clone(),
+            session,
+            slot: member.slot,
+            dialect: member.dialect,
+            ticket: token.hash(),
+            subscriber,
+            last_report: LastReport::default(),
+            status_at: None,
+            heartbeat_at: None,
+        };
+        self.send_joined(&attached, Some(&token), resumed, node, now);
+        if attached.dialect == Dialect::V3 {
+            self.replay_chat(&attached, last_seen.filter(|_| resumed));
+        }
+        self.attached.push(attached);
+    }
+
+    /// Replaces the replica by the room as it was read from the log after a gap; members here are told the whole state.
+    /// Returns live members on sessions of this node that it doesn't know: the caller must disconnect them.
+    pub(in crate::hub) fn replace(&mut self, room: Room, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
+        let Some(phase) = self.begin_change() else { return Vec::new() };
+        let was_here = self.room.live_sessions().into_iter().filter(|(_, session)| session.node == *node);
+        self.lost_here.extend(was_here.map(|(user, _)| user));
+        self.room = room;
+        self.lost_here.retain(|user| self.room.member(user).is_some_and(|member| !member.is_live()));
+        self.drift.reset();
+        self.remote = RemoteMembers::of(&self.room, node);
+        let (stay, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.attached)
+            .into_iter()
+            .partition(|member| self.room.member(&member.user).is_some_and(|known| known.is_on(&member.session)));
+        self.attached = stay;
+        for member in gone {
+            // A member that is live in another session took over deliberately. Any other was taken for lost while this node
+            // was cut off; its client must come back.
+            let is_live = self.room.member(&member.user).is_some_and(Member::is_live);
+            let code = if is_live { CloseCode::Superseded } else { CloseCode::Idle };
+            member.subscriber.close(code, "this membership is no longer on this session");
+        }
+        RESYNCS.increment(self.attached.len() as u64);
+        self.send_state_to_all(node, now);
+        let lost = self.find_ours(node, now);
+        self.phase = phase;
+        lost
+    }
+
+    /// Live members on sessions of this node that are not attached. A JOIN whose answer was lost is let in now; what is
+    /// left are sessions that ended unseen, or belonged to an earlier process of this node.
+    fn find_ours(&mut self, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
+        let mut lost = Vec::new();
+        for (user, session) in self.room.live_sessions() {
+            if session.node != *node || self.is_attached(&user, &session) {
+                continue;
+            }
+            let Some((token, before)) = self.room.member(&user).map(|member| (member.token, member.previous_token))
+            else {
+                continue;
+            };
+            match self.settle(&token) {
+                Some(ticket) => self.attach(&user, ticket, before.is_some(), node, now),
+                None => lost.push((user, session)),
+            }
+        }
+        lost
+    }
+}

@@ -1,0 +1,89 @@
+//! What members here are told outside committed events: the whole state, replies, notices.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::super::delivery::{Joined, Notice, NoticeBody, Refusal, Reply};
+use super::{AttachedMember, Completion, RoomCellState};
+use crate::clock::Clock;
+use crate::domain::{Head, NodeId, ResumeToken, RoomTime, SessionRef};
+
+impl RoomCellState {
+    pub(super) fn send_joined(
+        &self,
+        member: &AttachedMember,
+        token: Option<&ResumeToken>,
+        resumed: bool,
+        node: &NodeId,
+        now: RoomTime,
+    ) {
+        let joined = Joined { user: &member.user, session: &member.session, token, resumed, node, now };
+        member.subscriber.state(&self.room, &joined);
+    }
+
+    /// The whole state to one member: REQUEST_SYNC, or a JOIN repeated on the same session.
+    pub(in crate::hub) fn send_state(&self, session: &SessionRef, node: &NodeId, now: RoomTime) {
+        if let Some(member) = self.attached(session) {
+            self.send_joined(member, None, true, node, now);
+        }
+    }
+
+    pub(in crate::hub) fn send_state_to_all(&self, node: &NodeId, now: RoomTime) {
+        for member in &self.attached {
+            self.send_joined(member, None, true, node, now);
+        }
+    }
+
+    /// The kept CHAT lines after `seen`, or all of them.
+    pub(super) fn replay_chat(&self, member: &AttachedMember, seen: Option<Head>) {
+        let epoch = self.room.head().epoch;
+        let from = seen.filter(|seen| seen.epoch == epoch).map_or(0, |seen| seen.seq);
+        for (seq, line) in self.room.chat().iter().filter(|(seq, _)| **seq > from) {
+            member.subscriber.replay(Head { epoch, seq: *seq }, line);
+        }
+    }
+
+    /// Sends a member the outcome of its command.
+    pub(in crate::hub) fn answer(&self, completion: &Completion, result: Result<Head, Refusal>) {
+        let Completion::Reply { session, request, reference } = completion else { return };
+        let Some(member) = self.attached(session) else { return };
+        match (result, *reference) {
+            (Ok(head), Some(reference)) => member.subscriber.reply(Reply::Ack { reference, head }),
+            (Ok(_), None) => {}
+            (Err(refusal), reference) => {
+                member.subscriber.reply(Reply::Refused { reference, request, refusal: &refusal });
+            }
+        }
+    }
+
+    fn tell_all(&self, body: NoticeBody<'_>, now: RoomTime) {
+        let notice = Notice { body, now, encoded: std::cell::OnceCell::new() };
+        for member in &self.attached {
+            member.subscriber.notice(&notice);
+        }
+    }
+
+    /// A commit failed: members are told DEGRADED, once.
+    pub(in crate::hub) fn note_failed_commit(&mut self, now: RoomTime) {
+        if self.failed_commit.replace(Clock::instant()).is_none() {
+            self.tell_all(NoticeBody::Degraded { degraded: true }, now);
+        }
+    }
+
+    /// The log takes commits, or answers reads, again.
+    pub(in crate::hub) fn clear_failed_commit(&mut self, now: RoomTime) {
+        if self.failed_commit.take().is_some() {
+            self.tell_all(NoticeBody::Degraded { degraded: false }, now);
+        }
+    }
+
+    /// Tells each member to come back after a random part of `spread`, so that they don't come back all at once.
+    pub(in crate::hub) fn announce_reconnect(&self, spread: Duration, now: RoomTime) {
+        for member in &self.attached {
+            let after = Duration::from_millis(rand::rng().random_range(0..=spread.as_millis().max(1) as u64));
+            let notice = Notice { body: NoticeBody::Reconnect { after }, now, encoded: std::cell::OnceCell::new() };
+            member.subscriber.notice(&notice);
+        }
+    }
+}
