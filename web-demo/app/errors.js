@@ -27,13 +27,13 @@ const SENTENCES = {
   NOT_JOINED: 'You are not in the room yet.',
   RATE_LIMITED: 'That was a little fast. Try again in a moment.',
   OVERLOADED: 'The server is at its limit. Try again in a minute.',
-  UNAVAILABLE: 'That can’t be saved right now. Try again in a moment.',
+  UNAVAILABLE: 'The server can’t take that right now. Try again in a moment.',
   TOO_BIG: 'That is too large to send.',
   INTERNAL: 'The server made a mistake. Try again.',
   TIMEOUT: 'The server did not answer in time.',
   UNREACHABLE: 'The server can’t be reached. Still trying…',
-  BAD_SERVER: 'The address of the server is not one.',
-  NO_TRANSPORT: 'This browser can’t connect to the server in the way that was asked for.',
+  BAD_SERVER: 'The address of the server is not valid.',
+  NO_TRANSPORT: 'This browser can’t connect in the way that was chosen. Try another connection.',
   CLOSED: 'The connection is closed.',
 };
 

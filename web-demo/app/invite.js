@@ -39,8 +39,8 @@ export function setupInvite({ room, wish, signal }) {
     show(location.origin);
     note.textContent = room.hasPin
       ? wish.pin
-        ? 'The link carries the PIN behind its #, which browsers never send to a server. Share it as you would the PIN.'
-        : 'The room has a PIN that this tab does not know. Newcomers will be asked for it.'
+        ? 'The link contains the PIN: anybody who has it can come in.'
+        : 'The room has a PIN, which this link does not contain. Newcomers will be asked for it.'
       : 'Anyone with the link can come in, today or another day.';
     copy.textContent = 'Copy';
     void openDialog(dialog);

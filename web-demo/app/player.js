@@ -123,7 +123,7 @@ export function setupPlayer(ctx) {
     const drift = room.url && playing ? sync.drift : null;
     chip.dataset.tone = driftTone(drift);
     setText(chip, playing ? signedMs(drift) : wants ? 'waiting' : 'paused');
-    chip.title = `Your distance from room time (${sync.mode})`;
+    chip.title = `How far your player is ahead of the room (+) or behind it (−); mode: ${sync.mode}`;
     scrubber.update();
     overlays.update();
   }

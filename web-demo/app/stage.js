@@ -55,7 +55,7 @@ export function setupStageOverlays({ room, sync, video, signal }) {
     if (code !== 'NOT_IN_CONTROL') return toast(sentence({ code }));
     if (performance.now() - toldDenied < 3000) return;
     toldDenied = performance.now();
-    toast('Only the host can do that here. Your player is back with the room.');
+    toast('Only the host can do that here, so your player went back to where the others are.');
   }), { once: true });
 
   return {

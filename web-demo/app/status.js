@@ -27,7 +27,7 @@ export function standingOf({ room, sync }) {
   if (room.state === 'connecting') return { tone: 'idle', text: 'Connecting', spoken: 'Connecting' };
   if (room.state === 'reconnecting') return { tone: 'warn', text: 'Reconnecting', spoken: 'Reconnecting' };
   if (room.state === 'closed') return { tone: 'bad', text: 'Disconnected', spoken: 'Disconnected' };
-  if (room.degraded) return { tone: 'warn', text: 'Degraded', spoken: 'The server is degraded' };
+  if (room.degraded) return { tone: 'warn', text: 'No commands', spoken: 'The server can’t take commands right now' };
   if (room.gate) return { tone: 'warn', text: 'Waiting', spoken: 'Waiting for others' };
   if (!room.url) return { tone: 'idle', text: 'No film', spoken: 'No film yet' };
   if (!room.playback.playing) return { tone: 'idle', text: 'Paused', spoken: 'Paused' };

@@ -21,10 +21,10 @@ const WHY = {
 
 /** Sentences for this player's limits. @type {Record<string, string>} */
 const LIMITS = {
-  live: 'This is a live stream: play and pause are everybody’s, but streams aren’t kept in step.',
-  seek: 'This film’s server or this player only jumps to certain places, so you may be a little off.',
-  rate: 'This player doesn’t take fine speeds, so it jumps now and then to keep up with the others.',
-  paused: 'Your browser paused the film. Press play to be back with the others.',
+  live: 'This is a live stream. Play and pause work for everybody, but live streams aren’t kept in step.',
+  seek: 'Your player can only jump to certain places in this film, so you may be a little ahead or behind.',
+  rate: 'Your player can’t play a little faster or slower, so it jumps now and then to keep up with the others.',
+  paused: 'Your browser paused the film. Press play to go on with the others.',
 };
 
 /** @param {import('./types.js').Ctx} ctx */

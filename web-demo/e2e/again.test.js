@@ -1,4 +1,4 @@
-/** Out and in again, by one tab. */
+/** One tab that leaves and enters again. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';

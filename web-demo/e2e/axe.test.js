@@ -1,4 +1,4 @@
-/** axe-core on every view, in both themes and sizes: what it calls critical or serious is a fault. */
+/** axe-core on every view, in both themes and sizes: its critical and serious findings fail the test. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

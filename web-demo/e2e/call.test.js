@@ -16,7 +16,7 @@ async function seesTheOther(tab, name) {
     if (!video?.srcObject || video.videoWidth === 0) return false;
     const frames = () => video.getVideoPlaybackQuality().totalVideoFrames;
     const before = frames();
-    // Not for ever: a call that is set up anew has another element, which the next look finds.
+    // With a limit: a call that is set up anew has another element, which the next look finds.
     await new Promise((resolve) => {
       video.requestVideoFrameCallback(() => video.requestVideoFrameCallback(resolve));
       setTimeout(resolve, 2000);

@@ -17,7 +17,7 @@ async function annAndBob(t, about) {
   return [ann, bob];
 }
 
-/** An extension's key, say: a person presses it, and the element does what they want. */
+/** A key press by a person, and then an act of the element, as of a browser extension. */
 async function byHand(tab, act) {
   await tab.page.locator('#stage').focus();
   await tab.page.keyboard.press('x');
@@ -96,7 +96,7 @@ describe('the host', () => {
     await bob.page.reload();
     await waits('#join-submit');
     assert.match(await bob.text('#join-error'), /removed you a moment ago/);
-    // A minute later by Bob's clock, less by the server's, which then says itself how long it is yet.
+    // A minute passes by Bob's clock, but less by the server's, which refuses with the rest of the time.
     await bob.page.clock.install();
     await bob.page.reload();
     await waits('#join-submit');

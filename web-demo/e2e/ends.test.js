@@ -4,13 +4,13 @@ import { after, before, describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
 import { Server } from './support/server.js';
 
-/** One address joins here more often than one household would. */
+/** One address joins here more often than the limits allow. */
 const server = new Server({ RATE_LIMITS: 'off' });
 before(() => server.start());
 after(() => server.remove());
 const browser = new Browser();
 
-/** Chromium lost 8 of 24 codes of kicks; 30 of 30 is no luck. */
+/** Chromium lost 8 of 24 codes of kicks: 30 of 30 can't be chance. */
 const TIMES = 30;
 
 /** @param {import('node:test').TestContext} t @param {any} [options] */
@@ -21,8 +21,8 @@ async function blankPage(t, options) {
 }
 
 /**
- * Runs in the page: `times` bare WebTransport sessions, each ended by the server in the way `how`; what `closed` said of
- * each. No code of the client is between the browser and the result.
+ * Runs in the page: `times` bare WebTransport sessions, each ended by the server in the way `how`. Returns the code
+ * in each `closed`. No code of the client is between the browser and the result.
  */
 async function closedWith({ how, room, times }) {
   const { connect } = await import('/client/index.js');

@@ -1,4 +1,4 @@
-/** What differs in Firefox: its own controls, its clock when it resists fingerprinting, an element that was emptied. */
+/** Firefox's differences: its own controls, its clock when it resists fingerprinting, an element that was emptied. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
@@ -15,7 +15,7 @@ const server = new Server();
 before(() => server.start());
 after(() => server.remove());
 
-/** A page of a Firefox of its own. @param {import('node:test').TestContext} t */
+/** A page in a separate Firefox. @param {import('node:test').TestContext} t */
 async function firefox(t, prefs = {}) {
   if (!existsSync(FIREFOX)) throw new Error(`${FIREFOX} is missing; install it with: apt-get install firefox-esr (or set FIREFOX)`);
   const browser = await puppeteer.launch({ browser: 'firefox', executablePath: FIREFOX, headless: true, extraPrefsFirefox: { ...PREFS, ...prefs } });

@@ -1,4 +1,4 @@
-/** Everybody away for longer than the grace time. */
+/** All members are away for longer than the grace time. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';

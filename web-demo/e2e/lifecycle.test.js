@@ -1,4 +1,4 @@
-/** Pages that are put away and come back, tabs of one visitor, guests that are removed: in a real Chromium. */
+/** Suspended pages that come back, tabs of one visitor, guests that are removed: in a real Chromium. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
@@ -8,7 +8,7 @@ import { until } from './support/until.js';
 const server = new Server({ RATE_LIMITS: 'off' });
 before(() => server.start());
 after(() => server.remove());
-/** As people have it: Playwright turns the back/forward cache off. */
+/** Turns the back/forward cache on, which Playwright turns off. */
 const browser = new Browser([], { ignoreDefaultArgs: ['--disable-back-forward-cache'] });
 
 for (const transport of ['websocket', 'webtransport']) {
@@ -94,7 +94,7 @@ describe('guests over WebTransport that the host removes', () => {
           await host[how](`g${i}`);
           ends.push(await closed);
         }
-        // Whoever came back would be among the members.
+        // A guest that came back would be among the members.
         await new Promise((resolve) => setTimeout(resolve, 1500));
         ends.push(host.members.length);
         host.leave();

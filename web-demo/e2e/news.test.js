@@ -1,4 +1,4 @@
-/** What one does, the others are told. */
+/** The others are told of one member's acts. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';

@@ -8,7 +8,7 @@ import { until } from './support/until.js';
 
 const browser = new Browser();
 
-/** What a browser writes to its console by itself when a server is gone. */
+/** A browser's own console messages when a server is gone. */
 const GONE = [/ERR_CONNECTION|ERR_QUIC|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/, /WebSocket connection to .* failed/, /Failed to establish a connection to/];
 
 const chatSays = (text) => document.querySelector('#chat-list').innerText.includes(text);

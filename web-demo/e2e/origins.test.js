@@ -5,7 +5,7 @@ import { Browser, roomName } from './support/browser.js';
 import { Server } from './support/server.js';
 import { until } from './support/until.js';
 
-/** Lists somebody else's page only. */
+/** Its ALLOWED_ORIGINS lists only another site. */
 const server = new Server({ ALLOWED_ORIGINS: 'https://other.example' });
 before(() => server.start());
 after(() => server.remove());

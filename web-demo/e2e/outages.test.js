@@ -6,7 +6,7 @@ import { allInStep } from './support/tab.js';
 
 const browser = new Browser();
 
-/** What a browser writes to its console by itself when a server is gone. */
+/** A browser's own console messages when a server is gone. */
 const GONE = [/ERR_CONNECTION|ERR_QUIC|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/, /WebSocket connection to .* failed/, /Failed to establish a connection to/];
 
 /** Two people, playing, with enough of the film in their buffers. */
@@ -39,7 +39,7 @@ async function assertNobodyLeft(both, before) {
   }
 }
 
-/** All that are there see each other as connected. */
+/** Every page sees every member as connected. */
 async function reunited(both) {
   for (const tab of both) {
     await tab.until('everybody being back', () => {

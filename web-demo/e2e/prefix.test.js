@@ -1,4 +1,4 @@
-/** Under a path of a proxy: the page, the client and what the server hands out keep it. With a real nginx. */
+/** Under a path of a proxy (a real nginx) the page, the client and the server's own addresses keep the path. */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
@@ -23,11 +23,11 @@ async function documented({ port, to }) {
 const UPGRADE = "map $http_upgrade $cu { default upgrade; '' close; }";
 const HEADERS = 'proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $cu;';
 
-/** As most people write it: the server hears its own address as Host. */
+/** Without `Host $http_host`, as in most recipes: the server hears its own address as Host. */
 const short = async ({ port, to }) =>
   `${UPGRADE} server { listen 127.0.0.1:${port}; location /watch/ { proxy_pass http://127.0.0.1:${to}/; ${HEADERS} } }`;
 
-/** The prefix is passed on: BASE_PATH takes it off. */
+/** The proxy passes the prefix on, and BASE_PATH strips it. */
 const passedOn = async ({ port, to }) =>
   `${UPGRADE} server { listen 127.0.0.1:${port}; location /watch { proxy_pass http://127.0.0.1:${to}; ${HEADERS} proxy_set_header Host $http_host; } }`;
 

@@ -12,7 +12,7 @@ before(() => server.start());
 after(() => server.remove());
 const browser = new Browser();
 
-/** What a network that eats UDP looks like from inside. @param {import('node:test').TestContext} t */
+/** A port that takes UDP and never answers, like a network that drops it. @param {import('node:test').TestContext} t */
 async function silentPort(t) {
   const socket = createSocket('udp4');
   await new Promise((resolve) => socket.bind(0, '127.0.0.1', resolve));
@@ -20,7 +20,7 @@ async function silentPort(t) {
   return socket.address().port;
 }
 
-/** A port that nobody listens on: the machine says so at once. */
+/** A port without a listener: the machine refuses at once. */
 async function closedPort() {
   const socket = createSocket('udp4');
   await new Promise((resolve) => socket.bind(0, '127.0.0.1', resolve));
@@ -29,7 +29,7 @@ async function closedPort() {
   return port;
 }
 
-/** The page is told that WebTransport lives there. */
+/** Has /api/transports name that port for WebTransport. */
 async function pointWebTransportAt(tab, port) {
   await tab.page.route('**/api/transports', async (route) => {
     const response = await route.fetch();

@@ -47,7 +47,7 @@ test('clocks that part by 50 ppm are followed', () => {
   for (let i = 0; i < 300; i++) {
     at += 1000;
     offset += 0.05;
-    // A lucky exchange now and then is no reason to hold on to what it said a quarter of a minute ago.
+    // A fast exchange now and then must not outweigh newer ones for a quarter of a minute.
     const delay = i % 15 === 0 ? 4.9 : 5;
     exchange(estimator, at, offset, delay, delay);
     if (i > 15) assert.ok(Math.abs(estimator.offsetAt(at) - offset) < 0.3, `${estimator.offsetAt(at) - offset} ms behind`);
@@ -147,7 +147,7 @@ test('no probe is sent after stop', async () => {
   assert.equal(probes.length, 1);
 });
 
-/** A page whose clock moves in steps, on a line with these delays, and what it makes of the room's time. */
+/** Room time as estimated by a page whose clock moves in steps, on a line with these delays. */
 async function coarse({ step, blur = 0, seed = 1, there = 3, back = 3 }) {
   const env = new FakeEnv({ seed });
   const random = seededRandom(seed);

@@ -1,4 +1,4 @@
-/** Whether, where and as whom a client gets to its server: what it reports, which addresses it takes, whose seat it has. */
+/** How a client reaches its server: reports of failure, choice of addresses, seats of tabs. */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
@@ -144,7 +144,7 @@ test('PROBE is answered at once, from the message handler', async () => {
   assert.deepEqual(server.receivedOf('ALIVE'), [{ type: 'ALIVE', id: 7 }]);
 });
 
-// ---- the page is put away, and comes back ----
+// ---- the page is suspended, and comes back ----
 
 for (const [away, back] of [['pagehide', 'pageshow'], ['freeze', 'resume']]) {
   test(`${away} closes the line and keeps the seat; ${back} resumes`, async () => {
@@ -211,7 +211,7 @@ test('a member that was kicked keeps no token', async () => {
 
 // ---- a seat for each tab ----
 
-/** A browser: what its tabs share. */
+/** A browser: the storage and locks that its tabs share. */
 class Profile {
   storage = new FakeStorage();
   locks = new FakeLocks();

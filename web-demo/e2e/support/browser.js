@@ -1,4 +1,4 @@
-/** One Chromium for a test file; every tab in a context of its own, so that each is a person with storage of their own. */
+/** One Chromium for a test file. Every tab has its own context, so that each is a person with separate storage. */
 import { existsSync } from 'node:fs';
 import { after } from 'node:test';
 import { chromium } from 'playwright-core';
@@ -40,7 +40,7 @@ export class Browser {
     return this.#browser;
   }
 
-  /** Process ids of what runs its pages. Its network stack is another process. */
+  /** Process ids of its renderers. The network stack is another process. */
   async renderers() {
     const cdp = await (await this.#running()).newBrowserCDPSession();
     const { processInfo } = await cdp.send('SystemInfo.getProcessInfo');
@@ -52,7 +52,7 @@ export class Browser {
   }
 
   /**
-   * A person at a page that nobody has joined yet. Ended, and its console looked through, when the test ends.
+   * A person at a page that is in no room yet. When the test ends, the page is closed and its console checked.
    * @param {import('node:test').TestContext} t
    */
   async person(t, { name = 'Ann', context: options = {}, allowed = [] } = {}) {

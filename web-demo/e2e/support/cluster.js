@@ -1,4 +1,4 @@
-/** Several tandems over one Redis and one PostgreSQL of the test's own, and what stands in front of them. */
+/** Several tandems over one Redis and one PostgreSQL of the test's own, and a balancer in front of them. */
 import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chown, mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
@@ -127,7 +127,7 @@ export class Balancer {
   }
 }
 
-/** A port that nobody has at the moment. */
+/** A port that is free at the moment. */
 export async function freePort() {
   const listener = createServer();
   await new Promise((resolve) => listener.listen(0, '127.0.0.1', () => resolve(undefined)));

@@ -1,4 +1,4 @@
-/** Somebody else's page that embeds the client with a plain `<video controls>`, and film servers with faults of their own. */
+/** A page of another site that embeds the client with a plain `<video controls>`, and film servers with faults. */
 import { createServer } from 'node:http';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -22,15 +22,15 @@ const page = (server, { room, name, options }) => `<!doctype html><meta charset=
 
 /** How a film is served. @type {Record<string, (request: any, response: any) => void>} */
 const FILMS = {
-  /** As it should be. */
+  /** Without a fault. */
   '/film.webm': (request, response) => serveRange(FILM, request, response),
   /** Without byte ranges: a seek is a seek to 0. */
   '/whole.webm': (_request, response) => response.writeHead(200, { ...HEADERS, 'content-length': FILM.length }).end(FILM),
-  /** Answers for the beginning, and hangs on what lies further in. */
+  /** Answers requests for the beginning, and hangs on later parts. */
   '/hangs.webm': (request, response) => {
     if (startOf(request) === 0) serveRange(FILM, request, response, 400_000);
   },
-  /** Its middle is no film. */
+  /** Damaged in the middle. */
   '/damaged.webm': (request, response) => {
     const damaged = Buffer.from(FILM);
     for (let i = Math.floor(damaged.length * 0.12); i < damaged.length * 0.9; i++) damaged[i] = (i * 2654435761) >>> 13;
@@ -47,14 +47,14 @@ function startOf(request) {
 function serveRange(film, request, response, most = film.length) {
   const start = startOf(request);
   response.writeHead(206, { ...HEADERS, 'accept-ranges': 'bytes', 'content-range': `bytes ${start}-${film.length - 1}/${film.length}`, 'content-length': film.length - start });
-  // Beyond `most` the line stays open, and nothing comes.
+  // Beyond `most` the connection stays open without data.
   if (start + most < film.length) response.write(film.subarray(start, start + most));
   else response.end(film.subarray(start));
 }
 
 export class Embedding {
   #listener;
-  /** Whether `/flaky.webm` is there. */
+  /** Whether `/flaky.webm` exists. */
   works = true;
 
   /** @param {import('node:test').TestContext} t @param {string} server where tandem is */

@@ -43,7 +43,7 @@ export class Server {
     return this.#process?.pid;
   }
 
-  /** The first time on free ports; after that on the same ones, with the same data. */
+  /** Starts on free ports the first time, later on the same ones with the same data. */
   async start() {
     if (!existsSync(this.#binary)) {
       throw new Error(`${this.#binary} is missing; build it with: cargo build --bin tandem (or set TANDEM_BIN)`);
@@ -89,7 +89,7 @@ export class Server {
     });
   }
 
-  /** What it wrote, newest last. */
+  /** Its output, newest last. */
   get log() {
     return this.#said;
   }

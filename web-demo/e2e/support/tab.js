@@ -1,8 +1,8 @@
-/** A person's page, and what the tests ask of it. */
+/** A person's page, and the tests' actions and questions. */
 import assert from 'node:assert/strict';
 import { until } from './until.js';
 
-/** As near as a browser on a busy machine is asked to be here; how near it really is, benches/sync measures. */
+/** Tolerance for a browser on a busy machine, s; benches/sync measures the real distance. */
 const NEAR_S = 0.25;
 
 export class Tab {
@@ -31,7 +31,7 @@ export class Tab {
     return tab;
   }
 
-  /** What this test provokes on purpose is no complaint. @param {RegExp} pattern */
+  /** Allows console messages that the test provokes on purpose. @param {RegExp} pattern */
   allow(pattern) {
     this.#allowed.push(pattern);
   }
@@ -92,7 +92,7 @@ export class Tab {
     });
   }
 
-  /** What the room thinks, with nothing about this player. */
+  /** The room's state, without this player's. */
   room() {
     return this.page.evaluate(() => {
       const { room } = window.tandem;
@@ -111,7 +111,7 @@ export class Tab {
     });
   }
 
-  /** The film is there and can be shown. */
+  /** Waits until the film is loaded and can be shown. */
   async film() {
     await this.until('the film being loaded', () => document.querySelector('#video').readyState >= 3);
   }
@@ -173,7 +173,7 @@ export class Tab {
   }
 }
 
-/** All of them, in the same room, at the same place of it. */
+/** Waits until all tabs are in the same room, at the same position. */
 export async function allInStep(tabs, options) {
   const seen = await Promise.all(tabs.map((tab) => tab.inStep(options)));
   for (const { playback, epoch } of seen) {

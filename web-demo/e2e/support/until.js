@@ -1,8 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
 /**
- * Waits for a condition: polls until `look` returns something true, and returns that. With the deadline comes what it
- * saw last.
+ * Waits for a condition: polls until `look` returns something true, and returns that. The error at the
+ * deadline has the last value.
  * @template T
  * @param {string} what
  * @param {() => Promise<T>|T} look

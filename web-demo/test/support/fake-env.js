@@ -1,4 +1,4 @@
-/** A world under the test's control: time, timers, the page's events, randomness. Nothing here waits for real time. */
+/** An environment under the test's control: time, timers, the page's events, randomness. Nothing waits for real time. */
 
 /** mulberry32: small, seeded, good enough for jitter. */
 export function seededRandom(seed) {
@@ -12,7 +12,7 @@ export function seededRandom(seed) {
   };
 }
 
-/** TEST_SEED repeats a run; the seed is printed so that there is something to repeat. */
+/** TEST_SEED repeats a run; the seed is printed. */
 export function testSeed(t) {
   const seed = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
   t.diagnostic(`TEST_SEED=${seed}`);

@@ -1,4 +1,4 @@
-/** The Web Locks of one browser; each page has its own way to them, and loses its locks when it is closed. */
+/** The Web Locks of one browser; a page loses its locks when it is closed. */
 export class FakeLocks {
   /** name → the page that holds it @type {Map<string, {page: object, end: () => void}>} */
   #held = new Map();

@@ -1,11 +1,11 @@
-/** The server's side of the line: fake sockets and sessions, and a small room that answers as PROTOCOL.md says. */
+/** The server's side of the connection: fake sockets and sessions, and a small room that answers by PROTOCOL.md. */
 import { decodeCompact, encodeReply, FrameDecoder, frame } from '../../client/wire.js';
 
 const encoder = new TextEncoder();
 
 /**
- * Installs `fetch`, `WebSocket` and `WebTransport` in an environment. What they do is decided by the flags, at the moment
- * of each attempt.
+ * Installs `fetch`, `WebSocket` and `WebTransport` in an environment. The flags decide each attempt when it is
+ * made.
  */
 export class FakeServer {
   constructor(env, { offset = 1_795_000_000_000, latency = 5 } = {}) {

@@ -1,6 +1,6 @@
 /**
- * A media element as bad as real ones: it starts late, seeks slowly, runs a little off its rate, and says where it is with
- * jitter. What it really shows is `truePosition()`. Its events come as tasks, after the fact.
+ * A media element as bad as real ones: it starts late, seeks slowly, runs a little off its rate, and reports its position
+ * with jitter. `truePosition()` is the position on the screen. Its events come as tasks, after the fact.
  */
 export class FakeVideo extends EventTarget {
   constructor(env, options = {}) {
@@ -151,7 +151,7 @@ export class FakeVideo extends EventTarget {
     this.halt();
   }
 
-  // What both the page and the viewer's hand come to.
+  // Both a script's and a viewer's actions end here.
 
   begin() {
     if (!this.paused) return;
