@@ -1,5 +1,7 @@
 //! The repositories that the contract suite runs on.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
