@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+
 use secrecy::ExposeSecret;
 use tandem::config::cli::{CliError, Command, parse};
 use tandem::config::{Config, Environment, settings};
@@ -292,9 +294,9 @@ fn every_secret_can_be_in_a_file() {
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let secrets: Vec<_> =
+    let secrets: BTreeSet<_> =
         settings::all().into_iter().filter(|setting| setting.secret).map(|setting| setting.name).collect();
-    assert_eq!(secrets, settings::SECRETS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    assert_eq!(secrets, settings::SECRETS.iter().map(|(name, _)| *name).collect());
     let (redis, database) = (file("r", "redis://u:hush@cache/0\n"), file("d", "postgres://u:hush@db/tandem\n"));
     let (turn, quic) = (file("t", "hush\r\n"), file("q", "hush, and thirty-two bytes of it or more"));
     let environment = [("REDIS_URL_FILE", &*redis), ("TURN_SECRET_FILE", &*turn), ("TURN_URLS", "turn:turn.example")];
@@ -390,4 +392,24 @@ fn help_names_every_setting() {
     for setting in settings::all() {
         assert!(help.contains(&format!("--{}", setting.flag())), "{}", setting.name);
     }
+}
+
+#[test]
+fn the_settings_that_most_installations_touch_stand_first_each_with_an_example() {
+    let short = config(&[], &["-h"]).unwrap_err();
+    let (first, others): (Vec<_>, Vec<_>) =
+        settings::all().into_iter().partition(|setting| setting.group == settings::FIRST_GROUP);
+    assert!((10..=14).contains(&first.len()), "about a dozen: {first:?}");
+    for setting in &first {
+        assert!(short.contains(&format!("--{}", setting.flag())), "{}", setting.name);
+        let example = setting.example.expect("an example");
+        let config = match setting.name {
+            "TLS_CERT_PATH" | "TLS_KEY_PATH" => config(&[("TLS_CERT_PATH", example), ("TLS_KEY_PATH", example)], &[]),
+            "REDIS_URL" => config(&[("REDIS_URL", example), ("DATABASE_URL", "postgres://tandem@db/tandem")], &[]),
+            name => config(&[(name, example)], &[]),
+        };
+        assert!(config.is_ok(), "{}={example}: {config:?}", setting.name);
+    }
+    let shown = others.iter().find(|setting| short.contains(&format!("--{} ", setting.flag())));
+    assert!(shown.is_none(), "{shown:?}");
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use commits::{EPOCH, after, created, ended, head, room, row_of, time, user};
 use repository_backends::Backend;
 use tandem::commit::{Commit, ConnectionQuality, MemberReport};
-use tandem::domain::{Head, RoomTime};
+use tandem::domain::Head;
 
 /// Question → its statement in this dialect.
 fn questions(dialect: &str) -> Vec<(String, String)> {
@@ -60,8 +60,7 @@ async fn asked(backend: impl Backend, dialect: &str) -> Vec<usize> {
     ];
     repository.append(&batch).await.unwrap();
     // The line is poor now, by the clock of the database.
-    let now =
-        RoomTime::from_micros(i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap());
+    let now = tandem::clock::Clock::start().now();
     let report = |name: &str, quality, at| MemberReport {
         room: friday.clone(),
         user: user(name),

@@ -99,7 +99,7 @@ fn clap() -> Clap {
             .help(format!("{}{} [{}, default: {default}]", setting.meaning, warning(&setting), setting.name))
             .help_heading(setting.group)
             .allow_hyphen_values(true)
-            .hide_short_help(setting.group == "Limits")
+            .hide_short_help(setting.group != settings::FIRST_GROUP)
             .global(true)
     });
     let url = Arg::new("url").long("url").value_name("URL").help("what to ask, instead of /health on HOST and PORT");
@@ -107,7 +107,7 @@ fn clap() -> Clap {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps a group's video players in step")
         .after_help(
-            "Each flag is also an environment variable; the flag wins. --help shows the limits too.\n\
+            "Each flag is also an environment variable; the flag wins. --help shows all settings, -h the dozen that most installations touch.\n\
              A secret that is a flag is seen by everybody who may list processes (ps): give the file that holds it \
              (REDIS_URL_FILE and so on), or the variable.",
         )

@@ -1,5 +1,7 @@
 //! Every setting in one table: the environment variable (the flag has the same name), its default, its meaning.
-//! `--help`, `.env.example` and the table of `docs/OPERATIONS.md` follow from it, and the defaults are parsed from it.
+//!
+//! `--help`, `.env.example` and the tables of `docs/OPERATIONS.md` are made from it, and the defaults are parsed from it.
+//! The settings that most installations touch stand first, with an example; the limits stand last, in a section of their own.
 
 use std::fmt::Write;
 
@@ -12,28 +14,48 @@ pub struct Setting {
     pub name: &'static str,
     /// The value without configuration; empty: unset.
     pub default: String,
-    /// What it does.
     pub meaning: String,
-    /// Whether its value must not be shown.
+    /// A value that an installation may have; only the first settings have one.
+    pub example: Option<&'static str>,
+    /// Whether logs and reports must not show its value.
     pub secret: bool,
-    /// Where it stands in lists.
+    /// Its section in lists.
     pub group: &'static str,
 }
 
 impl Setting {
-    /// The flag: `--quic-port` for `QUIC_PORT`, without the dashes.
+    /// The flag without its dashes: `quic-port` for `QUIC_PORT`.
     pub fn flag(&self) -> String {
         self.name.to_ascii_lowercase().replace('_', "-")
     }
 }
 
+/// The section of [`FIRST`].
+pub const FIRST_GROUP: &str = "Set these first";
 const LISTENERS: &str = "Listeners";
 const TLS: &str = "Certificates";
 const STORAGE: &str = "Storage";
 const ACCESS: &str = "Access";
 const WEBRTC: &str = "WebRTC";
 const OPERATION: &str = "Operation";
-const LIMITS: &str = "Limits";
+/// The section of [`Limits::TABLE`].
+pub const LIMITS_GROUP: &str = "Limits";
+
+/// The settings that most installations touch, each with an example.
+const FIRST: &[(&str, &str)] = &[
+    ("HOST", "0.0.0.0"),
+    ("PORT", "8080"),
+    ("QUIC_PORT", "443"),
+    ("TLS_CERT_PATH", "/etc/letsencrypt/live/tandem.example/fullchain.pem"),
+    ("TLS_KEY_PATH", "/etc/letsencrypt/live/tandem.example/privkey.pem"),
+    ("TRUSTED_PROXIES", "10.0.0.0/8"),
+    ("ALLOWED_ORIGINS", "https://watch.example"),
+    ("ALLOWED_MEDIA_HOSTS", "films.example, *.cdn.example"),
+    ("DATA_DIR", "/var/lib/tandem"),
+    ("DATABASE_URL", "postgres://tandem:password@postgres/tandem"),
+    ("REDIS_URL", "redis://:password@redis:6379/0"),
+    ("LOG_LEVEL", "debug"),
+];
 
 type Row = (&'static str, &'static str, &'static str, &'static str);
 
@@ -211,20 +233,34 @@ pub fn file_of(name: &str) -> Option<&'static str> {
 pub fn all() -> Vec<Setting> {
     let plain = TABLE.iter().flat_map(|&(group, name, default, meaning)| {
         let file = file_of(name);
-        let setting =
-            Setting { name, default: default.to_owned(), meaning: meaning.to_owned(), secret: file.is_some(), group };
+        let setting = Setting {
+            name,
+            default: default.to_owned(),
+            meaning: meaning.to_owned(),
+            example: None,
+            secret: file.is_some(),
+            group,
+        };
         let meaning = format!("instead of {name}: a file that holds it, which nobody sees in the list of processes");
-        let file = file.map(|name| Setting { name, default: String::new(), meaning, secret: false, group });
+        let file =
+            file.map(|name| Setting { name, default: String::new(), meaning, example: None, secret: false, group });
         std::iter::once(setting).chain(file)
     });
     let limits = Limits::TABLE.iter().map(|row| Setting {
         name: row.setting,
         default: row.default.to_string(),
         meaning: format!("{} ({}-{})", row.meaning, row.range.0, row.range.1),
+        example: None,
         secret: false,
-        group: LIMITS,
+        group: LIMITS_GROUP,
     });
-    plain.chain(limits).collect()
+    let mut all: Vec<Setting> = plain.chain(limits).collect();
+    let place = |name| FIRST.iter().position(|(first, _)| *first == name).unwrap_or(FIRST.len());
+    all.sort_by_key(|setting| place(setting.name));
+    for (setting, (_, example)) in all.iter_mut().zip(FIRST) {
+        (setting.group, setting.example) = (FIRST_GROUP, Some(*example));
+    }
+    all
 }
 
 /// The text of `.env.example`.
@@ -239,17 +275,31 @@ pub fn env_example() -> String {
             group = setting.group;
             let _ = write!(text, "\n## {group}\n");
         }
-        let _ = write!(text, "# {}\n#{}={}\n", setting.meaning, setting.name, setting.default);
+        let example = setting.example.map(|example| format!("; such as {example}")).unwrap_or_default();
+        let _ = write!(text, "# {}{example}\n#{}={}\n", setting.meaning, setting.name, setting.default);
     }
     text
 }
 
-/// The same as a table for the documentation.
+/// The same as tables for the documentation: the first settings, the others, the limits.
 pub fn markdown() -> String {
-    let mut text = String::from("| setting | default | meaning |\n|---|---|---|\n");
-    for setting in all() {
-        let default = if setting.default.is_empty() { "unset".to_owned() } else { format!("`{}`", setting.default) };
-        let _ = writeln!(text, "| `{}` | {default} | {} |", setting.name, setting.meaning);
+    let mut text = String::new();
+    for section in [FIRST_GROUP, "The others", LIMITS_GROUP] {
+        let is_first = section == FIRST_GROUP;
+        let columns = if is_first { "| default | such as | meaning |" } else { "| default | meaning |" };
+        let rule = if is_first { "|---|---|---|---|" } else { "|---|---|---|" };
+        let _ = write!(text, "### {section}\n\n| setting {columns}\n{rule}\n");
+        let is_here = |setting: &Setting| match setting.group {
+            FIRST_GROUP | LIMITS_GROUP => setting.group == section,
+            _ => section == "The others",
+        };
+        for setting in all().into_iter().filter(is_here) {
+            let default =
+                if setting.default.is_empty() { "unset".to_owned() } else { format!("`{}`", setting.default) };
+            let example = setting.example.map(|example| format!("| `{example}` ")).unwrap_or_default();
+            let _ = writeln!(text, "| `{}` | {default} {example}| {} |", setting.name, setting.meaning);
+        }
+        text.push('\n');
     }
     text
 }

@@ -124,9 +124,6 @@ def main(command):
         print(problem, file=sys.stderr)
     if problems:
         sys.exit(1)
-    unshown = watching.unshown(by_name["overlays/prod"])
-    if unshown:
-        print(f"not on the dashboard: {', '.join(unshown)}")
     objects = sum(len(rendered.objects) for rendered in all_of_them)
     print(f"{len(all_of_them)} renderings, {objects} objects, {broken.count()} breaks seen; Kubernetes {KUBERNETES}; "
           f"without a schema: {', '.join(sorted(FOREIGN))}")

@@ -80,10 +80,10 @@ def dashboards(r):
 
 
 def unshown(r):
-    """Metrics that no panel shows: worth a look, no fault."""
+    """Metrics that no panel shows, where there is a dashboard."""
     boards = "".join(str(thing.get("data")) for thing in r.all("ConfigMap") if "grafana_dashboard" in thing["metadata"].get("labels", {}))
-    return [name for name in facts.metrics() if not re.search(rf"\b{name}(_bucket)?\b", boards)]
+    return [name for name in facts.metrics() if boards and not re.search(rf"\b{name}(_bucket)?\b", boards)]
 
 
 def check(r, runbooks):
-    return [*rules(r, runbooks), *dashboards(r)]
+    return [*rules(r, runbooks), *dashboards(r), *(f"{r.name}: no panel shows {name}" for name in unshown(r))]
