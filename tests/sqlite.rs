@@ -30,13 +30,75 @@ async fn the_data_directory_is_created_and_private() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_made_is_named() {
+async fn a_directory_of_no_use_is_one_line_that_names_it_and_why() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "not a directory").unwrap();
-    let error = SqliteRepository::open(&dir.path().join("file/data")).await.unwrap_err();
-    assert!(matches!(error, RepositoryError::DataDir { .. }), "{error:?}");
-    let text = error.to_string();
-    assert!(text.starts_with("DATA_DIR=") && text.contains("file/data") && !text.contains('\n'), "{text}");
+    let refusals = [
+        ("file", "file: it is a file; name a directory"),
+        ("file/data", "file/data: a part of its path is a file"),
+        ("nul\0\n", "nul\\u{0}\\n: its path holds a NUL character"),
+    ];
+    for (name, line) in refusals {
+        let error = SqliteRepository::open(&dir.path().join(name)).await.unwrap_err();
+        assert!(matches!(error, RepositoryError::DataDir { .. }), "{error:?}");
+        assert_eq!(error.to_string(), format!("DATA_DIR={}/{line}", dir.path().display()));
+    }
+    let forbidden = SqliteRepository::open(Path::new("/proc/tandem")).await.unwrap_err().to_string();
+    assert!(forbidden.starts_with("DATA_DIR=/proc/tandem: ") && !forbidden.contains('\n'), "{forbidden}");
+}
+
+/// Root may write anywhere, so the server's own program is run as another user.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_directory_that_the_server_may_not_write_into_is_one_line() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o555)).tempdir().unwrap();
+    for (data, line) in [
+        ("", "the server's user may not write into it: chown it, or name another"),
+        ("/deep", "the server's user may not make it: make it and chown it, or name another"),
+    ] {
+        let data = format!("{}{data}", dir.path().display());
+        let error = as_nobody(&data);
+        assert_eq!(error, format!("DATA_DIR={data}: {line}"));
+    }
+}
+
+/// What opening says to a user without rights: this test's program, run again.
+#[cfg(unix)]
+fn as_nobody(data: &str) -> String {
+    let copy = tempfile::Builder::new().tempfile_in("/tmp").unwrap();
+    std::fs::copy(std::env::current_exe().unwrap(), copy.path()).unwrap();
+    let program = copy.into_temp_path();
+    let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
+    let mut run = Command::new(if is_root { "setpriv".as_ref() } else { program.as_os_str() });
+    if is_root {
+        run.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&*program);
+    }
+    run.args(["--exact", "--ignored", "--nocapture", "the_process_that_opens_and_says_why_not"]).env("DATA", data);
+    let output = run.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().find_map(|line| line.split_once("verdict: "));
+    line.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr))).1.to_owned()
+}
+
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn the_process_that_opens_and_says_why_not() {
+    let data = std::env::vars().find_map(|(name, value)| (name == "DATA").then_some(value)).unwrap();
+    println!("verdict: {}", SqliteRepository::open(Path::new(&data)).await.unwrap_err());
+}
+
+#[tokio::test]
+async fn a_directory_of_any_name_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [" my films ", "?mode=memory", "50%20#\u{e9}", "a\nb"] {
+        let data = dir.path().join(name);
+        let repository = SqliteRepository::open(&data).await.unwrap();
+        repository.append(&[created(&room("friday"), Head::default(), EPOCH)]).await.unwrap();
+        assert_eq!(repository.live_rooms().await.unwrap().len(), 1, "{name}");
+        repository.close().await;
+        assert!(data.join("tandem.db").exists(), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 mod append;
 mod columns;
 mod details;
+mod error;
 mod fold;
 pub mod postgres;
 mod prune;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
 
+pub use self::error::RepositoryError;
 use crate::commit::{Commit, MemberReport, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 
@@ -98,87 +100,4 @@ pub struct EventRow {
     pub data: String,
     /// When.
     pub at: RoomTime,
-}
-
-/// The database refused or did not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum RepositoryError {
-    /// It can't be opened: the sentence names the file or host.
-    #[error("can't open the database {place}: {source}")]
-    Open {
-        /// File or host.
-        place: String,
-        /// Why.
-        source: sqlx::Error,
-    },
-    /// The setting names a directory that is of no use: the sentence names both.
-    #[error("DATA_DIR={dir}: {file} {why}")]
-    DataDir {
-        /// The directory.
-        dir: String,
-        /// What was tried with what.
-        file: &'static str,
-        /// Why.
-        why: std::io::Error,
-    },
-    /// The file is not what SQLite wrote.
-    #[error(
-        "the database {place} is damaged ({source}): restore a backup of it, or move it away with its -wal and -shm \
-         and start with an empty one"
-    )]
-    Damaged {
-        /// The file.
-        place: String,
-        /// How it shows.
-        source: sqlx::Error,
-    },
-    /// The disk takes no more: nothing was stored, and nothing that was stored is lost.
-    #[error("the disk takes no more of {place}: {source}")]
-    Full {
-        /// The file.
-        place: String,
-        /// How it shows.
-        source: sqlx::Error,
-    },
-    /// Another process has it open.
-    #[error(
-        "the database {place} is in use by another tandem (process {holder}): stop that one, or set another DATA_DIR"
-    )]
-    InUse {
-        /// File or host.
-        place: String,
-        /// What is known of the other one.
-        holder: String,
-    },
-    /// It is down, out of reach, or has too much to do.
-    #[error("the database {place} did not answer within {after:?}")]
-    Silent {
-        /// File or host.
-        place: String,
-        /// How long it was given.
-        after: std::time::Duration,
-    },
-    /// A later version of tandem wrote it.
-    #[error("the database {place} has schema version {found}, which this tandem does not know: run the newer one")]
-    Newer {
-        /// File or host.
-        place: String,
-        /// The schema's version.
-        found: i64,
-    },
-    /// The schema can't be brought up to date.
-    #[error("can't migrate the database: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
-    /// A statement failed.
-    #[error("database: {0}")]
-    Query(#[from] sqlx::Error),
-    /// Every short id drawn was taken.
-    #[error("no short id is free")]
-    ShortIds,
-    /// A stored value is not what this version writes.
-    #[error("the database holds a {what} that can't be read")]
-    Corrupt {
-        /// Which column.
-        what: &'static str,
-    },
 }

@@ -28,7 +28,8 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
-use self::files::{DirLock, Refused, create_private, make_private};
+pub use self::files::DataDirError;
+use self::files::{DirLock, LOCK_FILE, LockRefusal, create_private, make_private};
 use super::{EventRow, Repository, RepositoryError, append, prune, reports, rooms, short_links};
 use crate::commit::{Commit, MemberReport, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
@@ -93,12 +94,11 @@ impl SqliteRepository {
     /// [`SqliteRepository::open`]; the file has at most so many bytes. One that has more already doesn't grow, and shrinks by
     /// `VACUUM` only.
     pub async fn open_bounded(dir: &Path, most: Option<u64>) -> Result<Self, RepositoryError> {
-        let refused = |file, why| RepositoryError::DataDir { dir: dir.display().to_string(), file, why };
-        create_private(dir).map_err(|why| refused("can't be made:", why))?;
+        create_private(dir).map_err(|problem| RepositoryError::data_dir(dir, problem))?;
         let path = dir.join("tandem.db");
         // Before the first look at the file: of two that start together one migrates, the other reads why it may not.
         let lock = take_lock(dir, &path)?;
-        make_private(&path).map_err(|why| refused("tandem.db can't be opened:", why))?;
+        make_private(&path).map_err(|problem| RepositoryError::data_dir(dir, problem))?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .busy_timeout(BUSY)
@@ -317,11 +317,9 @@ async fn transaction<T>(
 }
 
 fn take_lock(dir: &Path, database: &Path) -> Result<DirLock, RepositoryError> {
-    DirLock::take(&dir.join("tandem.lock")).map_err(|refused| match refused {
-        Refused::Held(holder) => RepositoryError::InUse { place: database.display().to_string(), holder },
-        Refused::Io(why) => {
-            RepositoryError::DataDir { dir: dir.display().to_string(), file: "tandem.lock can't be used:", why }
-        }
+    DirLock::take(&dir.join(LOCK_FILE)).map_err(|refusal| match refusal {
+        LockRefusal::Held(holder) => RepositoryError::InUse { place: database.display().to_string(), holder },
+        LockRefusal::Unusable(problem) => RepositoryError::data_dir(dir, problem),
     })
 }
 
