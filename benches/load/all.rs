@@ -8,12 +8,12 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::growth::{self, By};
+use super::join_burst::{self, JoinBurst};
 use super::report::{self, Report};
-use super::storm::{self, Storm};
 use super::{args, clock, idle, nodes, proc, scenario};
 
 /// Sizes of the run that the page shows.
-const STORM: Storm = Storm { sessions: 5000, members: 10, at_once: 48, times: 3 };
+const JOIN_BURST: JoinBurst = JoinBurst { sessions: 5000, members: 10, at_once: 48, times: 3 };
 const MEMORY_SESSIONS: usize = 5000;
 const IDLE_SESSIONS: usize = 10_000;
 const MEMBERS: usize = 10;
@@ -49,7 +49,7 @@ pub(crate) async fn all(matches: &ArgMatches) -> Result<Report> {
     take("rooms", growth::rooms(growth::MOST, &launch, DELIVERIES, pairs, times).await)?;
     take("members", growth::walk(By::Members, growth::MOST, &launch, DELIVERIES, times).await)?;
     let stores = args::stores_of(matches).await?;
-    take("joins", storm::storms(STORM, &launch, &stores).await)?;
+    take("joins", join_burst::bursts(JOIN_BURST, &launch, &stores).await)?;
     take("nodes", nodes::nodes(&launch, &stores, pairs, times).await)?;
     ensure!(failures.is_empty(), "{failures}");
     let minutes = clock::now().duration_since(started).as_secs_f64() / 60.0;

@@ -109,8 +109,8 @@ pub(crate) fn command() -> Command {
             .arg(real("deliveries", "deliveries a second at every step").default_value("15000"))
             .arg(number("most", "5000", "where to end"))
     };
-    let joins = sessions("joins", "join and reconnect storms, embedded and with Redis + PostgreSQL", "5000")
-        .args([number("at-once", "48", "rooms that fill at once"), number("times", "3", "storms of each kind")]);
+    let joins = sessions("joins", "bursts of joins and reconnects, embedded and with Redis + PostgreSQL", "5000")
+        .args([number("at-once", "48", "rooms that fill at once"), number("times", "3", "bursts of each kind")]);
     let nodes = common(Command::new("nodes").about("two nodes on one Redis and one PostgreSQL")).arg(number(
         "pairs",
         "5",

@@ -11,9 +11,9 @@ use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::clock;
-use super::crowd::{AT_ONCE, Crowd, Plan};
 use super::link::Carrier;
 use super::plot::{self, Frame, Series};
+use super::population::{AT_ONCE, Plan, Population};
 use super::report::{Report, Spread, Table, thousands};
 use super::run::{Outcome, Pace, Times, measure};
 use super::server::Launch;
@@ -89,7 +89,7 @@ async fn cost(launch: &Launch, relay: bool, plan: &Plan, deliveries: f64, times:
     let (server, carrier) = launch.subject(plan.carrier, relay).await?;
     let (rooms, members) = (plan.rooms, plan.members);
     let rate = deliveries / (rooms * plan.kind.receivers(members)) as f64;
-    let crowd = Crowd::gather(Plan { carrier, ..plan.clone() }, &[server.place]).await?;
+    let population = Population::connect_all(Plan { carrier, ..plan.clone() }, &[server.place]).await?;
     clock::pause(SETTLE).await;
     let resting = if carrier == Carrier::WebSocket {
         let (before, started) = (server.cpu()?, clock::micros());
@@ -99,8 +99,8 @@ async fn cost(launch: &Launch, relay: bool, plan: &Plan, deliveries: f64, times:
     } else {
         0.0
     };
-    let outcome = measure(&crowd, &[&server], Pace::Rate(rate), times).await?;
-    crowd.disperse().await;
+    let outcome = measure(&population, &[&server], Pace::Rate(rate), times).await?;
+    population.disconnect_all().await;
     server.stop().await?;
     ensure!(outcome.deliveries > 0, "{rooms} rooms of {members}: nothing arrives, this machine has no time left");
     let each = |seconds: f64| 1e6 * seconds / outcome.deliveries as f64;

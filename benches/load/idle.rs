@@ -6,9 +6,9 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::clock;
-use super::crowd::{AT_ONCE, Crowd, Plan};
 use super::link::Carrier;
 use super::plot::{self, Frame, Series};
+use super::population::{AT_ONCE, Plan, Population};
 use super::report::{Report, Table, thousands};
 use super::server::{Launch, Server};
 use super::wire::Kind;
@@ -26,9 +26,9 @@ const SUBJECTS: [(&str, bool, Carrier); 4] = [
     ("bare relay", true, Carrier::WebTransport),
 ];
 
-async fn gather(server: &Server, carrier: Carrier, sessions: usize, members: usize) -> Result<Crowd> {
+async fn connect_all(server: &Server, carrier: Carrier, sessions: usize, members: usize) -> Result<Population> {
     let rooms = sessions.div_ceil(members);
-    Crowd::gather(Plan { carrier, kind: Kind::Tick, rooms, members, at_once: AT_ONCE }, &[server.place]).await
+    Population::connect_all(Plan { carrier, kind: Kind::Tick, rooms, members, at_once: AT_ONCE }, &[server.place]).await
 }
 
 /// `load memory`: resident memory on the way to so many sessions.
@@ -37,15 +37,15 @@ pub(crate) async fn memory(launch: &Launch, sessions: usize, members: usize) -> 
     let (mut values, mut series) = (Vec::new(), Vec::new());
     for (name, relay, carrier) in SUBJECTS {
         let (server, spoken) = launch.subject(carrier, relay).await?;
-        gather(&server, spoken, FIRST, members).await?.disperse().await;
+        connect_all(&server, spoken, FIRST, members).await?.disconnect_all().await;
         clock::pause(SETTLE).await;
         let empty = resident(&server)?;
-        let (mut crowds, mut present, mut points) = (Vec::new(), 0, Vec::new());
+        let (mut populations, mut present, mut points) = (Vec::new(), 0, Vec::new());
         for share in [0.1, 0.2, 0.5, 1.0] {
             let more = (sessions as f64 * share) as usize - present;
-            let crowd = gather(&server, spoken, more.max(members), members).await?;
-            present += crowd.size();
-            crowds.push(crowd);
+            let population = connect_all(&server, spoken, more.max(members), members).await?;
+            present += population.size();
+            populations.push(population);
             clock::pause(SETTLE).await;
             let each = (resident(&server)? - empty) / 1024.0 / present as f64;
             points.push((present as f64, each));
@@ -63,9 +63,9 @@ pub(crate) async fn memory(launch: &Launch, sessions: usize, members: usize) -> 
                 goal.to_owned(),
             ]);
         }
-        for crowd in crowds {
-            crowd.check()?;
-            crowd.disperse().await;
+        for population in populations {
+            population.check()?;
+            population.disconnect_all().await;
         }
         server.stop().await?;
         values.push(json!({"server": name, "transport": carrier.name(), "kibASession": points}));
@@ -91,24 +91,24 @@ pub(crate) async fn idle(launch: &Launch, sessions: usize, members: usize, windo
     let mut values: Vec<Value> = Vec::new();
     for (name, relay, carrier) in SUBJECTS {
         let (server, spoken) = launch.subject(carrier, relay).await?;
-        let crowd = gather(&server, spoken, sessions, members).await?;
+        let population = connect_all(&server, spoken, sessions, members).await?;
         clock::pause(SETTLE).await;
         let (before, started) = (server.cpu()?, clock::micros());
         clock::pause(window).await;
         let seconds = clock::as_seconds(clock::micros() - started);
         let share = 100.0 * server.cpu()?.since(before).total() / seconds;
         let threads = server.pid.map_or(Ok(0), |pid| pid.threads())?;
-        crowd.check()?;
+        population.check()?;
         table.row(vec![
             name.to_owned(),
             carrier.name().to_owned(),
-            thousands(crowd.size() as f64),
+            thousands(population.size() as f64),
             format!("{share:.2}"),
             if relay { "–" } else { "< 3" }.to_owned(),
             threads.to_string(),
         ]);
-        values.push(json!({"server": name, "transport": carrier.name(), "sessions": crowd.size(), "percentOfOneCore": share, "seconds": seconds}));
-        crowd.disperse().await;
+        values.push(json!({"server": name, "transport": carrier.name(), "sessions": population.size(), "percentOfOneCore": share, "seconds": seconds}));
+        population.disconnect_all().await;
         server.stop().await?;
     }
     let caption = format!("rooms of {members}, all joined, nobody speaks; over {} s", window.as_secs());

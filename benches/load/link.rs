@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use tokio::sync::Notify;
 
 use super::quic::{QuicClients, QuicLink};
+use super::wire::Incoming;
 use super::ws::WsLink;
 
 /// How the server's question for a sign of life begins.
@@ -28,13 +29,6 @@ impl Carrier {
             Self::Bare => "QUIC datagrams",
         }
     }
-}
-
-/// Something that arrived.
-#[derive(Debug)]
-pub(crate) enum Incoming<'a> {
-    Message(&'a [u8]),
-    Compact(&'a [u8]),
 }
 
 /// Where a server is.

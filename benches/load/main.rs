@@ -1,6 +1,6 @@
 //! Puts tandem under load, and the bare relays beside it: `cargo bench --bench load -- ratio`.
 //!
-//! A load is rooms full of members ([`crowd`]) whose first one sends, at a rate or in a closed loop ([`run`]). Servers run
+//! A load is rooms full of members ([`population`]) whose first one sends, at a rate or in a closed loop ([`run`]). Servers run
 //! in processes of their own ([`server`]), so that their CPU time and memory are theirs alone ([`proc`]). The bare relays
 //! ([`relay_ws`], [`relay_quic`]) are this same program, started again: they do nothing but fan out, and so they are the
 //! limit that every figure is a ratio to ([`ratio`]). Clients are written for this purpose ([`ws`], [`quic`]): they share
@@ -10,13 +10,17 @@
 
 mod all;
 mod args;
+mod by_nodes;
 mod clock;
-mod crowd;
+mod cluster;
 mod growth;
 mod idle;
+mod join_burst;
 mod link;
 mod nodes;
+#[path = "../support/plot.rs"]
 mod plot;
+mod population;
 mod proc;
 mod quic;
 mod ratio;
@@ -27,9 +31,7 @@ mod report;
 mod run;
 mod scenario;
 mod server;
-mod spread;
 mod stores;
-mod storm;
 mod wire;
 mod ws;
 

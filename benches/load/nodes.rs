@@ -4,7 +4,7 @@
 //!   bare datagram relays that Redis joins, and a PUBLISH of the same size that arrives at a subscriber through it.
 //! * A command: PLAY_PAUSE to ACK, and how many calls of Redis it takes, beside one EVALSHA that appends as much.
 //! * The audit: rows a second into PostgreSQL, while a backlog that was held up is drained.
-//! * How the cost grows with the nodes: [`spread`](super::spread).
+//! * How the cost grows with the nodes: [`by_nodes`](super::by_nodes).
 
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tandem::telemetry::names;
 
+use super::by_nodes;
 use super::clock;
-use super::crowd::{AT_ONCE, Crowd, Plan, histogram};
+use super::cluster::Cluster;
 use super::link::Carrier;
+use super::population::histogram;
 use super::report::{Report, Spread, Table, thousands};
 use super::run::{Outcome, Pace, Times, measure, millis, percentiles};
-use super::server::{Launch, Server};
-use super::spread;
+use super::server::Launch;
 use super::stores::{self, Stores};
 use super::wire::Kind;
 
@@ -37,54 +38,6 @@ const TABLE: &str = "room_events";
 /// Waiting for the audit.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Nodes of one cluster.
-pub(crate) struct Cluster(Vec<Server>);
-
-impl Cluster {
-    pub(crate) async fn start(launch: &Launch, stores: &Stores, count: usize) -> Result<Self> {
-        let mut launch = launch.clone();
-        launch.settings.extend(stores.settings());
-        let mut nodes = Vec::new();
-        for _ in 0..count {
-            nodes.push(launch.tandem().await?);
-        }
-        Ok(Self(nodes))
-    }
-
-    /// Two bare relays.
-    async fn bare(launch: &Launch, stores: &Stores) -> Result<Self> {
-        let url = &stores.redis_url;
-        Ok(Self(vec![launch.relay_on(url).await?, launch.relay_on(url).await?]))
-    }
-
-    /// The members of each room are on the nodes in turn.
-    pub(crate) async fn crowd(&self, carrier: Carrier, kind: Kind, rooms: usize, members: usize) -> Result<Crowd> {
-        let plan = Plan { carrier, kind, rooms, members, at_once: AT_ONCE };
-        let places: Vec<_> = self.0.iter().map(|node| node.place).collect();
-        Crowd::gather(plan, &places).await
-    }
-
-    pub(crate) fn all(&self) -> Vec<&Server> {
-        self.0.iter().collect()
-    }
-
-    /// A counter of all of them.
-    async fn counter(&self, name: &str) -> f64 {
-        let mut sum = 0.0;
-        for node in &self.0 {
-            sum += node.counter(name).await;
-        }
-        sum
-    }
-
-    pub(crate) async fn stop(self) -> Result<()> {
-        for node in self.0 {
-            node.stop().await?;
-        }
-        Ok(())
-    }
-}
-
 /// All of them.
 pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times: Times) -> Result<Report> {
     let nodes = Cluster::start(launch, stores, 2).await?;
@@ -93,7 +46,7 @@ pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times:
     let (ticks, tick_table) = ticks(&nodes, launch, stores, pairs, times).await?;
     let (audit, audit_table) = audit(&nodes, stores, times).await?;
     nodes.stop().await?;
-    let (growth, growth_table) = spread::by_nodes(launch, stores, times).await?;
+    let (growth, growth_table) = by_nodes::growth(launch, stores, times).await?;
     Ok(Report {
         name: "nodes",
         json: json!({"ticks": ticks, "commands": commands, "audit": audit, "growth": growth}),
@@ -104,7 +57,7 @@ pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times:
             ),
             ("A control command, PLAY_PAUSE to ACK".to_owned(), command_table),
             ("The audit: a backlog that PostgreSQL was kept from taking, then drained".to_owned(), audit_table),
-            (spread::caption(), growth_table),
+            (by_nodes::caption(), growth_table),
         ],
         plots: Vec::new(),
     })
@@ -112,9 +65,9 @@ pub(crate) async fn nodes(launch: &Launch, stores: &Stores, pairs: usize, times:
 
 /// The load of the tick runs on two nodes.
 async fn tick_run(nodes: &Cluster, carrier: Carrier, times: Times) -> Result<Outcome> {
-    let crowd = nodes.crowd(carrier, Kind::Tick, ROOMS, MEMBERS).await?;
-    let outcome = measure(&crowd, &nodes.all(), Pace::Rate(HERTZ), times).await?;
-    crowd.disperse().await;
+    let population = nodes.population(carrier, Kind::Tick, ROOMS, MEMBERS).await?;
+    let outcome = measure(&population, &nodes.all(), Pace::Rate(HERTZ), times).await?;
+    population.disconnect_all().await;
     Ok(outcome)
 }
 
@@ -226,12 +179,12 @@ async fn publish(stores: &Stores, times: Times) -> Result<Histogram<u64>> {
 }
 
 async fn commands(nodes: &Cluster, stores: &Stores, times: Times) -> Result<(Value, Table)> {
-    let crowd = nodes.crowd(Carrier::WebSocket, Kind::Play, ROOMS, MEMBERS).await?;
+    let population = nodes.population(Carrier::WebSocket, Kind::Play, ROOMS, MEMBERS).await?;
     let before = (nodes.counter(names::COMMITS).await, nodes.counter(names::COMMIT_CONFLICTS).await);
-    let outcome = measure(&crowd, &nodes.all(), Pace::Rate(2.0), times).await?;
+    let outcome = measure(&population, &nodes.all(), Pace::Rate(2.0), times).await?;
     let commits = nodes.counter(names::COMMITS).await - before.0;
     let conflicts = nodes.counter(names::COMMIT_CONFLICTS).await - before.1;
-    crowd.disperse().await;
+    population.disconnect_all().await;
     let raw = evalsha(stores, times).await?;
     // Each is one call of one script; one that meets a conflict is called again.
     let calls = (commits + conflicts) / commits;
@@ -275,8 +228,8 @@ async fn audit(nodes: &Cluster, stores: &Stores, times: Times) -> Result<(Value,
     let mut holder = stores.database().await?;
     let mut hold = holder.begin().await?;
     sqlx::raw_sql("LOCK TABLE room_events IN SHARE MODE").execute(&mut *hold).await?;
-    let crowd = nodes.crowd(Carrier::WebSocket, Kind::Play, BUSY_ROOMS, 2).await?;
-    let outcome = measure(&crowd, &nodes.all(), Pace::Closed(16), times).await?;
+    let population = nodes.population(Carrier::WebSocket, Kind::Play, BUSY_ROOMS, 2).await?;
+    let outcome = measure(&population, &nodes.all(), Pace::Closed(16), times).await?;
     let expected = before + (nodes.counter(names::COMMIT_EVENTS).await - events) as u64;
     let held = stores::count(&mut database, TABLE).await?;
     hold.rollback().await?;
@@ -291,7 +244,7 @@ async fn audit(nodes: &Cluster, stores: &Stores, times: Times) -> Result<(Value,
             first.get_or_insert(last);
         }
     }
-    crowd.disperse().await;
+    population.disconnect_all().await;
     let (rows, end) = last;
     ensure!(rows >= expected, "of {expected} audit rows only {rows} have come");
     let (early, begin) = first.context("no audit row was held up")?;

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Mutex;
 
-use super::link::Incoming;
+use super::wire::Incoming;
 
 /// The relay's protocol name.
 pub(crate) const BARE_ALPN: &[u8] = b"bare";

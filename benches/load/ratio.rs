@@ -3,9 +3,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::crowd::{AT_ONCE, Crowd, Plan};
 use super::link::Carrier;
 use super::plot::{self, Bar, Frame, Series};
+use super::population::{AT_ONCE, Plan, Population};
 use super::report::{self, OUTCOME, Report, Spread, Table};
 use super::run::{Outcome, Pace, Times, measure};
 use super::server::Launch;
@@ -127,9 +127,9 @@ async fn run(contest: &Contest, launch: &Launch, relay: bool) -> Result<Run> {
     let mut outcomes = Vec::new();
     for phase in [contest.calm, contest.busy] {
         let plan = Plan { carrier, kind: contest.kind, rooms: phase.rooms, members: contest.members, at_once: AT_ONCE };
-        let crowd = Crowd::gather(plan, &[server.place]).await?;
-        outcomes.push(measure(&crowd, &[&server], phase.pace, contest.times).await?);
-        crowd.disperse().await;
+        let population = Population::connect_all(plan, &[server.place]).await?;
+        outcomes.push(measure(&population, &[&server], phase.pace, contest.times).await?);
+        population.disconnect_all().await;
     }
     server.stop().await?;
     let busy = outcomes.remove(1);

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+pub(crate) use super::plot::thousands;
 use super::proc;
 use super::run::Outcome;
 
@@ -79,19 +80,6 @@ pub(crate) fn outcome(outcome: &Outcome) -> Vec<String> {
         outcome.lost.to_string(),
         outcome.disordered.to_string(),
     ]
-}
-
-/// 1234567 as 1,234,567.
-pub(crate) fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) && !text.ends_with('-') {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Smallest, middle and largest of some numbers.

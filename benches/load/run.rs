@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::clock;
-use super::crowd::{Crowd, Room, histogram};
+use super::population::{Population, Room, histogram};
 use super::proc::{Cpu, Pid};
 use super::server::Server;
 use super::wire::{self, Kind};
@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// A film starts at a moment that all members can reach; until then the server drops reports of where it is.
 const SCHEDULED: Duration = Duration::from_millis(700);
 
-/// Rooms that start their film together, and the pause before the next ones: thousands at once would be a storm of
+/// Rooms that start their film together, and the pause before the next ones: thousands at once would be a burst of
 /// commits, whose lost packets are still repeated when the measurement begins.
 const STARTS: usize = 25;
 const BETWEEN_STARTS: Duration = Duration::from_millis(20);
@@ -113,11 +113,11 @@ pub(crate) fn percentiles(of: &Histogram<u64>) -> Value {
 }
 
 /// Lets the rooms' first members send, and counts.
-pub(crate) async fn measure(crowd: &Crowd, servers: &[&Server], pace: Pace, times: Times) -> Result<Outcome> {
-    let tally = &crowd.tally;
+pub(crate) async fn measure(population: &Population, servers: &[&Server], pace: Pace, times: Times) -> Result<Outcome> {
+    let tally = &population.tally;
     let late = Arc::new(parking_lot::Mutex::new(histogram()?));
-    if crowd.plan.kind != Kind::Play {
-        for rooms in crowd.rooms.chunks(STARTS) {
+    if population.plan.kind != Kind::Play {
+        for rooms in population.rooms.chunks(STARTS) {
             for room in rooms {
                 room.links[0].message(&wire::play(clock::micros(), None, true)).await?;
             }
@@ -125,15 +125,15 @@ pub(crate) async fn measure(crowd: &Crowd, servers: &[&Server], pace: Pace, time
         }
         clock::pause(SCHEDULED).await;
     }
-    let before = Counts::now(crowd, servers).await;
+    let before = Counts::now(population, servers).await;
     let senders = async {
         match pace {
             Pace::Closed(window) => {
                 // Polls only the loops that have something to do.
-                let loops = crowd.rooms.iter().map(|room| closed_loop(room, crowd.plan.kind, window));
+                let loops = population.rooms.iter().map(|room| closed_loop(room, population.plan.kind, window));
                 FuturesUnordered::from_iter(loops).try_collect().await
             }
-            Pace::Rate(hz) => at_rate(crowd, hz, &late).await,
+            Pace::Rate(hz) => at_rate(population, hz, &late).await,
         }
     };
     let window = async {
@@ -156,9 +156,9 @@ pub(crate) async fn measure(crowd: &Crowd, servers: &[&Server], pace: Pace, time
         ended = senders => { ended?; anyhow::bail!("the senders ended early") }
         window = window => window?,
     };
-    settle(crowd, before.received, before.sent).await;
-    crowd.check()?;
-    let after = Counts::now(crowd, servers).await;
+    settle(population, before.received, before.sent).await;
+    population.check()?;
+    let after = Counts::now(population, servers).await;
     let (sent, coalesced) = (after.sent - before.sent, after.coalesced - before.coalesced);
     let missing = (after.expected - before.expected).saturating_sub(after.received - before.received);
     let outcome = Outcome {
@@ -191,30 +191,30 @@ struct Counts {
 }
 
 impl Counts {
-    async fn now(crowd: &Crowd, servers: &[&Server]) -> Self {
+    async fn now(population: &Population, servers: &[&Server]) -> Self {
         let mut coalesced = 0.0;
-        if crowd.plan.kind == Kind::Tick {
+        if population.plan.kind == Kind::Tick {
             for server in servers {
                 coalesced += server.counter(tandem::telemetry::names::TICKS_COALESCED).await;
             }
         }
         Self {
-            sent: crowd.rooms.iter().map(|room| room.voice.sent.load(Ordering::Relaxed)).sum(),
-            expected: crowd.rooms.iter().map(|room| room.voice.expected()).sum(),
-            received: crowd.tally.received.load(Ordering::Relaxed),
-            disordered: crowd.tally.disordered.load(Ordering::Relaxed),
+            sent: population.rooms.iter().map(|room| room.voice.sent.load(Ordering::Relaxed)).sum(),
+            expected: population.rooms.iter().map(|room| room.voice.expected()).sum(),
+            received: population.tally.received.load(Ordering::Relaxed),
+            disordered: population.tally.disordered.load(Ordering::Relaxed),
             coalesced: coalesced as u64,
         }
     }
 }
 
 /// Waits for what is under way: until all is there, or nothing comes any more.
-async fn settle(crowd: &Crowd, received: u64, sent: u64) {
-    let sent = crowd.rooms.iter().map(|room| room.voice.sent.load(Ordering::Relaxed)).sum::<u64>() - sent;
-    let expected = sent * crowd.plan.kind.receivers(crowd.plan.members) as u64;
+async fn settle(population: &Population, received: u64, sent: u64) {
+    let sent = population.rooms.iter().map(|room| room.voice.sent.load(Ordering::Relaxed)).sum::<u64>() - sent;
+    let expected = sent * population.plan.kind.receivers(population.plan.members) as u64;
     let (mut known, mut since) = (0, clock::now());
     while clock::now().duration_since(since) < QUIET {
-        let now = crowd.tally.received.load(Ordering::Relaxed) - received;
+        let now = population.tally.received.load(Ordering::Relaxed) - received;
         if now >= expected {
             return;
         }
@@ -239,9 +239,9 @@ async fn closed_loop(room: &Room, kind: Kind, window: usize) -> Result<()> {
 }
 
 /// All rooms at one rate, evenly spread over its period.
-async fn at_rate(crowd: &Crowd, hz: f64, late: &parking_lot::Mutex<Histogram<u64>>) -> Result<()> {
+async fn at_rate(population: &Population, hz: f64, late: &parking_lot::Mutex<Histogram<u64>>) -> Result<()> {
     let start = tokio::time::Instant::from_std(clock::now());
-    let step = Duration::from_secs_f64(1.0 / (hz * crowd.rooms.len() as f64));
+    let step = Duration::from_secs_f64(1.0 / (hz * population.rooms.len() as f64));
     for count in 0_u32.. {
         let due = start + step * count;
         let now = clock::now();
@@ -252,8 +252,8 @@ async fn at_rate(crowd: &Crowd, hz: f64, late: &parking_lot::Mutex<Histogram<u64
             tokio::task::yield_now().await;
         }
         late.lock().saturating_record(clock::now().saturating_duration_since(due.into_std()).as_micros().max(1) as u64);
-        let index = count as usize % crowd.rooms.len();
-        send(&crowd.rooms[index], crowd.plan.kind).await?;
+        let index = count as usize % population.rooms.len();
+        send(&population.rooms[index], population.plan.kind).await?;
     }
     Ok(())
 }

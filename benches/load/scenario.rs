@@ -8,14 +8,14 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::args;
-use super::crowd::{AT_ONCE, Crowd, Plan};
 use super::growth::{self, By};
+use super::join_burst::{self, JoinBurst};
 use super::link::Carrier;
+use super::population::{AT_ONCE, Plan, Population};
 use super::ratio::{self, Contest, Phase};
 use super::report::{self, OUTCOME, Report, Table};
 use super::run::{Pace, Times, measure, millis};
 use super::server::{Launch, Server};
-use super::storm::{self, Storm};
 use super::wire::Kind;
 use super::{idle, nodes, proc};
 
@@ -54,9 +54,10 @@ pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
         spoken = spoken_there;
     }
     let places: Vec<_> = servers.iter().map(|server| server.place).collect();
-    let crowd = Crowd::gather(Plan { carrier: spoken, kind, rooms, members, at_once: AT_ONCE }, &places).await?;
-    let joins = crowd.joins_per_second();
-    let outcome = measure(&crowd, &servers.iter().collect::<Vec<_>>(), pace, times).await?;
+    let population =
+        Population::connect_all(Plan { carrier: spoken, kind, rooms, members, at_once: AT_ONCE }, &places).await?;
+    let joins = population.joins_per_second();
+    let outcome = measure(&population, &servers.iter().collect::<Vec<_>>(), pace, times).await?;
     let caption = format!(
         "{} over {}: {rooms} rooms of {members}, {} for {:.1} s; {} joins/s before it; the client used {:.0} % of a core, \
          its senders were {:.3} ms late at p99; {} ticks were coalesced",
@@ -78,7 +79,7 @@ pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
         table.row(vec![outcome.elsewhere.len().to_string(), at(50.0), at(99.0), at(99.9), at(100.0)]);
         tables.push(("To members on other nodes than the sender".to_owned(), table));
     }
-    crowd.disperse().await;
+    population.disconnect_all().await;
     for server in servers {
         server.stop().await?;
     }
@@ -138,16 +139,16 @@ pub(crate) async fn kinds(launch: &Launch, times: Times) -> Result<Report> {
         for carrier in [Carrier::WebSocket, Carrier::WebTransport] {
             let server = launch.tandem().await?;
             let plan = Plan { carrier, kind, rooms: ROOMS, members: MEMBERS, at_once: AT_ONCE };
-            let crowd = Crowd::gather(plan, &[server.place]).await?;
+            let population = Population::connect_all(plan, &[server.place]).await?;
             for pace in [Pace::Rate(20.0), Pace::Closed(if kind == Kind::Tick { 1 } else { 4 })] {
-                let outcome = measure(&crowd, &[&server], pace, times).await?;
+                let outcome = measure(&population, &[&server], pace, times).await?;
                 let names = [kind.name().to_owned(), carrier.name().to_owned(), pace.words()];
                 table.row(names.into_iter().chain(report::outcome(&outcome)).collect());
                 values.push(json!({
                     "kind": kind.name(), "transport": carrier.name(), "pace": pace.words(), "outcome": outcome.json(),
                 }));
             }
-            crowd.disperse().await;
+            population.disconnect_all().await;
             server.stop().await?;
         }
     }
@@ -169,13 +170,13 @@ pub(crate) async fn figure(name: &str, matches: &ArgMatches) -> Result<Report> {
         "rooms" => growth::rooms(most()?, &launch, deliveries(), args::count(matches, "pairs")?, times).await,
         "members" => growth::walk(By::Members, most()?, &launch, deliveries(), times).await,
         "joins" => {
-            let storm = Storm {
+            let burst = JoinBurst {
                 sessions: sessions()?,
                 members: members()?,
                 at_once: args::count(matches, "at-once")?,
                 times: args::count(matches, "times")?,
             };
-            storm::storms(storm, &launch, &args::stores_of(matches).await?).await
+            join_burst::bursts(burst, &launch, &args::stores_of(matches).await?).await
         }
         _ => nodes::nodes(&launch, &args::stores_of(matches).await?, args::count(matches, "pairs")?, times).await,
     }

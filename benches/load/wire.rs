@@ -136,3 +136,10 @@ pub(crate) fn field<'a>(message: &'a [u8], name: &str) -> Option<&'a str> {
 pub(crate) fn sent_at(message: &[u8]) -> Option<u64> {
     field(message, "currentTime")?.parse().ok().map(clock::as_micros)
 }
+
+/// Something that arrived.
+#[derive(Debug)]
+pub(crate) enum Incoming<'a> {
+    Message(&'a [u8]),
+    Compact(&'a [u8]),
+}

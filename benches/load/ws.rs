@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::link::Incoming;
+use super::wire::Incoming;
 
 const SCRATCH: usize = 64 << 10;
 /// Any mask is as good as another for the server's work; the standard only forbids one that an attacker can guess.

@@ -10,15 +10,20 @@
 #[cfg(target_os = "linux")]
 mod figures;
 #[cfg(target_os = "linux")]
-mod line;
-#[cfg(target_os = "linux")]
 mod link;
 #[cfg(target_os = "linux")]
+mod panels;
+#[cfg(target_os = "linux")]
+#[path = "../support/plot.rs"]
 mod plot;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
+mod setup;
+#[cfg(target_os = "linux")]
+mod tunnel;
 #[cfg(target_os = "linux")]
 mod viewer;
 

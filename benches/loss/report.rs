@@ -4,16 +4,9 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::figures::{Point, Route};
-use super::run::{Measured, Setup};
+use super::figures::Route;
+use super::setup::{Measured, Setup};
 use super::viewer::Carrier;
-
-impl Measured {
-    /// This transport over this route.
-    pub(crate) fn of(&self, carrier: Carrier, route: Route) -> Option<&Point> {
-        self.points.iter().find(|point| point.carrier == carrier && point.route == route)
-    }
-}
 
 /// For people: one table a load and route, in Markdown.
 pub(crate) fn table(setup: &Setup, measured: &[Measured]) -> String {

@@ -9,30 +9,17 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
-use super::figures::{Place, Point, Room, Route, point};
-use super::line::{self, End, Line};
-use super::link::{Conditions, Fates};
+use super::figures::{Place, Room, Route, point};
+use super::link::Conditions;
+use super::setup::{Load, Measured, Setup};
+use super::tunnel::{self, End, Tunnel};
 use super::viewer::{self, Carrier, Member, Party, Told};
-use super::{plot, report};
+use super::{panels, report};
 
 /// The namespaces are ours alone, so the ports can be anything.
 const PORT: u16 = 4433;
 const CARRIERS: [Carrier; 2] = [Carrier::WebTransport, Carrier::WebSocket];
 const CHILD: &str = "as-viewers";
-
-/// Who ticks how often.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Load {
-    pub(crate) name: &'static str,
-    pub(crate) title: &'static str,
-    /// Of each transport.
-    pub(crate) rooms: usize,
-    /// Members of a room at the far end; its host is beside the server.
-    pub(crate) viewers: usize,
-    pub(crate) host_hz: f64,
-    pub(crate) viewer_hz: f64,
-}
 
 const LOADS: [Load; 2] = [
     // `HOST_TICK_MS` and `TICK_MS` of web-demo/client/report.js.
@@ -47,29 +34,6 @@ const LOADS: [Load; 2] = [
     // The most that suits TCP: every next packet tells it soon of the one that was lost.
     Load { name: "dense", title: "everybody ticks at 20 Hz", rooms: 2, viewers: 3, host_hz: 20.0, viewer_hz: 20.0 },
 ];
-
-/// What is run.
-#[derive(Debug, Clone, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Setup {
-    pub(crate) loads: Vec<Load>,
-    pub(crate) loss_percent: Vec<f64>,
-    pub(crate) round_trip_ms: u64,
-    pub(crate) jitter_ms: u64,
-    pub(crate) megabits: u64,
-    pub(crate) queue_bytes: usize,
-    pub(crate) seconds: u64,
-    pub(crate) seed: u64,
-}
-
-/// A load at a loss, measured.
-pub(crate) struct Measured {
-    pub(crate) load: Load,
-    pub(crate) loss_percent: f64,
-    pub(crate) points: Vec<Point>,
-    /// Down and up.
-    pub(crate) packets: [Fates; 2],
-}
 
 fn command() -> Command {
     fn option(name: &'static str, default: &'static str, help: &'static str) -> Arg {
@@ -152,7 +116,7 @@ async fn run(options: &ArgMatches) -> Result<()> {
     if setup.loss_percent.iter().any(|loss| !(0.0..=100.0).contains(loss)) {
         bail!("--loss must be between 0 and 100");
     }
-    line::sweep()?;
+    tunnel::sweep()?;
     eprintln!("seed {}", setup.seed);
     let mut measured = Vec::new();
     for load in &setup.loads {
@@ -162,7 +126,7 @@ async fn run(options: &ArgMatches) -> Result<()> {
         }
     }
     println!("{}", report::table(&setup, &measured));
-    for (name, text) in [("json", report::json(&setup, &measured)?), ("plot", plot::svg(&setup, &measured))] {
+    for (name, text) in [("json", report::json(&setup, &measured)?), ("plot", panels::svg(&setup, &measured))] {
         let path = PathBuf::from(options.get_one::<String>(name).context("no path")?);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
@@ -180,7 +144,7 @@ async fn measure(setup: &Setup, load: Load, loss_percent: f64) -> Result<Measure
         rate: setup.megabits * 125_000,
         queue: setup.queue_bytes,
     };
-    let line = Line::lay(conditions, setup.seed)?;
+    let line = Tunnel::lay(conditions, setup.seed)?;
     let server = Server::start().await?;
     // The first of a room is its host: the one beside the server.
     let mut near = Party::of(setup, load, &server, End::Near).start(End::Near).await?;
@@ -217,7 +181,7 @@ impl Party {
         };
         let rooms = 0..CARRIERS.len() * load.rooms;
         Self {
-            server: line::NEAR,
+            server: tunnel::NEAR,
             port: PORT,
             certificate: server.certificate(),
             members: rooms
@@ -231,7 +195,7 @@ impl Party {
 
     async fn start(self, end: End) -> Result<Group> {
         let program = std::env::current_exe()?;
-        let [ip, words @ ..] = line::at(end, &program.to_string_lossy());
+        let [ip, words @ ..] = tunnel::at(end, &program.to_string_lossy());
         let mut child = tokio::process::Command::new(ip)
             .args(words)
             .args([CHILD, &serde_json::to_string(&self)?])
@@ -278,11 +242,11 @@ impl Server {
     async fn start() -> Result<Self> {
         let home = tempfile::tempdir()?;
         // `env -i`: whatever is set here, a Redis for instance, is not meant for it.
-        let [ip, words @ ..] = line::at(End::Near, "env");
+        let [ip, words @ ..] = tunnel::at(End::Near, "env");
         let mut child = tokio::process::Command::new(ip)
             .args(words)
             .args(["-i", env!("CARGO_BIN_EXE_tandem"), "--log-level", "warn"])
-            .args(["--host", &line::NEAR.to_string(), "--port", "4001", "--quic-port", &PORT.to_string()])
+            .args(["--host", &tunnel::NEAR.to_string(), "--port", "4001", "--quic-port", &PORT.to_string()])
             .arg("--data-dir")
             .arg(home.path().join("data"))
             .arg("--certs-dir")

@@ -7,7 +7,7 @@ use tandem::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody};
 use tandem::protocol::{self, Rules};
 use tandem::room::{Ask, Basis, Command, Control, Room};
 
-use crate::house::{NOW, actor, asked, limits, position, relayed_tick, room_of, user};
+use crate::hub_fixture::{NOW, actor, asked, limits, position, relayed_tick, room_of, user};
 
 const JOIN: &str = r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"member-1","username":"Member 1","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"ref":1}"#;
 const HEARTBEAT: &str = r#"{"type":"HOST_HEARTBEAT","roomId":"friday","userId":"member-1","currentTime":12.5,"isPlaying":true,"eventTimestamp":1795000000000,"timestamp":1795000000000}"#;
@@ -98,7 +98,7 @@ mod encode {
 
     #[divan::bench]
     fn joined(bencher: Bencher<'_, '_>) {
-        encodes(bencher, &after(10, &crate::house::joining(10)));
+        encodes(bencher, &after(10, &crate::hub_fixture::joining(10)));
     }
 
     #[divan::bench(args = [2, 10, 200])]

@@ -6,7 +6,7 @@
 
 mod codecs;
 mod fan_out;
-mod house;
+mod hub_fixture;
 #[path = "../../tests/support/memory_transport.rs"]
 mod memory_transport;
 mod records;

@@ -4,7 +4,7 @@
 use divan::{Bencher, black_box};
 use tandem::room::Event;
 
-use crate::house::{House, NOW, joining, limits, room_id, room_of};
+use crate::hub_fixture::{HubFixture, NOW, joining, limits, room_id, room_of};
 
 fn joined() -> Event {
     let room = room_of(10);
@@ -32,9 +32,9 @@ fn write_whole_room(bencher: Bencher<'_, '_>, members: usize) {
 /// What a hub does after a gap: it loads the snapshot and reads the room from it.
 #[divan::bench(args = [2, 10, 200])]
 fn read_snapshot(bencher: Bencher<'_, '_>, members: usize) {
-    let house = House::new();
-    house.room(0, members);
+    let fixture = HubFixture::new();
+    fixture.room(0, members);
     // A hub without a replica of the room.
-    let (stranger, room) = (house.another_hub(), room_id(0));
-    bencher.bench_local(|| house.runtime.block_on(stranger.peek(&room)).unwrap().unwrap());
+    let (stranger, room) = (fixture.another_hub(), room_id(0));
+    bencher.bench_local(|| fixture.runtime.block_on(stranger.peek(&room)).unwrap().unwrap());
 }

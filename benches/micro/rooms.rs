@@ -5,7 +5,7 @@ use std::time::Duration;
 use divan::Bencher;
 use tandem::room::{Ask, Basis, Command, Control};
 
-use crate::house::{NOW, actor, asked, joining, limits, position, room_of, step};
+use crate::hub_fixture::{NOW, actor, asked, joining, limits, position, room_of, step};
 
 const MEMBERS: [usize; 3] = [2, 10, 200];
 

@@ -12,17 +12,17 @@ use tandem::protocol;
 use tandem::session;
 use tandem::session::transport::Frame;
 
-use crate::house::{House, relayed_tick};
+use crate::hub_fixture::{HubFixture, relayed_tick};
 
 const MEMBERS: [usize; 4] = [2, 10, 50, 200];
 
 /// So many clients in one room; the first is its host.
-fn clients(house: &House, members: usize) -> Vec<MemoryClient> {
-    house.runtime.block_on(async {
+fn clients(fixture: &HubFixture, members: usize) -> Vec<MemoryClient> {
+    fixture.runtime.block_on(async {
         let mut clients = Vec::new();
         for number in 0..members {
             let (transport, mut client) = pair();
-            house.tracker.spawn(session::run(transport, house.services(), ()));
+            fixture.tracker.spawn(session::run(transport, fixture.services(), ()));
             let join = json!({"type": "JOIN", "protocol": 3, "roomId": "room", "userId": format!("member-{number}")});
             client.message(join.to_string()).await;
             until(&mut client, "ROOM_STATE").await;
@@ -51,13 +51,13 @@ async fn until(client: &mut MemoryClient, kind: &str) {
 
 #[divan::bench(args = MEMBERS)]
 fn tick_to_all(bencher: Bencher<'_, '_>, members: usize) {
-    let house = House::new();
-    let mut clients = clients(&house, members);
+    let fixture = HubFixture::new();
+    let mut clients = clients(&fixture, members);
     let mut seq = 0;
     bencher.counter(ItemsCount::new(members - 1)).bench_local(|| {
         seq += 1;
-        let tick = protocol::encode_tick(&relayed_tick(house.clock.now(), seq));
-        house.runtime.block_on(async {
+        let tick = protocol::encode_tick(&relayed_tick(fixture.clock.now(), seq));
+        fixture.runtime.block_on(async {
             clients[0].send(Frame::Compact(tick.message())).await;
             for client in &mut clients[1..] {
                 while !matches!(client.recv().await.unwrap(), Delivered::Compact(_)) {}
@@ -68,14 +68,14 @@ fn tick_to_all(bencher: Bencher<'_, '_>, members: usize) {
 
 #[divan::bench(args = MEMBERS)]
 fn play_to_all(bencher: Bencher<'_, '_>, members: usize) {
-    let house = House::new();
-    let mut clients = clients(&house, members);
+    let fixture = HubFixture::new();
+    let mut clients = clients(&fixture, members);
     let (mut playing, mut seconds) = (false, 0);
     bencher.counter(ItemsCount::new(members)).bench_local(|| {
         (playing, seconds) = (!playing, (seconds + 1) % 1000);
         let control = if playing { "play" } else { "pause" };
         let message = format!(r#"{{"type":"PLAY_PAUSE","control":"{control}","currentTime":{seconds}}}"#);
-        house.runtime.block_on(async {
+        fixture.runtime.block_on(async {
             clients[0].message(Bytes::from(message)).await;
             for client in &mut clients {
                 until(client, "PLAY_PAUSE").await;
@@ -87,14 +87,14 @@ fn play_to_all(bencher: Bencher<'_, '_>, members: usize) {
 /// An offer of 1.2 KB to one other member.
 #[divan::bench(args = MEMBERS)]
 fn signal_to_one(bencher: Bencher<'_, '_>, members: usize) {
-    let house = House::new();
-    let mut clients = clients(&house, members);
+    let fixture = HubFixture::new();
+    let mut clients = clients(&fixture, members);
     let sdp = "x".repeat(1100);
     let to = members - 1;
     let message = json!({"type": "OFFER", "to": format!("member-{to}"), "offer": {"type": "offer", "sdp": sdp}});
     let message = Bytes::from(message.to_string());
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
-        house.runtime.block_on(async {
+        fixture.runtime.block_on(async {
             clients[0].message(message.clone()).await;
             until(&mut clients[to], "OFFER").await;
         });

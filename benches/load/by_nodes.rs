@@ -4,8 +4,8 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::cluster::Cluster;
 use super::link::Carrier;
-use super::nodes::Cluster;
 use super::report::{Table, thousands};
 use super::run::{Pace, Times, measure, millis, percentiles};
 use super::server::Launch;
@@ -23,7 +23,7 @@ pub(crate) fn caption() -> String {
     )
 }
 
-pub(crate) async fn by_nodes(launch: &Launch, stores: &Stores, times: Times) -> Result<(Value, Table)> {
+pub(crate) async fn growth(launch: &Launch, stores: &Stores, times: Times) -> Result<(Value, Table)> {
     let mut table = Table::new(&[
         "nodes",
         "deliveries/s",
@@ -37,12 +37,12 @@ pub(crate) async fn by_nodes(launch: &Launch, stores: &Stores, times: Times) -> 
     let mut values = Vec::new();
     for count in NODES {
         let cluster = Cluster::start(launch, stores, count).await?;
-        let crowd = cluster.crowd(Carrier::WebTransport, Kind::Tick, ROOMS, MEMBERS).await?;
-        let (redis, heard) = (redis_cpu(stores).await?, crowd.received());
-        let outcome = measure(&crowd, &cluster.all(), Pace::Rate(HERTZ), times).await?;
+        let population = cluster.population(Carrier::WebTransport, Kind::Tick, ROOMS, MEMBERS).await?;
+        let (redis, heard) = (redis_cpu(stores).await?, population.received());
+        let outcome = measure(&population, &cluster.all(), Pace::Rate(HERTZ), times).await?;
         // Redis says what it used, not when: over the whole run, then, and all that arrived in it.
-        let redis = 1e6 * (redis_cpu(stores).await? - redis) / (crowd.received() - heard) as f64;
-        crowd.disperse().await;
+        let redis = 1e6 * (redis_cpu(stores).await? - redis) / (population.received() - heard) as f64;
+        population.disconnect_all().await;
         cluster.stop().await?;
         let micros = 1e6 * outcome.cpu.total() / outcome.deliveries as f64;
         let elsewhere = |percent| match outcome.elsewhere.len() {

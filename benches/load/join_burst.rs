@@ -1,4 +1,4 @@
-//! Everybody comes at once: join storms, and reconnect storms with the tokens of the memberships.
+//! All members connect at once: bursts of JOINs, and bursts of reconnects with the tokens of the memberships.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::clock;
-use super::crowd::{Crowd, Plan};
 use super::link::Carrier;
+use super::population::{Plan, Population};
 use super::report::{Report, Spread, Table, thousands};
 use super::run::millis;
 use super::server::{Launch, Server};
@@ -16,14 +16,14 @@ use super::wire::Kind;
 
 /// How large, and how often.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Storm {
+pub(crate) struct JoinBurst {
     pub(crate) sessions: usize,
     pub(crate) members: usize,
     pub(crate) at_once: usize,
     pub(crate) times: usize,
 }
 
-/// Between a storm and the next one: disconnects are committed, sockets are closed.
+/// Between two bursts: disconnects are committed, sockets are closed.
 const CALM: Duration = Duration::from_secs(1);
 
 /// Where memberships are kept.
@@ -34,7 +34,7 @@ struct Backend {
 }
 
 /// Both transports, embedded and with the stores, and the bare relays.
-pub(crate) async fn storms(storm: Storm, launch: &Launch, stores: &Stores) -> Result<Report> {
+pub(crate) async fn bursts(burst: JoinBurst, launch: &Launch, stores: &Stores) -> Result<Report> {
     let mut with_stores = launch.clone();
     with_stores.settings.extend(stores.settings());
     let backends = [
@@ -55,71 +55,71 @@ pub(crate) async fn storms(storm: Storm, launch: &Launch, stores: &Stores) -> Re
     for carrier in [Carrier::WebSocket, Carrier::WebTransport] {
         for backend in &backends {
             let mut runs = Vec::new();
-            for _ in 0..storm.times {
-                runs.push(tandem(storm, carrier, backend.launch.tandem().await?).await?);
+            for _ in 0..burst.times {
+                runs.push(tandem(burst, carrier, backend.launch.tandem().await?).await?);
             }
             // The goals are the WebSocket's; a WebTransport handshake has a signature in it.
             let goal = backend.goal.filter(|_| carrier == Carrier::WebSocket);
             for (what, goal) in [("joins", goal), ("reconnects", None)] {
-                let of: Vec<&Gust> = runs.iter().map(|run| if what == "joins" { &run.0 } else { &run.1 }).collect();
+                let of: Vec<&Filled> = runs.iter().map(|run| if what == "joins" { &run.0 } else { &run.1 }).collect();
                 values.push(add(&mut table, backend.name, carrier, what, goal, &of));
             }
         }
         let mut runs = Vec::new();
-        for _ in 0..storm.times {
+        for _ in 0..burst.times {
             let (server, spoken) = launch.subject(carrier, true).await?;
-            let (crowd, gust) = gust(storm, spoken, &server).await?;
-            crowd.disperse().await;
+            let (population, fill) = fill(burst, spoken, &server).await?;
+            population.disconnect_all().await;
             server.stop().await?;
-            runs.push(gust);
+            runs.push(fill);
         }
         values.push(add(&mut table, "bare relay", carrier, "joins", None, &runs.iter().collect::<Vec<_>>()));
     }
     let caption = format!(
         "{} sessions, rooms of {}, {} rooms fill at once; from the first packet of a connection to its ROOM_STATE",
-        storm.sessions, storm.members, storm.at_once
+        burst.sessions, burst.members, burst.at_once
     );
-    let json = json!({"sessions": storm.sessions, "members": storm.members, "storms": values});
+    let json = json!({"sessions": burst.sessions, "members": burst.members, "storms": values});
     Ok(Report { name: "joins", json, tables: vec![(caption, table)], plots: Vec::new() })
 }
 
-/// How one storm went.
-struct Gust {
+/// The figures of one burst.
+struct Filled {
     per_second: f64,
     p50: f64,
     p99: f64,
     cpu_micros: f64,
 }
 
-async fn tandem(storm: Storm, carrier: Carrier, server: Server) -> Result<(Gust, Gust)> {
-    let (crowd, joins) = gust(storm, carrier, &server).await?;
+async fn tandem(burst: JoinBurst, carrier: Carrier, server: Server) -> Result<(Filled, Filled)> {
+    let (population, joins) = fill(burst, carrier, &server).await?;
     clock::pause(CALM).await;
     let before = server.cpu()?.total();
-    let crowd = crowd.reconnect(&[server.place]).await?;
-    let reconnects = figures(&crowd, server.cpu()?.total() - before);
-    crowd.check()?;
-    crowd.disperse().await;
+    let population = population.reconnect(&[server.place]).await?;
+    let reconnects = figures(&population, server.cpu()?.total() - before);
+    population.check()?;
+    population.disconnect_all().await;
     server.stop().await?;
     Ok((joins, reconnects))
 }
 
-async fn gust(storm: Storm, carrier: Carrier, server: &Server) -> Result<(Crowd, Gust)> {
+async fn fill(burst: JoinBurst, carrier: Carrier, server: &Server) -> Result<(Population, Filled)> {
     // As v3 clients: they get tokens.
-    let rooms = storm.sessions.div_ceil(storm.members);
-    let plan = Plan { carrier, kind: Kind::Tick, rooms, members: storm.members, at_once: storm.at_once };
+    let rooms = burst.sessions.div_ceil(burst.members);
+    let plan = Plan { carrier, kind: Kind::Tick, rooms, members: burst.members, at_once: burst.at_once };
     let before = server.cpu()?.total();
-    let crowd = Crowd::gather(plan, &[server.place]).await?;
-    let gust = figures(&crowd, server.cpu()?.total() - before);
-    Ok((crowd, gust))
+    let population = Population::connect_all(plan, &[server.place]).await?;
+    let fill = figures(&population, server.cpu()?.total() - before);
+    Ok((population, fill))
 }
 
-fn figures(crowd: &Crowd, cpu: f64) -> Gust {
-    let at = |percent| millis(&crowd.join_latencies, percent);
-    Gust {
-        per_second: crowd.joins_per_second(),
+fn figures(population: &Population, cpu: f64) -> Filled {
+    let at = |percent| millis(&population.join_latencies, percent);
+    Filled {
+        per_second: population.joins_per_second(),
         p50: at(50.0),
         p99: at(99.0),
-        cpu_micros: 1e6 * cpu / crowd.size() as f64,
+        cpu_micros: 1e6 * cpu / population.size() as f64,
     }
 }
 
@@ -129,11 +129,11 @@ fn add(
     carrier: Carrier,
     what: &str,
     goal: Option<f64>,
-    runs: &[&Gust],
+    runs: &[&Filled],
 ) -> serde_json::Value {
-    let spread = |of: fn(&Gust) -> f64| Spread::of(runs.iter().map(|gust| of(gust)).collect());
-    let (rate, p50, p99) = (spread(|gust| gust.per_second), spread(|gust| gust.p50), spread(|gust| gust.p99));
-    let cpu = spread(|gust| gust.cpu_micros);
+    let spread = |of: fn(&Filled) -> f64| Spread::of(runs.iter().map(|fill| of(fill)).collect());
+    let (rate, p50, p99) = (spread(|fill| fill.per_second), spread(|fill| fill.p50), spread(|fill| fill.p99));
+    let cpu = spread(|fill| fill.cpu_micros);
     table.row(vec![
         server.to_owned(),
         carrier.name().to_owned(),

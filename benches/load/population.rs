@@ -14,9 +14,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::clock;
-use super::link::{Carrier, Incoming, Link, Place};
+use super::link::{Carrier, Link, Place};
 use super::quic::QuicClients;
-use super::wire::{self, Kind};
+use super::wire::{self, Incoming, Kind};
 
 /// Rooms that fill at once, where nothing else is said.
 pub(crate) const AT_ONCE: usize = 24;
@@ -128,7 +128,7 @@ impl Plays {
 }
 
 /// All of them.
-pub(crate) struct Crowd {
+pub(crate) struct Population {
     pub(crate) plan: Plan,
     pub(crate) rooms: Vec<Room>,
     pub(crate) tally: Arc<Tally>,
@@ -141,9 +141,9 @@ pub(crate) struct Crowd {
     _listening: DropGuard,
 }
 
-impl Crowd {
+impl Population {
     /// Connects and joins all members, over the places in turn.
-    pub(crate) async fn gather(plan: Plan, places: &[Place]) -> Result<Self> {
+    pub(crate) async fn connect_all(plan: Plan, places: &[Place]) -> Result<Self> {
         // Names of earlier runs against the same server may still be members.
         let run = format!("load-{:x}", clock::wall_millis() as u64);
         Self::fill(plan, run, places, &[]).await
@@ -153,7 +153,7 @@ impl Crowd {
     pub(crate) async fn reconnect(self, places: &[Place]) -> Result<Self> {
         let (plan, run) = (self.plan.clone(), self.run.clone());
         let tokens: Vec<_> = self.rooms.iter().map(|room| (room.index, room.tokens.clone())).collect();
-        self.disperse().await;
+        self.disconnect_all().await;
         Self::fill(plan, run, places, &tokens).await
     }
 
@@ -206,7 +206,7 @@ impl Crowd {
     }
 
     /// Everybody leaves without a word.
-    pub(crate) async fn disperse(self) {
+    pub(crate) async fn disconnect_all(self) {
         let Self { rooms, tasks, _listening, .. } = self;
         drop((_listening, rooms));
         tasks.close();

@@ -1,6 +1,8 @@
 //! Plots as SVG: lines over a logarithmic axis, and bars against their goals. Small enough to be read as text, and
 //! readable on a light page and on a dark one.
 
+#![allow(dead_code, reason = "each benchmark uses a part")]
+
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 760.0;
@@ -124,7 +126,8 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
 }
 
 /// From values to places on the page.
-struct Axis {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     begin: f64,
@@ -149,7 +152,11 @@ impl Axis {
         Self { low: 0.0, high: (high * 1.02 / step).ceil() * step, begin, end, logarithmic: false }
     }
 
-    fn place(&self, value: f64) -> f64 {
+    pub(crate) fn linear(low: f64, high: f64, begin: f64, end: f64) -> Self {
+        Self { low, high, begin, end, logarithmic: false }
+    }
+
+    pub(crate) fn place(&self, value: f64) -> f64 {
         let share = if self.logarithmic {
             (value / self.low).ln() / (self.high / self.low).ln()
         } else {
@@ -169,7 +176,7 @@ impl Axis {
 }
 
 /// A round distance between marks: four to eight of them.
-fn step(high: f64) -> f64 {
+pub(crate) fn step(high: f64) -> f64 {
     let rough = high.max(1e-9) / 5.0;
     let power = 10f64.powf(rough.log10().floor());
     [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough).unwrap_or(power)
@@ -207,5 +214,18 @@ fn short(value: f64) -> String {
     };
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    if value >= 1000.0 { super::report::thousands(value) } else { text.to_owned() }
+    if value >= 1000.0 { thousands(value) } else { text.to_owned() }
+}
+
+/// 1234567 as 1,234,567.
+pub(crate) fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) && !text.ends_with('-') {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use super::figures::{Point, Route};
-use super::run::{Load, Measured, Setup};
+use super::plot::{Axis, step};
+use super::setup::{Load, Measured, Setup};
 use super::viewer::Carrier;
 
 const WIDTH: f64 = 1080.0;
@@ -61,34 +62,12 @@ fn sentence(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A scale: from value to pixel.
-#[derive(Clone, Copy)]
-struct Scale {
-    from: f64,
-    to: f64,
-    start: f64,
-    end: f64,
+fn x_axis(from: f64, to: f64) -> Axis {
+    Axis::linear(from, to, LEFT, LEFT + WIDE)
 }
 
-impl Scale {
-    fn x(from: f64, to: f64) -> Self {
-        Self { from, to, start: LEFT, end: LEFT + WIDE }
-    }
-
-    fn y(from: f64, to: f64) -> Self {
-        Self { from, to, start: UPPER + HIGH, end: UPPER }
-    }
-
-    fn at(self, value: f64) -> f64 {
-        self.start + (value - self.from) / (self.to - self.from) * (self.end - self.start)
-    }
-}
-
-/// A round step that divides the range into five or so.
-fn step(range: f64) -> f64 {
-    let rough = range / 5.0;
-    let power = 10_f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| *step >= rough).unwrap_or(rough)
+fn y_axis(from: f64, to: f64) -> Axis {
+    Axis::linear(from, to, UPPER + HIGH, UPPER)
 }
 
 fn ticks(to: f64) -> impl Iterator<Item = f64> {
@@ -136,16 +115,16 @@ fn by_loss(out: &mut String, load: &Load, measured: &[&Measured]) {
     let all = || CARRIERS.into_iter().flat_map(|(carrier, ..)| points(carrier));
     let highest = all().map(|point| point.age_ms.p99).fold(1.0, f64::max) * 1.08;
     let widest = all().map(|point| point.loss_percent).fold(1.0, f64::max);
-    let (x, y) = (Scale::x(0.0, widest), Scale::y(0.0, highest));
+    let (x, y) = (x_axis(0.0, widest), y_axis(0.0, highest));
     frame(out, &sentence(load.title), "age on arrival, ms: p99 solid, p50 dashed", "packets lost each way, %");
-    ticks(highest).for_each(|value| level(out, y.at(value), &format!("{value:.0}")));
+    ticks(highest).for_each(|value| level(out, y.place(value), &format!("{value:.0}")));
     for at_loss in points(Carrier::WebTransport) {
-        mark(out, x.at(at_loss.loss_percent), &format!("{}", at_loss.loss_percent));
+        mark(out, x.place(at_loss.loss_percent), &format!("{}", at_loss.loss_percent));
     }
     let mut labelled: Vec<(f64, f64)> = Vec::new();
     for (carrier, _, colour) in CARRIERS {
         let drawn = |of: fn(&Point) -> f64| -> Vec<(f64, f64)> {
-            points(carrier).map(|point| (x.at(point.loss_percent), y.at(of(point)))).collect()
+            points(carrier).map(|point| (x.place(point.loss_percent), y.place(of(point)))).collect()
         };
         curve(out, &drawn(|point| point.age_ms.p50), colour, "4 4");
         let p99 = drawn(|point| point.age_ms.p99);
@@ -171,20 +150,20 @@ fn every_tick(out: &mut String, measured: &[&Measured]) {
     let points = || CARRIERS.into_iter().filter_map(|(carrier, _, colour)| Some((shown.of(carrier, ROUTE)?, colour)));
     let rare = |point: &Point| point.ages.get(((1.0 - RAREST) * point.ages.len() as f64) as usize).copied();
     let oldest = points().filter_map(|(point, _)| rare(point)).max().unwrap_or_default() as f64 / 1000.0 * 1.04;
-    let (x, y) = (Scale::x(0.0, oldest.max(1.0)), Scale::y(RAREST.log10(), 0.0));
+    let (x, y) = (x_axis(0.0, oldest.max(1.0)), y_axis(RAREST.log10(), 0.0));
     let loss = shown.loss_percent;
     frame(out, &format!("Every tick at {loss} % loss"), "share of the ticks that were older than …", "… this, ms");
     for (share, label) in [(1.0, "all"), (0.1, "1 in 10"), (0.01, "1 in 100"), (1e-3, "1 in 1000"), (1e-4, "1 in 10⁴")]
     {
-        level(out, y.at(f64::log10(share)), label);
+        level(out, y.place(f64::log10(share)), label);
     }
-    ticks(oldest).for_each(|value| mark(out, x.at(value), &format!("{value:.0}")));
+    ticks(oldest).for_each(|value| mark(out, x.place(value), &format!("{value:.0}")));
     for (point, colour) in points() {
         let count = point.ages.len();
         let drawn: Vec<_> = quantiles(count)
             .map(|rank| {
                 let older = (count - rank) as f64 / count as f64;
-                (x.at(point.ages[rank] as f64 / 1000.0), y.at(older.max(RAREST).log10()))
+                (x.place(point.ages[rank] as f64 / 1000.0), y.place(older.max(RAREST).log10()))
             })
             .collect();
         curve(out, &drawn, colour, "");

@@ -41,13 +41,13 @@ pub(crate) enum End {
 }
 
 /// Two namespaces and what lies between. Dropping it takes all of it away again.
-pub(crate) struct Line {
+pub(crate) struct Tunnel {
     downwards: Arc<Direction>,
     upwards: Arc<Direction>,
     _namespaces: [Namespace; 2],
 }
 
-impl Line {
+impl Tunnel {
     pub(crate) fn lay(conditions: Conditions, seed: u64) -> Result<Self> {
         let namespaces = [Namespace::make(End::Near)?, Namespace::make(End::Far)?];
         let [near, far] = [device(End::Near, NEAR)?, device(End::Far, FAR)?];

@@ -99,7 +99,7 @@ pub(crate) fn tick(at: RoomTime, seq: u32) -> TickReport {
 }
 
 /// A hub on a memory log, on a runtime of its own.
-pub(crate) struct House {
+pub(crate) struct HubFixture {
     pub(crate) hub: Hub,
     pub(crate) clock: Clock,
     pub(crate) tracker: TaskTracker,
@@ -107,7 +107,7 @@ pub(crate) struct House {
     log: MemoryLog,
 }
 
-impl House {
+impl HubFixture {
     pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (clock, tracker) = (Clock::start(), TaskTracker::new());
