@@ -1,5 +1,5 @@
-//! Several nodes at one log, people who come and go, and trouble between them: what every client saw is compared with the
-//! log afterwards.
+//! Several nodes at one log, people who come and go, and trouble between them: what every client saw is compared with
+//! the log afterwards.
 //!
 //! `SIM_SEEDS=500 cargo test --test simulation` plays more of them; `SIM_SEED=17` plays one, and prints its story.
 

@@ -80,7 +80,7 @@ fn write(directory: &Path, page: &Path, report: &Report) -> Result<()> {
     std::fs::write(page, text).with_context(|| format!("writing {}", page.display()))
 }
 
-/// What stands between `<!-- load:name -->` and `<!-- /load:name -->` is replaced.
+/// Replaces the text between `<!-- load:name -->` and `<!-- /load:name -->`.
 fn replace(page: &str, name: &str, new: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- load:{name} -->\n"), format!("<!-- /load:{name} -->"));
     let (before, rest) = page.split_once(&begin)?;

@@ -30,7 +30,7 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-/// What all subcommands that measure understand.
+/// Adds the options that all measuring subcommands have.
 fn common(command: Command) -> Command {
     command
         .arg(real("secs", "length of a measurement, s").default_value("4"))
@@ -162,7 +162,6 @@ fn stores(command: Command) -> Command {
     command.args([url("redis-url", "database-url"), url("database-url", "redis-url")])
 }
 
-/// How servers are to be started.
 pub(crate) fn launch(matches: &ArgMatches) -> Launch {
     let cores = proc::cores();
     let core = (matches.get_flag("pin") && cores > 1).then(|| cores - 1);
@@ -207,7 +206,6 @@ pub(crate) fn size(matches: &ArgMatches) -> Result<(usize, usize)> {
     Ok((rooms, members))
 }
 
-/// What is sent, and over what.
 pub(crate) fn kind_and_carrier(matches: &ArgMatches) -> Result<(Kind, Carrier)> {
     let kind = matches.get_one::<String>("kind").and_then(|name| Kind::parse(name)).unwrap_or(Kind::Heartbeat);
     let carrier = match matches.get_one::<String>("transport").map(String::as_str) {

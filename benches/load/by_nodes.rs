@@ -1,5 +1,6 @@
-//! How the cost of a delivery grows with the nodes that a room's members are on: the same rooms, the same rate, the members
-//! on one node, on two, … Every tick is published once, whatever the number of nodes, and comes to each of the others once.
+//! How the cost of a delivery grows with the nodes that a room's members are on: the same rooms, the same rate, the
+//! members on one node, on two, … Every tick is published once, whatever the number of nodes, and comes to each of the
+//! others once.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};

@@ -32,7 +32,6 @@ pub(crate) fn wall_millis() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as f64 / 1000.0
 }
 
-/// Waits.
 pub(crate) async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }

@@ -1,9 +1,10 @@
 //! How the cost of a delivery grows: with the number of rooms, and with the members of a room.
 //!
 //! All steps have about the same deliveries a second, so that what differs is the number of rooms or members. What
-//! WebSocket sessions cost while nobody speaks (pings, at their own times) is measured before each step and taken off; QUIC
-//! asks for a sign of life only when there is silence, so with ticks there is nothing to take off. A walk shows the shape;
-//! machines are too noisy for one walk to say by how much the end is dearer, so the two ends are measured in turn as well.
+//! WebSocket sessions cost while nobody speaks (pings, at their own times) is measured before each step and taken off;
+//! QUIC asks for a sign of life only when there is silence, so with ticks there is nothing to take off. A walk shows
+//! the shape; machines are too noisy for one walk to say by how much the end is dearer, so the two ends are measured in
+//! turn as well.
 
 use std::time::Duration;
 
@@ -23,13 +24,12 @@ use super::wire::Kind;
 const SETTLE: Duration = Duration::from_secs(2);
 /// Their heartbeats come once in so long, many of them together: a shorter look sees too many or none.
 const PERIOD: Duration = Duration::from_secs(10);
-/// What fewer sessions cost is not seen anyway.
+/// The cost of fewer sessions disappears in the noise.
 const MANY: usize = 1000;
 
 /// A datagram costs about three times what a text costs, and a machine that has nothing left shows queues, not costs.
 const WEB_TRANSPORT: f64 = 3.0;
 
-/// What is varied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Rooms,

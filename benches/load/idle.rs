@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// Sessions that come and go before the first look at a server's memory, so that its code is in it.
 const FIRST: usize = 20;
 
-/// Whose sessions.
+/// Name, whether it is tandem, and transport of each server measured.
 const SUBJECTS: [(&str, bool, Carrier); 4] = [
     ("tandem", false, Carrier::WebSocket),
     ("bare relay", true, Carrier::WebSocket),

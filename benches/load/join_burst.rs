@@ -14,7 +14,7 @@ use super::server::{Launch, Server};
 use super::stores::Stores;
 use super::wire::Kind;
 
-/// How large, and how often.
+/// Size and number of the bursts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JoinBurst {
     pub(crate) sessions: usize,
@@ -26,7 +26,7 @@ pub(crate) struct JoinBurst {
 /// Between two bursts: disconnects are committed, sockets are closed.
 const CALM: Duration = Duration::from_secs(1);
 
-/// Where memberships are kept.
+/// A place where memberships are kept.
 struct Backend {
     name: &'static str,
     goal: Option<f64>,

@@ -9,10 +9,9 @@ use super::quic::{QuicClients, QuicLink};
 use super::wire::Incoming;
 use super::ws::WsLink;
 
-/// How the server's question for a sign of life begins.
+/// First bytes of the server's PROBE.
 const PROBE: &[u8] = br#"{"type":"PROBE""#;
 
-/// What a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     WebSocket,
@@ -31,12 +30,12 @@ impl Carrier {
     }
 }
 
-/// Where a server is.
+/// Addresses of one server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     /// TCP: HTTP and WebSocket.
     pub(crate) plain: Option<SocketAddr>,
-    /// UDP.
+    /// UDP address.
     pub(crate) quic: Option<SocketAddr>,
 }
 

@@ -33,7 +33,6 @@ const ROOMS: usize = 10;
 const HERTZ: f64 = 20.0;
 /// Rooms that make the audit's backlog: many, so that commits don't wait for one another.
 const BUSY_ROOMS: usize = 200;
-/// Where the audit's rows are.
 const TABLE: &str = "room_events";
 /// Waiting for the audit.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -25,7 +25,7 @@ const JOINING: Duration = Duration::from_secs(30);
 /// Longest latency told apart, µs.
 const LONGEST: u64 = 60_000_000;
 
-/// Who shall be there.
+/// Members to be connected.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) carrier: Carrier,
@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     pub(crate) at_once: usize,
 }
 
-/// What all ears have heard.
+/// Counts over all members.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) received: AtomicU64,
@@ -91,16 +91,16 @@ pub(crate) struct Room {
     tokens: Vec<Option<String>>,
 }
 
-/// What a room's sender and its listeners share.
+/// State shared by a room's sender and its listeners.
 #[derive(Debug)]
 pub(crate) struct Voice {
     kind: Kind,
     receivers: u64,
     pub(crate) sent: AtomicU64,
     heard: AtomicU64,
-    /// What a closed loop may send.
+    /// Messages that a closed loop may still send.
     pub(crate) credits: Semaphore,
-    /// When each PLAY_PAUSE left: they carry no mark of their own, but keep their order.
+    /// Times at which each PLAY_PAUSE left: they carry no mark of their own, but keep their order.
     pub(crate) plays: Mutex<Plays>,
 }
 
@@ -188,7 +188,7 @@ impl Population {
         self.plan.rooms * self.plan.members
     }
 
-    /// What all have heard so far.
+    /// Messages that all members received so far.
     pub(crate) fn received(&self) -> u64 {
         self.tally.received.load(Ordering::Relaxed)
     }
@@ -214,7 +214,6 @@ impl Population {
     }
 }
 
-/// What members need to come in.
 struct Entrance<'a> {
     plan: &'a Plan,
     run: &'a str,
@@ -290,7 +289,7 @@ impl Entrance<'_> {
     }
 }
 
-/// What one member does with what it hears.
+/// One member's handling of what it receives.
 struct Ear {
     tally: Arc<Tally>,
     voice: Arc<Voice>,
@@ -311,7 +310,8 @@ impl Ear {
                     && let Some((seq, sent)) = wire::read_tick(bytes)
                 {
                     self.delivered(sent);
-                    // Ticks may be lost or overtaken: the newest one that the last member has tells how far the room is.
+                    // Ticks may be lost or overtaken: the newest one that the last member has tells how far the room
+                    // is.
                     if self.closes_the_loop && seq > self.last_seq {
                         self.voice.credits.add_permits((seq - self.last_seq) as usize);
                         self.last_seq = seq;
@@ -380,7 +380,7 @@ impl Voice {
         }
     }
 
-    /// What all members together should have heard.
+    /// Messages that all members together should have received.
     pub(crate) fn expected(&self) -> u64 {
         self.sent.load(Ordering::Relaxed) * self.receivers
     }

@@ -73,7 +73,7 @@ impl Pid {
     }
 }
 
-/// What `getconf` knows, asked once.
+/// A value of `getconf`, asked once.
 fn getconf(name: &str, default: u64) -> u64 {
     let output = Command::new("getconf").arg(name).output();
     let text = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());

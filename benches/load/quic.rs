@@ -1,5 +1,5 @@
-//! A WebTransport client as small as it can be: SETTINGS, one extended CONNECT, one control stream, datagrams. Against the
-//! bare relay the same without HTTP/3, so that the client costs the same on both sides of a ratio.
+//! A WebTransport client as small as it can be: SETTINGS, one extended CONNECT, one control stream, datagrams. Against
+//! the bare relay the same without HTTP/3, so that the client costs the same on both sides of a ratio.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;

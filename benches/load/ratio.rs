@@ -11,7 +11,7 @@ use super::run::{Outcome, Pace, Times, measure};
 use super::server::Launch;
 use super::wire::Kind;
 
-/// What is compared.
+/// The servers that are compared, and the phases.
 #[derive(Debug, Clone)]
 pub(crate) struct Contest {
     pub(crate) carrier: Carrier,
@@ -37,7 +37,7 @@ struct Run {
     calm: Outcome,
 }
 
-/// What a contest found: its runs and its ratios.
+/// Runs and ratios of one contest.
 pub(crate) struct Findings {
     pub(crate) json: Value,
     pub(crate) caption: String,

@@ -1,8 +1,9 @@
-//! The limit for datagrams: quinn, rooms, and nothing else. Every datagram goes to the other members of its sender's room.
+//! The limit for datagrams: quinn, rooms, and nothing else. Every datagram goes to the other members of its sender's
+//! room.
 //!
-//! No HTTP/3. The parameters are those of `crates/tandem-quic/src/config.rs`, written down again on purpose: a limit must not
-//! move when tandem does. The first message on the client's stream names the room, the answer says that the membership is
-//! in force.
+//! No HTTP/3. The parameters are those of `crates/tandem-quic/src/config.rs`, written down again on purpose: a limit
+//! must not move when tandem does. The first message on the client's stream names the room, the answer says that the
+//! membership is in force.
 //!
 //! With a Redis several of them are one: every datagram is published as well, and what the others publish goes to the
 //! members here.
@@ -25,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use super::quic::BARE_ALPN;
 use super::{relays, stores, wire};
 
-/// Where relays on one Redis hear each other.
+/// The channel on which relays of one Redis hear each other.
 const CHANNEL: &str = "load:relay";
 const SOCKET_BUFFER: usize = 4 << 20;
 

@@ -1,7 +1,7 @@
 //! The limit for WebSocket: axum, rooms, and nothing else. Every text message goes to all members of its sender's room.
 //!
-//! One task a connection; what waits for a member is fed in a batch and flushed once; the text is shared, not copied. The
-//! first message names the room, the answer says that the membership is in force.
+//! One task a connection; what waits for a member is fed in a batch and flushed once; the text is shared, not copied.
+//! The first message names the room, the answer says that the membership is in force.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

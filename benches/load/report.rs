@@ -9,7 +9,7 @@ pub(crate) use super::plot::thousands;
 use super::proc;
 use super::run::Outcome;
 
-/// What a subcommand found out.
+/// The figures of one subcommand.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// Of its files, and of its place in `docs/PERFORMANCE.md`.

@@ -18,7 +18,7 @@ use super::wire::{self, Kind};
 
 /// A closed loop that hears nothing for this long sends again: what was under way is lost.
 const STALLED: Duration = Duration::from_millis(250);
-/// What is under way at the end has this long without any arrival before it counts as lost.
+/// A message under way at the end counts as lost after this long without any arrival.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// A film starts at a moment that all members can reach; until then the server drops reports of where it is.
@@ -29,7 +29,6 @@ const SCHEDULED: Duration = Duration::from_millis(700);
 const STARTS: usize = 25;
 const BETWEEN_STARTS: Duration = Duration::from_millis(20);
 
-/// How fast a room's sender is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
     /// Messages a second and room, whatever comes back.
@@ -54,7 +53,7 @@ pub(crate) struct Times {
     pub(crate) window: Duration,
 }
 
-/// What came out.
+/// The figures of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) seconds: f64,

@@ -104,7 +104,6 @@ pub(crate) async fn goals(launch: &Launch, pairs: usize, times: Times) -> Result
     contests("both", Sizes { rooms: 20, members: 10, window: 4, hertz: 20.0 }, pairs, times, launch).await
 }
 
-/// How large a contest is.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
     rooms: usize,

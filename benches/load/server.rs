@@ -17,7 +17,7 @@ use super::relays;
 /// A server that is not up by then won't be.
 const STARTUP: Duration = Duration::from_secs(30);
 
-/// How servers are started.
+/// Program, options and settings that servers are started with.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Launch {
     /// tandem's binary; else the one of this build.

@@ -79,7 +79,6 @@ pub(crate) fn client(url: &str) -> Result<redis::Client> {
     Ok(redis::Client::open(url.into_connection_info()?.set_tcp_settings(tcp))?)
 }
 
-/// How many rows a table has.
 pub(crate) async fn count(database: &mut PgConnection, table: &str) -> Result<u64> {
     let row = sqlx::query(AssertSqlSafe(format!("SELECT count(*) FROM {table}"))).fetch_one(database).await?;
     Ok(u64::try_from(row.try_get::<i64, _>(0)?)?)

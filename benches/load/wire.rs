@@ -3,7 +3,7 @@
 
 use crate::clock;
 
-/// What a load consists of.
+/// The kind of message that a load consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// v2's HOST_HEARTBEAT as JSON, host to all, the host too.
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// What the members say that they are.
+    /// The protocol version in the members' JOIN.
     pub(crate) fn protocol(self) -> u8 {
         match self {
             Self::Tick => 3,
@@ -132,7 +132,7 @@ pub(crate) fn field<'a>(message: &'a [u8], name: &str) -> Option<&'a str> {
     }
 }
 
-/// When a message was sent that carries it as a position.
+/// The time that a message carries as its position: when it was sent.
 pub(crate) fn sent_at(message: &[u8]) -> Option<u64> {
     field(message, "currentTime")?.parse().ok().map(clock::as_micros)
 }

@@ -31,7 +31,7 @@ pub(crate) struct WsLink {
     stream: TcpStream,
     /// Held for a whole frame.
     writing: Mutex<()>,
-    /// What came with the answer to the upgrade.
+    /// Bytes that came with the answer to the upgrade.
     early: std::sync::Mutex<Vec<u8>>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Two questions are asked of the same ticks:
 //! * **Age**: how old was a tick when it came? A lost datagram never comes, and has no age.
-//! * **Staleness**: how old was the newest tick that a viewer had, at any moment? Here every loss counts, and so does the
-//!   time between two ticks.
+//! * **Staleness**: how old was the newest tick that a viewer had, at any moment? Here every loss counts, and so does
+//!   the time between two ticks.
 
 use serde::Serialize;
 
@@ -68,7 +68,6 @@ impl Spread {
     }
 }
 
-/// Where a point belongs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) load: &'static str,
@@ -76,7 +75,7 @@ pub(crate) struct Place {
     pub(crate) carrier: Carrier,
 }
 
-/// What the members of one room say.
+/// Reports of the members of one room.
 pub(crate) struct Room<'a> {
     /// The host, beside the server.
     pub(crate) near: &'a [Told],
@@ -106,7 +105,7 @@ pub(crate) fn point(place: Place, route: Route, rooms: &[Room<'_>]) -> Point {
     Point { load, loss_percent, carrier, route, expected, arrived: ages.len(), age_ms, staleness_ms, ages }
 }
 
-/// How old the newest tick was, asked every ms while the sender ticked; not before the first came.
+/// Age of the newest tick, sampled every ms while the sender ticked, from the first arrival on.
 fn staleness(sender: &Told, mut came: Vec<(i64, i64)>, into: &mut Vec<i64>) {
     const EVERY: i64 = 1000;
     came.sort_unstable();

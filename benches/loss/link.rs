@@ -4,17 +4,17 @@
 //! send(now, packet) ─► queue (bounded) ─► wire (so many bytes a second) ─► lost? ─► delay + jitter ─► receive(now)
 //! ```
 //!
-//! Time is an argument, a [`Duration`] since any origin; chance comes from a seed. So the same packets at the same times
-//! meet the same fate, and the tests need no clock. Guarantees:
+//! Time is an argument, a [`Duration`] since any origin; chance comes from a seed. So the same packets at the same
+//! times meet the same fate, and the tests need no clock. Guarantees:
 //! * Packets come out in the order in which they went in, each at most once.
-//! * None comes out before it was on the wire for `delay`, and none that found no other before it later than its time on
-//!   the wire, `delay` and `jitter` together.
+//! * None comes out before it was on the wire for `delay`, and none that found no other before it later than its time
+//!   on the wire, `delay` and `jitter` together.
 //! * What waits for the wire is never more than `queue` bytes: what doesn't fit is dropped, as a router does.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What a line is like.
+/// Delay, jitter, loss, width and queue of the line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Conditions {
     /// The time that every packet takes.
@@ -29,7 +29,6 @@ pub(crate) struct Conditions {
     pub(crate) queue: usize,
 }
 
-/// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It will come out.
@@ -40,7 +39,7 @@ pub(crate) enum Fate {
     Dropped,
 }
 
-/// How many met which fate.
+/// Packets by fate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Fates {
     /// [`Fate::Sent`].
@@ -90,7 +89,7 @@ impl Link {
         Fate::Sent
     }
 
-    /// When the next packet comes out.
+    /// Time until the next packet comes out.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         self.flying.front().map(|(due, _)| *due)
     }
@@ -100,7 +99,7 @@ impl Link {
         self.flying.pop_front_if(|(due, _)| *due <= now).map(|(_, packet)| packet)
     }
 
-    /// What has happened so far.
+    /// Counts so far.
     pub(crate) fn fates(&self) -> Fates {
         self.fates
     }

@@ -3,9 +3,9 @@
 //! ```text
 //! namespace near: tandem, and the host of each room ══ Line: delay, jitter, loss ══ namespace far: the other members
 //! ```
-//! For each loss a fresh pair of namespaces and a fresh server. Two rooms are open at the same time, alike but for their
-//! transport, so both have the same line, server and machine at the same moments. Every member ticks; the far ones write
-//! down how old each tick was when it came. All clocks are the one clock of this machine.
+//! For each loss a fresh pair of namespaces and a fresh server. Two rooms are open at the same time, alike but for
+//! their transport, so both have the same line, server and machine at the same moments. Every member ticks; the far
+//! ones write down how old each tick was when it came. All clocks are the one clock of this machine.
 
 #[cfg(target_os = "linux")]
 mod figures;

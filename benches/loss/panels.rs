@@ -1,5 +1,5 @@
-//! The figures as a picture: a row a load, on the left p50 and p99 by loss, on the right every tick at one loss. All over
-//! the line once: over two lines everything happens twice, and the table has it.
+//! The figures as a picture: a row a load, on the left p50 and p99 by loss, on the right every tick at one loss. All
+//! over the line once: over two lines everything happens twice, and the table has it.
 
 use std::fmt::Write as _;
 

@@ -5,8 +5,8 @@
 //! kernel TCP, UDP ─► TUN ─► reader ─► Link ─► writer ─► TUN ─► kernel TCP, UDP
 //!                    TUN ◄─ writer ◄─ Link ◄─ reader ◄─ TUN
 //! ```
-//! What crosses it are the packets of real kernels. A device is made here and then moved into its namespace; the open file
-//! stays with us, so no thread has to change namespaces. Nothing leads out of the two: no other device, no route.
+//! What crosses it are the packets of real kernels. A device is made here and then moved into its namespace; the open
+//! file stays with us, so no thread has to change namespaces. Nothing leads out of the two: no other device, no route.
 //!
 //! Plain threads, because a condition variable wakes within 0.1 ms and a runtime's timer within 1 ms.
 
@@ -26,12 +26,11 @@ use super::link::{Conditions, Fates, Link};
 pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 1);
 /// The viewers'.
 pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 2);
-/// What every kernel takes.
+/// A size that every kernel takes.
 const MTU: usize = 1500;
 /// Names of our namespaces begin with it, then comes the process that made them.
 const PREFIX: &str = "tandem-loss-";
 
-/// Which end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The server's.
@@ -56,7 +55,7 @@ impl Tunnel {
         Ok(Self { downwards, upwards, _namespaces: namespaces })
     }
 
-    /// What happened to the packets to the viewers, and to theirs.
+    /// Counts of the packets to the viewers, and from them.
     pub(crate) fn fates(&self) -> [Fates; 2] {
         [self.downwards.link.lock().fates(), self.upwards.link.lock().fates()]
     }

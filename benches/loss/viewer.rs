@@ -1,8 +1,8 @@
 //! The people at one end of the line, in a process of their own: they join, tick at each other, and write down how old
 //! each tick was that reached them.
 //!
-//! The parent gives the [`Party`] as an argument and waits for `joined` on standard output; `go` on standard input starts
-//! the ticks; the [`Told`] of everybody is the last line.
+//! The parent gives the [`Party`] as an argument and waits for `joined` on standard output; `go` on standard input
+//! starts the ticks; the [`Told`] of everybody is the last line.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::TaskTracker;
 
-/// Which transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Carrier {
     /// Ticks as datagrams.
@@ -32,7 +31,7 @@ pub(crate) enum Carrier {
     WebSocket,
 }
 
-/// Who is at this end.
+/// The members at one end.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Party {
     pub(crate) server: Ipv4Addr,
@@ -40,7 +39,7 @@ pub(crate) struct Party {
     pub(crate) port: u16,
     pub(crate) certificate: PathBuf,
     pub(crate) members: Vec<Member>,
-    /// How long they tick.
+    /// Duration of the ticking.
     pub(crate) micros: u64,
     /// After the last tick: time for what is still on its way.
     pub(crate) patience_micros: u64,
@@ -58,11 +57,11 @@ pub(crate) struct Member {
     pub(crate) phase_micros: u64,
 }
 
-/// What became of one.
+/// The report of one member.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Told {
     pub(crate) slot: u16,
-    /// When its ticks were made, µs.
+    /// Times of its ticks, µs.
     pub(crate) sent: Vec<i64>,
     pub(crate) heard: Vec<Heard>,
 }
@@ -70,11 +69,10 @@ pub(crate) struct Told {
 /// A tick that came.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Heard {
-    /// Whose.
     pub(crate) slot: u16,
-    /// When it was made, µs.
+    /// Time of the tick, µs.
     pub(crate) at: i64,
-    /// When it came, µs.
+    /// Time of arrival, µs.
     pub(crate) came: i64,
 }
 

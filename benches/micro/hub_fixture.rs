@@ -64,7 +64,7 @@ pub(crate) fn joining(number: usize) -> Command {
     })
 }
 
-/// What member 0 asks for, with a lead.
+/// A request of member 0, with a lead.
 pub(crate) fn asked(ask: Ask) -> Command {
     Command::Asked { by: actor(0), lead: Duration::from_millis(150), ask }
 }

@@ -1,5 +1,5 @@
-//! Rooms and events as the log keeps them. The record codec is the hub's own; from outside it shows as the serde form of
-//! its parts, and as a hub's look at a room that it has to load.
+//! Rooms and events as the log keeps them. The record codec is the hub's own; from outside it shows as the serde form
+//! of its parts, and as a hub's look at a room that it has to load.
 
 use divan::{Bencher, black_box};
 use tandem::room::Event;
@@ -29,7 +29,7 @@ fn write_whole_room(bencher: Bencher<'_, '_>, members: usize) {
     bencher.bench_local(|| serde_json::to_vec(black_box(&room)));
 }
 
-/// What a hub does after a gap: it loads the snapshot and reads the room from it.
+/// A hub does this after a gap: it loads the snapshot and decodes the room.
 #[divan::bench(args = [2, 10, 200])]
 fn read_snapshot(bencher: Bencher<'_, '_>, members: usize) {
     let fixture = HubFixture::new();

@@ -50,7 +50,7 @@ fn next_deadline(bencher: Bencher<'_, '_>, members: usize) {
     bencher.bench_local(|| room.next_deadline());
 }
 
-/// What a committer does before it decides.
+/// The copy that a committer decides on.
 #[divan::bench(args = MEMBERS)]
 fn copy(bencher: Bencher<'_, '_>, members: usize) {
     let room = room_of(members);

@@ -78,7 +78,8 @@ function kindOf(vector, before) {
 
 /**
  * When a start took effect: the first new frame, against the moment at which the vector says that a frame boundary is
- * passed for the first time. Late frames of a player that stands still don't count; a start that comes late counts in full.
+ * passed for the first time. Late frames of a player that stands still don't count; a start that comes late counts in
+ * full.
  */
 function startSkew(tab, vector, end, kind) {
   if (kind === 'rate') return driftSkew(tab, vector, end);

@@ -8,8 +8,8 @@ window.tandemProbe = async function tandemProbe({ readFrames }) {
   const video = document.querySelector('#video');
 
   /**
-   * Wall time − performance.now(). Date.now() is whole milliseconds, cut off: the difference is largest right after it has
-   * ticked. Date is read first, so that an interruption between the two can't make it larger than it is.
+   * Wall time − performance.now(). Date.now() is whole milliseconds, cut off: the difference is largest right after it
+   * has ticked. Date is read first, so that an interruption between the two can't make it larger than it is.
    */
   function wallOffset(spinMs) {
     let best = -Infinity;

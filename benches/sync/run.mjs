@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * How far apart are the players? Real Chromium tabs, the real page, the real film; half of them on WebTransport, half on
- * WebSocket. docs/SYNC.md says how it is measured.
+ * How far apart are the players? Real Chromium tabs, the real page, the real film; half of them on WebTransport, half
+ * on WebSocket. docs/SYNC.md says how it is measured.
  *
  *   node benches/sync/run.mjs [--seconds 120] [--tabs 4] [--seed 1] [--out docs/sync]
  *

@@ -1,5 +1,5 @@
-//! The hub's lock: parking_lot's. In this crate's own tests each acquisition is a point at which a test may let another thread
-//! go first, so that races show which need two acquisitions to be torn apart.
+//! The hub's lock: parking_lot's. In this crate's own tests each acquisition is a point at which a test may let another
+//! thread go first, so that races show which need two acquisitions to be torn apart.
 
 #[cfg(not(test))]
 pub(super) use parking_lot::Mutex;

@@ -99,7 +99,7 @@ impl Attacker {
         while self.next(Duration::from_millis(1)).await.is_some() {}
     }
 
-    /// How often this code came.
+    /// Refusals with this code.
     pub(crate) fn refusals(&self, code: &str) -> usize {
         self.refused.iter().filter(|refused| *refused == code).count()
     }

@@ -16,11 +16,11 @@ use crate::half_open::HalfOpen;
 use crate::support::client::Carrier;
 use crate::support::server::tls;
 
-/// Where the attackers live.
+/// The attackers' loopback address.
 const HOME: [u8; 4] = [127, 0, 0, 66];
 /// An honest newcomer.
 const NEIGHBOUR: [u8; 4] = [127, 0, 0, 67];
-/// How long an honest newcomer waits for anything.
+/// An honest newcomer waits this long for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 type Outcome = Result<String, String>;
@@ -38,7 +38,7 @@ fn demand(holds: bool, goal: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(goal()) }
 }
 
-/// Who is in the room, as a newcomer sees it, until it is as demanded.
+/// Joins as a newcomer until the members that it sees are as demanded.
 async fn members_become(target: &Target, room: &str, fits: impl Fn(&[Value]) -> bool) -> Result<(), String> {
     let until = Clock::instant() + Duration::from_secs(10);
     let mut seen = Value::Null;

@@ -40,11 +40,11 @@ const MOST: f64 = 1.5;
 /// Attacks until then, and says what came of it. `Err`: it reached its goal.
 type Attack = for<'a> fn(&'a Target, Instant) -> BoxFuture<'a, Result<String, String>>;
 
-/// What is attacked.
+/// The server under attack.
 pub(crate) struct Target {
     pub(crate) place: Place,
     pub(crate) pid: u32,
-    /// How often it was attacked so: names don't repeat.
+    /// Number of the attack, so that names don't repeat.
     pub(crate) round: usize,
 }
 

@@ -15,7 +15,7 @@ use crate::support::server::TestProcess;
 
 /// As small a Redis as anybody runs for this.
 const MAXMEMORY: &str = "768mb";
-/// What the first product needed to fill it, and half as long again.
+/// Half as long again as the first product needed to fill it.
 const WHILE: Duration = Duration::from_secs(22);
 const SESSIONS: usize = 100;
 

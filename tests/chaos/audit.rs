@@ -9,11 +9,11 @@ use tandem::domain::Head;
 
 use super::diary::{Diary, Seen, What};
 
-/// The audit may lag: a drainer that died is followed by another after its lease of ten seconds, and what Redis lost comes
-/// again after what came since.
+/// The audit may lag: a drainer that died is followed by another after its lease of ten seconds, and what Redis lost
+/// comes again after what came since.
 const LAG: Duration = Duration::from_secs(60);
 
-/// What it comes to.
+/// Counts of what the audit compared, and its complaints.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) acknowledged: usize,
@@ -236,8 +236,8 @@ impl Findings {
     }
 }
 
-/// Whether the ACK names what the command's own event led to: a seek whose gate waits for nobody is followed by its start, in
-/// one decision.
+/// Whether the ACK names what the command's own event led to: a seek whose gate waits for nobody is followed by its
+/// start, in one decision.
 fn went_on(events: &Events, room: &str, places: &[Head], acked: Head) -> bool {
     let before = Head { seq: acked.seq.saturating_sub(1), ..acked };
     let row = |head: Head| events.get(&(room.to_owned(), head)).map(|fact| fact.kind.as_str());

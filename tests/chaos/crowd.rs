@@ -22,7 +22,7 @@ use crate::support::server::{Place, soon};
 /// Nothing takes so long, on however slow a machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// How much of it.
+/// Size of a scenario.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) rooms: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Size {
     pub(crate) pace: Duration,
     /// Acknowledged commands that a member waits for between one part of a scenario and the next.
     pub(crate) stretch: usize,
-    /// How often a fault is repeated where it can be.
+    /// Repetitions of a fault where it can be repeated.
     pub(crate) rounds: usize,
 }
 
@@ -48,7 +48,7 @@ impl Size {
     }
 }
 
-/// Everybody.
+/// All members of all rooms.
 pub(crate) struct Crowd {
     pub(crate) diaries: Vec<Arc<Mutex<Diary>>>,
     pub(crate) size: Size,
@@ -178,7 +178,7 @@ impl Crowd {
         }
     }
 
-    /// Who still waits, for a message.
+    /// The members that still wait, for a panic's text.
     fn describe(&self) -> String {
         let mut text = String::new();
         for diary in &self.diaries {
@@ -207,7 +207,7 @@ async fn until_so(is_so: impl Fn() -> bool) {
     }
 }
 
-/// What every member must see alike.
+/// The part of a ROOM_STATE that is the same for every member.
 fn essence(view: &Value) -> Value {
     let mut view = view.clone();
     for own in ["userId", "slot", "sessionId", "nodeId", "resumed", "resumeToken", "roomTime", "currentTime"] {

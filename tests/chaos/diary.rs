@@ -15,19 +15,19 @@ pub(crate) struct Diary {
     pub(crate) user: String,
     pub(crate) room: String,
     pub(crate) carrier: Carrier,
-    /// Which node serves it; `None`: it has no membership on a connection now.
+    /// The node that serves it; `None`: it has no membership on a connection now.
     pub(crate) node: Option<usize>,
     pub(crate) seen: Vec<Seen>,
     pub(crate) asked: BTreeMap<u64, Asked>,
-    /// How often it lost its connection.
+    /// Connections that it lost.
     pub(crate) losses: usize,
-    /// How its connections ended, as far as the server said.
+    /// Closing codes and reasons, as far as the server said them.
     pub(crate) ends: Vec<(u32, String)>,
     /// The server ended it with a code after which a client doesn't come back.
     pub(crate) dismissed: bool,
     /// Of those, the ones that the server had announced (`RECONNECT`).
     pub(crate) announced: usize,
-    /// How often it was told the whole room without having asked: its node had missed something.
+    /// ROOM_STATEs that it did not ask for: its node had missed something.
     pub(crate) resyncs: usize,
     /// It had to join without its token.
     pub(crate) memberships_lost: usize,
@@ -38,13 +38,13 @@ pub(crate) struct Diary {
     pub(crate) times_degraded: usize,
     /// From when on it waits for a command to be acknowledged.
     pub(crate) waits_since: Option<Instant>,
-    /// How long it waited each time.
+    /// Duration of each outage.
     pub(crate) waits: Vec<Duration>,
     /// The answer to the latest request for the whole state, and its number.
     pub(crate) synced: Option<(u64, Value)>,
 }
 
-/// What arrived, in order.
+/// A message that arrived.
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// ROOM_STATE. `fresh`: the first of its connection.
@@ -77,7 +77,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// How the audit calls it.
+    /// Its name in the audit.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Chat(_) => "chat",
@@ -148,7 +148,7 @@ impl Diary {
         }
     }
 
-    /// Where it is in the room's order.
+    /// Its place in the room's order.
     pub(crate) fn head(&self) -> Option<Head> {
         self.seen.iter().rev().find_map(|seen| match seen {
             Seen::State { head, .. } | Seen::Event { head, .. } => Some(*head),

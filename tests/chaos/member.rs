@@ -1,6 +1,7 @@
-//! A member as the JavaScript client is one (`web-demo/client/connection.js`, `session.js`): it comes back with its token,
-//! after a backoff with the same figures, or at the moment that the server told it; it asks for the whole state when it
-//! misses something; it calls a line dead that has been silent for twelve seconds. What it sees goes into its diary.
+//! A member as the JavaScript client is one (`web-demo/client/connection.js`, `session.js`): it comes back with its
+//! token, after a backoff with the same figures, or at the moment that the server told it; it asks for the whole state
+//! when it misses something; it calls a line dead that has been silent for twelve seconds. What it sees goes into its
+//! diary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(300);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
 const TICK_EVERY: Duration = Duration::from_millis(500);
 
-/// What all members do at the moment.
+/// Orders to all members.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Orders {
     /// From one command to the next, on average; `None`: they are silent.
@@ -52,7 +53,7 @@ pub(crate) struct Member {
     pub(crate) memory: Memory,
 }
 
-/// What outlives a connection.
+/// State that outlives a connection.
 #[derive(Default)]
 pub(crate) struct Memory {
     token: Option<String>,
@@ -66,7 +67,6 @@ pub(crate) struct Memory {
     room_time: Option<(f64, Instant)>,
 }
 
-/// How a connection ended.
 enum End {
     Over,
     Soon,
@@ -355,7 +355,7 @@ impl Member {
 struct Session {
     joined: bool,
     node: usize,
-    /// When the server wants it back.
+    /// The time at which the server wants it back.
     planned: Option<Instant>,
     refused: bool,
     /// Requests for the whole state that are not answered yet.

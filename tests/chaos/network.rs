@@ -1,5 +1,5 @@
-//! Networks that are cut, slow, silent, or forget a connection: between nodes and Redis, nodes and PostgreSQL, members and
-//! nodes.
+//! Networks that are cut, slow, silent, or forget a connection: between nodes and Redis, nodes and PostgreSQL, members
+//! and nodes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,8 +17,8 @@ async fn proxies(to: SocketAddr) -> Vec<Proxy> {
     join_all((0..NODES).map(|_| Proxy::to(to))).await
 }
 
-/// One node loses Redis, the others don't. On a slow machine that may last longer than its lease, and then its members are
-/// told to come back: nothing is said of that here.
+/// One node loses Redis, the others don't. On a slow machine that may last longer than its lease, and then its members
+/// are told to come back: nothing is said of that here.
 pub(crate) async fn node_and_redis(size: Size) -> Report {
     let (redis, database) = (redis().await, database().await);
     let proxies = proxies(redis.at()).await;
@@ -48,7 +48,7 @@ pub(crate) async fn node_and_redis(size: Size) -> Report {
     scene.close("a node's network to Redis: cut, stalled, half-dead, reset, forgotten, slow").await
 }
 
-/// Whoever drains the outbox among them.
+/// Partitions nodes from PostgreSQL, the drainer among them.
 pub(crate) async fn nodes_and_postgres(size: Size) -> Report {
     let (redis, database) = (redis().await, database().await);
     let proxy = Proxy::to(database.at()).await;

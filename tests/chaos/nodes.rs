@@ -6,7 +6,8 @@ use super::crowd::Size;
 use super::scene::{NODES, Report, Scene};
 use super::stores::{Url, database, redis};
 
-/// No fault: members of all nodes command as chance has it, and come and go. Several seeds, each on a cluster of its own.
+/// No fault: members of all nodes command as chance has it, and come and go. Several seeds, each on a cluster of its
+/// own.
 pub(crate) async fn random_schedule(size: Size) -> Report {
     let mut report = one_schedule(size).await;
     for _ in 0..size.rounds {

@@ -125,13 +125,13 @@ impl Drop for Nodes {
     }
 }
 
-/// Where the rooms ended.
+/// The last head of each room.
 fn heads_of(views: &BTreeMap<String, Vec<Value>>) -> BTreeMap<String, Head> {
     let head = |view: &Value| Head { epoch: view["epoch"].as_u64().unwrap(), seq: view["seq"].as_u64().unwrap() };
     views.iter().map(|(room, views)| (room.clone(), head(&views[0]))).collect()
 }
 
-/// What a scenario came to.
+/// The result of one scenario.
 pub(crate) struct Report {
     pub(crate) row: Row,
     pub(crate) findings: Findings,

@@ -19,7 +19,7 @@ pub(crate) async fn database() -> Database {
     Database::create().await
 }
 
-/// How a node is told of it.
+/// A store as a node's settings name it.
 pub(crate) trait Url {
     fn url(&self) -> String {
         self.url_by(self.at())

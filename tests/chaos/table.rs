@@ -14,8 +14,8 @@ const PAGE: &str = "docs/RELIABILITY.md";
 const BEGIN: &str = "<!-- chaos -->\n";
 const END: &str = "<!-- /chaos -->";
 
-/// `./test chaos`: one fault after the other, each on a cluster of its own. `CHAOS_ONLY=stores` plays those with that in
-/// their name, and writes nothing.
+/// `./test chaos`: one fault after the other, each on a cluster of its own. `CHAOS_ONLY=stores` plays those with that
+/// in their name, and writes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: ./test chaos"]
 async fn the_whole_run_with_its_table() {

@@ -314,7 +314,7 @@ fn stopwatch() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// How many of these refusals came before the answer to a PING.
+/// Counts these refusals up to the answer to a PING.
 async fn refusals(client: &mut Client, code: &str) -> usize {
     client.send(json!({"type": "PING", "timestamp": 4711})).await;
     let mut count = 0;

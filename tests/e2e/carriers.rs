@@ -2,7 +2,7 @@
 
 use crate::support::client::Carrier;
 
-/// Who connects over what: the first member, the second, the third.
+/// The transports of the first member, the second, the third.
 pub(crate) type Carriers = [Carrier; 3];
 
 /// One named test per carrier, and one with a member on each.

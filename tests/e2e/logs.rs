@@ -11,7 +11,7 @@ use crate::support::server::{TestProcess, soon};
 
 pub(crate) const PIN: &str = "83172645";
 const ADDRESS: &str = "203.0.113.77";
-/// What members say to each other, and whatever else is nobody's business.
+/// Members' messages, names and secrets: no log line may hold them.
 pub(crate) const PRIVATE: &[&str] =
     &[PIN, "Annabelle Q", "see you at the lake", "ballot-4242", "v=0 secret sdp", "film-of-ann.example", "99887766"];
 

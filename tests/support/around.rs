@@ -13,14 +13,13 @@ use tandem::commit::{Commit, Snapshot};
 use tandem::domain::{NodeId, RoomId};
 use tandem::log::{Followed, Log, LogError, Outcome};
 
-/// What is done to it.
 #[derive(Default)]
 pub struct Doings {
     /// The next commit panics, once.
     pub commit_panics: AtomicBool,
     /// The next report panics, once.
     pub follow_panics: AtomicBool,
-    /// How long the answer to a load is on its way: what happens meanwhile is not in it.
+    /// Delay of the answer to a load; commits of that time are not in it.
     pub load_takes: Mutex<Duration>,
 }
 

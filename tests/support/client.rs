@@ -21,7 +21,7 @@ pub(crate) struct Client {
     inbox: mpsc::Receiver<Incoming>,
     waiting: VecDeque<Incoming>,
     reading: Option<DropGuard>,
-    /// Where in the room's order this client is.
+    /// This client's place in the room's order.
     head: Option<(u64, u64)>,
     /// The latest ROOM_STATE.
     pub(crate) state: Value,
@@ -57,7 +57,7 @@ impl Client {
         self.carrier
     }
 
-    /// Where it is connected.
+    /// The server that it is connected to.
     pub(crate) fn place(&self) -> Place {
         self.place.clone()
     }
@@ -341,7 +341,7 @@ pub(crate) struct Tick {
 }
 
 impl Tick {
-    /// What a client sends. Slot and host flag are lies: the server's own must replace them.
+    /// A tick as a client sends it. Slot and host flag are wrong: the server must replace them.
     pub(crate) fn write(seq: u32, position: f64, at: f64, playing: bool) -> Vec<u8> {
         let mut bytes = vec![3, u8::from(playing) | 2, 0x7f, 0xff];
         bytes.extend(seq.to_be_bytes());

@@ -94,7 +94,7 @@ pub(crate) fn row_of(name: &str, slot: u16, joined_at: RoomTime) -> UserRow {
     UserRow { user: user(name), name: name.to_uppercase(), slot, joined_at, connected: true, left_at: None }
 }
 
-/// What the field `head` holds at a head.
+/// The value of the field `head` at a head.
 pub(crate) fn text_of(head: Head) -> Bytes {
     Bytes::from(format!("{}.{}", head.epoch, head.seq))
 }

@@ -10,7 +10,7 @@ use tandem::domain::{Head, RoomId, RoomTime, ShortId};
 use tandem::repository::{EventRow, Repository, RepositoryError};
 use tokio::sync::Semaphore;
 
-/// What an append comes to.
+/// The result of an append.
 pub(crate) enum Answer {
     Stored,
     Refused,

@@ -84,7 +84,7 @@ fn messages(bytes: &[u8], limit: usize, piece: usize) -> (Vec<Vec<u8>>, Result<b
     (messages, Ok(reader.at_boundary()))
 }
 
-/// What another node says: read as it would be written.
+/// A relay of another node: decoding and encoding it gives the same bytes.
 pub(crate) fn relay(bytes: &[u8]) {
     if let Some(relay) = Relay::decode(bytes) {
         same(&Relay::decode(&relay.encode()), &Some(relay));

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::server::Place;
 
-/// What a client's connection is.
+/// Transport and client library of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     WebSocket,
@@ -36,7 +36,7 @@ impl Carrier {
     }
 }
 
-/// What arrives.
+/// One message that arrived, or the end.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Incoming {
     Message(Value),

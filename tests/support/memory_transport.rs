@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 /// Frames that fit in one direction.
 pub const CAPACITY: usize = 256;
-/// How PROBE begins, as `protocol` encodes it.
+/// First bytes of PROBE, as `protocol` encodes it.
 const PROBE: &[u8] = br#"{"type":"PROBE""#;
 const ALIVE: &[u8] = br#"{"type":"ALIVE"}"#;
 
@@ -123,7 +123,7 @@ fn lost() -> TransportError {
     TransportError::Lost("the other end was dropped".to_owned())
 }
 
-/// What a client gets.
+/// One thing that a client received.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivered {
     /// UTF-8 JSON.
@@ -134,7 +134,6 @@ pub enum Delivered {
     Drain,
     /// The end.
     Closed {
-        /// Why.
         code: CloseCode,
         /// In words.
         reason: String,

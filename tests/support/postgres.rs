@@ -43,7 +43,7 @@ impl Database {
         database
     }
 
-    /// Where it is reached, for a proxy.
+    /// Its address, for a proxy.
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address
     }
@@ -62,7 +62,7 @@ impl Database {
         PgConnection::connect(&self.server.url(self.server.address, &self.name)).await.unwrap()
     }
 
-    /// What one of PostgreSQL's own tools says to this command, typed as for a database `tandem`.
+    /// Output of one of PostgreSQL's own tools for this command, typed as for a database `tandem`.
     pub(crate) fn tool(&self, command: &str, input: Stdio) -> Vec<u8> {
         let (name, arguments) = command.split_once(' ').unwrap();
         let arguments = arguments.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -104,7 +104,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     dir: PathBuf,
     lock: PathBuf,
-    /// What the script watches.
+    /// A lock that the script watches.
     _user: File,
     durable: bool,
 }
@@ -227,7 +227,7 @@ impl Server {
         asking.args(["--quiet", "--host=127.0.0.1", "--port", &port]).status().unwrap().success()
     }
 
-    /// What another process finds in the file `server`.
+    /// Content of the file `server`, which other processes read.
     fn describe(&self) -> String {
         format!("{}\n{}\n", self.address, self.dir.display())
     }
@@ -278,7 +278,7 @@ fn running(note: &str) -> Option<(SocketAddr, PathBuf)> {
     (name.trim() == "postgres" && pid.lines().nth(3)? == port).then_some((address, dir))
 }
 
-/// What failed runs kept, and killed ones left behind.
+/// Removes what failed runs kept and killed ones left behind.
 fn remove_leftovers(base: &Path) {
     for entry in std::fs::read_dir(base).unwrap().map(Result::unwrap) {
         let (name, own) = (entry.file_name().to_string_lossy().into_owned(), entry.path().join("users.lock"));

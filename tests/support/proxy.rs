@@ -24,9 +24,9 @@ pub(crate) struct Proxy {
 struct State {
     mode: watch::Sender<Mode>,
     delay: Mutex<Duration>,
-    /// How often all connections were forgotten.
+    /// Times that all connections were forgotten.
     forgotten: watch::Sender<u32>,
-    /// How often all connections were closed.
+    /// Times that all connections were closed.
     hung_up: watch::Sender<u32>,
     trap: Mutex<Option<(Vec<u8>, Trap)>>,
     /// Whether a trap has closed.
@@ -48,7 +48,7 @@ enum Mode {
     Cut,
 }
 
-/// What happens when the client says certain words.
+/// A fault that certain words of the client set off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trap {
     /// Everything is cut, and the server never hears them.
@@ -93,7 +93,7 @@ impl Proxy {
         self.state.mode.send_replace(Mode::Mute);
     }
 
-    /// What Redis pushes to subscribers vanishes, and nothing else does.
+    /// Drops Redis' pushes to subscribers, and nothing else.
     pub(crate) fn deafen(&self) {
         self.state.mode.send_replace(Mode::Deaf);
     }
@@ -133,7 +133,7 @@ impl Proxy {
         self.state.trapped.subscribe().wait_for(|trapped| *trapped).await.unwrap();
     }
 
-    /// What [`Trap::Hold`] holds goes on.
+    /// Lets go of what [`Trap::Hold`] holds.
     pub(crate) fn release(&self) {
         self.state.released.send_replace(true);
     }

@@ -21,7 +21,7 @@ pub(crate) trait Backend: Send + Sync {
     fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Quotas>>;
 }
 
-/// What is in one process is shared by all in it.
+/// One process: all handles share its counts.
 pub(crate) async fn memory(allowances: Allowances) -> impl Backend {
     Memory(Arc::new(MemoryQuotas::new(allowances)))
 }
@@ -100,7 +100,7 @@ pub(crate) fn room(name: &str) -> RoomId {
     RoomId::parse(name).unwrap()
 }
 
-/// How long to wait, when that is what was said.
+/// The wait that a refusal names.
 pub(crate) fn wait<T>(answer: Result<T, Exceeded>) -> Option<Duration> {
     match answer {
         Err(Exceeded::Rate { retry_after }) => Some(retry_after),

@@ -217,7 +217,7 @@ impl RedisServer {
         self.port
     }
 
-    /// Where it is reached, for a proxy.
+    /// Its address, for a proxy.
     pub(crate) fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }
@@ -269,7 +269,7 @@ impl Shell {
         command.query_async(&mut self.0).await.unwrap()
     }
 
-    /// How often each command was called, scripts' own calls too.
+    /// Calls of a command, those of scripts included.
     pub(crate) async fn calls(&mut self, command: &str) -> u64 {
         let stats: String = self.ask("INFO commandstats").await;
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));

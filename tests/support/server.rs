@@ -39,7 +39,7 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
     .await
 }
 
-/// What a server was set up with; the same for every start, but for the ports, which stay what they were once.
+/// Settings and folders of a server; the same at every start, with the ports of the first.
 struct Site {
     home: tempfile::TempDir,
     /// Files that the process may have open.
@@ -80,7 +80,7 @@ impl Site {
     }
 }
 
-/// Where a server is to be found, and by which certificate.
+/// Addresses and certificate of a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) plain: SocketAddr,
@@ -250,7 +250,7 @@ impl TestServer {
     }
 }
 
-/// What became of processes that started together.
+/// Processes that started together, and how each ended.
 pub(crate) struct Race {
     pub(crate) serving: Vec<(Place, tokio::process::Child)>,
     pub(crate) ended: Vec<std::process::Output>,
@@ -326,7 +326,7 @@ impl TestProcess {
         std::fs::read_to_string(site.home.path().join("log")).unwrap_or_default()
     }
 
-    /// What it said on standard error.
+    /// Its standard error so far.
     pub(crate) fn log(&self) -> String {
         Self::log_of(&self.site)
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// What has not come by then won't. Long, for machines that do something else as well.
+/// After this time a test gives up. Long, for machines under load.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Asks again and again.

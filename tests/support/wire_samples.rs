@@ -177,7 +177,7 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
     ]
 }
 
-/// What one member sends to one other.
+/// Signals from one member to one other.
 pub(crate) fn signals() -> Vec<(&'static str, Signal)> {
     let sdp = |kind: &str| format!(r#"{{"type":"{kind}","sdp":"v=0\r\n"}}"#);
     let namespace = Namespace::parse("org.example.poll").unwrap();
@@ -285,7 +285,7 @@ pub(crate) const CLIENT_MESSAGES: &[&str] = &[
     r#"{"type":"MEMBER_STATUS","rttMs":14.2,"driftMs":-3.1,"clockErrorMs":0.8,"buffering":false}"#,
 ];
 
-/// What v2 clients leave out, add, or write otherwise.
+/// Messages of v2 clients with fields that they leave out, add, or write otherwise.
 pub(crate) const V2_MESSAGES: &[&str] = &[
     r#"{"type":"JOIN","roomId":"friday","userId":"ann","username":"","timestamp":1795000000000}"#,
     r#"{"type":"JOIN","roomId":"friday","userId":"ann","username":"Ann","pin":null,"timestamp":1795000000000}"#,

@@ -1,5 +1,6 @@
-//! Committer, follower, timers and a read of the room, in the orders that shuttle chooses: each lock of the hub is a point
-//! at which another of them may go on ([`super::lock`]). Shuttle's threads stand in for tokio's tasks, which never run here.
+//! Committer, follower, timers and a read of the room, in the orders that shuttle chooses: each lock of the hub is a
+//! point at which another of them may go on ([`super::lock`]). Shuttle's threads stand in for tokio's tasks, which
+//! never run here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -176,8 +177,9 @@ fn lost(user: &UserId, until: crate::domain::RoomTime) -> Event {
     Event::Disconnected { at: Default::default(), user: user.clone(), until }
 }
 
-/// Fails when `committer::absorb`, `committer::settle` (a batch without events) or `Hub::install` schedules the deadline
-/// after it has released the cell's lock: the deadline of an earlier state then overwrites that of a later one.
+/// Fails when `committer::absorb`, `committer::settle` (a batch without events) or `Hub::install` schedules the
+/// deadline after it has released the cell's lock: the deadline of an earlier state then overwrites that of a later
+/// one.
 #[test]
 fn a_deadline_survives_every_order_of_committer_follower_timers_and_read() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,5 +1,5 @@
-//! Two nodes at one memory log on a runtime of four threads: members lose their connection on one node while they come back
-//! on the other, and the hub's locks are taken late at random ([`super::lock`]).
+//! Two nodes at one memory log on a runtime of four threads: members lose their connection on one node while they come
+//! back on the other, and the hub's locks are taken late at random ([`super::lock`]).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -104,9 +104,9 @@ impl Visitor {
     }
 }
 
-/// Fails when `committer::absorb` schedules the room's deadline after it has released the cell's lock, while another thread
-/// takes in the next commit: the deadline of the earlier state overwrites that of the later one (seen within 90 of the
-/// rounds in each of five runs; `interleavings.rs` sees it every time).
+/// Fails when `committer::absorb` schedules the room's deadline after it has released the cell's lock, while another
+/// thread takes in the next commit: the deadline of the earlier state overwrites that of the later one (seen within 90
+/// of the rounds in each of five runs; `interleavings.rs` sees it every time).
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_nodes_under_load_agree_on_every_room_and_on_its_deadline() {
     let near = Fixture::new();

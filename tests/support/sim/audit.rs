@@ -10,7 +10,7 @@ use tandem::room::{By, Cause, Event, LeaveReason, MemberConnection, Room};
 use super::people::What;
 use super::{Committed, Heard, SimClient, World};
 
-/// What happened, by the log alone.
+/// The rooms and events of a run, replayed from the log alone.
 pub(crate) struct Truth {
     /// Each room as it is after all of it.
     pub(crate) rooms: BTreeMap<RoomId, Room>,
@@ -27,7 +27,7 @@ struct Fact {
     at: RoomTime,
 }
 
-/// What the auditor says of an event.
+/// The auditor's verdict on an event.
 enum Judgement {
     Right,
     /// It may be wrong, and the simulation can't tell.
@@ -78,13 +78,14 @@ impl Truth {
         }
     }
 
-    /// What was judged, how often, and how often it was excused.
+    /// Judgements and excuses by subject.
     pub(crate) fn judgements(&self) -> BTreeMap<&'static str, (usize, usize)> {
         self.judgements.borrow().clone()
     }
 
     /// Whether what ended was a membership of which its client never knew: the JOIN that made it was answered with
-    /// UNAVAILABLE, though it was in, so it is taken out again. That excuses this membership and no other of the client.
+    /// UNAVAILABLE, though it was in, so it is taken out again. That excuses this membership and no other of the
+    /// client.
     fn was_never_told(&self, world: &World, room: &str, head: Head, fact: &Fact) -> bool {
         let Event::Disconnected { user, .. } = &fact.event else { return false };
         let Some(MemberConnection::Live(session)) = fact.before.member(user).map(|member| &member.connection) else {
@@ -128,7 +129,7 @@ impl Truth {
         })
     }
 
-    /// How often what was asked is in the log.
+    /// Events in the log that this request made.
     fn times(&self, reference: u64, what: &What) -> usize {
         let is_it = |fact: &&Fact| match (&fact.event, what) {
             (Event::Chat { text, .. }, What::Chat) => text.as_str() == format!("chat {reference}."),
@@ -267,7 +268,7 @@ impl Truth {
         assert!(is_there || removed || client_of.renamed, "client {client}: {json} after {me} was gone");
     }
 
-    /// Whoever is connected has seen everything, and every replica is the room.
+    /// Every connected client has seen all events, and every replica equals the room.
     pub(crate) fn check_convergence(&self, world: &World) {
         for (index, client) in world.clients.iter().enumerate().filter(|(_, client)| client.is_in()) {
             let room = self.room(client.room.as_deref().unwrap());
@@ -391,7 +392,7 @@ fn check_tick(world: &World, client: &SimClient, slot: u16, seq: u64) {
     assert!(sender.heard.iter().any(|heard| matches!(heard, Heard::State { room, .. } if *room == asked.room)));
 }
 
-/// Who a direct message comes from is who sent it, and it reaches nobody else.
+/// A direct message names its sender, and reaches its target alone.
 fn check_notice(world: &World, client: &SimClient, json: &Value) {
     if json["type"] != "CUSTOM" {
         return;

@@ -11,7 +11,7 @@ use tandem::commit::{Commit, Snapshot};
 use tandem::domain::{NodeId, RoomId};
 use tandem::log::{Followed, Log, LogError, Outcome};
 
-/// How often each kind of thing happened; clones share the counts.
+/// Counts by kind; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally(Arc<Mutex<BTreeMap<String, usize>>>);
 

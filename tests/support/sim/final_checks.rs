@@ -9,7 +9,7 @@ use crate::sim::people::What;
 const SOON: Duration = Duration::from_secs(3);
 
 impl World {
-    /// Who has a connection and a ROOM_STATE, and asked for nothing else since, is a member and can speak.
+    /// Each client with a connection and a ROOM_STATE that asked for nothing else since is a member and can speak.
     pub(crate) async fn whoever_is_connected_can_speak(&mut self) {
         let mut asked = Vec::new();
         for client in 0..self.clients.len() {

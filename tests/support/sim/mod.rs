@@ -34,7 +34,7 @@ use rng::Rng;
 pub(crate) use sim_client::{Heard, SimClient};
 
 pub(crate) const ROOMS: [&str; 2] = ["friday", "sunday"];
-/// How long a node that is gone keeps its lease.
+/// A node that is gone keeps its lease this long.
 const LEASE: Duration = Duration::from_secs(3);
 
 /// A commit as the auditor heard of it.
@@ -51,13 +51,13 @@ pub(crate) struct World {
     pub(crate) log: FaultyMemoryLog,
     pub(crate) faults: Faults,
     pub(crate) plan: FaultPlan,
-    /// What happened, for the floors of the simulation.
+    /// Counts of faults and events, for the floors of the simulation.
     pub(crate) tally: Tally,
     /// By place; `None`: down.
     pub(crate) nodes: Vec<Option<Node>>,
     pub(crate) people: Vec<Person>,
     pub(crate) clients: Vec<SimClient>,
-    /// What was asked, by reference. The reference is in the text, the payload or the position too.
+    /// Requests by reference. The reference is in the text, the payload or the position too.
     pub(crate) asked: BTreeMap<u64, Asked>,
     /// Names of nodes that are no more, and when their leases end.
     dead: BTreeMap<NodeId, Duration>,
@@ -135,7 +135,7 @@ impl World {
         self.transcript.push(client);
     }
 
-    /// What happened so far, and what everybody heard of it: the same for the same seed. Without what is random by right.
+    /// Actions so far and what every client received, equal for equal seeds; session ids and tokens are left out.
     pub(crate) fn transcript(&self) -> String {
         let mut transcript = self.transcript.join("\n");
         for (index, client) in self.clients.iter().enumerate() {
@@ -198,7 +198,7 @@ impl World {
         self.nodes[place].as_ref().unwrap()
     }
 
-    /// What the lease watchers of all nodes do: members of nodes that are gone are disconnected, in rooms here and in
+    /// The lease watchers of all nodes: members of nodes that are gone are disconnected, in rooms here and in
     /// rooms of which nobody here has heard.
     fn watch_leases(&mut self) {
         let now = self.elapsed();
@@ -307,7 +307,7 @@ impl World {
         self.plan.becomes(FaultRates::slow());
     }
 
-    /// How often somebody was told the whole room without having asked for it.
+    /// ROOM_STATEs that no client had asked for.
     pub(crate) fn resyncs(&self) -> usize {
         let of_client = |(index, client): (usize, &SimClient)| {
             let states = client.heard.iter().filter(|heard| matches!(heard, Heard::State { .. })).count();

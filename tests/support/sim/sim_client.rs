@@ -4,7 +4,7 @@ use crate::memory_transport::{Delivered, MemoryClient};
 use serde_json::Value;
 use tandem::domain::{CloseCode, Head, NodeId};
 
-/// What a client heard, in order.
+/// One message that a client received.
 #[derive(Debug, Clone)]
 pub(crate) enum Heard {
     /// ROOM_STATE.
@@ -33,7 +33,7 @@ pub(crate) struct SimClient {
     pub(crate) session: Option<String>,
     /// The room it is in, as far as the client knows.
     pub(crate) room: Option<String>,
-    /// What the client said it had seen, in its first JOIN.
+    /// The head in its first JOIN.
     pub(crate) last_seen: Option<Head>,
     /// The server has a reason to disconnect it: it hung up, is silent or has left, its node died or lost its lease.
     pub(crate) may_be_lost: bool,
