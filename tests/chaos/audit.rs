@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection, Row};
 use tandem::domain::Head;
 
-use super::diary::{Diary, Seen, What};
+use super::member_record::{MemberRecord, Seen, What};
 
 /// The audit may lag: a drainer that died is followed by another after its lease of ten seconds, and what Redis lost
 /// comes again after what came since.
@@ -41,21 +41,21 @@ pub(crate) struct Fact {
 pub(crate) type Events = BTreeMap<(String, Head), Fact>;
 
 /// Waits until the database has everything up to the rooms' heads, and compares.
-pub(crate) async fn audit(database: &str, heads: &BTreeMap<String, Head>, diaries: &[Diary]) -> Findings {
-    compare(&read(database, heads).await, heads, diaries)
+pub(crate) async fn audit(database: &str, heads: &BTreeMap<String, Head>, records: &[MemberRecord]) -> Findings {
+    compare(&read(database, heads).await, heads, records)
 }
 
-fn compare(events: &Events, heads: &BTreeMap<String, Head>, diaries: &[Diary]) -> Findings {
+fn compare(events: &Events, heads: &BTreeMap<String, Head>, records: &[MemberRecord]) -> Findings {
     let mut findings = Findings::default();
     for row in events.values() {
         *findings.kinds.entry(row.kind.clone()).or_default() += 1;
     }
     findings.check_rows(events, heads);
-    for diary in diaries {
-        findings.check_commands(events, diary);
-        findings.check_view(events, heads, diary);
+    for record in records {
+        findings.check_commands(events, record);
+        findings.check_view(events, heads, record);
     }
-    findings.check_agreement(diaries);
+    findings.check_agreement(records);
     findings
 }
 
@@ -126,15 +126,15 @@ impl Findings {
     }
 
     /// An acknowledged command is one row, where the ACK said; any other one row at the most.
-    fn check_commands(&mut self, events: &Events, diary: &Diary) {
-        let user = &diary.user;
+    fn check_commands(&mut self, events: &Events, record: &MemberRecord) {
+        let user = &record.user;
         let mut mine: Vec<(&Head, &Fact)> = Vec::new();
         for ((room, head), row) in events {
-            if *room == diary.room && row.user.as_ref() == Some(user) {
+            if *room == record.room && row.user.as_ref() == Some(user) {
                 mine.push((head, row));
             }
         }
-        for (reference, asked) in &diary.asked {
+        for (reference, asked) in &record.asked {
             let is_it = |row: &Fact| row.kind == asked.what.kind() && asked.what.is(&row.data);
             let places: Vec<Head> = mine.iter().filter(|(_, row)| is_it(row)).map(|(head, _)| **head).collect();
             let note = || format!("{user}'s {reference} {:?} ({:?}) stands at {places:?}", asked.what, asked.answer);
@@ -146,7 +146,7 @@ impl Findings {
                     self.acknowledged += 1;
                     if places.is_empty() {
                         self.lost(note());
-                    } else if !places.contains(head) && !went_on(events, &diary.room, &places, *head) {
+                    } else if !places.contains(head) && !went_on(events, &record.room, &places, *head) {
                         self.reordered(note());
                     }
                 }
@@ -160,13 +160,13 @@ impl Findings {
     }
 
     /// A member's events are the database's, in order, each once; what it didn't see it was given as a whole.
-    fn check_view(&mut self, events: &Events, heads: &BTreeMap<String, Head>, diary: &Diary) {
-        let Diary { user, room, .. } = diary;
+    fn check_view(&mut self, events: &Events, heads: &BTreeMap<String, Head>, record: &MemberRecord) {
+        let MemberRecord { user, room, .. } = record;
         let last = heads.get(room).copied().unwrap_or_default();
         let mut at: Option<Head> = None;
         // What a member that comes back has missed of the chat is sent again.
         let mut missed_since = None;
-        for seen in &diary.seen {
+        for seen in &record.seen {
             match seen {
                 Seen::State { head, fresh, seen } => {
                     if at.is_some_and(|before| *head < before) {
@@ -208,7 +208,7 @@ impl Findings {
                     at = Some(*head);
                 }
                 Seen::Answer { reference } => {
-                    let asked = diary.asked.get(reference);
+                    let asked = record.asked.get(reference);
                     let acked = asked.and_then(|asked| asked.answer.as_ref()?.as_ref().ok());
                     if acked.is_some_and(|head| at.is_none_or(|at| at < *head)) {
                         self.reordered(format!("{user} heard of {acked:?} before the event, at {at:?}"));
@@ -219,17 +219,17 @@ impl Findings {
     }
 
     /// Two members who saw an event saw the same.
-    fn check_agreement(&mut self, diaries: &[Diary]) {
+    fn check_agreement(&mut self, records: &[MemberRecord]) {
         let mut first: BTreeMap<(&str, Head), (&str, Value)> = BTreeMap::new();
-        for diary in diaries {
-            for seen in &diary.seen {
+        for record in records {
+            for seen in &record.seen {
                 let Seen::Event { head, json } = seen else { continue };
                 let mut json = json.clone();
                 json["timestamp"] = Value::Null;
                 let (other, same) =
-                    first.entry((&diary.room, *head)).or_insert_with(|| (&diary.user, json.clone())).clone();
+                    first.entry((&record.room, *head)).or_insert_with(|| (&record.user, json.clone())).clone();
                 if same != json {
-                    self.reordered(format!("{other} saw {same}, and {} saw {json}", diary.user));
+                    self.reordered(format!("{other} saw {same}, and {} saw {json}", record.user));
                 }
             }
         }
@@ -271,7 +271,7 @@ fn tells_of(message: &Value, row: &Fact) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::super::diary::Asked;
+    use super::super::member_record::Asked;
     use super::*;
     use crate::support::client::Carrier;
 
@@ -289,25 +289,25 @@ mod tests {
     }
 
     /// Three chats, each acknowledged, and seen by who said them.
-    fn story() -> (Events, Diary) {
+    fn story() -> (Events, MemberRecord) {
         let events = (1..=3).map(|n| (("friday".to_owned(), at(n as u64)), chat(n))).collect();
-        let mut diary = Diary::new("ann", "friday", Carrier::WebSocket);
-        diary.seen.push(Seen::State { head: at(1), fresh: true, seen: None });
+        let mut record = MemberRecord::new("ann", "friday", Carrier::WebSocket);
+        record.seen.push(Seen::State { head: at(1), fresh: true, seen: None });
         for n in [2, 3] {
             let answer = Some(Ok(at(n as u64)));
-            diary.asked.insert(n as u64, Asked { what: What::Chat(n), answer, lost: false });
-            diary.seen.push(seen(n as u64, n));
-            diary.seen.push(Seen::Answer { reference: n as u64 });
+            record.asked.insert(n as u64, Asked { what: What::Chat(n), answer, lost: false });
+            record.seen.push(seen(n as u64, n));
+            record.seen.push(Seen::Answer { reference: n as u64 });
         }
-        (events, diary)
+        (events, record)
     }
 
     /// Lost, duplicated, reordered, after a change of the story.
-    fn after(change: impl FnOnce(&mut Events, &mut Diary)) -> (usize, usize, usize) {
-        let (mut events, mut diary) = story();
-        change(&mut events, &mut diary);
+    fn after(change: impl FnOnce(&mut Events, &mut MemberRecord)) -> (usize, usize, usize) {
+        let (mut events, mut record) = story();
+        change(&mut events, &mut record);
         let heads = BTreeMap::from([("friday".to_owned(), at(3))]);
-        let findings = compare(&events, &heads, &[diary]);
+        let findings = compare(&events, &heads, &[record]);
         (findings.lost, findings.duplicated, findings.reordered)
     }
 
@@ -324,13 +324,14 @@ mod tests {
             events.insert(place(3), chat(2));
         });
         assert_eq!(swapped, 4, "two commands elsewhere than said, two events that were not these");
-        assert_eq!(after(|_, diary| diary.seen.push(seen(3, 3))), (0, 1, 0), "seen again");
-        let (_, _, hole) = after(|_, diary| drop(diary.seen.remove(1)));
+        assert_eq!(after(|_, record| record.seen.push(seen(3, 3))), (0, 1, 0), "seen again");
+        let (_, _, hole) = after(|_, record| drop(record.seen.remove(1)));
         assert!(hole > 0, "a hole before a member's eyes");
-        let (_, _, early) = after(|_, diary| diary.seen.swap(1, 2));
+        let (_, _, early) = after(|_, record| record.seen.swap(1, 2));
         assert_eq!(early, 1, "an ACK before its event");
-        let refused = |diary: &mut Diary| diary.asked.get_mut(&2).unwrap().answer = Some(Err("NOT_HOST".to_owned()));
-        assert_eq!(after(|_, diary| refused(diary)), (0, 1, 0), "refused, and there all the same");
+        let refused =
+            |record: &mut MemberRecord| record.asked.get_mut(&2).unwrap().answer = Some(Err("NOT_HOST".to_owned()));
+        assert_eq!(after(|_, record| refused(record)), (0, 1, 0), "refused, and there all the same");
     }
 
     #[test]

@@ -17,19 +17,19 @@ mod redis_server;
 mod support;
 
 mod audit;
-mod crowd;
-mod diary;
 mod member;
+mod member_record;
 mod network;
 mod nodes;
+mod population;
 #[path = "../support/sim/rng.rs"]
 mod rng;
-mod scene;
+mod scenario;
 mod shipper;
 mod stores;
 mod table;
 
-use crowd::Size;
+use population::Size;
 
 /// Each scenario in its short form.
 macro_rules! scenarios {

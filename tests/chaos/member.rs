@@ -1,7 +1,7 @@
 //! A member as the JavaScript client is one (`web-demo/client/connection.js`, `session.js`): it comes back with its
 //! token, after a backoff with the same figures, or at the moment that the server told it; it asks for the whole state
 //! when it misses something; it calls a line dead that has been silent for twelve seconds. What it sees goes into its
-//! diary.
+//! record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tandem::domain::Head;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::diary::{Asked, Diary, Seen, What};
+use super::member_record::{Asked, MemberRecord, Seen, What};
 use super::rng::Rng;
 use crate::support::client::{Carrier, Client, Incoming, Tick};
 use crate::support::server::Place;
@@ -48,7 +48,7 @@ pub(crate) struct Member {
     /// The node for the first connection; afterwards it is chance, as a load balancer is.
     pub(crate) first: usize,
     pub(crate) orders: watch::Receiver<Orders>,
-    pub(crate) diary: Arc<Mutex<Diary>>,
+    pub(crate) record: Arc<Mutex<MemberRecord>>,
     pub(crate) rng: Rng,
     pub(crate) memory: Memory,
 }
@@ -104,16 +104,16 @@ impl Member {
     async fn session(&mut self, mut client: Client, node: usize) -> End {
         let mut session = Session { joined: false, node, planned: None, refused: false, syncs: 0 };
         let end = self.converse(&mut client, &mut session).await;
-        let mut diary = self.diary.lock();
-        for asked in diary.asked.values_mut().filter(|asked| asked.answer.is_none()) {
+        let mut record = self.record.lock();
+        for asked in record.asked.values_mut().filter(|asked| asked.answer.is_none()) {
             asked.lost = true;
         }
         if session.joined {
-            diary.node = None;
-            diary.losses += usize::from(diary.dismissed || !matches!(end, End::Over));
-            diary.announced += usize::from(session.planned.is_some());
+            record.node = None;
+            record.losses += usize::from(record.dismissed || !matches!(end, End::Over));
+            record.announced += usize::from(session.planned.is_some());
             if !matches!(end, End::Over) {
-                diary.struck(Clock::instant());
+                record.struck(Clock::instant());
             }
         }
         match (end, session.planned) {
@@ -205,16 +205,16 @@ impl Member {
     fn ended(&self, end: Option<(u32, String)>) -> End {
         const NEVER: [u32; 6] = [1000, 4000, 4001, 4005, 4006, 4007];
         let Some(end) = end else { return End::Soon };
-        let mut diary = self.diary.lock();
-        diary.dismissed = NEVER.contains(&end.0);
-        diary.ends.push(end);
-        if diary.dismissed { End::Over } else { End::Soon }
+        let mut record = self.record.lock();
+        record.dismissed = NEVER.contains(&end.0);
+        record.ends.push(end);
+        if record.dismissed { End::Over } else { End::Soon }
     }
 
     async fn join(&mut self, client: &mut Client) -> bool {
         let (room, user) = {
-            let diary = self.diary.lock();
-            (diary.room.clone(), diary.user.clone())
+            let record = self.record.lock();
+            (record.room.clone(), record.user.clone())
         };
         let mut join = json!({"type": "JOIN", "protocol": 3, "roomId": room, "userId": user});
         if let (Some(token), Some(head)) = (&self.memory.token, self.memory.head) {
@@ -229,39 +229,39 @@ impl Member {
     fn take(&mut self, message: Value, session: &mut Session) -> Option<Value> {
         let now = Clock::instant();
         let head = message["epoch"].as_u64().zip(message["seq"].as_u64()).map(|(epoch, seq)| Head { epoch, seq });
-        let diary = Arc::clone(&self.diary);
-        let mut diary = diary.lock();
+        let record = Arc::clone(&self.record);
+        let mut record = record.lock();
         match message["type"].as_str().unwrap_or_default() {
             "ROOM_STATE" => {
                 let head = head?;
                 let fresh = !std::mem::replace(&mut session.joined, true);
                 match session.syncs {
                     _ if fresh => {}
-                    0 => diary.resyncs += 1,
+                    0 => record.resyncs += 1,
                     _ => session.syncs -= 1,
                 }
-                diary.seen.push(Seen::State { head, fresh, seen: self.memory.head });
-                diary.node = Some(session.node);
+                record.seen.push(Seen::State { head, fresh, seen: self.memory.head });
+                record.node = Some(session.node);
                 self.memory.failures = 0;
                 self.memory.head = Some(head);
                 self.memory.room_time = message["roomTime"].as_f64().map(|time| (time, now));
                 if let Some(token) = message["resumeToken"].as_str() {
                     self.memory.token = Some(token.to_owned());
                 }
-                diary.may_command = message["guestControlEnabled"] == true;
-                let hosts = message["hostUserId"] == *diary.user;
-                diary.synced = Some((self.orders.borrow().sync, message));
-                let closed = hosts && !diary.may_command;
+                record.may_command = message["guestControlEnabled"] == true;
+                let hosts = message["hostUserId"] == *record.user;
+                record.synced = Some((self.orders.borrow().sync, message));
+                let closed = hosts && !record.may_command;
                 closed.then(|| json!({"type": "TOGGLE_GUEST_CONTROL", "enabled": true}))
             }
             "ACK" => {
-                diary.answered(message["ref"].as_u64()?, Ok(head?), now);
+                record.answered(message["ref"].as_u64()?, Ok(head?), now);
                 None
             }
-            "ERROR" => self.refused(&message, &mut diary, session, now),
+            "ERROR" => self.refused(&message, &mut record, session, now),
             "DEGRADED" => {
-                diary.degraded = message["degraded"] == true;
-                diary.times_degraded += usize::from(diary.degraded);
+                record.degraded = message["degraded"] == true;
+                record.times_degraded += usize::from(record.degraded);
                 None
             }
             "RECONNECT" => {
@@ -276,9 +276,9 @@ impl Member {
                 }
                 let head = head?;
                 if message["type"] == "GUEST_CONTROL" {
-                    diary.may_command = message["enabled"] == true;
+                    record.may_command = message["enabled"] == true;
                 }
-                diary.seen.push(Seen::Event { head, json: message });
+                record.seen.push(Seen::Event { head, json: message });
                 let known = self.memory.head.unwrap_or_default();
                 if head.epoch == known.epoch && head.seq <= known.seq {
                     return None;
@@ -291,17 +291,23 @@ impl Member {
         }
     }
 
-    fn refused(&mut self, message: &Value, diary: &mut Diary, session: &mut Session, now: Instant) -> Option<Value> {
+    fn refused(
+        &mut self,
+        message: &Value,
+        record: &mut MemberRecord,
+        session: &mut Session,
+        now: Instant,
+    ) -> Option<Value> {
         let code = message["code"].as_str().unwrap_or_default().to_owned();
         if let Some(reference) = message["ref"].as_u64() {
-            diary.answered(reference, Err(code), now);
+            record.answered(reference, Err(code), now);
             return None;
         }
         if session.joined {
             return None;
         }
         if code == "TOKEN_INVALID" && self.memory.token.take().is_some() {
-            diary.memberships_lost += 1;
+            record.memberships_lost += 1;
         }
         session.refused = true;
         None
@@ -341,7 +347,7 @@ impl Member {
         };
         message["ref"] = json!(self.memory.references);
         let asked = Asked { what, answer: None, lost: false };
-        self.diary.lock().asked.insert(self.memory.references, asked);
+        self.record.lock().asked.insert(self.memory.references, asked);
         message
     }
 

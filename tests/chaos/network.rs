@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::crowd::Size;
-use super::scene::{NODES, Report, Scene, start_nodes};
+use super::population::Size;
+use super::scenario::{NODES, Report, Scenario, start_nodes};
 use super::stores::{Url, database, redis};
 use crate::proxy::Proxy;
 use crate::support::server::Place;
@@ -24,28 +24,28 @@ pub(crate) async fn node_and_redis(size: Size) -> Report {
     let proxies = proxies(redis.at()).await;
     let doors: Vec<String> = proxies.iter().map(|proxy| redis.url_by(proxy.address())).collect();
     let nodes = start_nodes(&doors, &[database.url()]).await;
-    let scene = Scene::with(nodes, &database.url(), size).await;
+    let scenario = Scenario::with(nodes, &database.url(), size).await;
     let faults: [fn(&Proxy); 5] = [Proxy::cut, Proxy::stall, Proxy::mute, Proxy::hang_up, Proxy::forget];
     for (number, fault) in faults.iter().enumerate() {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         let (node, proxy) = (number % NODES, &proxies[number % NODES]);
         fault(proxy);
         // Who hangs up takes new connections: nobody need notice.
         if number < 3 {
-            scene
-                .crowd
-                .until_each("members there to be told", |diary| diary.node != Some(node) || diary.degraded)
+            scenario
+                .population
+                .until_each("members there to be told", |record| record.node != Some(node) || record.degraded)
                 .await;
         }
         proxy.heal();
-        scene.crowd.struck(|diary| diary.node == Some(node));
+        scenario.population.struck(|record| record.node == Some(node));
     }
-    scene.crowd.stretch().await;
+    scenario.population.stretch().await;
     proxies[0].delay(Duration::from_millis(60));
-    scene.crowd.stretch().await;
+    scenario.population.stretch().await;
     proxies[0].heal();
-    scene.crowd.stretch().await;
-    scene.close("a node's network to Redis: cut, stalled, half-dead, reset, forgotten, slow").await
+    scenario.population.stretch().await;
+    scenario.close("a node's network to Redis: cut, stalled, half-dead, reset, forgotten, slow").await
 }
 
 /// Partitions nodes from PostgreSQL, the drainer among them.
@@ -54,18 +54,18 @@ pub(crate) async fn nodes_and_postgres(size: Size) -> Report {
     let proxy = Proxy::to(database.at()).await;
     let door = database.url_by(proxy.address());
     let nodes = start_nodes(&[redis.url()], &[door]).await;
-    let scene = Scene::with(nodes, &database.url(), size).await;
+    let scenario = Scenario::with(nodes, &database.url(), size).await;
     let faults: [fn(&Proxy); 5] = [Proxy::cut, Proxy::stall, Proxy::mute, Proxy::hang_up, Proxy::forget];
     for fault in faults {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         fault(&proxy);
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         proxy.heal();
     }
     proxy.delay(Duration::from_millis(60));
-    scene.crowd.stretch().await;
+    scenario.population.stretch().await;
     proxy.heal();
-    let report = scene.close("the nodes' network to PostgreSQL: the same").await;
+    let report = scenario.close("the nodes' network to PostgreSQL: the same").await;
     report.nobody_was_disconnected().nobody_was_told_degraded().nobody_was_resynced()
 }
 
@@ -75,20 +75,20 @@ pub(crate) async fn members_and_nodes(size: Size) -> Report {
     let nodes = start_nodes(&[redis.url()], &[database.url()]).await;
     let proxies = join_all(nodes.iter().map(|node| Proxy::to(node.plain))).await;
     let doors: Vec<Place> = nodes.iter().zip(&proxies).map(|(node, proxy)| node.through(proxy.address())).collect();
-    let scene = Scene::through(nodes, &doors, &database.url(), size).await;
+    let scenario = Scenario::through(nodes, &doors, &database.url(), size).await;
     let faults: [fn(&Proxy); 4] = [Proxy::hang_up, Proxy::cut, Proxy::stall, Proxy::forget];
     for (number, fault) in faults.iter().enumerate() {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         let (node, proxy) = (number % NODES, &proxies[number % NODES]);
-        let theirs = |diary: &super::diary::Diary| {
-            diary.node == Some(node) && diary.carrier == crate::support::client::Carrier::WebSocket
+        let theirs = |record: &super::member_record::MemberRecord| {
+            record.node == Some(node) && record.carrier == crate::support::client::Carrier::WebSocket
         };
-        scene.crowd.struck(theirs);
+        scenario.population.struck(theirs);
         fault(proxy);
-        scene
-            .crowd
-            .until_each("members there to have gone elsewhere, or back", |diary| {
-                !theirs(diary) || diary.waits_since.is_none()
+        scenario
+            .population
+            .until_each("members there to have gone elsewhere, or back", |record| {
+                !theirs(record) || record.waits_since.is_none()
             })
             .await;
         proxy.heal();
@@ -96,7 +96,7 @@ pub(crate) async fn members_and_nodes(size: Size) -> Report {
     for proxy in &proxies {
         proxy.delay(Duration::from_millis(60));
     }
-    scene.crowd.stretch().await;
+    scenario.population.stretch().await;
     proxies.iter().for_each(Proxy::heal);
-    scene.close("members' networks: reset, cut, stalled, forgotten, slow").await
+    scenario.close("members' networks: reset, cut, stalled, forgotten, slow").await
 }

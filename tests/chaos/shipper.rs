@@ -6,8 +6,8 @@ use serde_json::Value;
 use tandem::domain::Head;
 
 use super::audit::{self, Fact};
-use super::crowd::Size;
-use super::scene::Scene;
+use super::population::Size;
+use super::scenario::Scenario;
 use super::stores::{Url, database, redis};
 use crate::redis_server::Shell;
 
@@ -19,9 +19,9 @@ pub(crate) async fn others_read_every_event(size: Size) {
     for stream in 0..STREAMS {
         shell.ask::<()>(&format!("XGROUP CREATE tandem:{{p{stream:02}}}:outbox shipper $ MKSTREAM")).await;
     }
-    let scene = Scene::open(&redis.url(), &database.url(), size).await;
-    scene.crowd.stretch().await;
-    let report = scene.close("somebody else reads the outbox").await;
+    let scenario = Scenario::open(&redis.url(), &database.url(), size).await;
+    scenario.population.stretch().await;
+    let report = scenario.close("somebody else reads the outbox").await;
     let mut shipped = BTreeMap::new();
     for stream in 0..STREAMS {
         while ship(&mut shell, &format!("tandem:{{p{stream:02}}}:outbox"), &mut shipped).await {}

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use secrecy::ExposeSecret;
 
-use super::crowd::Size;
-use super::scene::{Report, Scene};
+use super::population::Size;
+use super::scenario::{Report, Scenario};
 use crate::postgres_server::{Database, Server};
 use crate::redis_server::RedisServer;
 
@@ -50,78 +50,78 @@ impl Url for Database {
 }
 
 /// Everybody is told, and everybody is heard again.
-async fn outage(scene: &Scene, end: impl Future<Output = ()>) {
-    scene.crowd.until_each("everybody to be told", |diary| diary.degraded).await;
+async fn outage(scenario: &Scenario, end: impl Future<Output = ()>) {
+    scenario.population.until_each("everybody to be told", |record| record.degraded).await;
     end.await;
-    scene.crowd.struck(|_| true);
-    scene.crowd.until_each("everybody to be told of the end", |diary| !diary.degraded).await;
-    scene.crowd.stretch().await;
+    scenario.population.struck(|_| true);
+    scenario.population.until_each("everybody to be told of the end", |record| !record.degraded).await;
+    scenario.population.stretch().await;
 }
 
 pub(crate) async fn redis_restarted(size: Size) -> Report {
     let mut redis = RedisServer::start_with(&["--appendonly", "yes"]).await;
     let database = database().await;
-    let scene = Scene::open(&redis.url(), &database.url(), size).await;
+    let scenario = Scenario::open(&redis.url(), &database.url(), size).await;
     for _ in 0..size.rounds {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         redis.kill().await;
-        outage(&scene, redis.up()).await;
+        outage(&scenario, redis.up()).await;
     }
-    let report = scene.close("Redis is killed and comes back with its append-only file").await;
+    let report = scenario.close("Redis is killed and comes back with its append-only file").await;
     report.nobody_was_disconnected().everybody_was_told_degraded()
 }
 
 pub(crate) async fn redis_restarted_empty(size: Size) -> Report {
     let (mut redis, database) = (redis().await, database().await);
-    let scene = Scene::open(&redis.url(), &database.url(), size).await;
+    let scenario = Scenario::open(&redis.url(), &database.url(), size).await;
     for _ in 0..size.rounds {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         redis.kill().await;
-        outage(&scene, redis.up()).await;
+        outage(&scenario, redis.up()).await;
     }
-    let report = scene.close("Redis is killed and comes back empty").await;
+    let report = scenario.close("Redis is killed and comes back empty").await;
     report.nobody_was_disconnected().everybody_was_told_degraded()
 }
 
 pub(crate) async fn redis_frozen(size: Size) -> Report {
     let (redis, database) = (redis().await, database().await);
-    let scene = Scene::open(&redis.url(), &database.url(), size).await;
+    let scenario = Scenario::open(&redis.url(), &database.url(), size).await;
     for _ in 0..size.rounds {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         redis.freeze().await;
-        outage(&scene, redis.thaw()).await;
+        outage(&scenario, redis.thaw()).await;
     }
-    let report = scene.close("Redis stands still (SIGSTOP) and goes on").await;
+    let report = scenario.close("Redis stands still (SIGSTOP) and goes on").await;
     report.nobody_was_disconnected().everybody_was_told_degraded()
 }
 
 pub(crate) async fn redis_emptied(size: Size) -> Report {
     let (redis, database) = (redis().await, database().await);
-    let scene = Scene::open(&redis.url(), &database.url(), size).await;
+    let scenario = Scenario::open(&redis.url(), &database.url(), size).await;
     for _ in 0..3 * size.rounds {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         redis.shell().await.ask::<()>("FLUSHALL").await;
-        scene.crowd.struck(|_| true);
+        scenario.population.struck(|_| true);
     }
-    scene.crowd.stretch().await;
-    scene.close("Redis is emptied (FLUSHALL) under load, again and again").await.nobody_was_disconnected()
+    scenario.population.stretch().await;
+    scenario.close("Redis is emptied (FLUSHALL) under load, again and again").await.nobody_was_disconnected()
 }
 
 pub(crate) async fn postgres_restarted(size: Size) -> Report {
     let redis = redis().await;
     let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
     let url = server.settings().url.expose_secret().to_owned();
-    let scene = Scene::open(&redis.url(), &url, size).await;
+    let scenario = Scenario::open(&redis.url(), &url, size).await;
     for _ in 0..size.rounds {
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         server.kill();
         // A stretch in which nothing reaches the database.
-        scene.crowd.stretch().await;
+        scenario.population.stretch().await;
         server.run();
-        scene.crowd.struck(|_| true);
-        scene.crowd.stretch().await;
+        scenario.population.struck(|_| true);
+        scenario.population.stretch().await;
     }
-    let report = scene.close("PostgreSQL is killed and comes back").await;
+    let report = scenario.close("PostgreSQL is killed and comes back").await;
     report.nobody_was_disconnected().nobody_was_told_degraded().nobody_was_resynced()
 }
 
@@ -134,11 +134,11 @@ pub(crate) async fn sentinel_failover(size: Size) -> Report {
     sentinel.knows_a_replica().await;
     let database = database().await;
     let url = format!("redis-sentinel://127.0.0.1:{}/mymaster/0", sentinel.port());
-    let scene = Scene::open(&url, &database.url(), size).await;
-    scene.crowd.stretch().await;
+    let scenario = Scenario::open(&url, &database.url(), size).await;
+    scenario.population.stretch().await;
     first.kill().await;
-    outage(&scene, async {}).await;
-    let report = scene.close("Redis' master is killed, Sentinel promotes its replica").await;
+    outage(&scenario, async {}).await;
+    let report = scenario.close("Redis' master is killed, Sentinel promotes its replica").await;
     report.nobody_was_disconnected().everybody_was_told_degraded()
 }
 
@@ -146,12 +146,12 @@ pub(crate) async fn cluster_failover(size: Size) -> Report {
     let mut servers = RedisServer::start_cluster_with_replicas().await;
     let database = database().await;
     let url = servers[0].url();
-    let scene = Scene::open(&url, &database.url(), size).await;
-    scene.crowd.stretch().await;
+    let scenario = Scenario::open(&url, &database.url(), size).await;
+    scenario.population.stretch().await;
     // Not the one that the nodes were told of: that is another fault.
     servers[1].kill().await;
-    scene.crowd.struck(|_| true);
-    scene.crowd.stretch().await;
-    let report = scene.close("a master of Redis Cluster (3 + 3) is killed, its replica follows").await;
+    scenario.population.struck(|_| true);
+    scenario.population.stretch().await;
+    let report = scenario.close("a master of Redis Cluster (3 + 3) is killed, its replica follows").await;
     report.nobody_was_disconnected()
 }

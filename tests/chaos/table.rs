@@ -6,8 +6,8 @@ use std::path::Path;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 
-use super::crowd::Size;
-use super::scene::{Report, Row};
+use super::population::Size;
+use super::scenario::{Report, Row};
 use super::{network, nodes, stores};
 
 const PAGE: &str = "docs/RELIABILITY.md";

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-pub(crate) use super::line::{Carrier, Incoming};
-use super::line::{Connected, Line};
+pub(crate) use super::carrier::{Carrier, Incoming};
+use super::carrier::{CarrierLink, Connected};
 use super::server::{Place, soon};
 
 /// Frames that may wait unread at a client; more wait on the wire.
@@ -17,7 +17,7 @@ const INBOX: usize = 4096;
 pub(crate) struct Client {
     carrier: Carrier,
     place: Place,
-    line: Line,
+    link: CarrierLink,
     inbox: mpsc::Receiver<Incoming>,
     waiting: VecDeque<Incoming>,
     reading: Option<DropGuard>,
@@ -37,11 +37,11 @@ impl Client {
 
     /// A small inbox makes a client that soon stops reading.
     pub(crate) async fn with_inbox(carrier: Carrier, place: &Place, inbox: usize) -> Result<Self, String> {
-        let Connected { line, inbox, reading } = Connected::by(carrier, place, inbox).await?;
+        let Connected { link, inbox, reading } = Connected::by(carrier, place, inbox).await?;
         Ok(Self {
             carrier,
             place: place.clone(),
-            line,
+            link,
             inbox,
             waiting: VecDeque::new(),
             reading: Some(reading),
@@ -66,7 +66,7 @@ impl Client {
 
     /// Sends text as it is. `false`: the connection is gone.
     pub(crate) async fn send_text(&mut self, text: &str) -> bool {
-        soon("a message to leave", self.line.send(text)).await
+        soon("a message to leave", self.link.send(text)).await
     }
 
     pub(crate) async fn send(&mut self, message: Value) -> bool {
@@ -87,7 +87,7 @@ impl Client {
 
     /// `false`: the connection is gone.
     pub(crate) async fn try_send_compact(&mut self, bytes: &[u8]) -> bool {
-        self.line.send_compact(bytes).await
+        self.link.send_compact(bytes).await
     }
 
     /// Sends JOIN and nothing else. `extra` adds to or replaces the fields.
@@ -157,7 +157,7 @@ impl Client {
 
     /// Ends in order.
     pub(crate) async fn close(mut self) {
-        self.line.close().await;
+        self.link.close().await;
     }
 
     /// The cable is pulled: nothing is said, nothing answers any more. Keep the returned value for as long as it is out.
@@ -187,7 +187,7 @@ impl Client {
             let incoming = self.inbox.recv().await.unwrap_or(Incoming::Closed(None));
             match incoming {
                 Incoming::Message(message) if message["type"] == "PROBE" => {
-                    self.line.send(&json!({"type": "ALIVE", "id": message["id"]}).to_string()).await;
+                    self.link.send(&json!({"type": "ALIVE", "id": message["id"]}).to_string()).await;
                 }
                 incoming if is_of_the_connection(&incoming) => {}
                 incoming => return incoming,

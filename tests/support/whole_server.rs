@@ -2,6 +2,6 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+mod carrier;
 pub(crate) mod client;
-mod line;
 pub(crate) mod server;

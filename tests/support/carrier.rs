@@ -45,8 +45,8 @@ pub(crate) enum Incoming {
     Closed(Option<(u32, String)>),
 }
 
-/// The way to the server.
-pub(crate) enum Line {
+/// The sending half of a connection.
+pub(crate) enum CarrierLink {
     WebSocket(SplitSink<WebSocketStream<MaybeTlsStream<TcpStream>>, Message>),
     Quinn(Box<(web_transport_quinn::Session, web_transport_quinn::SendStream)>),
     Wtransport(Arc<wtransport::Connection>, wtransport::SendStream),
@@ -54,7 +54,7 @@ pub(crate) enum Line {
 
 /// A connection that was made.
 pub(crate) struct Connected {
-    pub(crate) line: Line,
+    pub(crate) link: CarrierLink,
     pub(crate) inbox: mpsc::Receiver<Incoming>,
     /// Nobody reads any more when it is dropped.
     pub(crate) reading: DropGuard,
@@ -66,7 +66,7 @@ impl Connected {
         let (sender, inbox) = mpsc::channel(inbox);
         let pumps = TaskTracker::new();
         let stop = CancellationToken::new();
-        let line = match carrier {
+        let link = match carrier {
             Carrier::WebSocket => {
                 let url = format!("ws://{}/ws", place.plain);
                 let (stream, _) = tokio_tungstenite::connect_async(url).await.map_err(|error| error.to_string())?;
@@ -93,7 +93,7 @@ impl Connected {
                         }
                     }
                 }));
-                Line::WebSocket(sink)
+                CarrierLink::WebSocket(sink)
             }
             Carrier::Quinn => {
                 let client = web_transport_quinn::ClientBuilder::new()
@@ -122,7 +122,7 @@ impl Connected {
                         }
                     }
                 }));
-                Line::Quinn(Box::new((session, send)))
+                CarrierLink::Quinn(Box::new((session, send)))
             }
             Carrier::Wtransport => {
                 let digest = |hash: Vec<u8>| wtransport::tls::Sha256Digest::new(hash.try_into().unwrap());
@@ -152,20 +152,20 @@ impl Connected {
                         }
                     }
                 }));
-                Line::Wtransport(connection, send)
+                CarrierLink::Wtransport(connection, send)
             }
         };
-        Ok(Self { line, inbox, reading: stop.drop_guard() })
+        Ok(Self { link, inbox, reading: stop.drop_guard() })
     }
 }
 
-impl Line {
+impl CarrierLink {
     /// Sends text as it is. `false`: the connection is gone.
     pub(crate) async fn send(&mut self, text: &str) -> bool {
         let framed = || [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
         match self {
             Self::WebSocket(sink) => sink.send(Message::text(text)).await.is_ok(),
-            Self::Quinn(line) => line.1.write_all(&framed()).await.is_ok(),
+            Self::Quinn(link) => link.1.write_all(&framed()).await.is_ok(),
             Self::Wtransport(_, stream) => stream.write_all(&framed()).await.is_ok(),
         }
     }
@@ -174,7 +174,7 @@ impl Line {
     pub(crate) async fn send_compact(&mut self, bytes: &[u8]) -> bool {
         match self {
             Self::WebSocket(sink) => sink.send(Message::binary(bytes.to_vec())).await.is_ok(),
-            Self::Quinn(line) => line.0.send_datagram(Bytes::copy_from_slice(bytes)).is_ok(),
+            Self::Quinn(link) => link.0.send_datagram(Bytes::copy_from_slice(bytes)).is_ok(),
             Self::Wtransport(connection, _) => connection.send_datagram(bytes).is_ok(),
         }
     }
@@ -183,9 +183,9 @@ impl Line {
     pub(crate) async fn close(&mut self) {
         match self {
             Self::WebSocket(sink) => drop(sink.send(Message::Close(None)).await),
-            Self::Quinn(line) => {
-                line.0.close(1000, b"bye");
-                line.0.closed().await;
+            Self::Quinn(link) => {
+                link.0.close(1000, b"bye");
+                link.0.closed().await;
             }
             // It has no capsule; FIN of the control stream and the end of the connection are what it can say.
             Self::Wtransport(connection, _) => connection.close(wtransport::VarInt::from_u32(0), b"bye"),

@@ -13,8 +13,8 @@ use tandem::clock::Clock;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::diary::Diary;
 use super::member::{Member, Memory, Orders};
+use super::member_record::MemberRecord;
 use super::rng::Rng;
 use crate::support::client::Carrier;
 use crate::support::server::{Place, soon};
@@ -49,48 +49,50 @@ impl Size {
 }
 
 /// All members of all rooms.
-pub(crate) struct Crowd {
-    pub(crate) diaries: Vec<Arc<Mutex<Diary>>>,
+pub(crate) struct Population {
+    pub(crate) records: Vec<Arc<Mutex<MemberRecord>>>,
     pub(crate) size: Size,
     orders: watch::Sender<Orders>,
     tasks: TaskTracker,
 }
 
-impl Crowd {
+impl Population {
     /// They come, and each is in its room.
     pub(crate) async fn gather(doors: &[Place], size: Size, seed: u64) -> Self {
         println!("seed {seed}");
         let mut rng = Rng::new(seed);
         let orders = watch::Sender::new(Orders::default());
         let tasks = TaskTracker::new();
-        let mut diaries = Vec::new();
+        let mut records = Vec::new();
         for room in 0..size.rooms {
             // Whoever comes first is the host, and lets all command.
             let name = format!("room-{room}");
             for place in 0..size.members {
                 let number = room * size.members + place;
                 let carrier = if (room + place) % 2 == 0 { Carrier::WebSocket } else { Carrier::Quinn };
-                let diary = Arc::new(Mutex::new(Diary::new(&format!("user-{room}-{place}"), &name, carrier)));
+                let record = Arc::new(Mutex::new(MemberRecord::new(&format!("user-{room}-{place}"), &name, carrier)));
                 let member = Member {
                     number,
                     carrier,
                     doors: doors.to_vec(),
                     first: (room + place / 2) % doors.len(),
                     orders: orders.subscribe(),
-                    diary: Arc::clone(&diary),
+                    record: Arc::clone(&record),
                     rng: rng.split(),
                     memory: Memory::default(),
                 };
                 tasks.spawn(member.live());
-                diaries.push(diary);
+                records.push(record);
                 if place == 0 {
-                    soon("a host", until_so(|| diaries[number].lock().node.is_some())).await;
+                    soon("a host", until_so(|| records[number].lock().node.is_some())).await;
                 }
             }
         }
-        let crowd = Self { diaries, size, orders, tasks };
-        crowd.until_each("all to be in, and to command", |diary| diary.node.is_some() && diary.may_command).await;
-        crowd
+        let population = Self { records, size, orders, tasks };
+        population
+            .until_each("all to be in, and to command", |record| record.node.is_some() && record.may_command)
+            .await;
+        population
     }
 
     /// Everybody speaks, from now on.
@@ -102,9 +104,9 @@ impl Crowd {
     pub(crate) async fn stretch(&self) {
         self.speak();
         let goal: Vec<usize> =
-            self.diaries.iter().map(|diary| diary.lock().acknowledged() + self.size.stretch).collect();
-        let reached = |(diary, goal): (&Arc<Mutex<Diary>>, &usize)| diary.lock().acknowledged() >= *goal;
-        self.until("a stretch of acknowledged commands", || self.diaries.iter().zip(&goal).all(reached)).await;
+            self.records.iter().map(|record| record.lock().acknowledged() + self.size.stretch).collect();
+        let reached = |(record, goal): (&Arc<Mutex<MemberRecord>>, &usize)| record.lock().acknowledged() >= *goal;
+        self.until("a stretch of acknowledged commands", || self.records.iter().zip(&goal).all(reached)).await;
     }
 
     /// Whether members hang up now and then, and come back.
@@ -113,26 +115,26 @@ impl Crowd {
     }
 
     /// Something of every member.
-    pub(crate) async fn until_each(&self, what: &str, is_so: impl Fn(&Diary) -> bool) {
-        self.until(what, || self.diaries.iter().all(|diary| is_so(&diary.lock()))).await;
+    pub(crate) async fn until_each(&self, what: &str, is_so: impl Fn(&MemberRecord) -> bool) {
+        self.until(what, || self.records.iter().all(|record| is_so(&record.lock()))).await;
     }
 
     /// From now on these wait for a command that is acknowledged.
-    pub(crate) fn struck(&self, which: impl Fn(&Diary) -> bool) {
+    pub(crate) fn struck(&self, which: impl Fn(&MemberRecord) -> bool) {
         let now = Clock::instant();
-        for diary in &self.diaries {
-            let mut diary = diary.lock();
-            if which(&diary) {
-                diary.waits_since = Some(now);
+        for record in &self.records {
+            let mut record = record.lock();
+            if which(&record) {
+                record.waits_since = Some(now);
             }
         }
     }
 
     /// Nobody speaks any more, and everything asked is answered. Each member's view of its room, by the server.
     pub(crate) async fn fall_silent(&self) -> BTreeMap<String, Vec<Value>> {
-        self.until_each("whoever was in trouble to be heard again", |diary| diary.waits_since.is_none()).await;
+        self.until_each("whoever was in trouble to be heard again", |record| record.waits_since.is_none()).await;
         self.orders.send_modify(|orders| orders.pace = None);
-        self.until_each("all to be in, and answered", |diary| diary.node.is_some() && diary.open() == 0).await;
+        self.until_each("all to be in, and answered", |record| record.node.is_some() && record.open() == 0).await;
         // Gates and grace times may still be running: rooms have converged when two looks show the same.
         let mut before = self.look().await;
         loop {
@@ -148,30 +150,32 @@ impl Crowd {
     async fn look(&self) -> BTreeMap<String, Vec<Value>> {
         self.orders.send_modify(|orders| orders.sync += 1);
         let number = self.orders.borrow().sync;
-        let has = |diary: &Diary| diary.synced.as_ref().is_some_and(|(at, _)| *at == number) && diary.node.is_some();
+        let has = |record: &MemberRecord| {
+            record.synced.as_ref().is_some_and(|(at, _)| *at == number) && record.node.is_some()
+        };
         self.until_each("everybody's view", has).await;
         let mut rooms: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for diary in &self.diaries {
-            let diary = diary.lock();
-            let view = diary.synced.as_ref().map(|(_, view)| view.clone()).unwrap_or_default();
-            rooms.entry(diary.room.clone()).or_default().push(view);
+        for record in &self.records {
+            let record = record.lock();
+            let view = record.synced.as_ref().map(|(_, view)| view.clone()).unwrap_or_default();
+            rooms.entry(record.room.clone()).or_default().push(view);
         }
         rooms
     }
 
-    /// Everybody goes, and leaves a diary.
-    pub(crate) async fn disperse(self) -> Vec<Diary> {
+    /// Everybody goes, and leaves a record.
+    pub(crate) async fn disperse(self) -> Vec<MemberRecord> {
         self.orders.send_modify(|orders| orders.over = true);
         self.tasks.close();
         self.tasks.wait().await;
-        self.diaries
+        self.records
             .into_iter()
-            .map(|diary| Arc::into_inner(diary).expect("nobody writes any more").into_inner())
+            .map(|record| Arc::into_inner(record).expect("nobody writes any more").into_inner())
             .collect()
     }
 
     async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let dismissed = || self.diaries.iter().any(|diary| diary.lock().dismissed);
+        let dismissed = || self.records.iter().any(|record| record.lock().dismissed);
         let waiting = tokio::time::timeout(PATIENCE, until_so(|| is_so() || dismissed()));
         if waiting.await.is_err() || dismissed() {
             panic!("waited in vain for {what}:\n{}", self.describe());
@@ -181,20 +185,20 @@ impl Crowd {
     /// The members that still wait, for a panic's text.
     fn describe(&self) -> String {
         let mut text = String::new();
-        for diary in &self.diaries {
-            let diary = diary.lock();
+        for record in &self.records {
+            let record = record.lock();
             let _ = writeln!(
                 text,
                 "{} ({:?}): node {:?}, at {:?}, {} acknowledged, {} open, {} losses, degraded {}, ends {:?}",
-                diary.user,
-                diary.carrier,
-                diary.node,
-                diary.head(),
-                diary.acknowledged(),
-                diary.open(),
-                diary.losses,
-                diary.degraded,
-                diary.ends,
+                record.user,
+                record.carrier,
+                record.node,
+                record.head(),
+                record.acknowledged(),
+                record.open(),
+                record.losses,
+                record.degraded,
+                record.ends,
             );
         }
         text

@@ -1,4 +1,4 @@
-//! Real nodes, a crowd on them, and what is known when it is over.
+//! Real nodes, a population on them, and what is known when it is over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use serde_json::Value;
 use tandem::domain::Head;
 
 use super::audit::{Findings, audit};
-use super::crowd::{Crowd, Size};
-use super::diary::Diary;
+use super::member_record::MemberRecord;
+use super::population::{Population, Size};
 use crate::support::server::{Place, TestProcess};
 
 pub(crate) const NODES: usize = 3;
 
 /// Three nodes and everybody on them.
-pub(crate) struct Scene {
+pub(crate) struct Scenario {
     pub(crate) nodes: Nodes,
-    pub(crate) crowd: Crowd,
+    pub(crate) population: Population,
     database: String,
 }
 
@@ -40,7 +40,7 @@ pub(crate) async fn start_nodes(redis: &[String], databases: &[String]) -> Nodes
     Nodes(join_all((0..NODES).map(start)).await)
 }
 
-impl Scene {
+impl Scenario {
     pub(crate) async fn open(redis: &str, database: &str, size: Size) -> Self {
         let nodes = start_nodes(&[redis.to_owned()], &[database.to_owned()]).await;
         Self::with(nodes, database, size).await
@@ -53,17 +53,17 @@ impl Scene {
 
     /// Members take these doors.
     pub(crate) async fn through(nodes: Nodes, doors: &[Place], database: &str, size: Size) -> Self {
-        let crowd = Crowd::gather(doors, size, seed()).await;
-        Self { nodes, crowd, database: database.to_owned() }
+        let population = Population::gather(doors, size, seed()).await;
+        Self { nodes, population, database: database.to_owned() }
     }
 
     /// Everything calms down, and is compared.
     pub(crate) async fn close(self, fault: &'static str) -> Report {
-        let Self { nodes, crowd, database } = self;
-        let views = crowd.fall_silent().await;
-        let members = crowd.diaries.len();
-        let diaries = crowd.disperse().await;
-        let findings = audit(&database, &heads_of(&views), &diaries).await;
+        let Self { nodes, population, database } = self;
+        let views = population.fall_silent().await;
+        let members = population.records.len();
+        let records = population.disperse().await;
+        let findings = audit(&database, &heads_of(&views), &records).await;
         let row = Row {
             fault,
             members,
@@ -71,8 +71,8 @@ impl Scene {
             lost: findings.lost,
             duplicated: findings.duplicated,
             reordered: findings.reordered,
-            resyncs: diaries.iter().map(|diary| diary.resyncs).sum(),
-            waits: diaries.iter().flat_map(|diary| diary.waits.iter().copied()).collect(),
+            resyncs: records.iter().map(|record| record.resyncs).sum(),
+            waits: records.iter().flat_map(|record| record.waits.iter().copied()).collect(),
         };
         println!("{}\n{}{:?}", Row::HEAD, row.line(), findings.kinds);
         if row.resyncs > 0 {
@@ -82,7 +82,7 @@ impl Scene {
                 println!("why rooms were read again: {gaps:?}");
             }
         }
-        let report = Report { row, findings, diaries, views, _nodes: nodes };
+        let report = Report { row, findings, records, views, _nodes: nodes };
         report.is_whole();
         report
     }
@@ -135,7 +135,7 @@ fn heads_of(views: &BTreeMap<String, Vec<Value>>) -> BTreeMap<String, Head> {
 pub(crate) struct Report {
     pub(crate) row: Row,
     pub(crate) findings: Findings,
-    pub(crate) diaries: Vec<Diary>,
+    pub(crate) records: Vec<MemberRecord>,
     /// Each member's last view of its room.
     pub(crate) views: BTreeMap<String, Vec<Value>>,
     /// For their logs, should somebody find something wrong.
@@ -148,15 +148,15 @@ impl Report {
         let Row { lost, duplicated, reordered, acknowledged, .. } = self.row;
         let notes = self.findings.notes.iter().take(40).cloned().collect::<Vec<_>>().join("\n");
         assert_eq!((lost, duplicated, reordered), (0, 0, 0), "\n{notes}");
-        assert!(acknowledged > self.diaries.len(), "{acknowledged} commands are no load");
+        assert!(acknowledged > self.records.len(), "{acknowledged} commands are no load");
         for (room, views) in &self.views {
-            let members = self.diaries.iter().filter(|diary| diary.room == *room).count();
+            let members = self.records.iter().filter(|record| record.room == *room).count();
             assert_eq!(views[0]["users"].as_array().map(Vec::len), Some(members), "{room}: {}", views[0]);
             assert_eq!(views[0]["hostUserId"], format!("user-{}-0", room.rsplit('-').next().unwrap()), "{room}");
         }
         assert_eq!(self.findings.kinds.get("member_left"), None, "nobody is seen to leave");
         assert_eq!(self.findings.kinds.get("room_ended"), None, "no room ends");
-        let lost: usize = self.diaries.iter().map(|diary| diary.memberships_lost).sum();
+        let lost: usize = self.records.iter().map(|record| record.memberships_lost).sum();
         assert_eq!(lost, 0, "every token is good");
     }
 
@@ -166,32 +166,32 @@ impl Report {
 
     /// An outage of a store ends no session.
     pub(crate) fn nobody_was_disconnected(self) -> Self {
-        for diary in &self.diaries {
-            assert_eq!(diary.losses, 0, "{} lost its connection", diary.user);
+        for record in &self.records {
+            assert_eq!(record.losses, 0, "{} lost its connection", record.user);
         }
         self
     }
 
     /// Nodes and Redis had no fault between them: every member heard every event.
     pub(crate) fn nobody_was_resynced(self) -> Self {
-        for diary in &self.diaries {
-            assert_eq!(diary.resyncs, 0, "{} was told the whole room instead of the events", diary.user);
+        for record in &self.records {
+            assert_eq!(record.resyncs, 0, "{} was told the whole room instead of the events", record.user);
         }
         self
     }
 
     /// Everybody knew of the outage, and of its end.
     pub(crate) fn everybody_was_told_degraded(self) -> Self {
-        for diary in &self.diaries {
-            assert!(diary.times_degraded > 0, "{} was not told", diary.user);
-            assert!(!diary.degraded, "{} was not told of the end", diary.user);
+        for record in &self.records {
+            assert!(record.times_degraded > 0, "{} was not told", record.user);
+            assert!(!record.degraded, "{} was not told of the end", record.user);
         }
         self
     }
 
     /// An outage that members don't notice.
     pub(crate) fn nobody_was_told_degraded(self) -> Self {
-        assert!(self.diaries.iter().all(|diary| diary.times_degraded == 0));
+        assert!(self.records.iter().all(|record| record.times_degraded == 0));
         self
     }
 }

@@ -11,7 +11,7 @@ use crate::support::client::Carrier;
 
 /// One member's book.
 #[derive(Debug)]
-pub(crate) struct Diary {
+pub(crate) struct MemberRecord {
     pub(crate) user: String,
     pub(crate) room: String,
     pub(crate) carrier: Carrier,
@@ -97,7 +97,7 @@ impl What {
     }
 }
 
-impl Diary {
+impl MemberRecord {
     pub(crate) fn new(user: &str, room: &str, carrier: Carrier) -> Self {
         Self {
             user: user.to_owned(),
