@@ -549,3 +549,44 @@ async fn a_node_counts_its_own_members_in_their_grace_time_and_no_others() {
     until("both to be in their grace time", || counts(&fixture.hub) == (1, 1) && counts(&far) == (0, 1)).await;
     until("it to be over", || counts(&fixture.hub) == (1, 0) && counts(&far) == (0, 0)).await;
 }
+
+/// Leaving rooms behind costs a client one JOIN each; `MAX_KEPT_ROOMS_PER_ADDRESS` bounds what a node keeps of them.
+#[tokio::test(start_paused = true)]
+async fn a_node_keeps_so_many_rooms_of_one_address_and_no_more() {
+    let limits = Limits { kept_rooms: 2, grace_secs: 5, room_keep_minutes: 60, ..Limits::default() };
+    let fixture = HubFixture::with(limits.clone());
+    let hub = HubFixture::limited(&fixture.log, &fixture.tracker, &fixture.clock, limits, "node-2", true);
+    let [here, elsewhere] = [[192, 0, 2, 1], [198, 51, 100, 7]].map(|octets| IpAddr::V4(Ipv4Addr::from(octets)));
+    let enter = async |name: &str, address: IpAddr| {
+        let mut request = fixture.request("ann", &hub.new_session());
+        (request.room, request.address) = (RoomId::parse(name).unwrap(), address);
+        hub.join(request, Arc::new(RecordingSubscriber::default()))
+            .await
+            .map_err(|refusal| refusal.to_string())
+            .unwrap()
+    };
+    let left_behind = async |names: &[&str], address: IpAddr| {
+        for name in names {
+            hub.depart(enter(name, address).await, Departure::Lost);
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    };
+    let kept = |names: &[&'static str]| {
+        let is_kept =
+            |name: &&&str| hub.inspect(&RoomId::parse(name).unwrap()).is_some_and(|room| room.kept().is_some());
+        names.iter().filter(is_kept).count()
+    };
+    let first = ["a", "b", "c", "d"];
+    // They fall due in one moment.
+    left_behind(&first, here).await;
+    assert_eq!((kept(&first), hub.status().rooms), (2, 2), "the others ended with their grace time");
+    left_behind(&["e", "f", "g"], elsewhere).await;
+    assert_eq!((kept(&["e", "f", "g"]), hub.status().rooms), (2, 4), "another address has a bound of its own");
+    left_behind(&["h"], here).await;
+    assert_eq!(kept(&["h"]), 0);
+    // A kept room that is over gives its place back.
+    tokio::time::sleep(Duration::from_secs(3700)).await;
+    assert_eq!(hub.status().rooms, 0);
+    left_behind(&["i", "j", "k"], here).await;
+    assert_eq!((kept(&["i", "j", "k"]), hub.status().rooms), (2, 2));
+}
