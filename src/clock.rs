@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::domain::RoomTime;
 
-/// Room time on this node: the wall clock as it was at start, carried forward by the steady clock, so that it never
-/// steps back. The cluster adds a measured offset; a start with a wall clock behind what the store has seen adds what is missing.
+/// Room time on this node: the wall clock at start, carried forward by the steady clock, so that it never steps back.
+/// The cluster adds a measured offset. A wall clock that starts behind what the store has seen is put forward.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<ClockInner>);
 
@@ -19,12 +19,11 @@ struct ClockInner {
     wall_micros: i64,
     started: tokio::time::Instant,
     offset_micros: AtomicI64,
-    /// How often room time was put right in one step while people used it.
+    /// How often room time was stepped while members used it.
     steps: watch::Sender<u64>,
 }
 
 impl Clock {
-    /// A clock that starts now.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -32,7 +31,7 @@ impl Clock {
         Self::with(wall_micros)
     }
 
-    /// A clock that starts at a given room time and follows tokio's (pausable) time: for tests and the simulation.
+    /// A clock that starts at a given room time and follows tokio's pausable time, for tests and the simulation.
     pub fn starting_at(time: RoomTime) -> Self {
         Self::with(time.as_micros())
     }
@@ -49,7 +48,7 @@ impl Clock {
         RoomTime::from_micros(self.0.wall_micros + elapsed + self.0.offset_micros.load(Ordering::Relaxed))
     }
 
-    /// Room time as it would be without an offset: what an offset is measured against.
+    /// Room time without the offset: what an offset is measured against.
     pub fn unadjusted(&self) -> RoomTime {
         RoomTime::from_micros(self.now().as_micros() - self.offset_micros())
     }
@@ -59,18 +58,18 @@ impl Clock {
         TimerGrid::starting_at(self.0.started).next(at)
     }
 
-    /// The offset in use.
     pub fn offset_micros(&self) -> i64 {
         self.0.offset_micros.load(Ordering::Relaxed)
     }
 
-    /// Puts the clock right in one step. Only before anybody has seen it: room time may jump, back too.
+    /// Sets the offset in one step, possibly back. Only before room time was used.
     pub fn set_offset(&self, micros: i64) {
         self.0.offset_micros.store(micros, Ordering::Relaxed);
     }
 
-    /// Room time never lies before `floor`, what the store has seen already: a wall clock that was put back would let a playing
-    /// room stand until it has caught up. Returns by how much the clock was behind. Only before anybody has seen it.
+    /// Puts room time forward to `floor`, the latest time in the store: with a wall clock that was put back, a playing
+    /// room would stand until room time has caught up. Returns by how much the clock was behind. Only before room time
+    /// was used.
     pub fn not_before(&self, floor: RoomTime) -> Option<Duration> {
         let behind = floor.saturating_since(self.now());
         if behind.is_zero() {
@@ -80,19 +79,19 @@ impl Clock {
         Some(behind)
     }
 
-    /// Puts the clock right in one step while people use it; whoever follows [`Clock::steps`] hears of it.
+    /// Sets the offset in one step while members use room time, and notifies [`Clock::steps`].
     pub fn step(&self, micros: i64) {
         self.set_offset(micros);
         self.0.steps.send_modify(|count| *count += 1);
     }
 
-    /// Changes with each step.
+    /// Changes with each [`Clock::step`].
     pub fn steps(&self) -> watch::Receiver<u64> {
         self.0.steps.subscribe()
     }
 
-    /// Bends the offset towards `target`, by at most `step`; says whether there is more to do. With steps that are small
-    /// against the time between them room time never goes back.
+    /// Moves the offset towards `target` by at most `step`; returns whether there is more to do. With steps that are
+    /// small against the time between them room time never goes back.
     pub fn slew(&self, target: i64, step: Duration) -> bool {
         let step = i64::try_from(step.as_micros()).unwrap_or(i64::MAX);
         let missing = target - self.offset_micros();

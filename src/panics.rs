@@ -1,9 +1,9 @@
-//! What a panic costs: one connection or one room, or the process. The policy is in `docs/ARCHITECTURE.md`, "Panics".
+//! Containment of panics. The policy is in `docs/ARCHITECTURE.md`, "Panics".
 //!
-//! A task that serves one connection needs nothing from here: the runtime drops its future, and what it held is given back by
-//! `Drop`. The hub drops a room's replica and reads it again. A task that carries all rooms has no state that could be
-//! dropped, and nobody would notice its end: the process is aborted, and its supervisor starts another. A lost listener
-//! leaves the rooms whole, so it drains first: [`crate::vital`].
+//! A task that serves one connection needs nothing from here: the runtime drops its future, and `Drop` gives back what
+//! it held. The hub drops a room's replica and reads it again. After a panic of a task that serves all rooms there is
+//! no state to drop, and its absence would go unnoticed: the process aborts, and its supervisor starts another. A lost
+//! listener leaves the rooms whole, so the server drains first: [`crate::vital`].
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::names;
 
-/// The pause before a task that panicked runs again: doubled each time, up to the longest.
+/// The pause before a task that panicked is started again, doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Counts every panic of the process and puts it into the log, before the hook that was installed before this one.
+/// Counts and logs every panic of the process, before the previous hook runs.
 pub fn watch() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -29,8 +29,8 @@ pub fn watch() {
     }));
 }
 
-/// Runs what the whole server depends on. It ends only when `stop` has been asked for: if it panics, or returns before,
-/// the process is aborted.
+/// Runs a task on which the whole server depends. If it panics, or returns before `stop` is cancelled, the process
+/// aborts.
 pub async fn abort_if_lost(task: &'static str, stop: CancellationToken, work: impl Future<Output = ()>) {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     match outcome {
@@ -40,14 +40,14 @@ pub async fn abort_if_lost(task: &'static str, stop: CancellationToken, work: im
     }
 }
 
-/// The same for a task that ends by itself, in its own time.
+/// The same for a task that may return.
 pub async fn abort_if_panics(task: &'static str, work: impl Future<Output = ()>) {
     if AssertUnwindSafe(work).catch_unwind().await.is_err() {
         abort(task, "panicked");
     }
 }
 
-/// The log may be written by another thread, which an abort doesn't wait for: the reason goes to stderr too.
+/// Another thread may write the log, and an abort doesn't wait for it: the reason goes to stderr too.
 #[expect(clippy::print_stderr, reason = "the last words of the process")]
 fn abort(task: &str, how: &str) -> ! {
     tracing::error!(task, "a task that the server needs {how}: the process ends");
@@ -55,7 +55,7 @@ fn abort(task: &str, how: &str) -> ! {
     std::process::abort()
 }
 
-/// Runs a task whose state is elsewhere, and starts it again when it panics, after a growing pause.
+/// Runs a task whose state lies elsewhere. After a panic it is started again, with a growing pause.
 pub async fn restarted<W: Future<Output = ()>>(
     task: &'static str,
     stop: CancellationToken,
@@ -71,7 +71,7 @@ pub async fn restarted<W: Future<Output = ()>>(
     }
 }
 
-/// Runs something that may panic without taking its caller with it.
+/// Runs `work` and catches its panic.
 ///
 /// # Errors
 /// The panic's payload.

@@ -1,7 +1,8 @@
 //! The log's record: rooms as fields, events as entries. A golden test holds the format.
 //!
-//! Fields of a room: `core` (everything but people), `bans`, `banKeys`, `m:<userId>` for each member, `g:<userId>` for each of
-//! the last ones who went, and `c:<seq>` for each of the last lines of chat, so that a commit writes only what it changed.
+//! Fields of a room: `core` (everything but people), `bans`, `banKeys`, `m:<userId>` for each member, `g:<userId>` for
+//! each of the last ones who went, and `c:<seq>` for each of the last lines of chat, so that a commit writes only what
+//! it changed.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -453,14 +454,15 @@ mod tests {
         Snapshot { room: commit.room.clone(), head: commit.next, fields: fields.collect() }
     }
 
-    /// What stands in databases and in Redis, and what nodes of two versions tell each other while a cluster is updated.
+    /// What stands in databases and in Redis, and what nodes of two versions tell each other while a cluster is
+    /// updated.
     ///
     /// When this test fails, the change must be one that the version before can live with, and that can live with what
     /// the version before wrote:
     /// * a new field of an event or of the state needs `#[serde(default)]`, and to an old node it must not matter
     ///   (serde ignores what it doesn't know);
-    /// * a new kind of event stops an old node's replica at the gap: it reads the snapshot instead, for every such event.
-    ///   Bring the reading in one release, the writing in the next;
+    /// * a new kind of event stops an old node's replica at the gap: it reads the snapshot instead, for every such
+    ///   event. Bring the reading in one release, the writing in the next;
     /// * a renamed or removed field takes the same two releases: `#[serde(alias = "…")]` first.
     ///
     /// Then accept the new file (`cargo insta accept`).

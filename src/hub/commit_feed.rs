@@ -1,9 +1,9 @@
 //! The log's commits and other nodes' relays, as they arrive. A commit that the replica holds already changes nothing.
 //!
-//! The feed never waits for the log: one slow read would stop the traffic of all rooms, and after a break of the bus, when
-//! each room has a gap, the feed would never catch up. A room with a gap is read again by its own task
-//! ([`super::committer`]), a bounded number at a time. Commits that arrive meanwhile are kept in the cell and taken in after
-//! the read. Members here are told the whole state only if the read shows events that they did not hear.
+//! The feed never waits for the log: one slow read would stop the traffic of all rooms, and after a break of the bus,
+//! when each room has a gap, the feed would never catch up. A room with a gap is read again by its own task
+//! ([`super::committer`]), a bounded number at a time. Commits that arrive meanwhile are kept in the cell and taken in
+//! after the read. Members here are told the whole state only if the read shows events that they did not hear.
 
 use std::sync::Arc;
 

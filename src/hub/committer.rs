@@ -1,9 +1,9 @@
 //! From the queue into the log: one task a room while there are commands to commit, or the room must be read again.
 //!
-//! All queued commands are decided, in order, on a copy of the replica and committed as one batch. A conflict means that
-//! another node was faster. The batch is decided again after a short jittered pause, so that fifty writers get their turn,
-//! and after the other nodes' commits have come through the commit feed: members hear them as events, in order, before
-//! this node's own. Only a commit that doesn't come in time is a gap.
+//! All queued commands are decided, in order, on a copy of the replica and committed as one batch. A conflict means
+//! that another node was faster. The batch is decided again after a short jittered pause, so that fifty writers get
+//! their turn, and after the other nodes' commits have come through the commit feed: members hear them as events, in
+//! order, before this node's own. Only a commit that doesn't come in time is a gap.
 //!
 //! A panic in a decision costs the command that caused it. After any other panic the room's replica is dropped and read
 //! again ([`super::room_panic`]).
@@ -37,8 +37,8 @@ static COMMIT_SECONDS: HotHistogram = HotHistogram::new(names::COMMIT_SECONDS);
 const BATCH: usize = 256;
 /// Conflicts after which a batch is refused; with fair pauses far fewer are needed.
 const ATTEMPTS: u32 = 200;
-/// How long commits of other nodes, which the log has shown, may take to come through the commit feed. Far beyond the bus'
-/// usual delay: a broken bus reports a gap by itself.
+/// How long commits of other nodes, which the log has shown, may take to come through the commit feed. Far beyond the
+/// bus' usual delay: a broken bus reports a gap by itself.
 const FEED_DELAY: Duration = Duration::from_secs(5);
 /// When a deadline whose command panicked is due again.
 const POISONED_RETRY: Duration = Duration::from_secs(10);
@@ -69,7 +69,8 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
                 hub.retire(cell);
                 return;
             }
-            // An answer that leaves open whether commits are missing counts as none: the log is asked again after a pause.
+            // An answer that leaves open whether commits are missing counts as none: the log is asked again after a
+            // pause.
             CellWork::Read => match hub.catch_up(cell).await {
                 Ok(()) if !cell.lock().needs_reload() => Ok(()),
                 _ => Err(()),
@@ -81,8 +82,8 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
                 }
                 Err(error) => {
                     let joins = give_back(hub, cell, batch, &error);
-                    // The outcome of the commit is unknown: the room is read. Members stay told DEGRADED: a log that can
-                    // be read need not take commits.
+                    // The outcome of the commit is unknown: the room is read. Members stay told DEGRADED: a log that
+                    // can be read need not take commits.
                     let _ = hub.reload(cell).await;
                     answer_joins(cell, joins);
                     Err(())
@@ -185,8 +186,8 @@ async fn learn(hub: &Hub, cell: &Arc<RoomCell>, latest: Option<Head>, asked_at: 
     }
 }
 
-/// Waits until the replica has reached this head through the commit feed. A commit that doesn't come in time was missed:
-/// the room is read again, and members here are told the whole state.
+/// Waits until the replica has reached this head through the commit feed. A commit that doesn't come in time was
+/// missed: the room is read again, and members here are told the whole state.
 async fn arrive_at(hub: &Hub, cell: &Arc<RoomCell>, head: Head) -> Result<(), LogError> {
     if heard(cell, |state| state.room().head() >= head).await {
         return Ok(());

@@ -14,52 +14,42 @@ use crate::domain::{
 };
 use crate::room::{Control, Event, Reject, Room};
 
-/// ROOM_STATE's personal part.
+/// The part of ROOM_STATE that differs from member to member.
 #[derive(Debug)]
 pub struct Joined<'a> {
-    /// To whom.
     pub user: &'a UserId,
-    /// Over which session.
     pub session: &'a SessionRef,
-    /// The token to come back with: on a JOIN only.
+    /// The token for the next JOIN; only in the answer to a JOIN.
     pub token: Option<&'a ResumeToken>,
-    /// Whether it was a member before.
+    /// Whether the JOIN resumed a membership.
     pub resumed: bool,
-    /// The node's name.
     pub node: &'a NodeId,
-    /// Room time now.
     pub now: RoomTime,
 }
 
-/// A committed event on its way out, with the room as it is after it.
+/// A committed event, with the room as it is after it.
 #[derive(Debug)]
 pub struct EventDelivery<'a> {
-    /// The room after the event.
     pub room: &'a Room,
-    /// The event.
     pub event: &'a Event,
-    /// Its place.
+    /// The event's place in the room's order.
     pub head: Head,
-    /// Room time now.
     pub now: RoomTime,
-    /// One encoding for all; `None`: this event has no message (`Created`, `Kept`, `Ended`).
+    /// Shared by all members. `None`: this event has no message (`Created`, `Kept`, `Ended`).
     pub encoded: OnceCell<Option<Bytes>>,
 }
 
-/// An uncommitted message on its way out.
+/// An uncommitted message.
 #[derive(Debug)]
 pub struct Notice<'a> {
-    /// What.
     pub body: NoticeBody<'a>,
-    /// Room time now.
     pub now: RoomTime,
-    /// One encoding for all.
+    /// Shared by all receivers.
     pub encoded: OnceCell<Bytes>,
 }
 
-/// The uncommitted messages. JSON texts in them were parsed and bounded at the edge.
+/// The uncommitted messages. JSON texts in them were parsed and bounded by the decoder.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum NoticeBody<'a> {
     /// OFFER, ANSWER, ICE_CANDIDATE, PLAYBACK_ACK, a v2 member's SYNC_RESPONSE, CUSTOM with `to`.
     Signal {
@@ -79,7 +69,7 @@ pub enum NoticeBody<'a> {
         transport: TransportKind,
         status: MemberStatus,
     },
-    /// SYNC_RESPONSE of the server, to one.
+    /// SYNC_RESPONSE of the server to one v2 member.
     Sync {
         room: &'a Room,
     },
@@ -91,20 +81,19 @@ pub enum NoticeBody<'a> {
     },
 }
 
-/// What one member sends to one other.
+/// A message from one member to one other. Texts are JSON where the comment says so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum Signal {
-    /// `offer` is JSON text.
+    /// JSON.
     Offer {
         offer: String,
     },
-    /// `answer` is JSON text.
+    /// JSON.
     Answer {
         answer: String,
     },
-    /// `candidate` is JSON text.
+    /// JSON.
     IceCandidate {
         candidate: String,
     },
@@ -116,7 +105,7 @@ pub enum Signal {
         playing: bool,
         url: Option<MediaUrl>,
     },
-    /// `payload` is JSON text.
+    /// JSON.
     Custom {
         namespace: Namespace,
         payload: String,
@@ -124,7 +113,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// About how many bytes its message has.
+    /// Approximate size of the message, in bytes.
     pub fn bytes(&self) -> usize {
         const ENVELOPE: usize = 256;
         ENVELOPE
@@ -145,7 +134,7 @@ impl Signal {
 pub struct MemberStatus {
     /// Round trip, ms.
     pub rtt_ms: Option<f64>,
-    /// Deviation from the vector, ms.
+    /// Deviation from the playback vector, ms.
     pub drift_ms: Option<f64>,
     /// Estimated clock error, ms.
     pub clock_error_ms: Option<f64>,
@@ -153,79 +142,57 @@ pub struct MemberStatus {
     pub buffering: bool,
 }
 
-/// A tick on its way out.
+/// A relayed position report.
 #[derive(Debug)]
 pub struct TickDelivery {
-    /// The report; slot and host flag are the server's.
     pub tick: RelayedTick,
-    /// The 28 bytes, shared by all.
+    /// The 28 bytes, shared by all receivers.
     pub encoded: OnceCell<CompactBytes>,
 }
 
-/// The answer to a command.
 #[derive(Debug)]
 pub enum Reply<'a> {
-    /// Committed at this head (sent only when the client gave a `ref`).
-    Ack {
-        /// The client's reference.
-        reference: u64,
-        /// Where.
-        head: Head,
-    },
-    /// Refused.
+    /// Committed at this head; sent only if the client gave a `ref`.
+    Ack { reference: u64, head: Head },
     Refused {
-        /// The client's reference.
         reference: Option<u64>,
-        /// The type of the request.
+        /// The message type refused.
         request: &'a str,
-        /// Why.
         refusal: &'a Refusal,
     },
 }
 
-/// Why the hub did not do it.
+/// Why the hub refused a request.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
-    /// The room refused.
     #[error(transparent)]
     Room(#[from] Reject),
-    /// Too many wrong PINs.
     #[error("too many wrong PINs; wait")]
-    PinThrottled {
-        /// How long.
-        retry_after: Duration,
-    },
-    /// Too many JOINs from this address.
+    PinThrottled { retry_after: Duration },
     #[error("too many joins; wait")]
-    JoinThrottled {
-        /// How long.
-        retry_after: Duration,
-    },
-    /// The user has as many sessions as one may.
+    JoinThrottled { retry_after: Duration },
+    /// The userId has all the sessions that one user may have.
     #[error("as many sessions as one user may have; leave another room first")]
     SessionLimit,
-    /// Its address has.
+    /// The address has all the sessions that one address may have.
     #[error("as many sessions as one address may have; try again later")]
     AddressFull,
     /// More bytes, or commands of this kind, than the sender, its address or the room may cause.
     #[error("too much at once; wait")]
-    OverBudget {
-        /// How long.
-        retry_after: Duration,
-    },
-    /// So much waits for the member addressed that this doesn't fit.
+    OverBudget { retry_after: Duration },
+    /// The target's outbox has no room for this signal.
     #[error("the member addressed can't take more at the moment; try again")]
     TargetBusy,
-    /// No place for another room on this node.
+    /// The node has no place for another room.
     #[error("this server has no place for another room")]
     RoomLimit,
-    /// Too much waits in this room.
+    /// The room's queue is full.
     #[error("this room is overloaded; try again")]
     Overloaded,
-    /// The log can't commit.
+    /// The log did not commit.
     #[error("this can't be committed at the moment; try again")]
     Unavailable,
-    /// The server stops.
+    /// A planned stop has begun.
     #[error("this server is going away")]
     Draining,
     /// A fault of the server.

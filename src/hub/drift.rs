@@ -1,8 +1,8 @@
-//! Whether the host's player has left the vector for good.
+//! Detects that the host's player has left the playback vector for good.
 //!
-//! One late report means nothing. A deviation of more than 250 ms that stays the same (within 150 ms) for at least a
-//! second, over at least two reports, is where the host really is: the room follows. The same for a host that stands
-//! while the room plays, or the reverse.
+//! One late report is ignored. A deviation of more than 250 ms that stays the same (within 150 ms) for at least a
+//! second, over at least two reports, is where the host really is: the room follows. The same holds for a host that
+//! stands while the room plays, and the reverse.
 
 use crate::domain::{RoomTime, TickReport};
 use crate::room::Playback;
@@ -19,7 +19,7 @@ pub(super) struct HostDrift {
 #[derive(Debug, Clone, Copy)]
 struct Deviation {
     at: RoomTime,
-    /// Ahead of the vector by, s.
+    /// The lead over the vector, s; negative: behind.
     by: f64,
     playing: bool,
 }
@@ -29,7 +29,7 @@ impl HostDrift {
         self.first = None;
     }
 
-    /// Takes a host's report in. True: the deviation is steady; correct, and start over.
+    /// Takes a report of the host. True: the deviation is steady and must be corrected; the detection starts over.
     pub(super) fn feed(&mut self, report: &TickReport, playback: &Playback) -> bool {
         let by = report.position.seconds() - playback.position_at(report.at).seconds();
         let astray = by.abs() > TOLERANCE_S || report.playing != playback.playing;
@@ -39,7 +39,7 @@ impl HostDrift {
         }
         let now = Deviation { at: report.at, by, playing: report.playing };
         match self.first {
-            // While the host stands and the room plays, the deviation grows by itself: only the fact counts.
+            // While the host stands and the room plays, the deviation grows by itself: its size says nothing.
             Some(first)
                 if first.playing == now.playing
                     && (now.playing != playback.playing || (first.by - by).abs() < SAME_S) =>

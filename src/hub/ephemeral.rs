@@ -1,8 +1,8 @@
 //! The ephemeral lane: ticks, heartbeats, statuses, signals. These are never committed and never wait.
 //!
-//! Members on this node are told at once. For members on other nodes one [`Relay`] is published, if the replica shows any
-//! that would be told. The receiving node accepts it only if its own replica shows the sender on the session that the relay
-//! names.
+//! Members on this node are told at once. For members on other nodes one [`Relay`] is published, if the replica shows
+//! any that would be told. The receiving node accepts it only if its own replica shows the sender on the session that
+//! the relay names.
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -44,8 +44,8 @@ impl Hub {
         self.take_report(membership, report, now, false);
     }
 
-    /// A HOST_HEARTBEAT, the tick of v2. `true_at` is used if it lies at most 2 s back and the dialect's clock is trusted
-    /// ([`Dialect::believed`]).
+    /// A HOST_HEARTBEAT, the tick of v2. `true_at` is used if it lies at most 2 s back and the dialect's clock is
+    /// trusted ([`Dialect::believed`]).
     pub fn heartbeat(
         &self,
         membership: &Membership,
@@ -102,7 +102,8 @@ impl Hub {
         }
     }
 
-    /// POSITION_UPDATE: stored, not relayed. A v2 client can't send PLAYER: its first report shows that it has a player.
+    /// POSITION_UPDATE: stored, not relayed. A v2 client can't send PLAYER: its first report shows that it has a
+    /// player.
     pub fn position(&self, membership: &Membership, position: MediaTime) {
         let now = self.now();
         let mut guard = membership.cell.lock();
@@ -142,8 +143,8 @@ impl Hub {
         }
     }
 
-    /// A signal from one member to one other. The sender is refused if the target is gone or its outbox is half full. When
-    /// only the target's node finds that out, its relay brings the refusal to the sender's subscriber.
+    /// A signal from one member to one other. The sender is refused if the target is gone or its outbox is half full.
+    /// When only the target's node finds that out, its relay brings the refusal to the sender's subscriber.
     pub fn signal(
         &self,
         membership: &Membership,
@@ -273,8 +274,8 @@ impl Hub {
     }
 }
 
-/// Records a report in the node's metrics: once, on the sender's node, at the rate at which reports are relayed. A value is
-/// capped at the largest bucket, so that a member can shift a share, not the sum.
+/// Records a report in the node's metrics: once, on the sender's node, at the rate at which reports are relayed. A
+/// value is capped at the largest bucket, so that a member can shift a share, not the sum.
 fn measure(status: &MemberStatus) {
     const MOST: f64 = 10.0;
     let record = |histogram: &HotHistogram, millis: Option<f64>| {
@@ -345,7 +346,8 @@ fn fan_out_status(state: &RoomCellState, from: &UserId, status: MemberStatus, no
     }
 }
 
-/// Delivers a report to the other v3 members here as a tick, and to v2 members (a v2 host itself, too) as HOST_HEARTBEAT.
+/// Delivers a report to the other v3 members here as a tick, and to v2 members (a v2 host itself, too) as
+/// HOST_HEARTBEAT.
 fn fan_out_tick(state: &RoomCellState, from: &UserId, tick: RelayedTick, heartbeat: bool, now: RoomTime) {
     let report = TickDelivery { tick, encoded: OnceCell::new() };
     let notice = Notice { body: NoticeBody::Heartbeat { from, tick }, now, encoded: OnceCell::new() };

@@ -1,7 +1,7 @@
 //! Members of nodes whose lease has expired are disconnected.
 //!
-//! The watch of the leases calls this on every remaining node. Their commits compete: one wins, the others find nothing to
-//! do.
+//! The watch of the leases calls this on every remaining node. Their commits compete: one wins, the others find nothing
+//! to do.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use super::room_cell::RoomCell;
 use crate::domain::{NodeId, RoomId};
 
 impl Hub {
-    /// Begins the grace time of the node's members, in every room with a replica here. Returns their number. A replica may
-    /// lag behind the node's last commits, so this is called again as long as the node has no lease. Never for a node that
-    /// came back under the same name: its new sessions would end too.
+    /// Begins the grace time of the node's members, in every room with a replica here. Returns their number. A replica
+    /// may lag behind the node's last commits, so this is called again as long as the node has no lease. Never for a
+    /// node that came back under the same name: its new sessions would end too.
     pub fn expire_node(&self, node: &NodeId) -> usize {
         let mut expired = 0;
         for cell in &self.cells_in_order() {
@@ -22,8 +22,8 @@ impl Hub {
         expired
     }
 
-    /// The same for one room, which need not have a replica here: the watch goes through all rooms of the log. From now on
-    /// this node keeps the room's deadlines.
+    /// The same for one room, which need not have a replica here: the watch goes through all rooms of the log. From now
+    /// on this node keeps the room's deadlines.
     pub async fn expire_node_in(&self, room: &RoomId, node: &NodeId) -> Result<usize, Refusal> {
         let cell = self.open(room).await?;
         let expired = self.expire_in(&cell, node);
@@ -31,8 +31,8 @@ impl Hub {
         Ok(expired)
     }
 
-    /// Takes over a room that no node followed. Members whose node is not in `alive`, or whose session this node doesn't know
-    /// (it was restarted), enter their grace time. Returns their number.
+    /// Takes over a room that no node followed. Members whose node is not in `alive`, or whose session this node
+    /// doesn't know (it was restarted), enter their grace time. Returns their number.
     pub async fn adopt(&self, room: &RoomId, alive: &[NodeId]) -> Result<usize, Refusal> {
         let cell = self.open(room).await?;
         let lost = {

@@ -90,8 +90,8 @@ enum Admission {
 }
 
 impl Hub {
-    /// Enters a room. On `Ok` the subscriber has ROOM_STATE; on `Err` the session is no member. When the future is dropped
-    /// (the session ended), a JOIN that is committed all the same is disconnected.
+    /// Enters a room. On `Ok` the subscriber has ROOM_STATE; on `Err` the session is no member. When the future is
+    /// dropped (the session ended), a JOIN that is committed all the same is disconnected.
     pub async fn join(&self, request: JoinRequest, subscriber: Arc<dyn Subscriber>) -> Result<Membership, Refusal> {
         if self.is_draining() {
             return Err(Refusal::Draining);
@@ -261,7 +261,8 @@ impl Hub {
         }
     }
 
-    /// Probes a session of this node for another node. Silence ends the session, which its node's commit tells the others.
+    /// Probes a session of this node for another node. Silence ends the session, which its node's commit tells the
+    /// others.
     pub(super) fn probe_for_another_node(&self, room: &RoomId, user: UserId, session: SessionRef) {
         if session.node != *self.node() {
             return;
@@ -301,8 +302,8 @@ impl Drop for Visit<'_> {
     }
 }
 
-/// A JOIN whose session waits for the answer. Dropped without one, it gives the JOIN up and disconnects a member that was
-/// let in meanwhile, because the session doesn't know of it. An earlier membership is the session's to give back.
+/// A JOIN whose session waits for the answer. Dropped without one, it gives the JOIN up and disconnects a member that
+/// was let in meanwhile, because the session doesn't know of it. An earlier membership is the session's to give back.
 struct PendingJoin<'a> {
     hub: &'a Hub,
     cell: &'a Arc<RoomCell>,

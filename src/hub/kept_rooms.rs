@@ -1,7 +1,7 @@
 //! How many rooms a node keeps for members who were all lost (`MAX_KEPT_ROOMS_PER_ADDRESS`).
 //!
-//! A kept room costs memory for hours, and a client leaves one behind for one JOIN. Kept rooms are therefore counted by the
-//! address class of the member that was lost last. A room above the bound ends with its grace time.
+//! A kept room costs memory for hours, and a client leaves one behind for one JOIN. Kept rooms are therefore counted by
+//! the address class of the member that was lost last. A room above the bound ends with its grace time.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,8 @@ use crate::domain::AddressTag;
 pub(super) type KeptRooms = HashMap<AddressTag, u64>;
 
 impl Hub {
-    /// Whether the room may be kept if its deadline finds no live member. Counts it at once, because many rooms may fall due
-    /// in one moment; [`Hub::count_kept`] takes it off again if it is not kept.
+    /// Whether the room may be kept if its deadline finds no live member. Counts it at once, because many rooms may
+    /// fall due in one moment; [`Hub::count_kept`] takes it off again if it is not kept.
     pub(super) fn reserve_keep(&self, cell: &RoomCell) -> bool {
         let mut state = cell.lock();
         let room = state.room();

@@ -10,7 +10,7 @@ use crate::domain::{MediaTime, RoomTime};
 /// A member's row is written at most this often.
 const STORE_EVERY: Duration = Duration::from_secs(60);
 
-/// What a member last said of its player and its connection.
+/// The latest position and connection quality that a member reported.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastReport {
     position: Option<MediaTime>,
@@ -33,7 +33,7 @@ impl LastReport {
         self.at = Some(now);
     }
 
-    /// When it last reported, if it did since its report was taken, and that is long enough ago.
+    /// The time of the latest report, if there was one since the last take, at least `STORE_EVERY` ago.
     fn take(&mut self, now: RoomTime) -> Option<RoomTime> {
         let at = self.at?;
         if self.taken_at.is_some_and(|taken| at <= taken || taken + STORE_EVERY > now) {
@@ -45,7 +45,7 @@ impl LastReport {
 }
 
 impl Hub {
-    /// The reports of members on this node that are due to be stored. Each counts as stored from now on.
+    /// Takes the reports of members on this node that are due to be stored.
     pub fn take_reports(&self) -> Vec<MemberReport> {
         let now = self.now();
         let mut reports = Vec::new();

@@ -1,4 +1,5 @@
-//! The hub: replicas of the rooms that have a session on this node, and the road from a command to every member's outbox.
+//! The hub: replicas of the rooms that have a session on this node, and the road from a command to every member's
+//! outbox.
 //!
 //! ```text
 //! session ─ join / submit ─► queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► subscribers
@@ -10,8 +11,9 @@
 //! Guarantees:
 //! * The commands of one session to a room are decided in the order submitted; a reply follows the events it caused.
 //! * ROOM_STATE is the first message of a membership; every event after its head follows, once, in order.
-//! * A command is acknowledged only when the log says that it is durable. When the log can't say, the command is refused
-//!   with UNAVAILABLE. The hub's own commands (a lost connection, a deadline) are repeated until they are committed.
+//! * A command is acknowledged only when the log says that it is durable. When the log can't say, the command is
+//!   refused with UNAVAILABLE. The hub's own commands (a lost connection, a deadline) are repeated until they are
+//!   committed.
 //! * One commit a room is in flight; commands that arrive meanwhile share the next one.
 //!
 //! Each room has one lock ([`room_cell::RoomCell`]), held for moments and never across an await.
@@ -195,8 +197,8 @@ impl Hub {
         SessionRef { node: self.node().clone(), id: self.0.next_session.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Submits a member's request to its room. The answer goes to the member's subscriber, after the events: an ACK if there
-    /// is a `reference`, or ERROR.
+    /// Submits a member's request to its room. The answer goes to the member's subscriber, after the events: an ACK if
+    /// there is a `reference`, or ERROR.
     pub fn submit(&self, membership: &Membership, ask: Ask, request: &'static str, reference: Option<u64>) {
         let completion = Completion::Reply { session: membership.actor.session.clone(), request, reference };
         let lead = if ask.is_scheduled() { self.lead_of(&membership.cell) } else { Duration::ZERO };

@@ -1,14 +1,14 @@
-//! argon2: a few at a time, off the async threads, and each client address in turn.
+//! argon2 off the async threads: a few at a time, client addresses in turn.
 //!
 //! ```text
 //! run(address, work) ── waits in its address's queue ──► permit ──► blocking thread: work, then the permit
 //! ```
-//! * **The permit belongs to the work**, not to whoever waits for its result. A JOIN that is cancelled ends no argon2, so its
-//!   permit comes back only when the argon2 has ended.
-//! * **Round robin** over neighbourhoods (an IPv4 /24, an IPv6 /48), and in each over its addresses: an address that asks a hundred
-//!   times waits for itself, and a network with a hundred addresses for itself.
-//! * **Bounded**: [`PER_ADDRESS`] may wait for one address, `MAX_PIN_QUEUE` for all. When all places are taken, the neighbourhood with
-//!   the most waiting loses one to a neighbourhood with fewer.
+//! * **The permit belongs to the work**, not to the JOIN that waits for its result: a cancelled JOIN ends no argon2, so
+//!   its permit comes back only when the argon2 has ended.
+//! * **Round robin** over neighbourhoods (an IPv4 /24, an IPv6 /48), and within each over its addresses: an address
+//!   that asks a hundred times delays only itself, and so does a network with a hundred addresses.
+//! * **Bounded**: [`PER_ADDRESS`] requests of one address may wait, `MAX_PIN_QUEUE` of all. When the queue is full, the
+//!   neighbourhood with the most waiting requests loses one to a neighbourhood with fewer.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -22,11 +22,11 @@ use tokio_util::task::TaskTracker;
 use super::delivery::Refusal;
 use crate::domain::{counted_as, neighbourhood_of};
 
-/// At a time: a flood of PINs must not take every core.
+/// Concurrent runs: a flood of PINs must not take every core.
 const AT_A_TIME: usize = 2;
-/// Of one address, waiting.
+/// Waiting requests of one address.
 const PER_ADDRESS: usize = 8;
-/// What an address with a full queue is told to wait.
+/// `retryAfterMs` for an address whose queue is full.
 const A_WHILE: Duration = Duration::from_secs(1);
 
 pub(super) struct PinHasher {
@@ -38,7 +38,7 @@ pub(super) struct PinHasher {
 struct HashQueue {
     running: usize,
     waiting: usize,
-    /// Neighbourhoods with somebody who waits, the next first; each once.
+    /// Neighbourhoods with waiting requests, the next first; each once.
     turns: VecDeque<IpAddr>,
     neighbourhoods: HashMap<IpAddr, Neighbourhood>,
 }
@@ -46,29 +46,29 @@ struct HashQueue {
 #[derive(Debug, Default)]
 struct Neighbourhood {
     waiting: usize,
-    /// Addresses with somebody who waits, the next first; each once.
+    /// Addresses with waiting requests, the next first; each once.
     turns: VecDeque<IpAddr>,
     by_address: HashMap<IpAddr, VecDeque<oneshot::Sender<HashPermit>>>,
 }
 
-/// The right to run; given on when dropped.
+/// The right to run. Dropped, it passes to the next waiting request.
 #[derive(Debug)]
 struct HashPermit(Option<Arc<Mutex<HashQueue>>>);
 
 impl PinHasher {
-    /// So many may wait.
+    /// `places`: how many requests may wait.
     pub(super) fn new(places: u64) -> Self {
         Self { queue: Arc::default(), places: usize::try_from(places).unwrap_or(usize::MAX) }
     }
 
-    /// Runs the work when the address's turn has come.
+    /// Runs the work when it is the address's turn.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         tracker: &TaskTracker,
         address: IpAddr,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refusal> {
-        // Overtaken by another address in a full queue: the sender is gone.
+        // Dropped from a full queue in favour of another neighbourhood: the sender is gone.
         let permit = self.turn(counted_as(address))?.await.map_err(|_| Refusal::Overloaded)?;
         let done = tracker.spawn_blocking(move || {
             let _permit = permit;
@@ -82,7 +82,7 @@ impl PinHasher {
         let mut queue = self.queue.lock();
         if queue.running < AT_A_TIME {
             queue.running += 1;
-            // The receiver is at hand.
+            // The receiver exists.
             let _ = sender.send(HashPermit(Some(Arc::clone(&self.queue))));
             return Ok(receiver);
         }
@@ -105,7 +105,7 @@ impl PinHasher {
 }
 
 impl HashQueue {
-    /// How many wait for one address.
+    /// Waiting requests of one address.
     fn of(&self, near: IpAddr, address: IpAddr) -> usize {
         let waiting = self.neighbourhoods.get(&near).and_then(|near| near.by_address.get(&address));
         waiting.map_or(0, VecDeque::len)
@@ -127,7 +127,6 @@ impl HashQueue {
         self.waiting += 1;
     }
 
-    /// The next to run, if anybody waits.
     fn next(&mut self) -> Option<oneshot::Sender<HashPermit>> {
         let near = self.turns.pop_front()?;
         let neighbourhood = self.neighbourhoods.get_mut(&near)?;
@@ -141,7 +140,7 @@ impl HashQueue {
         next
     }
 
-    /// Takes those out that nobody waits for any more.
+    /// Removes requests that were cancelled.
     fn forget_abandoned(&mut self) {
         for neighbourhood in self.neighbourhoods.values_mut() {
             neighbourhood.by_address.values_mut().for_each(|waiting| waiting.retain(|sender| !sender.is_closed()));
@@ -150,7 +149,7 @@ impl HashQueue {
         self.settle();
     }
 
-    /// One of the neighbourhood with the most, if that are more than wait in this one.
+    /// Drops a request of the neighbourhood with the most, if it has more than this one would have.
     fn take_from_fullest(&mut self, near: IpAddr) -> bool {
         let mine = self.neighbourhoods.get(&near).map_or(0, |near| near.waiting);
         let fullest = self.neighbourhoods.values_mut().max_by_key(|neighbourhood| neighbourhood.waiting);
@@ -198,7 +197,7 @@ impl Drop for HashPermit {
         while let Some(next) = queue.next() {
             match next.send(HashPermit(Some(Arc::clone(&shared)))) {
                 Ok(()) => return,
-                // Nobody waits for this one any more. What comes back must not give itself on: the lock is held.
+                // This request was cancelled. Its permit must not pass itself on when dropped: the lock is held.
                 Err(mut unused) => unused.0 = None,
             }
         }
@@ -217,7 +216,7 @@ mod tests {
         IpAddr::V4([192, 0, n, 1].into())
     }
 
-    /// A neighbour of `address(1)`.
+    /// An address of the neighbourhood of `address(1)`.
     fn neighbour(n: u8) -> IpAddr {
         IpAddr::V4([192, 0, 1, n].into())
     }
@@ -232,7 +231,7 @@ mod tests {
             Self { hasher: Arc::new(PinHasher::new(places)), tracker: TaskTracker::new() }
         }
 
-        /// Work that lasts until it is told to end.
+        /// Work that lasts until `end` is dropped.
         fn hold(&self, from: IpAddr) -> (tokio::task::JoinHandle<Result<(), Refusal>>, mpsc::Sender<()>) {
             let (end, ended) = mpsc::channel::<()>();
             (
@@ -281,7 +280,7 @@ mod tests {
         bench.tracker.close();
         bench.tracker.wait().await;
         assert!(most.load(Ordering::SeqCst) <= AT_A_TIME, "{most:?} at once");
-        // And no permit got lost.
+        // No permit was lost.
         for n in 0..4 {
             bench.start(address(n), || ()).await.unwrap().unwrap();
         }

@@ -93,8 +93,8 @@ impl Hub {
         }
     }
 
-    /// How far ahead a scheduled command must lie so that every member here has heard of it, and its player has started:
-    /// the longest round trip here plus `STARTING`, at most `MAX_LEAD_MS`.
+    /// How far ahead a scheduled command must lie so that every member here has heard of it, and its player has
+    /// started: the longest round trip here plus `STARTING`, at most `MAX_LEAD_MS`.
     pub(super) fn lead_of(&self, cell: &RoomCell) -> Duration {
         /// From `play()` to the first new frame browsers take 30 to 110 ms (docs/SYNC.md).
         const STARTING: Duration = Duration::from_millis(150);

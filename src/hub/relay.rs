@@ -1,8 +1,8 @@
-//! What nodes tell each other past the log: one message of the ephemeral lane, as bytes.
+//! Messages from node to node past the log, for the ephemeral lane.
 //!
-//! A byte of version, then JSON. Nodes of two versions run side by side while a cluster is updated, so what a node can't
-//! read (another version, a kind or a field that it doesn't know) it ignores: this lane promises nothing. A kind or an
-//! optional field may be added within a version; whatever changes the meaning of a field takes a new one.
+//! A version byte, then JSON. During an update nodes of two versions run side by side: a node ignores what it can't
+//! read (another version, an unknown kind or field), and the ephemeral lane guarantees no delivery. A kind or an
+//! optional field may be added within a version; a field whose meaning changes takes a new version.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,95 +12,67 @@ use crate::domain::{RelayedTick, SessionRef, UserId};
 
 const VERSION: u8 = 1;
 
-/// A message from node to node. `user` and `session` are the sender's, as its node knows them: the receiver compares
-/// them with its own replica, so nobody is spoken for by a node that doesn't hold its session.
+/// `user` and `session` are the sender's. The receiver compares them with its own replica, so that a node can't speak
+/// for a member whose session it doesn't hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Relay {
-    /// A position report, for every node with members. The receiver writes slot and host flag anew.
+    /// A position report, for every node with members. The receiver replaces slot and host flag by what its replica
+    /// shows.
     Tick {
-        /// Who.
         user: UserId,
-        /// Over which session.
         session: SessionRef,
-        /// The report.
         tick: RelayedTick,
-        /// Whether v2 members hear of it.
+        /// Whether v2 members are told, too.
         heartbeat: bool,
     },
     /// A member's own measurements, for every node with v3 members.
-    Status {
-        /// Who.
-        user: UserId,
-        /// Over which session.
-        session: SessionRef,
-        /// The measurements.
-        status: MemberStatus,
-    },
-    /// From one member to one other, for the node of the other.
+    Status { user: UserId, session: SessionRef, status: MemberStatus },
+    /// A signal from one member to one other, for the target's node.
     Signal {
-        /// Who.
         user: UserId,
-        /// Over which session.
         session: SessionRef,
-        /// To whom.
         to: UserId,
-        /// What.
         signal: Signal,
-        /// As what the client sent it, for the answer if nobody is there.
+        /// The message type, for the answer if the target is gone.
         #[serde(default)]
         request: String,
-        /// With which reference.
+        /// The client's `ref`.
         #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<u64>,
     },
-    /// The signal found nobody: its target left while it was under way. For the sender's node; `user` and `session` are the
-    /// sender's, as the signal named them.
+    /// Answer to a signal whose target has left. For the sender's node; `user` and `session` are the sender's.
     Gone {
-        /// Who asked.
         user: UserId,
-        /// Over which session.
         session: SessionRef,
-        /// As what.
         request: String,
-        /// With which reference.
         #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<u64>,
     },
-    /// The signal found its member, and no room in its outbox. For the sender's node, as [`Relay::Gone`].
+    /// Answer to a signal for which the target's outbox had no room. For the sender's node, like [`Relay::Gone`].
     Busy {
-        /// Who asked.
         user: UserId,
-        /// Over which session.
         session: SessionRef,
-        /// As what.
         request: String,
-        /// With which reference.
         #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
         reference: Option<u64>,
     },
-    /// Does this session still live? For the node that holds it. Here `user` and `session` are the one asked about.
-    Probe {
-        /// Which member.
-        user: UserId,
-        /// Its session.
-        session: SessionRef,
-    },
+    /// Probes a session, for the node that holds it. `user` and `session` are those probed.
+    Probe { user: UserId, session: SessionRef },
 }
 
 impl Relay {
-    /// The bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(256);
         out.push(VERSION);
         match serde_json::to_writer(&mut out, self) {
             Ok(()) => out.into(),
-            // Our own plain types: it can't fail, and if it ever did the receiver ignores what it can't read.
+            // Serialising plain types to memory can't fail; if it did, the receiver would ignore the empty message.
             Err(_) => Bytes::new(),
         }
     }
 
-    /// `None`: of another version, or not for us to understand.
+    /// `None`: another version, or an unknown kind.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first() {
             Some((&VERSION, json)) => serde_json::from_slice(json).ok(),

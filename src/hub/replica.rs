@@ -30,8 +30,8 @@ enum Installed {
 }
 
 impl Hub {
-    /// Restores rooms that outlived the process. Their playback runs on; members that were connected have the grace time,
-    /// from now, to come back. Returns the number of rooms.
+    /// Restores rooms that outlived the process. Their playback runs on; members that were connected have the grace
+    /// time, from now, to come back. Returns the number of rooms.
     pub fn recover(&self, snapshots: Vec<Snapshot>) -> usize {
         let mut recovered = 0;
         for snapshot in snapshots {
@@ -121,8 +121,9 @@ impl Hub {
         Ok(())
     }
 
-    /// Gives the log this replica if it knows less of the room. The replica holds only durable events, so the log has lost
-    /// the room (Redis restarted, or failed over), or the room has ended: the log can tell, and takes or refuses it.
+    /// Gives the log this replica if it knows less of the room. The replica holds only durable events, so the log has
+    /// lost the room (Redis restarted, or failed over), or the room has ended: the log can tell, and takes or refuses
+    /// it.
     async fn write_back(&self, cell: &RoomCell, latest: Option<Head>) -> Result<WriteBack, LogError> {
         let mine = {
             let state = cell.lock();
@@ -148,8 +149,8 @@ impl Hub {
         self.install(cell, None, asked_at).map(drop)
     }
 
-    /// Replaces the replica by what the log holds, and tells the members here the whole state. An answer that the commit
-    /// feed has overtaken since `asked_at` is older than the replica and changes nothing.
+    /// Replaces the replica by what the log holds, and tells the members here the whole state. An answer that the
+    /// commit feed has overtaken since `asked_at` is older than the replica and changes nothing.
     fn install(&self, cell: &Arc<RoomCell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<Installed, Refusal> {
         let mut state = cell.lock();
         // Another cell is the room on this node by now.
@@ -198,7 +199,8 @@ impl Hub {
         Refusal::Unavailable
     }
 
-    /// Sets the room's deadline. Called under the cell's lock: a deadline that is set after it could overwrite a later one.
+    /// Sets the room's deadline. Called under the cell's lock: a deadline that is set after it could overwrite a later
+    /// one.
     pub(super) fn reschedule(&self, cell: &RoomCell, state: &RoomCellState) {
         // The deadlines of a retired cell's room are another cell's.
         if !state.is_retired() {
@@ -214,15 +216,16 @@ impl Hub {
         if same && state.is_idle() {
             state.retire();
             rooms.remove(cell.id());
-            // Under the lock of the rooms: a cell that is opened anew subscribes and schedules after this, never before.
+            // Under the lock of the rooms: a cell that is opened anew subscribes and schedules after this, never
+            // before.
             self.0.timers.schedule(cell.id(), None);
             self.0.parts.log.unsubscribe(cell.id());
         }
     }
 }
 
-/// A call of [`Hub::open`]. While there is one the cell is not idle: a late answer of the log would else be installed in a
-/// cell that another one has replaced.
+/// A call of [`Hub::open`]. While there is one the cell is not idle: a late answer of the log would else be installed
+/// in a cell that another one has replaced.
 struct Opening<'a> {
     hub: &'a Hub,
     cell: Arc<RoomCell>,

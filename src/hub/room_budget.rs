@@ -1,15 +1,14 @@
-//! What a room may take: bytes that its commands store, and bytes that each of its members is sent.
+//! Byte buckets of a room: bytes that its commands store, and bytes that each of its members is sent.
 //!
-//! Sessions and addresses have buckets of their own (`session::budget`), many of them; these hold for all together.
+//! Sessions and addresses have buckets of their own (`session::budget`). These bound all of them together.
 //!
-//! * **Stored**: `MAX_ROOM_STORED_BYTES` an hour. What guests say may use half of it, the other half is left for whoever controls the
-//!   room. A host that kicks, bans, or sets the PIN, and a member that is ready, pass in any case: what spoils a room must not keep
-//!   it from being put in order.
-//! * **Relayed**: of chat, payloads and names only. A burst of it is a quarter of a session's outbox, so a member that reads at
-//!   all is never ended by what others say; playback commands are never refused for it.
+//! * **Stored**: `MAX_ROOM_STORED_BYTES` an hour. Messages of any member may use half of it; the other half is left for
+//!   members in control. Kicks, bans, SET_PIN and READY always pass, so that a spoilt room can be put in order.
+//! * **Relayed**: bytes of chat, payloads and names. A burst is a quarter of a session's outbox, so the room's messages
+//!   never end the session of a member that reads at all. Playback commands are never refused for it.
 //!
-//! Each node asks for its own members, and charges what other nodes' members had committed too, so that the rates hold
-//! over all nodes in the long run.
+//! Each node charges its own members before their commands are queued, and other nodes' members when their events
+//! arrive, so the rates hold over all nodes in the long run.
 
 use std::time::Duration;
 
@@ -18,10 +17,10 @@ use crate::domain::Limits;
 use crate::quota::{Bucket, Pace};
 use crate::room::{Ask, Event};
 
-/// What an event has beside what its sender chose.
+/// Bytes of an event besides what its sender chose.
 const ENVELOPE: usize = 256;
 
-/// A room's buckets. Made when somebody asks for the first time: most replicas are of rooms in which nobody does, here.
+/// A room's buckets, created on first use: most replicas are of rooms in which no member here sends anything.
 #[derive(Debug, Default)]
 pub(super) struct RoomBudget(Option<RoomBuckets>);
 
@@ -33,11 +32,10 @@ struct RoomBuckets {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BudgetClass {
-    /// Anybody may say it.
+    /// Any member may send it.
     Content,
-    /// Moves the film.
+    /// Moves the playback.
     Control,
-    /// Never refused here.
     Free,
 }
 
@@ -54,7 +52,7 @@ impl RoomPaces {
 }
 
 impl RoomBudget {
-    /// Charges a member's command, or says how long to wait.
+    /// Charges a member's request, or returns how long to wait.
     pub(super) fn admit(&mut self, ask: &Ask, limits: &Limits) -> Result<(), Duration> {
         let (class, text, film) = match ask {
             Ask::Chat { text, .. } => (BudgetClass::Content, text.as_str().len(), 0),
@@ -85,7 +83,7 @@ impl RoomBudget {
         Ok(())
     }
 
-    /// Charges what a member of another node said.
+    /// Charges an event of another node's member.
     pub(super) fn note(&mut self, event: &Event) {
         let Some(buckets) = &mut self.0 else { return };
         match event {
@@ -100,7 +98,7 @@ impl RoomBudget {
 }
 
 impl RoomBuckets {
-    /// Texts and payloads are relayed and not stored; addresses of films are both.
+    /// Texts and payloads are relayed and not stored; film addresses are both.
     fn charge(&mut self, text: usize, film: usize) {
         self.stored.charge((ENVELOPE + film) as f64);
         self.relayed.charge((ENVELOPE + text + film) as f64);
@@ -140,7 +138,7 @@ mod tests {
     async fn half_of_what_a_room_may_store_is_left_for_those_in_control() {
         let mut budget = RoomBudget::default();
         let limits = Limits::default();
-        // Through the hour, as fast as chat may come.
+        // For an hour, as fast as chat is admitted.
         let mut said = 0;
         for _ in 0..3600 {
             said += passed(&mut budget, &chat(1));

@@ -63,8 +63,9 @@ pub(super) struct RoomCellState {
     room: Room,
     phase: CellPhase,
     attached: Vec<AttachedMember>,
-    /// JOINs in flight on this node, by the token that each would be given. Whoever settles a JOIN first takes its ticket: the
-    /// event lets the session in; a failure, or the end of the session, gives the JOIN up. Without a ticket nobody is let in.
+    /// JOINs in flight on this node, by the token that each would be given. Whoever settles a JOIN first takes its
+    /// ticket: the event lets the session in; a failure, or the end of the session, gives the JOIN up. Without a ticket
+    /// nobody is let in.
     tickets: HashMap<TokenHash, JoinTicket>,
     queue: VecDeque<QueuedCommand>,
     /// How many calls of `Hub::open` wait for the room.
@@ -287,7 +288,8 @@ impl RoomCellState {
     /// Takes up to `most` commands, or says what else there is to do. Ends the phase when there is nothing.
     pub(super) fn next_work(&mut self, most: usize) -> CellWork {
         if self.phase != CellPhase::Committing {
-            // The room panicked. What came back into the queue since is found out by the cell that takes this one's place.
+            // The room panicked. What came back into the queue since is found out by the cell that takes this one's
+            // place.
             if self.is_retired() {
                 self.queue.clear();
             }
@@ -321,8 +323,8 @@ impl RoomCellState {
         self.reloads_needed > self.reloads_done
     }
 
-    /// What a read that starts now will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are in its
-    /// answer, or are over by then.
+    /// What a read that starts now will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are in
+    /// its answer, or are over by then.
     pub(super) fn begin_reload(&mut self) -> (Head, u64) {
         self.early.clear();
         (self.room.head(), self.reloads_needed)

@@ -1,8 +1,8 @@
 //! A panic in one room closes the sessions of its members on this node, and touches no other room.
 //!
-//! The replica may be half changed, so it is dropped. Sessions are closed with INTERNAL (their clients come back with their
-//! tokens), queued commands are refused, and the room is read from the log again: that disconnects the members whose
-//! sessions ended, and keeps the room's deadlines.
+//! The replica may be half changed, so it is dropped. Sessions are closed with INTERNAL (their clients come back with
+//! their tokens), queued commands are refused, and the room is read from the log again: that disconnects the members
+//! whose sessions ended, and keeps the room's deadlines.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::domain::{CloseCode, RoomId};
 use crate::panics;
 use crate::telemetry::names;
 
-/// The pause before a room is read again after a panic, doubled each time: a room that panics at each read must not keep a
-/// core busy.
+/// The pause before a room is read again after a panic, doubled each time: a room that panics at each read must not
+/// keep a core busy.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 

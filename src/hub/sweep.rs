@@ -1,5 +1,5 @@
-//! The sweep: periodically reads degraded rooms again, and checks the invariant that a live member's session exists on the
-//! node that it names.
+//! The sweep: periodically reads degraded rooms again, and checks the invariant that a live member's session exists on
+//! the node that it names.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -61,8 +61,8 @@ impl Hub {
         }
     }
 
-    /// Disconnects live members that name this node but have no session here. While a command is under way a member may look
-    /// like that, so only one that was suspected before, in a room that commits nothing, is a breach.
+    /// Disconnects live members that name this node but have no session here. While a command is under way a member may
+    /// look like that, so only one that was suspected before, in a room that commits nothing, is a breach.
     pub(super) fn sweep(&self, cell: &Arc<RoomCell>, suspects: &Suspects, found: &mut Suspects) {
         if self.is_draining() {
             return;

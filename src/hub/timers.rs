@@ -88,7 +88,8 @@ pub(super) fn fire(hub: &Hub) -> Option<Duration> {
     wait
 }
 
-/// After a step of room time: tells every member the whole state, with the new time, and computes the timer's wait anew.
+/// After a step of room time: tells every member the whole state, with the new time, and computes the timer's wait
+/// anew.
 pub(super) async fn follow_steps(hub: Hub) {
     let mut steps = hub.0.parts.clock.steps();
     while steps.changed().await.is_ok() {

@@ -30,7 +30,6 @@ pub type Echo = serde_json::Number;
 
 /// Everything that a client can say.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum ClientMessage {
     /// JOIN.
     Join(JoinMessage),

@@ -17,7 +17,6 @@ const FROM_HOST: u8 = 2;
 
 /// What a client says in a compact message.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum Compact {
     /// A question for the time. `t0` is the client's own and only given back.
     ClockProbe { id: u16, t0: f64 },

@@ -1,4 +1,4 @@
-//! What an event does to a room. Nothing here asks whether it may: that was decided, and committed.
+//! Applies events. No check here refuses anything: an event was decided and committed.
 
 use std::collections::VecDeque;
 
@@ -6,13 +6,13 @@ use super::{By, Cause, ChatLine, ControlKey, Event, Gone, LeaveReason, Member, M
 use crate::domain::{Head, Player, PlayerState, RoomTime, UserId};
 
 impl Room {
-    /// Takes an event in: advances the head by one (`Created`: to 1 of the new epoch).
+    /// Applies an event and advances the head by one (`Created`: to 1 of the new epoch).
     pub fn apply(&mut self, event: &Event) {
         self.head.seq = self.head.seq.saturating_add(1);
         match event {
             Event::Created { .. } => self.create(event),
             Event::Joined { at, user, name, slot, session, dialect, transport, token, origin } => {
-                // Round and round: a number comes again when all others were given since.
+                // Slot numbers wrap around: one is given again after all others were given since.
                 self.next_slot = slot.0.checked_add(1).unwrap_or(1);
                 self.kept = None;
                 self.gone.remove(user);
@@ -37,10 +37,10 @@ impl Room {
                     member.connection = MemberConnection::Live(session.clone());
                     member.dialect = *dialect;
                     member.transport = *transport;
-                    // Whichever was used stays: the answer that carries the new one may be lost.
+                    // The token that was used stays valid: the answer that carries the new one may be lost.
                     member.previous_token = Some(proved.unwrap_or(member.token));
                     member.token = *token;
-                    // Another page may have come back: it shows its own player.
+                    // The member may have come back with another page, which reports its own player.
                     member.player = Player::default();
                     member.origin = *origin;
                 }
@@ -89,7 +89,7 @@ impl Room {
                     self.gate = None;
                 }
                 match (by, cause) {
-                    // Not commands: what a member asked for last is still the last.
+                    // These are no commands of a member: its last command stays the last.
                     (By::Server, _) | (_, Cause::Correction) => {}
                     (By::Member(user), _) => self.remember(user, key.as_ref()),
                 }
@@ -114,7 +114,7 @@ impl Room {
                     member.player = player.clone();
                 }
                 self.duration = *agreed;
-                // A player that loads its film again may still answer; the gate's deadline bounds that.
+                // A player that loads its film again may still answer; the gate's deadline bounds the wait.
                 if matches!(player.state, PlayerState::None | PlayerState::Failed) {
                     self.await_no_more(user);
                 }
@@ -167,7 +167,7 @@ impl Room {
         });
     }
 
-    /// The last ones who went; whoever is kept out is forgotten last.
+    /// Remembers a member that left. When the list is full, members that are not kept out are forgotten first.
     fn remember_gone(&mut self, user: &UserId, at: RoomTime, reason: LeaveReason, until: Option<RoomTime>) {
         let Some(member) = self.members.get(user) else { return };
         let (name, origin, token) = (member.name.clone(), member.origin, member.token);
@@ -180,7 +180,7 @@ impl Room {
         self.gone.insert(user.clone(), Gone { name, origin, token, at, reason, kept_out_until: until });
     }
 
-    /// What players said is said of the film before. A player that has one will load this film too.
+    /// Durations belong to the film before. A player that showed it will load the new film too.
     fn begin_film(&mut self) {
         self.film = self.film.saturating_add(1);
         self.duration = None;
@@ -205,8 +205,8 @@ impl Room {
         }
     }
 
-    /// A member commanded the playback. A command that carries no timestamp can be told from its repetition only as long
-    /// as it is the room's last one, so those before it are forgotten.
+    /// Remembers a playback command of a member. A command without a timestamp can be told from its repetition only
+    /// while it is the room's last one, so earlier ones of that kind are forgotten.
     fn remember(&mut self, by: &UserId, key: Option<&ControlKey>) {
         let passes = |earlier: &ControlKey| earlier.true_at.is_none();
         let touched = self.members.iter().filter(|(_, member)| member.recent.iter().any(passes));

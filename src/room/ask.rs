@@ -7,7 +7,6 @@ use super::{Basis, Control};
 /// A member's request: the message types of docs/PROTOCOL.md that become committed events, each named with its type on
 /// the wire. `true_at` is the room time at which `position` was true at the sender; beyond 2 s back it says nothing.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum Ask {
     /// UPDATE_USERNAME.
     Rename { name: Username },

@@ -1,26 +1,24 @@
-//! What was said last: told to newcomers, and to members who were away.
+//! The last CHAT lines: replayed to new members and to members that were away.
 
 use serde::{Deserialize, Serialize};
 
 use super::SharedMap;
 use crate::domain::{ChatText, RoomTime, UserId, Username};
 
-/// Bytes of chat that a room keeps, as they leave for a newcomer: about 64 KiB.
+/// The size of the kept lines as messages, in bytes: about 64 KiB.
 const KEPT_BYTES: usize = 65_536;
 
-/// What a line costs beside its texts: the fields of its message, and escapes.
+/// What a line costs beside its texts: the fields of its message, and escapes. In bytes.
 const LINE_BYTES: usize = 256;
 
-/// One CHAT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatLine {
-    /// When it was said.
+    /// Room time of the CHAT.
     pub at: RoomTime,
-    /// Who said it; may be gone.
+    /// The sender; it may have left since.
     pub user: UserId,
-    /// Called what then.
+    /// The sender's name at the time.
     pub name: Username,
-    /// What.
     pub text: ChatText,
 }
 
@@ -30,11 +28,11 @@ impl ChatLine {
     }
 }
 
-/// The last lines, by the number of their event. Stored a field a line: one more message writes one more field.
+/// The last lines by the `seq` of their event. Each is stored in a field of its own: a message writes one field.
 pub type Chat = SharedMap<u64, ChatLine>;
 
 impl Chat {
-    /// Takes a line in, and lets the oldest go that there is no place for any more.
+    /// Adds a line and drops the oldest ones above `KEPT_BYTES`.
     pub(super) fn say(&mut self, seq: u64, line: ChatLine) {
         self.insert(seq, line);
         let mut bytes: usize = self.values().map(ChatLine::bytes).sum();

@@ -1,4 +1,4 @@
-//! What happened in a room: the only thing that changes it, the thing that the log orders, and one wire message each.
+//! The events of a room: the only thing that changes it. The log orders them, and each is one message on the wire.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,47 +8,41 @@ use crate::domain::{
     TokenHash, TransportKind, UserId, Username,
 };
 
-/// Who moved the playback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum By {
-    /// A member.
     Member(UserId),
     /// The room itself: the ready gate, or the end of the film.
     Server,
 }
 
-/// What moved the playback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// PLAY_PAUSE; also the ready gate's release.
     Control(Control),
     /// SET_RATE.
     Rate,
-    /// The host's player deviated steadily.
+    /// The host's player deviated steadily from the vector.
     Correction,
     /// The film has reached the duration that the players agree on.
     Ended,
 }
 
-/// Why a member is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LeaveReason {
     /// LEAVE, or a JOIN of the same session elsewhere.
     Left,
-    /// The host removed it.
+    /// Removed by the host.
     Kicked,
-    /// The host removed it for good.
+    /// Removed and banned by the host.
     Banned,
     /// Its grace time ended.
     Lost,
 }
 
-/// One committed fact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are named after docs/PROTOCOL.md")]
 pub enum Event {
-    /// The first JOIN: a new epoch begins, empty, its member 1 and host follows from the same event.
+    /// The first JOIN: a new epoch begins with its sender as member 1 and host.
     Created {
         epoch: u64,
         at: RoomTime,
@@ -64,7 +58,6 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<KeyHash>,
     },
-    /// A new member.
     Joined {
         at: RoomTime,
         user: UserId,
@@ -77,7 +70,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Origin::is_unknown")]
         origin: Origin,
     },
-    /// A member is back, or on another session. Tokens: `token` is the new one; `proved` says that the old one was used.
+    /// A member is back, or on another session. `token` is the new token; `proved` is the one that was presented.
     Resumed {
         at: RoomTime,
         user: UserId,
@@ -89,13 +82,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Origin::is_unknown")]
         origin: Origin,
     },
-    /// A member's connection is lost; it stays a member until `until`.
+    /// A member's connection is lost; the membership lasts until `until`.
     Disconnected {
         at: RoomTime,
         user: UserId,
         until: RoomTime,
     },
-    /// `until`: it is kept out that long.
+    /// `until`: the end of the time for which a kick keeps the member out.
     Left {
         at: RoomTime,
         user: UserId,
@@ -103,7 +96,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<RoomTime>,
     },
-    /// All members are lost, and their grace times over: the room stands still where the last one was, and waits.
+    /// All members are lost, and their grace times over: the film stands where the last member was, and the room waits.
     Kept {
         at: RoomTime,
         kept: Kept,
@@ -113,7 +106,7 @@ pub enum Event {
         user: UserId,
         name: Username,
     },
-    /// `None`: nobody is left.
+    /// `None`: no member is left.
     HostChanged {
         host: Option<UserId>,
     },
@@ -123,21 +116,21 @@ pub enum Event {
     PinChanged {
         pin: Option<PinHash>,
     },
-    /// A member was banned (`banned`) or a ban lifted.
+    /// `banned`: a ban was set, else lifted.
     BansChanged {
         user: UserId,
         banned: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         client: Option<KeyHash>,
     },
-    /// The vector changed; an open gate closes, unless it was the rate. `key` recognises a repeated command.
+    /// The vector changed. An open gate closes, except when only the rate changed. `key` recognises a repeated command.
     Moved {
         by: By,
         cause: Cause,
         playback: Playback,
         key: Option<ControlKey>,
     },
-    /// A seek: stand at the target; with `gate`, until the members awaited are ready.
+    /// A seek: the film stands at the target; with `gate`, until the awaited members are ready.
     Sought {
         by: UserId,
         playback: Playback,
@@ -149,20 +142,21 @@ pub enum Event {
         id: u32,
         user: UserId,
     },
-    /// A member's player, for the room's film; `agreed` is the room's duration after it. Nothing is awaited any more of
-    /// a player that failed or is gone.
+    /// A member's player changed; `agreed` is the room's duration after it. A gate no longer awaits a player that
+    /// failed or is gone.
     PlayerChanged {
         user: UserId,
         player: Player,
         agreed: Option<MediaTime>,
     },
-    /// Another film; playback stands at its position; an open gate closes; every player starts over.
+    /// Another film: the playback stands at its position, an open gate closes, and every player loads anew.
     UrlChanged {
         by: UserId,
         url: MediaUrl,
         playback: Playback,
     },
-    /// The sender's whole state became the room's; an open gate closes. With another address it is another film.
+    /// SYNC_PLAYBACK: the sender's playback state became the room's. An open gate closes. With another address it is
+    /// another film.
     Adopted {
         by: UserId,
         playback: Playback,
@@ -179,14 +173,14 @@ pub enum Event {
         namespace: Namespace,
         payload: String,
     },
-    /// Nobody is left: the epoch is over.
+    /// No member is left: the epoch is over.
     Ended {
         at: RoomTime,
     },
 }
 
 impl Event {
-    /// The name in the audit log.
+    /// The event's name in the audit log.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Created { .. } => "room_created",

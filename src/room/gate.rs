@@ -1,9 +1,10 @@
-//! The ready gate: after a seek that should play on, the room stands still until its members have buffered.
+//! The ready gate: after a seek that should play on, the room stands until its members have buffered.
 //!
-//! It waits for every member that was connected at the seek and whose player was ready then, but not for a v2 seeker (which
-//! never answers). A member that only chats, or whose player loads or failed, would only use up the deadline. It opens
-//! when all of them are ready; or when `GATE_QUORUM_MS` have passed and two thirds are; or at its deadline. Who leaves
-//! or loses its connection, and whose player fails, is no longer awaited. Play, pause, seek and a change of film cancel it.
+//! A gate awaits every member that was connected at the seek with a ready player, except a v2 seeker, which never
+//! answers. Members that only chat, and players that load or failed, would only use up the deadline. The gate opens
+//! when all awaited members are ready, when `GATE_QUORUM_MS` have passed and two thirds are, or at its deadline. A
+//! member that leaves or loses its connection, or whose player fails, is no longer awaited. Play, pause, seek and a
+//! change of film cancel the gate.
 
 use std::collections::BTreeSet;
 
@@ -16,17 +17,17 @@ use crate::domain::{MediaTime, RoomTime, UserId};
 pub struct ReadyGate {
     /// Counts up within an epoch: a READY for an older gate opens nothing.
     pub id: u32,
-    /// Where everybody seeks to.
+    /// The position sought.
     pub target: MediaTime,
-    /// Who has not answered.
+    /// Members that have not answered.
     pub awaiting: BTreeSet<UserId>,
-    /// Who has.
+    /// Members that have.
     pub ready: BTreeSet<UserId>,
-    /// From when on two thirds are enough.
+    /// From this time on two thirds are enough.
     pub quorum_at: RoomTime,
-    /// When it opens at the latest.
+    /// When the gate opens at the latest.
     pub deadline: RoomTime,
-    /// Who sought.
+    /// The member that sought.
     pub by: UserId,
 }
 
@@ -36,7 +37,7 @@ impl ReadyGate {
         self.awaiting.is_empty() || now >= self.deadline || (now >= self.quorum_at && self.has_quorum())
     }
 
-    /// When to look again.
+    /// When [`ReadyGate::is_met`] may change without an event.
     pub fn next_deadline(&self) -> RoomTime {
         if self.has_quorum() { self.quorum_at.min(self.deadline) } else { self.deadline }
     }

@@ -1,5 +1,5 @@
-//! What a room holds of many: members, people who went, chat. Copies share what neither has changed: every commit is decided on
-//! a copy of its room and then compared with it, and in a large room hardly anything changes.
+//! Maps of a room: members, members that left, chat. Copies share the entries that neither has changed: every commit is
+//! decided on a copy of its room and compared with it, and in a large room few entries change.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Member;
 use crate::domain::UserId;
 
-/// A map whose copies share what they have in common.
+/// A copy-on-write map whose copies share equal entries.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(
     transparent,
@@ -17,7 +17,7 @@ use crate::domain::UserId;
 )]
 pub struct SharedMap<K, V>(Arc<BTreeMap<K, Arc<V>>>);
 
-/// Members by id, with whoever is away for the moment.
+/// Members by id, including those in their grace time.
 pub type Members = SharedMap<UserId, Member>;
 
 impl<K, V> Default for SharedMap<K, V> {
@@ -27,32 +27,27 @@ impl<K, V> Default for SharedMap<K, V> {
 }
 
 impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
-    /// How many.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.0.get(key).map(|value| &**value)
     }
 
-    /// Whether the key has a value.
     pub fn contains_key(&self, key: &K) -> bool {
         self.0.contains_key(key)
     }
 
-    /// All, by key.
+    /// The entries, by key.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> {
         self.0.iter().map(|(key, value)| (key, &**value))
     }
 
-    /// The keys.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }
@@ -62,7 +57,7 @@ impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
         self.0.values().map(|value| &**value)
     }
 
-    /// Those that are others than in `before`, or were not there. What is shared is not looked at.
+    /// Entries that differ from those in `before`, or are new. Shared entries are not compared.
     pub(crate) fn changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a K, &'a V)> {
         let all = if Arc::ptr_eq(&self.0, &before.0) { None } else { Some(self.0.iter()) };
         let is_same = |key: &K, value: &Arc<V>| {
@@ -72,14 +67,14 @@ impl<K: Ord + Clone, V: Clone + PartialEq> SharedMap<K, V> {
         changed.map(|(key, value)| (key, &**value))
     }
 
-    /// Those of `before` that are no longer there.
+    /// Entries of `before` that are gone.
     pub(crate) fn gone_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = (&'a K, &'a V)> {
         let all = if Arc::ptr_eq(&self.0, &before.0) { None } else { Some(before.iter()) };
         all.into_iter().flatten().filter(|(key, _)| !self.contains_key(key))
     }
 
     pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        // Asked first: what isn't here is no reason for a copy of all.
+        // Checked first: a missing key must not copy the map.
         if !self.contains_key(key) {
             return None;
         }
@@ -103,7 +98,7 @@ impl<K: Ord + Clone, V: Clone + PartialEq> PartialEq for SharedMap<K, V> {
     }
 }
 
-/// As in a map: who isn't there is a panic, so only tests do this.
+/// For tests: panics if there is no such member.
 #[cfg(test)]
 impl std::ops::Index<&UserId> for Members {
     type Output = Member;
@@ -163,7 +158,7 @@ mod tests {
         assert_ne!(after, before);
         assert_eq!(before.get(&user("bob")).unwrap().slot, MemberSlot(1), "the original is as it was");
 
-        // Changed and changed back is not changed, though it is another copy.
+        // A value that was changed back is equal, though it is another copy.
         let mut back = before.clone();
         back.get_mut(&user("bob")).unwrap().slot = MemberSlot(9);
         back.get_mut(&user("bob")).unwrap().slot = MemberSlot(1);

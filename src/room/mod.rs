@@ -1,21 +1,20 @@
 //! The room: a pure state machine. No I/O, no clock, no async, no randomness: time is an argument.
 //!
 //! ```text
-//! decide(&self, now, &Command, &Limits) -> Result<Vec<Event>, Reject>     what would happen, or why not
-//! apply(&mut self, &Event)                                               it happened; never fails, never refuses
-//! next_deadline(&self) -> Option<RoomTime>                               when to send Command::Deadline
+//! decide(&self, now, &Command, &Limits) -> Result<Vec<Event>, Reject>   what a command would cause, or why it is refused
+//! apply(&mut self, &Event)                                             changes the room; never fails
+//! next_deadline(&self) -> Option<RoomTime>                             when to send Command::Deadline
 //! ```
 //! `decide` proposes, the log commits, `apply` follows: on every node, in the same order, with the same result. An
-//! event therefore carries everything that `apply` needs; `apply` reads no clock and makes no choice.
-//! Each event advances the head's `seq` by one and becomes exactly one message on the wire.
+//! event therefore carries everything that `apply` needs. Each event advances the head's `seq` by one and becomes
+//! exactly one message on the wire.
 //!
-//! Between two events of one decision the room may be without a host, or even without members (the only member's
-//! session joins as somebody else): it is over with [`Event::Ended`] and not before.
+//! Between two events of one decision the room may have no host, or even no members (when the only member's session
+//! joins as another user). Only [`Event::Ended`] ends a room.
 //!
-//! A room without members has ended ([`Event::Ended`]): the value that stays is vacant, and the next JOIN begins a
-//! new epoch with nothing of the old one.
+//! After [`Event::Ended`] the value is vacant, and the next JOIN begins a new epoch with nothing of the old one.
 //!
-//! The types derive serde, because the log's record is exactly this state: a golden test holds the format.
+//! The types derive serde, because the stored record is exactly this state. A golden test holds the format.
 
 mod apply;
 mod ask;
@@ -41,61 +40,52 @@ use std::time::Duration;
 
 use crate::domain::{ErrorCode, SessionRef};
 
-/// Why a command was not taken. A refused command changes nothing.
+/// Why a command was refused. A refused command changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Reject {
-    /// The session's binding is not (any more) a member of this room.
+    /// The session is not, or no longer, a member of this room.
     #[error("JOIN first")]
     NotMember,
-    /// Only the host may do this.
     #[error("only the host may do this")]
     NotHost,
-    /// Only the host may do this while guest control is off.
     #[error("only the host may do this while guest control is off")]
     NotInControl,
-    /// The room has a PIN and none was given.
     #[error("this room has a PIN")]
     PinRequired,
-    /// Wrong PIN.
     #[error("wrong PIN")]
     PinWrong,
-    /// The PIN changed since it was checked: check again (never reaches a client).
+    /// The PIN changed since it was checked: check it again (never reaches a client).
     #[error("the PIN changed while it was checked")]
     PinStale,
     /// The userId is a member, and the session did not prove to be it.
     #[error("that userId is in the room already")]
     UserIdTaken,
-    /// A live v2 member would be replaced: ask its connection for a sign of life first (never reaches a client).
+    /// A live v2 member would be replaced: probe its session first (never reaches a client).
     #[error("that member's connection must be probed first")]
     ProbeFirst(SessionRef),
-    /// The token presented is not this member's.
     #[error("the resume token is not this member's")]
     TokenInvalid,
-    /// Banned.
     #[error("banned from this room")]
     Banned,
-    /// No place for another member.
     #[error("the room is full")]
     Full,
-    /// No place for another member from that address.
+    /// The bound for one address is reached.
     #[error("too many members of this room come from your address")]
     AddressFull,
     /// The host removed it a moment ago.
     #[error("the host has removed you from this room; wait")]
     Kicked {
-        /// How long it is still kept out.
+        /// The rest of the time for which it is kept out.
         retry_after: Duration,
     },
-    /// The member addressed is not here.
     #[error("that member is not here")]
     TargetGone,
     /// The command was decided on another film, or before the room's last seek.
     #[error("that was meant for what the room showed before")]
     Stale,
-    /// No ready gate is open, or another one, or this member is not awaited.
+    /// No gate is open, it is another one, or it doesn't await this member.
     #[error("no ready gate awaits this")]
     NoGate,
-    /// Too many bans.
     #[error("the list of bans is full")]
     BansFull,
 }

@@ -1,4 +1,5 @@
-//! Committed events, and whole rooms read from the log, become the replica; members here are told, attached and detached.
+//! Committed events, and whole rooms read from the log, become the replica; members here are told, attached and
+//! detached.
 
 use super::super::delivery::EventDelivery;
 use super::super::member_reports::LastReport;
@@ -66,7 +67,8 @@ impl RoomCellState {
         lost
     }
 
-    /// Returns the phase to restore after the change. `None`: an earlier change panicked, so there is nothing to change.
+    /// Returns the phase to restore after the change. `None`: an earlier change panicked, so there is nothing to
+    /// change.
     fn begin_change(&mut self) -> Option<CellPhase> {
         let phase = std::mem::replace(&mut self.phase, CellPhase::Torn);
         (phase != CellPhase::Torn).then_some(phase)
@@ -102,8 +104,8 @@ impl RoomCellState {
         matches!(connection, Some(MemberConnection::Live(session)) if session.node != *node)
     }
 
-    /// A member that is gone hears no more of this room. One that was removed hears USER_LEFT, in case its transport loses
-    /// the closing code.
+    /// A member that is gone hears no more of this room. One that was removed hears USER_LEFT, in case its transport
+    /// loses the closing code.
     fn before_fan_out(&mut self, event: &Event) {
         match event {
             Event::Left { user, reason, .. } if !self.hears_of_removal(user, *reason) => {
@@ -200,8 +202,8 @@ impl RoomCellState {
             .partition(|member| self.room.member(&member.user).is_some_and(|known| known.is_on(&member.session)));
         self.attached = stay;
         for member in gone {
-            // A member that is live in another session took over deliberately. Any other was taken for lost while this node
-            // was cut off; its client must come back.
+            // A member that is live in another session took over deliberately. Any other was taken for lost while this
+            // node was cut off; its client must come back.
             let is_live = self.room.member(&member.user).is_some_and(Member::is_live);
             let code = if is_live { CloseCode::Superseded } else { CloseCode::Idle };
             member.subscriber.close(code, "this membership is no longer on this session");

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::domain::{CloseCode, Head, Limits, NodeId, RoomId, TransportKind, UserId};
 use crate::room::{Ask, ChatLine, Command, Room};
 
-/// A session that takes everything and does nothing.
+/// A subscriber that ignores everything.
 pub(super) struct Silent;
 
 impl RoomDelivery for Silent {
@@ -88,12 +88,12 @@ pub(super) fn room() -> RoomId {
     RoomId::parse("friday").unwrap()
 }
 
-/// A fault of `Room::decide`, on demand.
+/// Panics in `Room::decide` on demand.
 pub(super) fn panic_at(command: &Command) {
     if let Command::Asked { ask: Ask::Chat { text }, .. } = command {
         assert_ne!(text.as_str(), POISON, "injected");
     }
 }
 
-/// The CHAT that panics.
+/// The CHAT text that panics.
 pub(super) const POISON: &str = "panic, please";

@@ -22,7 +22,7 @@ use crate::domain::{Dialect, Head, NodeId, ResumeToken, RoomId, SessionRef, Tran
 use crate::log::{Followed, Log, LogError, Outcome};
 use crate::room::{Command, Event, Origin, Room};
 
-/// A log that answers at once; its follower is a thread of the test.
+/// A log that answers at once. A thread of the test follows it.
 struct InstantLog(Mutex<Stored>);
 
 struct Stored {
@@ -40,7 +40,7 @@ impl InstantLog {
         stored.deliveries.push_back((expected, entries));
     }
 
-    /// What another node commits on top of what there is.
+    /// Commits an event of another node.
     fn append_event(&self, event: Event) {
         let before = self.0.lock().room.clone();
         let mut after = before.clone();
@@ -80,7 +80,7 @@ struct OneRoom {
     hub: Hub,
     cell: Arc<RoomCell>,
     log: Arc<InstantLog>,
-    /// Threads that have nothing more to do.
+    /// Threads that have finished.
     finished: AtomicUsize,
 }
 
@@ -116,7 +116,7 @@ impl OneRoom {
         }
     }
 
-    /// What must hold when nothing is under way.
+    /// Asserts what must hold when no thread is running.
     fn check(&self) {
         let state = self.cell.lock();
         assert!(*state.room() == self.log.0.lock().room, "the replica is not the log's room");
@@ -130,7 +130,7 @@ impl OneRoom {
 fn one_order(parts: &HubParts, start: &Room, bob: &UserId, commits: bool) {
     let world = OneRoom::new(parts, start);
     let now = world.hub.now();
-    // Set by an earlier state: its command finds nothing due, and the room's own deadline is set again.
+    // A deadline of an earlier state: its command finds nothing due, and the room's own deadline is set again.
     world.hub.0.timers.schedule(world.cell.id(), Some(now));
     let next = Head { seq: start.head().seq + u64::from(commits), ..start.head() };
     if commits {
@@ -189,7 +189,7 @@ fn a_deadline_survives_every_order_of_committer_follower_timers_and_read() {
         let bob = fixture.join("bob", Arc::new(Silent)).await.actor().user.clone();
         fixture.hub.settled().await;
         let mut start = fixture.hub.inspect(&room()).unwrap();
-        // The room must not end, and no session of its other member is missed here.
+        // The room must not end, and its other member has no session here.
         start.apply(&back(&ann));
         (fixture.hub.0.parts.clone(), start, bob)
     });

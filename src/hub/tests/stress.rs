@@ -26,7 +26,7 @@ const SEED: u64 = 11;
 const ROOMS: usize = 4;
 const ROUNDS: u64 = 200;
 
-/// Keeps the latest resume token, and drops everything else that it is told.
+/// A subscriber that keeps the latest resume token and ignores the rest.
 #[derive(Default)]
 struct TokenKeeper(Mutex<Option<ResumeToken>>);
 
@@ -81,7 +81,7 @@ impl Visitor {
         self.membership = Some(joined.map_err(|refusal| refusal.to_string()).unwrap());
     }
 
-    /// Loses its connection to one node and comes back on the other: the room gets a deadline, and has none again.
+    /// Loses the connection to one node and comes back on the other: the room gets a deadline, and loses it again.
     async fn change_node(mut self, hubs: [Hub; 2]) -> Self {
         let membership = self.membership.take().unwrap();
         let user = membership.actor().user.clone();
@@ -93,7 +93,7 @@ impl Visitor {
         hubs[self.place].depart(membership, Departure::Lost);
         self.place = 1 - self.place;
         if self.rng.random_bool(0.8) {
-            // As soon as the other node knows, while this one may still take its own commit in.
+            // As soon as the other node knows of the loss, while this one may still absorb its own commit.
             let is_live = |room: Room| room.member(&user).is_some_and(Member::is_live);
             while hubs[self.place].inspect(&self.room).is_some_and(is_live) {
                 tokio::task::yield_now().await;
@@ -138,7 +138,7 @@ async fn two_nodes_under_load_agree_on_every_room_and_on_its_deadline() {
     DELAYS.store(0, Ordering::Relaxed);
 }
 
-/// What is still wrong when nothing is under way any more.
+/// The violations that are left when no commit is under way.
 async fn disagreement(hubs: &[Hub; 2], room: &RoomId) -> Option<String> {
     let look = || {
         let [near, far] = hubs.each_ref().map(|hub| hub.inspect(room).unwrap());

@@ -1,4 +1,4 @@
-//! JOIN: found the room, enter it, come back to it, take a membership over.
+//! JOIN: create the room, enter it, resume a membership, take one over.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ impl Draft<'_> {
             return Err(Reject::Banned);
         }
         match self.base.members.get(&join.user) {
-            // A page that was restored asks again on the socket that it has.
+            // A restored page joins again over the session that it has.
             Some(member) if member.is_on(&join.session) => {}
             Some(member) => {
                 let proved = self.prove(member, join)?;
@@ -41,13 +41,13 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The PIN of an earlier life, its host and its film are gone with it; only the epoch remembers that it was.
+    /// Nothing of the former room's PIN, host and film remains; only the epoch continues.
     fn create(&mut self, join: &Join) -> Result<(), Reject> {
         let millis = u64::try_from(self.now.as_millis()).unwrap_or(0);
         let pin = match &join.pin {
             PinProof::Fresh(hash) => Some(hash.clone()),
             PinProof::None => None,
-            // The room that it was checked against is over: who typed a PIN must not found a room without one.
+            // The room with that PIN is over. A JOIN with a PIN must not create a room without one.
             PinProof::Checked { .. } => return Err(Reject::PinStale),
         };
         self.push(Event::Created {
@@ -79,8 +79,8 @@ impl Draft<'_> {
             token: join.new_token,
             origin: join.origin,
         });
-        // Whoever it was that has looked after the room meanwhile: it is the owner's.
-        // Another tab of the owner's own browser that hosts it already keeps it.
+        // The owner becomes host, whoever has been host meanwhile; but another tab of the owner's own browser that
+        // hosts the room keeps it.
         let owns = join.claim.host_key.is_some() && join.claim.host_key == self.base.owner;
         let host = self.base.host().and_then(|host| self.base.member(host)).filter(|host| host.is_live());
         let hosts_already =
@@ -90,14 +90,14 @@ impl Draft<'_> {
         }
     }
 
-    /// The next number that nobody has.
+    /// The next slot that no member has.
     fn free_slot(&self) -> MemberSlot {
         let taken: BTreeSet<_> = self.base.members.values().map(|member| member.slot.0).collect();
         let from_next = (self.base.next_slot..=u16::MAX).chain(1..self.base.next_slot);
         MemberSlot(from_next.filter(|slot| *slot > 0).find(|slot| !taken.contains(slot)).unwrap_or(1))
     }
 
-    /// Somebody is there again: the others that were lost with it have their grace time anew.
+    /// Begins the grace times of the others anew: a kept room has a live member again.
     fn wake(&mut self, user: &UserId) {
         if self.base.kept.is_none() {
             return;
@@ -108,7 +108,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The host removed it, under this id, with this client, or somebody of this name from this address.
+    /// Refuses a member that the host removed: the same id, the same client, or the same name at the same address.
     fn check_kept_out(&self, join: &Join) -> Result<(), Reject> {
         let guest = Username::guest();
         let name = join.name.as_ref().unwrap_or(&guest);
@@ -123,7 +123,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Its membership ended by itself, and it still has the token: it knew the PIN.
+    /// Whether its membership ended by itself and it presents that token: then it knew the PIN.
     fn was_lost(&self, join: &Join) -> bool {
         let gone = self.base.gone.get(&join.user).filter(|gone| gone.reason == LeaveReason::Lost);
         gone.is_some_and(|gone| join.presented == Some(gone.token))
@@ -145,10 +145,10 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether the joiner may have this membership, and with which token it proved that.
+    /// Whether the joiner may take this membership; returns the token that proved it.
     fn prove(&self, member: &Member, join: &Join) -> Result<Option<TokenHash>, Reject> {
         match join.presented {
-            // More than the PIN: only this member ever saw the token.
+            // The token proves more than the PIN: only this member has seen it.
             Some(token) if member.knows(&token) => return Ok(Some(token)),
             Some(_) => return Err(Reject::TokenInvalid),
             None => {}
@@ -156,7 +156,7 @@ impl Draft<'_> {
         if (member.dialect, join.dialect) != (Dialect::V2, Dialect::V2) {
             return Err(Reject::UserIdTaken);
         }
-        // v2 clients have no token. The PIN first: a stranger may not even have somebody's connection probed.
+        // v2 clients have no token. The PIN is checked first: a stranger must not even cause a probe.
         self.check_pin(&join.pin)?;
         match &member.connection {
             MemberConnection::Live(session) => Err(Reject::ProbeFirst(session.clone())),
@@ -191,8 +191,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A session is one member at a time: who it was here until now leaves. The room does not end by that, even when
-    /// nobody else is in it, because the joiner follows.
+    /// Removes the member that the session has been in this room. The room doesn't end by that, even without another
+    /// member, because the joiner follows.
     fn unbind(&mut self, session: &SessionRef) {
         if let Some(user) = self.bound_to(session) {
             self.push(Event::Left { at: self.now, user, reason: LeaveReason::Left, until: None });

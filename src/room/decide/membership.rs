@@ -1,4 +1,4 @@
-//! Who stays, who goes, who is host, and what only the host may do to the others.
+//! Leaving, losing and electing members, and what only the host may do to others.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A session that is not the member's current one (any more) ends without a trace: a reconnect may have been faster
-    /// than the old connection's close.
+    /// Begins a member's grace time. The end of a session that is not the member's current one changes nothing: a
+    /// reconnect may have been faster than the old connection's close.
     pub(super) fn disconnect(&mut self, user: &UserId, session: &SessionRef) {
         if !self.base.members.get(user).is_some_and(|member| member.is_on(session)) {
             return;
@@ -46,8 +46,8 @@ impl Draft<'_> {
         self.end_film();
     }
 
-    /// All were lost, and nobody left: sleeping laptops, a router that restarts. The room waits for them as it was when the
-    /// last one was there, but for the film, which stands there.
+    /// Keeps a room whose members were all lost while none left: sleeping laptops, a restarting router. Only the film
+    /// stops, at the time when the last member was lost.
     fn keep(&mut self) {
         let grace = Duration::from_secs(self.limits.grace_secs);
         let lost_at = self.base.grace_ends().map_or(self.now, |until| until - grace).min(self.now);
@@ -58,7 +58,7 @@ impl Draft<'_> {
         self.push(Event::Kept { at: self.now, kept, playback });
     }
 
-    /// Whoever's grace time is over goes: of a room in which nobody is, all.
+    /// Removes the members whose grace time is over; without a live member, all of them.
     fn expire(&mut self) {
         let (now, empty) = (self.now, !self.base.has_live_members());
         let expired =
@@ -106,8 +106,8 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Somebody who has left can be banned too, but nobody who never was here: a list of these would only fill up. The ban
-    /// holds for the client too, as far as it is known, and puts out whoever else is here with it.
+    /// A former member can be banned too, but no user that never was here: such bans would only fill the list. The ban
+    /// also holds for the member's client, where it is known, and removes other members with that client.
     pub(super) fn ban(&mut self, by: &Actor, target: &UserId) -> Result<(), Reject> {
         self.host(by)?;
         if *target == by.user {
@@ -148,7 +148,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The client of somebody who is here, or was; not the host's own, which would put itself out.
+    /// The client key of a current or former member; not the host's own, which would ban the host.
     fn client_of(&self, host: &Actor, target: &UserId) -> Result<Option<KeyHash>, Reject> {
         let here = self.base.members.get(target).map(|member| member.origin);
         let origin = here.or_else(|| self.base.gone.get(target).map(|gone| gone.origin)).ok_or(Reject::TargetGone)?;
@@ -156,7 +156,7 @@ impl Draft<'_> {
         Ok(origin.client.filter(|_| !own))
     }
 
-    /// One member goes for good, and hands the room on if it was the host. [`Draft::settle`] must follow.
+    /// Removes a member and elects another host if it was the host. [`Draft::settle`] must follow.
     fn depart(&mut self, user: &UserId, reason: LeaveReason) {
         self.withdraw_player(user);
         let cooldown = Duration::from_secs(self.limits.kick_cooldown_secs);
@@ -165,7 +165,7 @@ impl Draft<'_> {
         self.elect();
     }
 
-    /// A room that has members and no host gets the longest-joined one, preferably one that is there.
+    /// Makes the longest-joined member host, a live one first, if the room has members and no host.
     pub(super) fn elect(&mut self) {
         let room = self.room();
         if room.host.is_some() {
@@ -177,8 +177,8 @@ impl Draft<'_> {
         }
     }
 
-    /// What follows from members having come or gone: a room without members ends, one without a host gets one, a gate
-    /// may wait for nobody any more.
+    /// The consequences of members coming or leaving: a room without members ends, one without a host gets one, and a
+    /// gate may have nobody left to wait for.
     pub(super) fn settle(&mut self, lead: Duration) {
         if self.base.is_vacant() {
             return;

@@ -1,4 +1,4 @@
-//! What a command would do: one file per theme, and the [`Draft`] that they all write to.
+//! Decisions: one file per subject, and the [`Draft`] that all of them write.
 
 mod enter;
 mod membership;
@@ -12,8 +12,8 @@ use super::{Actor, Ask, Basis, Command, Event, Member, Reject, Room};
 use crate::domain::{Limits, RoomTime};
 
 impl Room {
-    /// The events that the command causes at `now`, or why it is refused. No events: nothing to do (a duplicate, a
-    /// close that came too late, a value that is set already).
+    /// The events that the command causes at `now`, or why it is refused. No events: there is nothing to do (a
+    /// duplicate, a close that came too late, a value that is set already).
     pub fn decide(&self, now: RoomTime, command: &Command, limits: &Limits) -> Result<Vec<Event>, Reject> {
         let mut draft = Draft::new(self, now, limits);
         match command {
@@ -28,14 +28,14 @@ impl Room {
     }
 }
 
-/// A decision in the making: the events so far, and the room as it would be after them.
+/// A decision in progress: the events so far, and the room as it would be after them.
 struct Draft<'a> {
     now: RoomTime,
     limits: &'a Limits,
-    /// The room as it is.
+    /// The room before the decision.
     base: &'a Room,
     events: Vec<Event>,
-    /// `base` after the first `applied` events. Most decisions are one event and never need the copy.
+    /// `base` after the first `applied` events. Most decisions have one event and never need this copy.
     ahead: Option<Room>,
     applied: usize,
 }
@@ -97,12 +97,12 @@ impl<'a> Draft<'a> {
         ahead
     }
 
-    /// The number that the next event gets.
+    /// The `seq` of the next event.
     fn next_seq(&self) -> u64 {
         self.base.head.seq.saturating_add(self.events.len() as u64 + 1)
     }
 
-    /// The member that asks, if the session still speaks for it.
+    /// The member that asks, if this is its current session.
     fn actor(&self, by: &Actor) -> Result<&'a Member, Reject> {
         let member = self.base.members.get(&by.user).filter(|member| member.is_on(&by.session));
         member.ok_or(Reject::NotMember)
@@ -118,7 +118,7 @@ impl<'a> Draft<'a> {
         if self.base.may_control(&by.user) { Ok(member) } else { Err(Reject::NotInControl) }
     }
 
-    /// Refuses what was decided on a film, or at a gate, that is no longer the room's. A command that doesn't say is taken.
+    /// Refuses a command that was decided on another film, or at an earlier gate. One that doesn't say is accepted.
     fn current(&self, on: Basis) -> Result<(), Reject> {
         let newest_gate = self.base.next_gate.saturating_sub(1);
         let stale =
@@ -131,7 +131,7 @@ impl<'a> Draft<'a> {
         self.now + lead.min(self.longest_lead())
     }
 
-    /// For what the room starts of itself, without a measured lead: everybody has heard of it by then.
+    /// The lead of what the room starts by itself, without a measured round trip.
     fn longest_lead(&self) -> Duration {
         Duration::from_millis(self.limits.max_lead_ms)
     }

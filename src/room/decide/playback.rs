@@ -1,4 +1,4 @@
-//! Commands that move the film.
+//! Commands that move the playback.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::Draft;
 use crate::domain::{Dialect, Limits, MediaTime, MediaUrl, Rate, RoomTime, UserId};
 use crate::room::{Actor, Basis, By, Cause, Control, ControlKey, Event, Member, Playback, Reject};
 
-/// How far back a client's timestamp is believed.
+/// How far back a client's timestamp is trusted.
 const MAX_CARRY: Duration = Duration::from_secs(2);
 
-/// A vector younger than this is not corrected: the host's player may still be on its way to it.
+/// Age before which a vector is not corrected: the host's player may still be on its way to it.
 const MIN_AGE_TO_CORRECT: Duration = Duration::from_secs(1);
 
 impl Draft<'_> {
@@ -36,7 +36,7 @@ impl Draft<'_> {
                 let position = match (position, true_at) {
                     (Some(position), Some(true_at)) => carried(position, true_at, start, current.rate),
                     (Some(position), None) => position,
-                    // Wherever the room is by then; a timestamp without a position dates nothing.
+                    // Where the room is by then; a timestamp without a position dates nothing.
                     (None, _) => current.position_at(start),
                 };
                 self.running(position, start)
@@ -61,7 +61,7 @@ impl Draft<'_> {
         }
         // A start that is scheduled later still happens then.
         let at = self.scheduled(lead).max(current.at);
-        // A film that stands, stands where it is: at an open gate that is the gate's target.
+        // A film that stands keeps its position; at an open gate that is the gate's target.
         let position = if current.playing { self.bounded(current.position_at(at)) } else { current.position };
         let playback = Playback { position, rate, at, seq: self.next_seq(), ..current };
         self.push(Event::Moved { by: By::Member(by.user.clone()), cause: Cause::Rate, playback, key: None });
@@ -70,7 +70,7 @@ impl Draft<'_> {
 
     pub(super) fn set_url(&mut self, by: &Actor, url: &MediaUrl, position: MediaTime) -> Result<(), Reject> {
         self.controller(by)?;
-        // The duration of the film before says nothing of this one.
+        // The former film's duration doesn't bound the new one's position.
         let playback = Playback { position, ..self.standing(position) };
         self.push(Event::UrlChanged { by: by.user.clone(), url: url.clone(), playback });
         Ok(())
@@ -93,7 +93,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Comes from the hub's view of ticks, which may be behind the room: what doesn't fit any more is dropped.
+    /// Follows the host. The hub's view of ticks may be behind the room: a correction that no longer fits is dropped.
     pub(super) fn correct(&mut self, host: &UserId, position: MediaTime, playing: bool, at: RoomTime) {
         let room = self.base;
         let from_host = room.is_host(host) && room.members.get(host).is_some_and(Member::is_live);
@@ -109,14 +109,15 @@ impl Draft<'_> {
         self.push(Event::Moved { by: By::Member(host.clone()), cause: Cause::Correction, playback, key: None });
     }
 
-    /// Whether the member sent this before. `recent` holds a command without a timestamp only as long as it is the
-    /// last playback command of the room.
+    /// Whether the member sent this command before. `recent` holds a command without a timestamp only while it is the
+    /// room's last playback command.
     pub(super) fn is_repeated(&self, member: &Member, key: &ControlKey) -> bool {
         member.recent.iter().any(|earlier| earlier.is_same(key) && earlier.is_recent(self.now))
     }
 
-    /// A pause that says since when its position is true, or none, is asked of a film that moves: all stop at one scheduled
-    /// moment. A bare position, and whatever a v2 client says, is where its own player stands already: all stop there, at once.
+    /// The vector of a pause. One with a dated position, or without any, pauses a moving film: all stop at one
+    /// scheduled moment. A bare position, and any position of a v2 client, is where the sender's player stands already:
+    /// all stop there at once.
     fn stopped(
         &self,
         member: &Member,
@@ -137,12 +138,10 @@ impl Draft<'_> {
         }
     }
 
-    /// At `position` from now on.
     pub(super) fn standing(&self, position: MediaTime) -> Playback {
         self.vector(position, false, self.now)
     }
 
-    /// From `position` on, at `at`.
     fn running(&self, position: MediaTime, at: RoomTime) -> Playback {
         self.vector(position, true, at)
     }
@@ -156,7 +155,7 @@ impl Draft<'_> {
         bounded(position, self.base.duration, self.limits)
     }
 
-    /// The film is over: the room stands at its end.
+    /// Stops the film at its end.
     pub(super) fn end_film(&mut self) {
         let now = self.now;
         let room = self.room();
@@ -167,16 +166,16 @@ impl Draft<'_> {
     }
 }
 
-/// A film that nobody stopped runs on without end: what is written down lies within the film, as far as its duration is
-/// known, and within `MAX_POSITION_SECS`.
+/// Bounds a position by the film's duration, where it is known, and by `MAX_POSITION_SECS`: a film that nobody stopped
+/// runs on without end.
 pub(super) fn bounded(position: MediaTime, duration: Option<MediaTime>, limits: &Limits) -> MediaTime {
     let largest = MediaTime::ZERO.moved(limits.position_secs as f64);
     let end = duration.filter(|end| *end < largest).unwrap_or(largest);
     if position > end { end } else { position }
 }
 
-/// Where a film that was at `position` at `true_at` is at `start`; never back. A timestamp further back than any network
-/// takes comes from a clock that is wrong (a v2 client sends its own): it says nothing.
+/// The position at `start` of a film that was at `position` at `true_at`; never earlier. A timestamp further back than
+/// any network delay comes from a wrong clock (a v2 client sends its own) and is ignored.
 fn carried(position: MediaTime, true_at: RoomTime, start: RoomTime, rate: Rate) -> MediaTime {
     let elapsed = start.saturating_since(true_at);
     if elapsed > MAX_CARRY { position } else { position.moved(elapsed.as_secs_f64() * rate.factor()) }

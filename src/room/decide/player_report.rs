@@ -1,4 +1,4 @@
-//! PLAYER: whether a member's player can play the film, and how long the film is, as the players agree on.
+//! PLAYER: whether a member's player can play the film, and the film's length on which the players agree.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::domain::{MediaTime, Player, UserId};
 use crate::room::{Actor, Event, Member, Reject, Room};
 
 impl Draft<'_> {
-    /// A member says what its player is up to. Said of another film than the room's, it says nothing.
+    /// Takes a member's report of its player. One for another film than the room's is ignored.
     pub(super) fn player(
         &mut self,
         by: &Actor,
@@ -29,13 +29,13 @@ impl Draft<'_> {
         if let Some(member) = room.members.get_mut(user) {
             member.player.clone_from(&player);
         }
-        // What a player took for a length was the edge of a live stream, which moves on.
+        // The length that a player reported was the edge of a live stream, which moves on.
         let kept = room.duration.filter(|_| !player.is_live());
         let agreed = agreed_duration(&room).or(kept);
         self.push(Event::PlayerChanged { user: user.clone(), player, agreed });
     }
 
-    /// Before a member goes: what its player said of the film's length goes with it, as far as others know better.
+    /// Withdraws the length that a leaving member's player reported, if others report another.
     pub(super) fn withdraw_player(&mut self, user: &UserId) {
         let mut room = self.room().clone();
         if room.members.get(user).is_none_or(|member| member.player.duration.is_none()) {
@@ -48,10 +48,11 @@ impl Draft<'_> {
     }
 }
 
-/// How long the film is: what the host's player says; without it, the median of what the members' players say (of two in
-/// the middle the longer one: a film that runs on past its end does less harm than one that is cut).
+/// The film's length: what the host's player reports; without it, the median of the members' reports (of two in the
+/// middle the longer one: a film that runs on past its end does less harm than one that is cut).
 ///
-/// Guests have no say beside the host: however many claim that the film is over, they can't stop what they may not control.
+/// With a host's report guests have no say: however many claim that the film is over, they can't stop what they may not
+/// control.
 fn agreed_duration(room: &Room) -> Option<MediaTime> {
     let said = |member: &Member| member.player.duration.filter(|_| member.player.is_ready());
     if let Some(of_host) = room.host.as_ref().and_then(|host| room.members.get(host)).and_then(said) {

@@ -7,7 +7,7 @@ use super::playback::bounded;
 use crate::domain::{Dialect, MediaTime, Player, PlayerState, RoomTime, UserId};
 use crate::room::{Actor, Basis, By, Cause, Control, ControlKey, Event, Playback, ReadyGate, Reject};
 
-/// A v2 READY names its target instead of the gate, as its player reports it.
+/// A v2 READY names its target, as its player reports it, instead of the gate. In seconds.
 const SAME_TARGET_SECS: f64 = 1.0;
 
 impl Draft<'_> {
@@ -23,8 +23,8 @@ impl Draft<'_> {
         let member = self.controller(by)?;
         let resume = self.resumes(member.dialect, resume);
         let key = ControlKey { control: None, position: Some(position), true_at, taken: self.now };
-        // Without a timestamp only the room's last command can be meant, and what came of that shows whether it was
-        // to play on: the same target, but the other way round, is another command. (Of a v2 client it isn't: see `resumes`.)
+        // Without a timestamp only the room's last command can be repeated, and the room shows whether that one was to
+        // play on: the same target with the other choice is another command. (Not for a v2 client: see `resumes`.)
         let same_way = true_at.is_some() || resume == self.base.intends_to_play() || member.dialect == Dialect::V2;
         if same_way && self.is_repeated(member, &key) {
             return Ok(());
@@ -41,14 +41,15 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Whether to play on at a seek's target. Without a word of its sender the room goes on meaning what it means. At an
-    /// open gate the seek before has stopped a v2 client's player, so that its `false` says nothing of what people want.
+    /// Whether to play on at the target. Without a choice of its sender the room keeps its own. At an open gate the
+    /// seek before has stopped a v2 client's player, so its `false` is no choice.
     fn resumes(&self, dialect: Dialect, resume: Option<bool>) -> bool {
         let at_gate = dialect == Dialect::V2 && self.base.gate.is_some();
         resume.filter(|_| !at_gate).unwrap_or_else(|| self.base.intends_to_play())
     }
 
-    /// `None`: there is nobody to wait for. A player that loads, failed or was never shown would only use up the deadline.
+    /// `None`: there is no member to wait for. A player that loads, failed or was never shown would only use up the
+    /// deadline.
     fn gate(&self, seeker: &UserId, dialect: Dialect, target: MediaTime) -> Option<ReadyGate> {
         let answers = |user: &UserId| dialect == Dialect::V3 || user != seeker;
         let able = self.base.members.iter().filter(|(_, member)| member.is_live() && member.player.is_ready());
@@ -74,11 +75,11 @@ impl Draft<'_> {
         lead: Duration,
     ) -> Result<(), Reject> {
         let member = self.actor(by)?;
-        // Late, and of no use to anybody: nothing that its sender should hear of.
+        // Too late: ignored without an answer.
         if film.is_some_and(|film| film != self.base.film) {
             return Ok(());
         }
-        // A v2 client can't say PLAYER: one that has sought shows that it has a player.
+        // A v2 client can't send PLAYER: one that has sought shows that it has a player.
         if member.dialect == Dialect::V2 && !member.player.is_ready() {
             self.show_player(&by.user, Player::of(PlayerState::Ready));
             return Ok(());
@@ -100,7 +101,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Plays on when the gate waits for nothing any more.
+    /// Plays on when the gate waits for no member any more.
     pub(super) fn release_if_met(&mut self, lead: Duration) {
         let now = self.now;
         if let Some(gate) = self.room().gate.as_ref().filter(|gate| gate.is_met(now)) {
@@ -110,7 +111,7 @@ impl Draft<'_> {
     }
 
     fn release(&mut self, target: MediaTime, lead: Duration) {
-        // A member that went just now may have taken a longer duration with it.
+        // A member that left just now may have taken a longer duration with it.
         let position = bounded(target, self.room().duration, self.limits);
         let playback = Playback {
             position,
