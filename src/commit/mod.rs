@@ -1,6 +1,7 @@
 //! What travels between hub, log and repository: a commit, and a room's stored state.
 //!
-//! Field names, values, event bodies and audit records are opaque here: the hub's codec (`hub::codec`) writes and reads them.
+//! Field names, values, event bodies and audit records are opaque here: the hub's codec (`hub::codec`) writes and reads
+//! them.
 
 mod report;
 

@@ -1,13 +1,13 @@
 //! What a member last reported of its player and its connection, for the tables that people read.
 //!
-//! The seam: a session's ticks, heartbeats and statuses → the hub keeps the last of each in the member's record, under the
-//! room's lock that these messages take anyway → once a minute a task takes the members that reported since
+//! The seam: a session's ticks, heartbeats and statuses → the hub keeps the last of each in the member's record, under
+//! the room's lock that these messages take anyway → once a minute a task takes the members that reported since
 //! (`Hub::take_reports`) → `Repository::store_reports` updates their rows in `users`, many in one statement.
 //!
-//! Not by way of the log: a film plays for two hours without a commit, so a clock is needed anyhow; a commit that carried
-//! the reports of 200 members would make one click cost what the room is large; and nobody replays them. So an outbox
-//! entry, a stored field and the audit hold none. A report that is lost (the database is away, the node dies) is followed
-//! by another one a minute later.
+//! Not by way of the log: a film plays for two hours without a commit, so a clock is needed anyhow; a commit that
+//! carried the reports of 200 members would make one click cost what the room is large; and nobody replays them. So an
+//! outbox entry, a stored field and the audit hold none. A report that is lost (the database is away, the node dies) is
+//! followed by another one a minute later.
 
 use crate::domain::{RoomId, RoomTime, UserId};
 

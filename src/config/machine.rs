@@ -15,8 +15,8 @@ const MOST_ADDRESSES: usize = 8;
 pub struct Machine {
     /// Its host name.
     pub name: Option<String>,
-    /// Addresses of its network interfaces, IPv4 first; no loopback, no link-local ones. Empty in a container, whose own
-    /// addresses only its machine reaches.
+    /// Addresses of its network interfaces, IPv4 first; no loopback, no link-local ones. Empty in a container, whose
+    /// own addresses only its machine reaches.
     pub addresses: Vec<IpAddr>,
 }
 

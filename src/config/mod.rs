@@ -163,8 +163,8 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Understands and checks everything, and reports all that is wrong: what is, is put aside, and the rest is looked at as if
-    /// it had not been set.
+    /// Understands and checks everything, and reports all that is wrong: what is, is put aside, and the rest is looked
+    /// at as if it had not been set.
     pub fn resolve(raw: Raw, environment: &Environment) -> Result<Self, ConfigErrors> {
         let mut raw = raw;
         let mut errors = raw.read_secrets();
@@ -238,7 +238,8 @@ impl Config {
             })?,
         };
         let trusted_proxies = raw.parsed("TRUSTED_PROXIES", TrustedProxies::parse)?.unwrap_or_default();
-        // A server that is bound to loopback behind a proxy has viewers on other machines, each with a loopback of its own.
+        // A server that is bound to loopback behind a proxy has viewers on other machines, each with a loopback of its
+        // own.
         let alone = host.is_loopback() && trusted_proxies == TrustedProxies::None && public_host.is_none();
         let media = UrlPolicy::new(raw.parsed("ALLOWED_MEDIA_HOSTS", media_hosts)?.unwrap_or_default(), alone);
         let mut config = Self {

@@ -17,8 +17,8 @@ impl Environment {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
     }
 
-    /// Names that look like ours but are no setting: nothing would read them. Those that begin with `TANDEM_`, and those that
-    /// differ from a setting by a slip of the pen.
+    /// Names that look like ours but are no setting: nothing would read them. Those that begin with `TANDEM_`, and
+    /// those that differ from a setting by a slip of the pen.
     pub(super) fn unknown(&self) -> Vec<Unknown> {
         // Kubernetes puts its own into every pod of a namespace with a Service called "tandem…".
         let numbered =

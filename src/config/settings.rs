@@ -1,7 +1,8 @@
 //! Every setting in one table: the environment variable (the flag has the same name), its default, its meaning.
 //!
-//! `--help`, `.env.example` and the tables of `docs/OPERATIONS.md` are made from it, and the defaults are parsed from it.
-//! The settings that most installations touch stand first, with an example; the limits stand last, in a section of their own.
+//! `--help`, `.env.example` and the tables of `docs/OPERATIONS.md` are made from it, and the defaults are parsed from
+//! it. The settings that most installations touch stand first, with an example; the limits stand last, in a section of
+//! their own.
 
 use std::fmt::Write;
 
@@ -213,8 +214,8 @@ const TABLE: &[Row] = &[
     (OPERATION, "OTLP_SAMPLE_PERCENT", "100", "share of the requests that are traced (0-100)"),
 ];
 
-/// Values that must not be shown, each with the setting that names a file which holds it. Of the two URLs only the password
-/// is hidden.
+/// Values that must not be shown, each with the setting that names a file which holds it. Of the two URLs only the
+/// password is hidden.
 pub const SECRETS: &[(&str, &str)] = &[
     ("QUIC_SHARED_SECRET", "QUIC_SHARED_SECRET_FILE"),
     ("REDIS_URL", "REDIS_URL_FILE"),

@@ -1,11 +1,11 @@
-//! Values on their way into columns and back, the same in every database.
+//! Conversions between domain values and columns, the same for both databases.
 
 use std::borrow::Cow;
 
 use super::RepositoryError;
 use crate::domain::{Head, RoomId, ShortId};
 
-/// Columns are signed; a head beyond them would be a head of the year 292,277,026.
+/// Columns are signed: saturates. An epoch of `i64::MAX` ms lies in the year 292,277,026.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -25,7 +25,7 @@ pub(super) fn short_id(text: &str) -> Result<ShortId, RepositoryError> {
     ShortId::parse(text).ok_or(RepositoryError::Corrupt { what: "short id" })
 }
 
-/// The one number that is not ours by type; NULL is what SQLite would make of it.
+/// A position is a client's number: SQLite would store NaN as NULL, which the column refuses.
 pub(super) fn finite(position: f64) -> f64 {
     if position.is_finite() { position } else { 0.0 }
 }
@@ -35,7 +35,7 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{FFFD}").into() } else { text.into() }
 }
 
-/// A column of another kind than this version writes.
+/// Turns the error for a column of another type into [`RepositoryError::Corrupt`].
 pub(super) fn corrupt(what: &'static str) -> impl Fn(sqlx::Error) -> RepositoryError {
     move |error| match error {
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => RepositoryError::Corrupt { what },

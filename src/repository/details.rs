@@ -1,11 +1,12 @@
 //! What the history says of an event: `room_events.details`.
 //!
 //! The audit of an entry is JSON by contract, but whatever it is, it must not make the batch of everybody else fail:
-//! PostgreSQL's `jsonb` refuses what is no JSON, numbers without bound, and the character U+0000. So bytes that can't be
-//! read as JSON become a JSON string, and U+0000 becomes U+FFFD.
+//! PostgreSQL's `jsonb` refuses what is no JSON, numbers without bound, and the character U+0000. So bytes that can't
+//! be read as JSON become a JSON string, and U+0000 becomes U+FFFD.
 //!
-//! The address of a film (`url`) has up to `MAX_URL_BYTES`, ten times the rest of an event, and people choose the same films
-//! again. On the way in it is taken out of the JSON and stored once, in `media_urls`; on the way out it is put back.
+//! The address of a film (`url`) has up to `MAX_URL_BYTES`, ten times the rest of an event, and people choose the same
+//! films again. On the way in it is taken out of the JSON and stored once, in `media_urls`; on the way out it is put
+//! back.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::sqlite::DataDirError;
 
-/// Each text is one line that an operator can act on; `place` is the file, or the database and host without credentials.
+/// Each text is one line that an operator can act on; `place` is the file, or the database and host without
+/// credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
     #[error("can't open the database {place}: {source}")]

@@ -1,4 +1,5 @@
-//! The rule of heads for storing: what a batch of commits makes of each room, whatever the database.
+//! Folds a batch of commits into one change a room, by the rule of heads: a commit that is not later than the stored
+//! head changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use crate::commit::{Commit, RoomRow, UserRow};
 use crate::domain::{Head, RoomId, RoomTime, UserId};
 
-/// Folds a batch into one change a room, in the order of room ids. `stored`: the heads that the database has.
+/// One change a room, in the order of room ids. `stored`: the heads that the database has.
 pub(super) fn fold<'a>(batch: &'a [Commit], stored: &BTreeMap<RoomId, Head>) -> BTreeMap<&'a RoomId, Change<'a>> {
     let mut rooms: BTreeMap<&RoomId, Change<'_>> = BTreeMap::new();
     for commit in batch {
@@ -17,23 +18,23 @@ pub(super) fn fold<'a>(batch: &'a [Commit], stored: &BTreeMap<RoomId, Head>) -> 
     rooms
 }
 
-/// What a batch makes of one room, all its commits folded together.
+/// The effect of all commits of one room.
 pub(super) struct Change<'a> {
-    /// `None`: the room is not stored.
+    /// `None`: the room is neither stored nor in the batch.
     pub(super) head: Option<Head>,
-    /// The row afterwards; `None`: nothing new.
+    /// The row afterwards; `None`: no commit is later than the stored head.
     pub(super) latest: Option<Latest<'a>>,
-    /// Stored fields are deleted first.
+    /// Delete the stored fields first.
     pub(super) clear: bool,
     pub(super) fields: BTreeMap<&'a str, Option<&'a Bytes>>,
-    /// The room ended at that time: its members left, its short link expired.
+    /// When the epoch ended: its members left then, and its short link expired.
     pub(super) emptied: Option<RoomTime>,
     pub(super) users: BTreeMap<&'a UserId, (UserRow, RoomTime)>,
 }
 
 pub(super) struct Latest<'a> {
     pub(super) row: &'a RoomRow,
-    /// When its epoch's first commit was stored: the row's `created_at` if the epoch is new.
+    /// Time of the first commit of the epoch in this batch: the row's `created_at` if the epoch is new.
     pub(super) since: RoomTime,
     pub(super) updated: RoomTime,
 }
@@ -51,7 +52,7 @@ impl<'a> Change<'a> {
         let last = commit.entries.last().map_or(commit.row.at, |entry| entry.at);
         let new_epoch = self.head.is_none_or(|head| commit.next.epoch > head.epoch);
         if new_epoch && self.head.is_some() {
-            // Usually it ended before; if that commit was lost, its members must not live on in the new epoch.
+            // The commit that ended the old epoch may be lost; its members must not stay in the new one.
             self.empty(first);
         }
         if commit.patch.clear {
@@ -70,7 +71,7 @@ impl<'a> Change<'a> {
         self.head = Some(commit.next);
     }
 
-    /// Nobody and nothing of the epoch stays.
+    /// Drops the fields and ends the memberships of the epoch.
     fn empty(&mut self, at: RoomTime) {
         self.clear = true;
         self.fields.clear();

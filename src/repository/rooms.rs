@@ -31,8 +31,8 @@ pub(super) async fn latest(connection: &mut impl SqlConnection) -> Result<Option
     Ok(connection.first(sql, &[], |row| row.time("latest")).await?.flatten())
 }
 
-/// Rooms that have not ended. A row that can't be read is left out, and an error is logged: one broken room must not keep
-/// the others from coming back.
+/// Rooms that have not ended. A row that can't be read is left out, and an error is logged: one broken room must not
+/// keep the others from coming back.
 pub(super) async fn live<C: SqlConnection>(connection: &mut C) -> Result<Vec<Snapshot>, RepositoryError> {
     // One statement sees one moment of the database.
     const SQL: &str = "SELECT room_id, epoch, seq, field, value FROM rooms LEFT JOIN room_fields USING (room_id) \

@@ -83,8 +83,8 @@ pub(super) trait SqlConnection: Send {
 
     /// The condition that the column `room_id` is one of the texts `$1`.
     const LISTED: &'static str;
-    /// Before and behind a subquery `FROM …`: the condition that it picks this row. In PostgreSQL it passes by rows that
-    /// another transaction has locked.
+    /// Before and behind a subquery `FROM …`: the condition that it picks this row. In PostgreSQL it passes by rows
+    /// that another transaction has locked.
     const PICKED: [&'static str; 2];
 
     /// Runs a query; `visit` sees each row.
@@ -130,8 +130,8 @@ pub(super) trait SqlConnection: Send {
     }
 }
 
-/// The parts of [`SqlConnection`] that read the same for both drivers, whose types have no trait in common that says so.
-/// `$values` turns values into the driver's arguments.
+/// The parts of [`SqlConnection`] that read the same for both drivers, whose types have no trait in common that says
+/// so. `$values` turns values into the driver's arguments.
 macro_rules! one_statement {
     ($database:ty, $values:path) => {
         async fn each(

@@ -3,8 +3,9 @@
 //! PostgreSQL has `timestamptz`. SQLite has no type for time, so it gets the text that its own date functions read,
 //! `2026-11-30 17:00:00.123456`, in UTC: it sorts like the moment. Both hold whole microseconds.
 //!
-//! Range: the years 1 to 9999, because drivers of reporting tools can't represent more. A moment outside is stored as the
-//! nearest one inside, and a warning tells of it (at most one in 30 s): only a clock that is wrong by centuries makes one.
+//! Range: the years 1 to 9999, because drivers of reporting tools can't represent more. A moment outside is stored as
+//! the nearest one inside, and a warning tells of it (at most one in 30 s): only a clock that is wrong by centuries
+//! makes one.
 
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;

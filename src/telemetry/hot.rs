@@ -1,15 +1,16 @@
 //! Numbers of the hot paths: each looks its handle up once, not at every message.
 //!
-//! `metrics::counter!` hashes the name and the labels, allocates them, and takes a lock of the registry, every time. That
-//! is nothing for what happens once a session, and too much for what happens once a message. Here a `static` beside the
-//! code that records keeps the handle from the first use on; from then on recording is an atomic addition.
+//! `metrics::counter!` hashes the name and the labels, allocates them, and takes a lock of the registry, every time.
+//! That is nothing for what happens once a session, and too much for what happens once a message. Here a `static`
+//! beside the code that records keeps the handle from the first use on; from then on recording is an atomic addition.
 //!
 //! ```text
 //! static RELAYED: HotCounter = HotCounter::new(names::TICKS_RELAYED, &[]);
 //! RELAYED.increment(1);
 //! ```
-//! Handles are the process's recorder's ([`Metrics::install`](super::Metrics::install)). As long as there is none, nothing
-//! is kept and the ordinary way is taken, so a test's local recorder sees what is recorded in a process that has no other.
+//! Handles are the process's recorder's ([`Metrics::install`](super::Metrics::install)). As long as there is none,
+//! nothing is kept and the ordinary way is taken, so a test's local recorder sees what is recorded in a process that
+//! has no other.
 
 use std::sync::{Arc, OnceLock};
 

@@ -47,7 +47,8 @@ where
     }
 }
 
-/// A text for people as lines of the log's form: for what is said on standard output, which a container's log holds too.
+/// A text for people as lines of the log's form: for what is said on standard output, which a container's log holds
+/// too.
 pub fn json_lines(node: &str, text: &str) -> String {
     let mut time = String::new();
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));

@@ -77,7 +77,8 @@ impl Logging {
 }
 
 /// Sends log lines to standard error, and traces to where `otlp` says. Format `None`: pretty on a terminal, else JSON.
-/// Without `otlp` there is one filter for all, whose answers are kept at each place that logs: what is off costs a load.
+/// Without `otlp` there is one filter for all, whose answers are kept at each place that logs: what is off costs a
+/// load.
 pub fn init_logging(
     level: &str,
     format: Option<LogFormat>,
@@ -103,8 +104,8 @@ pub fn init_logging(
     Ok(Logging { traces })
 }
 
-/// Spans at `debug` are requests and commits; the ones at `info` are there for the log lines within them, but for those of
-/// HTTP requests. Probes are nobody's request.
+/// Spans at `debug` are requests and commits; the ones at `info` are there for the log lines within them, but for those
+/// of HTTP requests. Probes are nobody's request.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let traced = match *metadata.level() {
         Level::DEBUG => metadata.name() != PROBE_SPAN,

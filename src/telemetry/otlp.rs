@@ -1,10 +1,11 @@
-//! Traces to an OpenTelemetry collector: OTLP, protobuf over HTTP, when `OTLP_ENDPOINT` is set; else nothing of this runs.
+//! Traces to an OpenTelemetry collector: OTLP, protobuf over HTTP, when `OTLP_ENDPOINT` is set; else nothing of this
+//! runs.
 //!
 //! Exported are the spans at `debug` level of this server: a `request` for each JSON message, from its decoding to its
-//! commit, and a `commit` for each batch, linked to the requests in it; and one for each HTTP request that is no probe. None is
-//! made per tick. Whoever records never waits:
-//! finished spans go into a bounded queue, a thread of the SDK sends them off, and what doesn't fit is dropped. A collector
-//! that is away costs the spans, and a warning now and then.
+//! commit, and a `commit` for each batch, linked to the requests in it; and one for each HTTP request that is no probe.
+//! None is made per tick. Whoever records never waits: finished spans go into a bounded queue, a thread of the SDK
+//! sends them off, and what doesn't fit is dropped. A collector that is away costs the spans, and a warning now and
+//! then.
 
 use std::fmt;
 use std::path::PathBuf;

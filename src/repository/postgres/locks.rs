@@ -1,4 +1,4 @@
-//! What keeps the writers of several nodes apart: row locks for rooms, advisory locks for the rest.
+//! Locks between the nodes that write: row locks for rooms, advisory locks for the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use sqlx::{Connection, Row};
 use crate::commit::{Commit, MemberReport};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 use crate::repository::statement::{SqlConnection, SqlRow, SqlValue};
-use crate::repository::{RepositoryError, append, prune, reports, rooms, short_links};
+use crate::repository::{RepositoryError, append, member_rows, prune, rooms, short_ids};
 
 /// Advisory lock of the one node that prunes.
 const PRUNING: i64 = 0x7461_6e64_656d_0002;
@@ -50,8 +50,8 @@ async fn lock_rooms(connection: &mut PgConnection, ids: &[&str]) -> Result<(), R
     Ok(())
 }
 
-/// Stores members' reports, a bounded number a transaction. Rooms that another writer has locked are passed by: waiting for
-/// them in the order of the reports could be waiting in a circle, and the next report comes in a minute.
+/// Stores members' reports, a bounded number a transaction. Rooms that another writer has locked are passed by: waiting
+/// for them in the order of the reports could be waiting in a circle, and the next report comes in a minute.
 pub(super) async fn store_reports(
     connection: &mut PgConnection,
     reports: &[MemberReport],
@@ -67,14 +67,14 @@ pub(super) async fn store_reports(
         };
         tx.each(LOCK.to_owned(), &[SqlValue::Texts(&ids)], visit).await?;
         let ours = reports.iter().filter(|report| locked.contains(report.room.as_str()));
-        reports::store(&mut *tx, ours).await?;
+        member_rows::store(&mut *tx, ours).await?;
         tx.commit().await?;
     }
     Ok(())
 }
 
-/// The heads once no append of this repository is under way. Asked when an append failed: its COMMIT may still be on its
-/// way to the server, and an answer that did not wait for it would be untrue a moment later.
+/// The heads once no append of this repository is under way. Asked when an append failed: its COMMIT may still be on
+/// its way to the server, and an answer that did not wait for it would be untrue a moment later.
 pub(super) async fn heads_after_appends(
     connection: &mut PgConnection,
     rooms: &[RoomId],
@@ -115,7 +115,7 @@ pub(super) async fn short_link(
         .bind(room.as_str())
         .execute(&mut *tx)
         .await?;
-    let short = short_links::make(&mut *tx, room, now, expires, ShortId::random).await?;
+    let short = short_ids::make(&mut *tx, room, now, expires, ShortId::random).await?;
     tx.commit().await?;
     Ok(short)
 }

@@ -1,17 +1,18 @@
 //! The PostgreSQL repository: one database for all nodes.
 //!
-//! What [`Repository::append`] acknowledged is committed, by the server's own idea of durable (`synchronous_commit`).
-//! Any number of nodes may append at the same time: each takes the rows of its batch's rooms in one order, so none waits
-//! for another in a circle, and compares with the stored heads while it holds them. Whatever the order of arrival,
-//! * every event is there once: the database itself keeps (room, epoch, seq) unique;
-//! * a room's row is that of the latest commit that was ever appended, never an older one (but `created_at` is the time
-//!   of the first one of its epoch that was);
-//! * its stored fields and users are those of all its commits, if each was appended after the ones before it, by whomever
-//!   (again and again, overlapping, late: all fine). A commit that comes only after a later one of its room gives its
-//!   events and nothing else, so a consumer that takes over a stream must append what is pending before what is new.
+//! What [`Repository::append`] acknowledged is committed; the server's `synchronous_commit` says how durable that is.
+//! Any number of nodes may append at the same time. Each locks the rows of its batch's rooms in the order of their ids,
+//! which rules out deadlocks, and compares with the stored heads while it holds the locks. Whatever the order of
+//! arrival:
+//! * each event is stored once: (room, epoch, seq) is unique;
+//! * the row of a room is that of the latest commit ever appended (`created_at` is the time of the first appended
+//!   commit of its epoch);
+//! * the stored fields and users of a room are those of all its commits, if each was appended after the ones before it,
+//!   by any node, repeated or overlapping. A commit that arrives after a later one of its room adds its events and
+//!   nothing else, so a consumer that takes over a stream must append what is pending before what is new.
 //!
-//! A connection that broke, or whose answer did not come in time, is thrown away and never used again; the next call
-//! makes another. There is a limit of time to everything, so a dead database is an error soon. Times are stored in µs.
+//! A connection that broke, or whose answer came too late, is closed and never used again; the next call opens another.
+//! Every call has a time limit, so an unreachable database is an error within seconds.
 
 mod arrays;
 mod locks;
@@ -28,18 +29,18 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
-use super::{EventRow, Repository, RepositoryError, rooms, short_links};
+use super::{EventRow, Repository, RepositoryError, rooms, short_ids};
 use crate::commit::{Commit, MemberReport, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// How long the database is waited for.
+/// Time limits of calls to the database.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// For a connection, new or from the pool.
     pub connect: Duration,
-    /// For a statement, on both sides. Big batches get more.
+    /// For a call, and as `statement_timeout` on the server. Large batches get more.
     pub answer: Duration,
 }
 
@@ -49,26 +50,26 @@ impl Default for Limits {
     }
 }
 
-/// How many answers' time reading every room may take, or pruning.
+/// Reading every room, or pruning, may take this many times [`Limits::answer`].
 const LONG: u32 = 6;
-/// How many answers' time a migration may take, or waiting for that of another node: one rewrites the whole history.
+/// A migration, or waiting for another node's, may take this many times [`Limits::answer`]: one rewrites the history.
 const MIGRATION: u32 = 360;
-/// A batch of so many entries may take an answer's time more.
+/// Entries for which a batch gets another [`Limits::answer`].
 const ENTRIES_AN_ANSWER: usize = 20_000;
 
-/// Rooms, users, events and short links in one database.
 #[derive(Debug)]
 pub struct PostgresRepository {
     pool: PgPool,
     /// Host and database, without the password.
     place: String,
     limits: Limits,
-    /// Held by this repository's appends, shared, until they are committed or gone: who asks for the heads waits for them.
+    /// Advisory lock that each append of this repository holds, shared, until its transaction ends;
+    /// [`Repository::heads`] takes it exclusively, so it waits for them.
     appending: i64,
 }
 
-/// A connection on loan; it goes back only by [`Lease::end`] with a success. Any other way, a future that was dropped
-/// among them, leaves nobody knows what on its wire.
+/// A connection of the pool on loan. Only [`Lease::end`] with a success returns it; after an error, or when the future
+/// is dropped, an answer may still be on its way, so the connection is closed.
 struct Lease<'a> {
     repository: &'a PostgresRepository,
     connection: Option<PoolConnection<sqlx::Postgres>>,
@@ -83,7 +84,7 @@ impl Lease<'_> {
         if result.is_ok()
             && let Some(mut connection) = self.connection.take()
         {
-            // A plain drop would do the same in the background, and without an end if the network is gone by then.
+            // Dropping it would return it in a background task, which has no time limit.
             let _ = tokio::time::timeout(self.repository.limits.answer, connection.return_to_pool()).await;
         }
         result
@@ -99,7 +100,7 @@ impl Drop for Lease<'_> {
 }
 
 impl PostgresRepository {
-    /// Connects and brings the schema up to date. Any number of nodes may do so at the same time.
+    /// Connects and migrates the schema; nodes that open at the same time take turns.
     pub async fn open(url: &SecretString, pool_size: u32) -> Result<Self, RepositoryError> {
         Self::open_within(url, pool_size, Limits::default()).await
     }
@@ -109,7 +110,7 @@ impl PostgresRepository {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|source| RepositoryError::Open { place: "of DATABASE_URL".to_owned(), source })?
             .application_name("tandem")
-            // Statements are ours and many; telemetry counts them where they mean something.
+            // Telemetry counts batches and calls; a line for each statement would say nothing.
             .disable_statement_logging();
         let place = place(&options);
         let silent = |after| RepositoryError::Silent { place: place.clone(), after };
@@ -121,7 +122,7 @@ impl PostgresRepository {
         tokio::time::timeout(limits.answer, first.ping()).await.map_err(|_elapsed| silent(limits.answer))??;
         let limit = limits.answer * MIGRATION;
         tokio::time::timeout(limit, migrate(&mut first, &place)).await.map_err(|_elapsed| silent(limit))??;
-        // Without a goodbye the server learns of it all the same.
+        // If closing fails, the server notices the closed socket.
         let _ = tokio::time::timeout(limits.connect, first.close()).await;
         let pool = pool(pool_size, limits).connect_lazy_with(options);
         Ok(Self { pool, place, limits, appending: rand::random() })
@@ -217,13 +218,12 @@ impl Repository for PostgresRepository {
         now: RoomTime,
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        let work =
-            async move |connection: &mut PgConnection| short_links::resolve(connection, short, now, expires).await;
+        let work = async move |connection: &mut PgConnection| short_ids::resolve(connection, short, now, expires).await;
         Box::pin(self.with(self.limits.answer, work))
     }
 
     fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        let work = async move |connection: &mut PgConnection| short_links::recall(connection, short).await;
+        let work = async move |connection: &mut PgConnection| short_ids::recall(connection, short).await;
         Box::pin(self.with(self.limits.answer, work))
     }
 
@@ -242,8 +242,8 @@ impl Repository for PostgresRepository {
 
 fn pool(size: u32, limits: Limits) -> PgPoolOptions {
     let millis = limits.answer.as_millis();
-    // The server gives up too, or what nobody waits for any more would keep its locks. As statements and not as options
-    // of the connection, which poolers in between don't take.
+    // The server cancels what its client has given up, so that it releases its locks. Sent as statements, because
+    // connection poolers don't pass options of the connection on.
     let settings: std::sync::Arc<str> = format!(
         "SET statement_timeout = {millis}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {millis}",
         millis / 2,
@@ -255,7 +255,7 @@ fn pool(size: u32, limits: Limits) -> PgPoolOptions {
     })
 }
 
-/// sqlx takes an advisory lock of the server for it: of nodes that start together one migrates, the others wait.
+/// sqlx holds an advisory lock meanwhile: of nodes that start together one migrates, the others wait.
 async fn migrate(connection: &mut PgConnection, place: &str) -> Result<(), RepositoryError> {
     MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) => RepositoryError::Newer { place: place.to_owned(), found },

@@ -10,8 +10,8 @@ use crate::repository::{RepositoryError, prune};
 /// Chunks of one call: more than one batch of commits brings in.
 const CHUNKS: u32 = 16;
 
-/// Deletes the oldest of what is history (events, ended rooms, members that left) until no more than `most` bytes are in
-/// use. Returns how many events went.
+/// Deletes the oldest of what is history (events, ended rooms, members that left) until no more than `most` bytes are
+/// in use. Returns how many events went.
 pub(super) async fn make_room(connection: &mut SqliteConnection, most: u64) -> Result<u64, RepositoryError> {
     // The moment up to which a chunk of the oldest rows of a table reaches; of several tables the earliest.
     const CUT: &str = "SELECT min(cut) AS cut FROM ( \

@@ -1,17 +1,17 @@
 //! The SQLite repository: one file, `tandem.db`, in the data directory.
 //!
-//! One connection writes, a few read; WAL lets them work at the same time. `synchronous = NORMAL`: what
-//! [`Repository::append`] acknowledged is in the operating system's hands, so it survives the death of the process
-//! (`kill -9`, a panic, out of memory). A power cut may take the last moments with it, but never the file's consistency.
+//! One connection writes and two read, at the same time thanks to WAL. `synchronous = NORMAL`: what
+//! [`Repository::append`] acknowledged is written to the operating system, so it survives `kill -9`, a panic and
+//! running out of memory. A power cut may lose the last commits, but leaves the file consistent.
 //!
-//! One process a directory: a lock on `tandem.lock` is held while the repository is open, because two servers on one
-//! file would each believe to own its rooms. Times are stored in µs. Pages freed by pruning are used again.
+//! One process a directory: `tandem.lock` is locked while the repository is open, because two servers on one file would
+//! each take its rooms for their own.
 //!
-//! The file is bounded ([`SqliteRepository::open_bounded`]): before a batch that would come near the bound the oldest of the history
-//! goes, and SQLite itself refuses pages beyond it (`max_page_count`).
+//! The file is bounded ([`SqliteRepository::open_bounded`]): before a batch that would come near the bound, the oldest
+//! history is deleted, and SQLite refuses pages beyond it (`max_page_count`). Freed pages are used again.
 
 mod bound;
-mod files;
+mod data_dir;
 #[cfg(test)]
 mod tests;
 mod tuples;
@@ -28,26 +28,25 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
-pub use self::files::DataDirError;
-use self::files::{DirLock, LOCK_FILE, LockRefusal, create_private, make_private};
-use super::{EventRow, Repository, RepositoryError, append, prune, reports, rooms, short_links};
+pub use self::data_dir::DataDirError;
+use self::data_dir::{DirLock, LOCK_FILE, LockRefusal, create_private, make_private};
+use super::{EventRow, Repository, RepositoryError, append, member_rows, prune, rooms, short_ids};
 use crate::commit::{Commit, MemberReport, Snapshot};
 use crate::domain::{Head, RoomId, RoomTime, ShortId};
 use crate::telemetry::{Seldom, names};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// How long a statement waits for somebody else's lock on the file (a backup, an operator's shell).
+/// How long a statement waits for a lock that another process holds (a backup, an operator's shell).
 const BUSY: Duration = Duration::from_secs(5);
 const READERS: u32 = 2;
-/// After a burst the WAL file shrinks to this, bytes.
+/// Bytes to which the WAL file shrinks after a burst.
 const WAL_REST: &str = "67108864";
-/// What is kept free below the bound of the file, bytes: more than a batch of commits.
+/// Bytes kept free below the bound of the file: more than a batch of commits.
 const SLACK: u64 = 16 << 20;
-/// SQLite's default, which no setting here changes.
+/// SQLite's default page size, bytes.
 const PAGE: u64 = 4096;
 
-/// Rooms, users, events and short links in one file.
 #[derive(Debug)]
 pub struct SqliteRepository {
     path: PathBuf,
@@ -57,20 +56,20 @@ pub struct SqliteRepository {
     /// Bytes that the file may have.
     most: Option<u64>,
     bounded: Seldom,
-    // Last, so that a plain drop lets go of the connections first.
+    // Last, so that a drop closes the connections before it unlocks.
     lock: parking_lot::Mutex<Option<DirLock>>,
 }
 
 #[derive(Debug)]
 enum Writer {
     Ready(SqliteConnection),
-    /// Its last use failed or was broken off: a new one is made for the next. (A full disk ends a transaction behind
-    /// sqlx's back, and the connection never gets over it.)
+    /// Its last use failed or was cancelled; the next use opens another. (A full disk ends a transaction without sqlx
+    /// noticing, and the connection stays unusable.)
     Lost,
     Closed,
 }
 
-/// The writing connection on loan; it comes back only by [`Lease::end`] with a success.
+/// The writing connection on loan. Only [`Lease::end`] with a success returns it.
 struct Lease<'a> {
     slot: MutexGuard<'a, Writer>,
     connection: SqliteConnection,
@@ -86,24 +85,24 @@ impl Lease<'_> {
 }
 
 impl SqliteRepository {
-    /// Opens, or creates, the database in `dir` and brings its schema up to date.
+    /// Opens, or creates, the database in `dir` and migrates its schema.
     pub async fn open(dir: &Path) -> Result<Self, RepositoryError> {
         Self::open_bounded(dir, None).await
     }
 
-    /// [`SqliteRepository::open`]; the file has at most so many bytes. One that has more already doesn't grow, and shrinks by
-    /// `VACUUM` only.
+    /// [`SqliteRepository::open`] with a bound on the bytes of the file. One that is larger already doesn't grow, and
+    /// shrinks only by `VACUUM`.
     pub async fn open_bounded(dir: &Path, most: Option<u64>) -> Result<Self, RepositoryError> {
         create_private(dir).map_err(|problem| RepositoryError::data_dir(dir, problem))?;
         let path = dir.join("tandem.db");
-        // Before the first look at the file: of two that start together one migrates, the other reads why it may not.
+        // Before the file is opened: of two servers that start together one migrates, the other gets the error.
         let lock = take_lock(dir, &path)?;
         make_private(&path).map_err(|problem| RepositoryError::data_dir(dir, problem))?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .busy_timeout(BUSY)
             .foreign_keys(true)
-            // Statements are ours and many; telemetry counts them where they mean something.
+            // Telemetry counts batches and calls; a line for each statement would say nothing.
             .disable_statement_logging();
         let readers = options.clone().read_only(true);
         let options = options
@@ -152,7 +151,7 @@ impl SqliteRepository {
         Ok(Lease { slot, connection })
     }
 
-    /// What SQLite's word for it means to an operator.
+    /// Turns SQLite's codes for damage and a full disk into errors that say what to do.
     fn told<T>(&self, result: Result<T, RepositoryError>) -> Result<T, RepositoryError> {
         let place = || self.path.display().to_string();
         result.map_err(|error| match error {
@@ -208,7 +207,7 @@ impl SqliteRepository {
     async fn end(&self) {
         self.readers.close().await;
         if let Writer::Ready(mut writer) = std::mem::replace(&mut *self.writer.lock().await, Writer::Closed) {
-            // Without it the next start reads the WAL: slower, nothing lost.
+            // If the checkpoint fails, the next start reads the WAL: slower, nothing is lost.
             let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut writer).await;
             let closed = writer.close().await;
             if let Err(error) = checkpoint.map(|_| ()).and(closed) {
@@ -226,12 +225,12 @@ impl Repository for SqliteRepository {
 
     fn store_reports<'a>(&'a self, reports: &'a [MemberReport]) -> BoxFuture<'a, Result<(), RepositoryError>> {
         Box::pin(self.write(async move |connection: &mut SqliteConnection| {
-            transaction(connection, async |connection| reports::store(connection, reports.iter()).await).await
+            transaction(connection, async |connection| member_rows::store(connection, reports.iter()).await).await
         }))
     }
 
     fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
-        // On the writer: it is asked when an append failed, and must see what that append left behind.
+        // On the writing connection: asked after a failed append, it must see what that append left.
         Box::pin(self.write(async move |connection: &mut SqliteConnection| {
             let ids: Vec<&str> = rooms.iter().map(RoomId::as_str).collect();
             rooms::heads(connection, &ids).await
@@ -274,7 +273,7 @@ impl Repository for SqliteRepository {
         // On the one writing connection, so two askers never meet.
         Box::pin(self.write(async move |connection: &mut SqliteConnection| {
             transaction(connection, async |connection| {
-                short_links::make(connection, room, now, expires, ShortId::random).await
+                short_ids::make(connection, room, now, expires, ShortId::random).await
             })
             .await
         }))
@@ -287,12 +286,12 @@ impl Repository for SqliteRepository {
         expires: RoomTime,
     ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
         Box::pin(self.write(async move |connection: &mut SqliteConnection| {
-            short_links::resolve(connection, short, now, expires).await
+            short_ids::resolve(connection, short, now, expires).await
         }))
     }
 
     fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        Box::pin(self.read(async move |connection: &mut SqliteConnection| short_links::recall(connection, short).await))
+        Box::pin(self.read(async move |connection: &mut SqliteConnection| short_ids::recall(connection, short).await))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
@@ -304,8 +303,8 @@ impl Repository for SqliteRepository {
     }
 }
 
-/// Runs `work` in a transaction. IMMEDIATE takes the writer's lock first, so that nothing that `work` reads can be out of
-/// date when it writes.
+/// Runs `work` in a transaction. IMMEDIATE takes the writer's lock first, so that nothing that `work` reads can be out
+/// of date when it writes.
 async fn transaction<T>(
     connection: &mut SqliteConnection,
     work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, RepositoryError>,
@@ -326,7 +325,7 @@ fn take_lock(dir: &Path, database: &Path) -> Result<DirLock, RepositoryError> {
 async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<(), RepositoryError> {
     MIGRATIONS.run_direct(None, writer, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(found) => RepositoryError::Newer { place: path.display().to_string(), found },
-        // The first statements on a file that is no database fail here.
+        // On a file that is no database, the first statement fails.
         MigrateError::Execute(error) if is_damage(&error) => open_error(path, error),
         error => RepositoryError::Migrate(error),
     })

@@ -1,4 +1,4 @@
-//! What needs a hand inside: a full disk, and draws that collide.
+//! Tests that need private parts: a full disk, and ids that collide.
 
 use super::*;
 use crate::commit::{Entry, Patch, RoomRow};
@@ -77,14 +77,13 @@ async fn a_draw_that_hits_a_living_short_id_is_drawn_again_and_an_expired_one_is
         move || ids.pop_front().expect("one draw more than needed")
     };
     let (friday, sunday, monday) = (room("friday"), room("sunday"), room("monday"));
-    let first = short_links::make(writer, &friday, minutes(0), minutes(60), draws(&["aaaaaaa"])).await.unwrap();
-    let second =
-        short_links::make(writer, &sunday, minutes(1), minutes(300), draws(&["aaaaaaa", "aaaaaaa", "bbbbbbb"]));
+    let first = short_ids::make(writer, &friday, minutes(0), minutes(60), draws(&["aaaaaaa"])).await.unwrap();
+    let second = short_ids::make(writer, &sunday, minutes(1), minutes(300), draws(&["aaaaaaa", "aaaaaaa", "bbbbbbb"]));
     assert_eq!((first, second.await.unwrap()), (id("aaaaaaa"), id("bbbbbbb")));
     // friday's life is over.
-    let third = short_links::make(writer, &monday, minutes(60), minutes(300), draws(&["bbbbbbb", "aaaaaaa"]));
+    let third = short_ids::make(writer, &monday, minutes(60), minutes(300), draws(&["bbbbbbb", "aaaaaaa"]));
     assert_eq!(third.await.unwrap(), id("aaaaaaa"));
-    let resolved = short_links::resolve(writer, &id("aaaaaaa"), minutes(61), minutes(300)).await.unwrap();
+    let resolved = short_ids::resolve(writer, &id("aaaaaaa"), minutes(61), minutes(300)).await.unwrap();
     assert_eq!(resolved, Some(monday));
 }
 
@@ -95,7 +94,7 @@ async fn draws_that_never_hit_a_free_short_id_end_with_an_error() {
     let mut lease = repository.writer().await.unwrap();
     let writer = &mut lease.connection;
     let always = || ShortId::parse("aaaaaaa").unwrap();
-    short_links::make(writer, &room("friday"), minutes(0), minutes(60), always).await.unwrap();
-    let error = short_links::make(writer, &room("sunday"), minutes(0), minutes(60), always).await.unwrap_err();
+    short_ids::make(writer, &room("friday"), minutes(0), minutes(60), always).await.unwrap();
+    let error = short_ids::make(writer, &room("sunday"), minutes(0), minutes(60), always).await.unwrap_err();
     assert!(matches!(error, RepositoryError::ShortIds), "{error:?}");
 }

@@ -1,5 +1,6 @@
-//! Statements over an SQLite connection. Many rows go as tuples, in a few fixed sizes so that each statement is prepared
-//! once. Each is a way to the connection's thread and back, so there are enough sizes for a small batch to be one or two.
+//! Statements over an SQLite connection. Many rows go as tuples, in a few fixed sizes so that each statement is
+//! prepared once. Each is a way to the connection's thread and back, so there are enough sizes for a small batch to be
+//! one or two.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The files of a data directory: their owner, their rights, and the process that has them.
 //!
-//! They hold hashes of PINs and tokens, so only the server's user may read them (0600). Another user who may write into the
-//! directory could put a link there; hence the lock file is opened without following links (`O_NOFOLLOW`), and nothing is
-//! written into one that isn't a plain file with a single name.
+//! They hold hashes of PINs and tokens, so only the server's user may read them (0600). Another user who may write into
+//! the directory could put a link there; hence the lock file is opened without following links (`O_NOFOLLOW`), and
+//! nothing is written into one that isn't a plain file with a single name.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -63,8 +63,8 @@ pub(super) fn create_private(dir: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// Makes the database's file with mode 0600 if it isn't there; takes the rights of others away from files that are. SQLite
-/// gives the files beside it (WAL, shared memory) the rights of the database.
+/// Makes the database's file with mode 0600 if it isn't there; takes the rights of others away from files that are.
+/// SQLite gives the files beside it (WAL, shared memory) the rights of the database.
 pub(super) fn make_private(database: &Path) -> Result<(), DataDirError> {
     match OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(database) {
         Ok(_) => {}
@@ -90,16 +90,16 @@ pub(super) fn make_private(database: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// An advisory lock (`flock`): one server a data directory. The operating system releases it when its holder dies. The file
-/// stays behind: its content is a hint for messages, only the lock counts.
+/// An advisory lock (`flock`): one server a data directory. The operating system releases it when its holder dies. The
+/// file stays behind: its content is a hint for messages, only the lock counts.
 #[derive(Debug)]
 pub(super) struct DirLock {
     file: File,
 }
 
 impl Drop for DirLock {
-    /// Unlocks explicitly: the lock belongs to the open file description, and a child process that another thread is about
-    /// to start has a copy of it until its exec.
+    /// Unlocks explicitly: the lock belongs to the open file description, and a child process that another thread is
+    /// about to start has a copy of it until its exec.
     fn drop(&mut self) {
         let _ = self.file.unlock();
     }

@@ -1,4 +1,4 @@
-//! Short links, one for a room. The caller sees to it that two askers for one room take turns.
+//! Short links, one for a room. The caller must serialise [`make`] for one room.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use super::columns::{room_id, short_id};
 use super::statement::{SqlConnection, SqlRow, SqlValue};
 use crate::domain::{RoomId, RoomTime, ShortId};
 
-/// Anybody may follow a link, so a link that is followed often is written once a minute at the most.
+/// A link that is followed often is written at most once in this time: anybody may follow one.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
-/// There are 36^7 = 78 billion ids: that so many draws in a row hit living ones is no chance, something is broken.
+/// Of 36^7 = 78 billion ids, this many random ones in a row are never all taken by chance.
 const DRAWS: usize = 32;
 
-/// The link of a room, made if there is none; its life starts anew. In a transaction that the caller has begun, and ends
-/// also when this fails.
+/// The link of a room, made if there is none; its life starts anew. Runs in a transaction that the caller has begun,
+/// and must roll back when this fails.
 pub(super) async fn make(
     connection: &mut impl SqlConnection,
     room: &RoomId,
