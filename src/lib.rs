@@ -1,6 +1,6 @@
 //! tandem keeps a group's video players in step and lets their browsers find each other.
 //!
-//! This page is the map; `docs/ARCHITECTURE.md` has the terms, the decisions, and the table of imports that a test holds.
+//! This page is the map; `docs/ARCHITECTURE.md` has the terms, the decisions, and the table of imports.
 //! The road of a command:
 //!
 //! ```text
@@ -11,20 +11,20 @@
 //!
 //! * [`room`]: the pure state machine. Read it first: `decide` makes events of a command, `apply` state of an event.
 //! * [`hub`]: this node's replicas of rooms; carries commands into the log and events to every member.
-//! * [`log`]: the sequencer of all nodes: `log::memory` for one process, `log::redis` for a cluster. [`commit`]: its shapes.
+//! * [`log`]: the sequencer: `log::memory` for one process, `log::redis` for a cluster. [`commit`]: its shapes.
 //! * [`repository`]: rooms, members, history and short links in SQLite or PostgreSQL.
 //! * [`cluster`]: this node among others: leases, the drainer of Redis' outbox, room time.
 //! * [`quota`]: counts of what clients use up: JOINs, wrong PINs, sessions, bytes.
 //! * [`session`]: the one loop that serves every transport. [`protocol`]: the only module that knows the wire.
-//! * [`transport`]: WebSocket, TCP, TLS, adapters of `crates/tandem-quic` and `crates/tandem-webtransport`. [`http`]: API.
+//! * [`transport`]: WebSocket, TCP, TLS, adapters of the crates for QUIC and WebTransport. [`http`]: API and page.
 //! * [`domain`]: values parsed at the edge, limits, codes. [`app`]: the only module that names concrete adapters.
 //!
 //! Where four things happen:
 //! * A tick that crosses nodes: `hub::ephemeral`, `log::redis::publisher`, Redis; there `log::redis::bus`,
 //!   `hub::commit_feed`, `hub::ephemeral`.
 //! * A JOIN with a PIN: `hub::join` (attempts: [`quota`]; the hash: `hub::pin_hasher`), then `room::decide::enter`.
-//! * Redis that lost its data: `log::redis::bus` sees another era, `hub::replica` writes rooms back, `log::redis::recent`
-//!   the commits that the database lacks.
+//! * Redis that lost its data: `log::redis::bus` sees another era, `hub::replica` writes rooms back,
+//!   `log::redis::recent` the commits that the database lacks.
 //! * An expired lease: [`cluster`] on the other nodes, then `hub::expiry`.
 
 /// Support files of the tests name this crate by its name.
