@@ -163,7 +163,7 @@ function hostActions({ room }, userId, username, close) {
   /**
    * @param {string} label
    * @param {string} kind
-   * @param {() => Promise<unknown>} run  false: the host thought better of it
+   * @param {() => Promise<unknown>} run  false: the host cancelled it
    */
   const action = (label, kind, run) => {
     const button = h('button', { class: `button compact ${kind}`, attrs: { type: 'button' } }, label);

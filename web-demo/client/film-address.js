@@ -1,5 +1,5 @@
 /**
- * Films of the server itself travel as a path below `/media/`, so that the address of whoever chose the film
+ * Films of the server itself travel as a path below `/media/`, so that the address of the one who chose the film
  * (localhost, a name of the own network) is not handed to others: each client resolves the path against the server base
  * that it uses.
  */

@@ -26,7 +26,7 @@ const AT_THE_END_S = 0.05;
  * @property {string} [username]
  * @property {string|null} [pin]
  * @property {'auto'|'webtransport'|'websocket'} [transport]
- * @property {string|null} [owner]  whose room it is, from the invitation (`room.owner` of whoever invites)
+ * @property {string|null} [owner]  owner of the room, from the invitation (the host's `room.owner`)
  * @property {boolean} [keepTrying]  go on when the server can't be reached; `ready` rejects after 10 s all the
  *   same, and `room.ready` is a new promise from then on
  * @property {Storage|null} [storage]  localStorage when absent; null keeps everything for this page only
