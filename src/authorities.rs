@@ -1,29 +1,49 @@
-//! Certificates of authorities that the operator names: `REDIS_CA_PATH`, `OTLP_CA_PATH`. They are trusted instead of the
-//! machine's.
+//! Certificates of authorities that the operator names (`REDIS_CA_PATH`, `OTLP_CA_PATH`), trusted instead of the machine's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 
-/// What a PEM file has.
 #[derive(Debug)]
 pub struct Authorities {
-    /// As it is in the file.
+    /// The file's bytes.
     pub pem: Vec<u8>,
-    /// As TLS wants it.
     pub roots: RootCertStore,
 }
 
-/// Reads a PEM file of one or more certificates. Says what is wrong with the file, which it names.
-pub fn read(path: &Path) -> Result<Authorities, String> {
-    let wrong = |why: String| format!("{}: {why}", path.display());
-    let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+/// Why the certificates of a PEM file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct AuthoritiesError {
+    path: PathBuf,
+    #[source]
+    reason: AuthoritiesReason,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AuthoritiesReason {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("not PEM: {0}")]
+    Pem(#[from] pem::Error),
+    #[error("a certificate in it can't be used: {0}")]
+    Certificate(#[from] rustls::Error),
+    #[error("no certificate in it")]
+    Empty,
+}
+
+/// Reads a PEM file of one or more certificates.
+pub fn read(path: &Path) -> Result<Authorities, AuthoritiesError> {
+    certificates(path).map_err(|reason| AuthoritiesError { path: path.to_owned(), reason })
+}
+
+fn certificates(path: &Path) -> Result<Authorities, AuthoritiesReason> {
+    let pem = std::fs::read(path)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| wrong(format!("not PEM: {error}")))?;
-        roots.add(certificate).map_err(|error| wrong(format!("a certificate in it can't be used: {error}")))?;
+        roots.add(certificate?)?;
     }
-    if roots.is_empty() { Err(wrong("no certificate in it".to_owned())) } else { Ok(Authorities { pem, roots }) }
+    if roots.is_empty() { Err(AuthoritiesReason::Empty) } else { Ok(Authorities { pem, roots }) }
 }

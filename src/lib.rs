@@ -44,6 +44,7 @@ pub mod log;
 pub mod panics;
 pub mod protocol;
 pub mod quota;
+pub mod redis;
 pub mod repository;
 pub mod room;
 pub mod session;

@@ -4,23 +4,24 @@
 
 #[path = "support/commits.rs"]
 mod commits;
+#[path = "support/failing_repository.rs"]
+mod failing_repository;
 #[path = "support/waiting.rs"]
 mod waiting;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use commits::{EPOCH, after, created, ended, head, room, row_of};
-use futures_util::future::BoxFuture;
-use tandem::commit::{Commit, Snapshot};
-use tandem::domain::{Head, NodeId, RoomId, RoomTime, ShortId};
+use failing_repository::FailingRepository;
+use tandem::commit::Commit;
+use tandem::domain::{Head, NodeId, RoomId};
 use tandem::log::memory::MemoryLog;
 use tandem::log::{Log, Outcome};
 use tandem::repository::sqlite::SqliteRepository;
-use tandem::repository::{EventRow, Repository, RepositoryError};
+use tandem::repository::{Repository, RepositoryError};
 use tokio_util::task::TaskTracker;
 use waiting::until;
 
@@ -30,14 +31,14 @@ async fn on_a_full_disk_rooms_go_on_and_what_they_did_is_stored_once_there_is_sp
     let (log, door) = attach(&disk);
     let (friday, sunday) = (room("friday"), room("sunday"));
     committed(&*door, created(&friday, Head::default(), EPOCH)).await;
-    disk.full.store(true, Ordering::SeqCst);
+    disk.fails.store(true, Ordering::SeqCst);
     committed(&*door, created(&sunday, Head::default(), EPOCH)).await;
     for seq in 1..50 {
         committed(&*door, after(&friday, head(EPOCH, seq))).await;
     }
     assert_eq!(door.load(&friday).await.unwrap().unwrap().head, head(EPOCH, 50));
     assert!(disk.refused.load(Ordering::SeqCst) < 10, "a full disk is not asked with every commit");
-    disk.full.store(false, Ordering::SeqCst);
+    disk.fails.store(false, Ordering::SeqCst);
     until(async || disk.heads(std::slice::from_ref(&friday)).await.unwrap().values().any(|at| at.seq == 50)).await;
     assert_eq!(seqs(&disk.repository, &friday).await, (1..=50).collect::<Vec<_>>());
     assert_eq!(seqs(&disk.repository, &sunday).await, [1]);
@@ -53,7 +54,7 @@ async fn lives_that_begin_and_end_on_a_full_disk_leave_the_last_one() {
     let (log, door) = attach(&disk);
     let friday = room("friday");
     committed(&*door, created(&friday, Head::default(), EPOCH)).await;
-    disk.full.store(true, Ordering::SeqCst);
+    disk.fails.store(true, Ordering::SeqCst);
     committed(&*door, ended(&friday, head(EPOCH, 1))).await;
     for life in 1..5 {
         committed(&*door, created(&friday, Head::default(), EPOCH + life)).await;
@@ -64,7 +65,7 @@ async fn lives_that_begin_and_end_on_a_full_disk_leave_the_last_one() {
             committed(&*door, ended(&friday, head(EPOCH + life, 2))).await;
         }
     }
-    disk.full.store(false, Ordering::SeqCst);
+    disk.fails.store(false, Ordering::SeqCst);
     let known = door.load(&friday).await.unwrap().unwrap();
     // A stop tries once more.
     log.close().await;
@@ -84,7 +85,7 @@ async fn what_a_full_disk_is_owed_is_bounded_and_the_newest_of_it_is_kept() {
     let (log, door) = attach(&disk);
     let friday = room("friday");
     committed(&*door, created(&friday, Head::default(), EPOCH)).await;
-    disk.full.store(true, Ordering::SeqCst);
+    disk.fails.store(true, Ordering::SeqCst);
     for seq in 1..EACH {
         let mut commit = after(&friday, head(EPOCH, seq));
         let mut entries = commit.entries.to_vec();
@@ -92,7 +93,7 @@ async fn what_a_full_disk_is_owed_is_bounded_and_the_newest_of_it_is_kept() {
         commit.entries = entries.into();
         committed(&*door, commit).await;
     }
-    disk.full.store(false, Ordering::SeqCst);
+    disk.fails.store(false, Ordering::SeqCst);
     log.close().await;
     disk.repository.close().await;
     let repository = again(dir.path()).await;
@@ -102,17 +103,23 @@ async fn what_a_full_disk_is_owed_is_bounded_and_the_newest_of_it_is_kept() {
     assert_eq!(repository.live_rooms().await.unwrap()[0].head, head(EPOCH, EACH));
 }
 
-async fn open() -> (tempfile::TempDir, Arc<Disk>) {
+async fn open() -> (tempfile::TempDir, Arc<FailingRepository>) {
     let dir = tempfile::tempdir().unwrap();
     let repository = again(dir.path()).await;
-    (dir, Arc::new(Disk { repository, full: AtomicBool::new(false), refused: AtomicUsize::new(0) }))
+    (
+        dir,
+        Arc::new(FailingRepository::new(repository, || RepositoryError::Full {
+            place: "x".to_owned(),
+            source: sqlx::Error::PoolTimedOut,
+        })),
+    )
 }
 
 async fn again(dir: &Path) -> SqliteRepository {
     SqliteRepository::open(dir).await.unwrap()
 }
 
-fn attach(disk: &Arc<Disk>) -> (MemoryLog, Arc<dyn Log>) {
+fn attach(disk: &Arc<FailingRepository>) -> (MemoryLog, Arc<dyn Log>) {
     let log = MemoryLog::new(Some(Arc::clone(disk) as Arc<dyn Repository>), Vec::new(), &TaskTracker::new());
     let door = log.attach(NodeId::parse("a").unwrap());
     (log, door)
@@ -125,85 +132,4 @@ async fn committed(door: &dyn Log, commit: Commit) {
 
 async fn seqs(repository: &SqliteRepository, room: &RoomId) -> Vec<u64> {
     repository.events(room, Head::default(), 10_000).await.unwrap().iter().map(|row| row.head.seq).collect()
-}
-
-/// SQLite on a disk that can be full.
-struct Disk {
-    repository: SqliteRepository,
-    full: AtomicBool,
-    refused: AtomicUsize,
-}
-
-impl Repository for Disk {
-    fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async move {
-            if self.full.load(Ordering::SeqCst) {
-                self.refused.fetch_add(1, Ordering::SeqCst);
-                return Err(RepositoryError::Full { place: "x".to_owned(), source: sqlx::Error::PoolTimedOut });
-            }
-            self.repository.append(batch).await
-        })
-    }
-
-    fn store_reports<'a>(
-        &'a self,
-        reports: &'a [tandem::commit::MemberReport],
-    ) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        self.repository.store_reports(reports)
-    }
-
-    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
-        self.repository.heads(rooms)
-    }
-
-    fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
-        self.repository.live_rooms()
-    }
-
-    fn events<'a>(
-        &'a self,
-        room: &'a RoomId,
-        after: Head,
-        limit: u32,
-    ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
-        self.repository.events(room, after, limit)
-    }
-
-    fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
-        self.repository.prune(before)
-    }
-
-    fn short_link<'a>(
-        &'a self,
-        room: &'a RoomId,
-        now: RoomTime,
-        expires: RoomTime,
-    ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
-        self.repository.short_link(room, now, expires)
-    }
-
-    fn resolve_short<'a>(
-        &'a self,
-        short: &'a ShortId,
-        now: RoomTime,
-        expires: RoomTime,
-    ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        self.repository.resolve_short(short, now, expires)
-    }
-
-    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        self.repository.recall_short(short)
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
-        self.repository.ping()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.repository.close()
-    }
 }

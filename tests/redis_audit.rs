@@ -4,6 +4,10 @@
 
 #[path = "support/commits.rs"]
 mod commits;
+#[path = "support/failing_repository.rs"]
+mod failing_repository;
+#[path = "support/redis_node.rs"]
+mod redis_node;
 #[path = "support/redis.rs"]
 mod redis_server;
 #[path = "support/waiting.rs"]
@@ -11,21 +15,20 @@ mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use commits::{EPOCH, after, created, ended, head, room};
-use futures_util::future::BoxFuture;
+use failing_repository::FailingRepository;
+use redis_node::{RedisNode, committed, quick};
 use redis_server::{RedisServer, Shell, short_lives};
-use tandem::commit::{Commit, Snapshot};
-use tandem::domain::{Head, NodeId, RoomId, RoomTime, ShortId};
-use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
-use tandem::log::{Log, Outcome};
+use tandem::cluster::DrainOptions;
+use tandem::domain::{Head, RoomId};
+use tandem::log::Log;
+use tandem::redis::RedisOptions;
 use tandem::repository::sqlite::SqliteRepository;
-use tandem::repository::{EventRow, Repository, RepositoryError};
+use tandem::repository::{Repository, RepositoryError};
 use tempfile::TempDir;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use waiting::until;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,9 +36,9 @@ async fn every_commit_of_every_node_becomes_one_row_in_order() {
     const EACH: u64 = 40;
     let (server, database) = (RedisServer::start().await, Database::open().await);
     let nodes = [
-        Node::draining("a", &server, &database).await,
-        Node::draining("b", &server, &database).await,
-        Node::draining("c", &server, &database).await,
+        draining("a", &server, &database).await,
+        draining("b", &server, &database).await,
+        draining("c", &server, &database).await,
     ];
     let rooms: Vec<RoomId> = (0..12).map(|n| room(&format!("room-{n}"))).collect();
     for room in &rooms {
@@ -61,24 +64,24 @@ async fn every_commit_of_every_node_becomes_one_row_in_order() {
 #[tokio::test]
 async fn a_database_that_is_away_delays_the_audit_and_loses_nothing() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
-    let node = Node::draining("a", &server, &database).await;
+    let node = draining("a", &server, &database).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     until(async || node.unaudited() == 0).await;
-    database.away.store(true, Ordering::SeqCst);
+    database.repository.fails.store(true, Ordering::SeqCst);
     for seq in 1..200 {
         committed(&node, after(&friday, head(EPOCH, seq))).await;
     }
-    until(async || database.refused.load(Ordering::SeqCst) > 1).await;
+    until(async || database.repository.refused.load(Ordering::SeqCst) > 1).await;
     assert_eq!(node.unaudited(), 199);
-    database.away.store(false, Ordering::SeqCst);
+    database.repository.fails.store(false, Ordering::SeqCst);
     database.holds(&friday, 200).await;
 }
 
 #[tokio::test]
 async fn what_a_dead_drainer_had_read_is_stored_by_the_next_one_first() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     for seq in 1..10 {
@@ -87,7 +90,7 @@ async fn what_a_dead_drainer_had_read_is_stored_by_the_next_one_first() {
     let mut shell = server.shell().await;
     shell.ask::<()>("XGROUP CREATE tandem:{p50}:outbox audit 0").await;
     let _: redis::Value = shell.ask("XREADGROUP GROUP audit dead COUNT 4 STREAMS tandem:{p50}:outbox >").await;
-    node.drain(&database, quick());
+    node.drain(&database.repository, quick());
     database.holds(&friday, 10).await;
     until(async || node.unaudited() == 0).await;
     assert_eq!(pending(&mut shell).await, 0);
@@ -96,12 +99,12 @@ async fn what_a_dead_drainer_had_read_is_stored_by_the_next_one_first() {
 #[tokio::test]
 async fn what_was_handed_out_and_never_arrived_is_stored_by_the_same_drainer() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
-    let node = Node::draining("a", &server, &database).await;
+    let node = draining("a", &server, &database).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     database.holds(&friday, 1).await;
     // The drainer has one commit in its hands, and four more wait.
-    database.away.store(true, Ordering::SeqCst);
+    database.repository.fails.store(true, Ordering::SeqCst);
     committed(&node, after(&friday, head(EPOCH, 1))).await;
     let mut shell = server.shell().await;
     until(async || pending(&mut shell).await == 1).await;
@@ -111,18 +114,18 @@ async fn what_was_handed_out_and_never_arrived_is_stored_by_the_same_drainer() {
     // A call of its own whose answer was lost, as when Redis stands still for longer than a call's patience.
     let lost: redis::Value = shell.ask("XREADGROUP GROUP audit a COUNT 3 STREAMS tandem:{p50}:outbox >").await;
     assert_ne!(lost, redis::Value::Nil);
-    database.away.store(false, Ordering::SeqCst);
+    database.repository.fails.store(false, Ordering::SeqCst);
     database.holds(&friday, 6).await;
 }
 
 #[tokio::test]
 async fn one_node_drains_and_another_takes_over_when_it_stops_or_dies() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
-    let first = Node::draining("a", &server, &database).await;
+    let first = draining("a", &server, &database).await;
     let friday = room("friday");
     committed(&first, created(&friday, Head::default(), EPOCH)).await;
     database.holds(&friday, 1).await;
-    let second = Node::draining("b", &server, &database).await;
+    let second = draining("b", &server, &database).await;
     let drainer = async || server.shell().await.ask::<Option<String>>("GET tandem:{nodes}:drainer").await;
     assert_eq!(drainer().await.as_deref(), Some("a"));
     drop(first);
@@ -134,11 +137,11 @@ async fn one_node_drains_and_another_takes_over_when_it_stops_or_dies() {
 #[tokio::test]
 async fn what_redis_lost_before_the_database_had_it_is_stored_all_the_same() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
-    let node = Node::draining("a", &server, &database).await;
+    let node = draining("a", &server, &database).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     database.holds(&friday, 1).await;
-    database.away.store(true, Ordering::SeqCst);
+    database.repository.fails.store(true, Ordering::SeqCst);
     for seq in 1..20 {
         committed(&node, after(&friday, head(EPOCH, seq))).await;
     }
@@ -146,7 +149,7 @@ async fn what_redis_lost_before_the_database_had_it_is_stored_all_the_same() {
     server.shell().await.ask::<()>("FLUSHALL").await;
     node.restore(known).await.unwrap();
     committed(&node, after(&friday, head(EPOCH, 20))).await;
-    database.away.store(false, Ordering::SeqCst);
+    database.repository.fails.store(false, Ordering::SeqCst);
     database.holds(&friday, 21).await;
 }
 
@@ -154,16 +157,16 @@ async fn what_redis_lost_before_the_database_had_it_is_stored_all_the_same() {
 async fn others_read_the_outbox_with_a_group_of_their_own() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
     let retain = Duration::from_millis(300);
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     let mut shell = server.shell().await;
-    database.away.store(true, Ordering::SeqCst);
-    node.drain(&database, DrainOptions { retain, ..quick() });
+    database.repository.fails.store(true, Ordering::SeqCst);
+    node.drain(&database.repository, DrainOptions { retain, ..quick() });
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     committed(&node, after(&friday, head(EPOCH, 1))).await;
     shell.ask::<()>("XGROUP CREATE tandem:{p50}:outbox shipper 0").await;
     let length = async || server.shell().await.ask::<u64>("XLEN tandem:{p50}:outbox").await;
-    until(async || database.refused.load(Ordering::SeqCst) > 3).await;
+    until(async || database.repository.refused.load(Ordering::SeqCst) > 3).await;
     assert_eq!(length().await, 2, "what the database lacks stays, however old");
     type Entries = Vec<(String, Vec<(String, BTreeMap<String, redis::Value>)>)>;
     let read: Entries = shell.ask("XREADGROUP GROUP shipper one STREAMS tandem:{p50}:outbox >").await;
@@ -175,7 +178,7 @@ async fn others_read_the_outbox_with_a_group_of_their_own() {
         "epoch": EPOCH, "seq": 2, "at": (EPOCH + 2000) * 1000, "kind": "play", "user": "ann", "data": { "seq": 2 },
     }]);
     assert_eq!(events, expected, "docs/EVENTS.md");
-    database.away.store(false, Ordering::SeqCst);
+    database.repository.fails.store(false, Ordering::SeqCst);
     until(async || length().await <= 1).await;
     database.holds(&friday, 2).await;
 }
@@ -183,14 +186,14 @@ async fn others_read_the_outbox_with_a_group_of_their_own() {
 #[tokio::test]
 async fn what_the_audit_has_not_read_yet_is_not_trimmed_however_old() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     for seq in 1..300 {
         committed(&node, after(&friday, head(EPOCH, seq))).await;
     }
     // The first batch is a small part, and nothing is kept for others.
-    node.drain(&database, DrainOptions { batch: 20, retain: Duration::ZERO, ..quick() });
+    node.drain(&database.repository, DrainOptions { batch: 20, retain: Duration::ZERO, ..quick() });
     database.holds(&friday, 300).await;
     until(async || server.shell().await.ask::<u64>("XLEN tandem:{p50}:outbox").await <= 1).await;
 }
@@ -201,8 +204,8 @@ async fn when_rooms_have_ended_and_the_database_has_them_redis_is_empty() {
     let life = Duration::from_millis(1500);
     let never = Duration::from_secs(3600);
     let options = RedisOptions { lives: short_lives(life), probe_every: never, ..server.options() };
-    let node = Node::at("a", options).await;
-    node.drain(&database, quick());
+    let node = RedisNode::at("a", options).await;
+    node.drain(&database.repository, quick());
     for n in 0..20 {
         let room = room(&format!("room-{n}"));
         committed(&node, created(&room, Head::default(), EPOCH)).await;
@@ -215,43 +218,10 @@ async fn when_rooms_have_ended_and_the_database_has_them_redis_is_empty() {
     }
 }
 
-/// Drains soon, and is soon found dead.
-fn quick() -> DrainOptions {
-    DrainOptions { idle: Duration::from_millis(10), lease: Duration::from_millis(500), ..DrainOptions::default() }
-}
-
-struct Node {
-    log: Arc<RedisLog>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
-    _stop: DropGuard,
-}
-
-impl Node {
-    async fn at(name: &str, options: RedisOptions) -> Self {
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let node = NodeId::parse(name).unwrap();
-        let log = RedisLog::connect(options, node, &tracker, stop.clone()).await.unwrap();
-        Self { log, tracker, stop: stop.clone(), _stop: stop.drop_guard() }
-    }
-
-    async fn draining(name: &str, server: &RedisServer, database: &Arc<Database>) -> Self {
-        let node = Self::at(name, server.options()).await;
-        node.drain(database, quick());
-        node
-    }
-
-    fn drain(&self, database: &Arc<Database>, options: DrainOptions) {
-        let drainer = Drainer::new(Arc::clone(&self.log), Arc::clone(database) as Arc<dyn Repository>, options);
-        self.tracker.spawn(drainer.run(self.stop.clone()));
-    }
-}
-
-impl std::ops::Deref for Node {
-    type Target = RedisLog;
-    fn deref(&self) -> &RedisLog {
-        &self.log
-    }
+async fn draining(name: &str, server: &RedisServer, database: &Database) -> RedisNode {
+    let node = RedisNode::at(name, server.options()).await;
+    node.drain(&database.repository, quick());
+    node
 }
 
 /// Entries that the audit was handed and has not finished.
@@ -261,24 +231,18 @@ async fn pending(shell: &mut Shell) -> u64 {
     pending
 }
 
-async fn committed(node: &RedisLog, commit: Commit) {
-    let outcome = node.commit(commit).await;
-    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
-}
-
-/// SQLite that can be away.
+/// SQLite whose appends can fail.
 struct Database {
-    repository: SqliteRepository,
-    away: AtomicBool,
-    refused: AtomicUsize,
+    repository: Arc<FailingRepository>,
     _dir: TempDir,
 }
 
 impl Database {
-    async fn open() -> Arc<Self> {
+    async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let repository = SqliteRepository::open(dir.path()).await.unwrap();
-        Arc::new(Self { repository, away: AtomicBool::new(false), refused: AtomicUsize::new(0), _dir: dir })
+        let sqlite = SqliteRepository::open(dir.path()).await.unwrap();
+        let error = || RepositoryError::Query(sqlx::Error::PoolTimedOut);
+        Self { repository: Arc::new(FailingRepository::new(sqlite, error)), _dir: dir }
     }
 
     /// Until it has exactly these events of a room, 1 to `last`.
@@ -291,79 +255,5 @@ impl Database {
             (1..=last).map(|seq| head(EPOCH, seq)).collect::<Vec<_>>(),
             "missing, twice, or out of order"
         );
-    }
-}
-
-impl Repository for Database {
-    fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async move {
-            if self.away.load(Ordering::SeqCst) {
-                self.refused.fetch_add(1, Ordering::SeqCst);
-                return Err(RepositoryError::Query(sqlx::Error::PoolTimedOut));
-            }
-            self.repository.append(batch).await
-        })
-    }
-
-    fn store_reports<'a>(
-        &'a self,
-        reports: &'a [tandem::commit::MemberReport],
-    ) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        self.repository.store_reports(reports)
-    }
-
-    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Result<BTreeMap<RoomId, Head>, RepositoryError>> {
-        self.repository.heads(rooms)
-    }
-
-    fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
-        self.repository.live_rooms()
-    }
-
-    fn events<'a>(
-        &'a self,
-        room: &'a RoomId,
-        after: Head,
-        limit: u32,
-    ) -> BoxFuture<'a, Result<Vec<EventRow>, RepositoryError>> {
-        self.repository.events(room, after, limit)
-    }
-
-    fn prune(&self, before: RoomTime) -> BoxFuture<'_, Result<u64, RepositoryError>> {
-        self.repository.prune(before)
-    }
-
-    fn short_link<'a>(
-        &'a self,
-        room: &'a RoomId,
-        now: RoomTime,
-        expires: RoomTime,
-    ) -> BoxFuture<'a, Result<ShortId, RepositoryError>> {
-        self.repository.short_link(room, now, expires)
-    }
-
-    fn resolve_short<'a>(
-        &'a self,
-        short: &'a ShortId,
-        now: RoomTime,
-        expires: RoomTime,
-    ) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        self.repository.resolve_short(short, now, expires)
-    }
-
-    fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, RepositoryError>> {
-        self.repository.recall_short(short)
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<(), RepositoryError>> {
-        self.repository.ping()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.repository.close()
     }
 }

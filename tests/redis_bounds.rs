@@ -6,6 +6,8 @@
 mod commits;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/redis_node.rs"]
+mod redis_node;
 #[path = "support/redis.rs"]
 mod redis_server;
 #[path = "support/waiting.rs"]
@@ -17,15 +19,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use commits::{EPOCH, after, created, head, room};
 use proxy::Proxy;
+use redis_node::{RedisNode, committed};
 use redis_server::{RedisServer, options};
+use tandem::cluster::DrainOptions;
 use tandem::commit::Commit;
-use tandem::domain::{Head, NodeId, RoomId};
-use tandem::log::redis::{DrainOptions, Drainer, PARTITIONS, RedisLog, RedisOptions};
+use tandem::domain::{Head, RoomId};
+use tandem::log::redis::RedisLog;
 use tandem::log::{Followed, Log, Outcome};
+use tandem::redis::{PARTITIONS, RedisOptions};
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use waiting::{until, within};
 
 const SMALL: [&str; 4] = ["--maxmemory", "12mb", "--maxmemory-policy", "noeviction"];
@@ -34,7 +37,7 @@ const SHARE: u64 = 256 << 10;
 #[tokio::test]
 async fn a_flood_that_the_database_does_not_follow_leaves_redis_room_for_rooms() {
     let server = RedisServer::start_with(&SMALL).await;
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     flood(&node, 20 << 20).await;
     for n in 0..50 {
         committed(&node, created(&room(&format!("newcomer-{n}")), Head::default(), EPOCH)).await;
@@ -47,8 +50,8 @@ async fn so_it_does_on_every_server_of_a_cluster_while_it_is_drained() {
     for server in &servers {
         server.shell().await.ask::<()>("CONFIG SET maxmemory 12mb").await;
     }
-    let (node, database) = (Node::at("a", servers[0].options()).await, Database::open().await);
-    node.drain(&database, quick());
+    let (node, database) = (RedisNode::at("a", servers[0].options()).await, Database::open().await);
+    node.drain(&database.repository, quick());
     flood(&node, 20 << 20).await;
     for n in 0..50 {
         committed(&node, created(&room(&format!("newcomer-{n}")), Head::default(), EPOCH)).await;
@@ -59,8 +62,8 @@ async fn so_it_does_on_every_server_of_a_cluster_while_it_is_drained() {
 #[tokio::test]
 async fn when_memory_is_short_what_the_database_has_goes_first_and_nothing_is_lost() {
     let server = RedisServer::start_with(&SMALL).await;
-    let (node, database) = (Node::at("a", server.options()).await, Database::open().await);
-    node.drain(&database, quick());
+    let (node, database) = (RedisNode::at("a", server.options()).await, Database::open().await);
+    node.drain(&database.repository, quick());
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     for seq in 1..3000 {
@@ -76,8 +79,8 @@ async fn when_memory_is_short_what_the_database_has_goes_first_and_nothing_is_lo
 #[tokio::test]
 async fn an_outbox_is_bounded_in_bytes_and_what_the_database_has_goes_first() {
     let server = RedisServer::start().await;
-    let (node, database) = (Node::at("a", bounded(&server)).await, Database::open().await);
-    node.drain(&database, quick());
+    let (node, database) = (RedisNode::at("a", bounded(&server)).await, Database::open().await);
+    node.drain(&database.repository, quick());
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     let mut shell = server.shell().await;
@@ -99,7 +102,7 @@ async fn an_outbox_is_bounded_in_bytes_and_what_the_database_has_goes_first() {
 #[tokio::test]
 async fn beyond_its_bytes_an_outbox_loses_its_oldest_commits_and_the_drainer_goes_on_with_the_rest() {
     let server = RedisServer::start().await;
-    let (node, database) = (Node::at("a", bounded(&server)).await, Database::open().await);
+    let (node, database) = (RedisNode::at("a", bounded(&server)).await, Database::open().await);
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     let mut shell = server.shell().await;
@@ -110,7 +113,7 @@ async fn beyond_its_bytes_an_outbox_loses_its_oldest_commits_and_the_drainer_goe
     for seq in 2..400 {
         committed(&node, large(&friday, head(EPOCH, seq))).await;
     }
-    node.drain(&database, quick());
+    node.drain(&database.repository, quick());
     until(async || node.unaudited() == 0).await;
     let stored = database.heads(&friday).await;
     assert_eq!(stored.last(), Some(&400));
@@ -125,10 +128,10 @@ async fn a_lost_answer_is_found_again_however_many_nodes_have_spoken_since() {
     const OTHERS: u64 = 20;
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    let node = RedisNode::at("a", options(&format!("redis://{}", proxy.address()))).await;
     let mut others = Vec::new();
     for n in 0..OTHERS {
-        others.push(Node::at(&format!("b{n}"), server.options()).await);
+        others.push(RedisNode::at(&format!("b{n}"), server.options()).await);
     }
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
@@ -152,15 +155,15 @@ async fn a_drainer_far_from_redis_keeps_its_lease_while_it_keeps_house() {
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
     let (far, database) =
-        (Node::at("far", options(&format!("redis://{}", proxy.address()))).await, Database::open().await);
-    let near = Node::at("near", server.options()).await;
+        (RedisNode::at("far", options(&format!("redis://{}", proxy.address()))).await, Database::open().await);
+    let near = RedisNode::at("near", server.options()).await;
     proxy.delay(Duration::from_millis(20));
     let options = DrainOptions { lease: Duration::from_secs(1), retain: Duration::from_millis(50), ..quick() };
-    far.drain(&database, options);
+    far.drain(&database.repository, options);
     let mut shell = server.shell().await;
     let drainer = "GET tandem:{nodes}:drainer";
     until(async || shell.ask::<Option<String>>(drainer).await.as_deref() == Some("far")).await;
-    near.drain(&database, options);
+    near.drain(&database.repository, options);
     // Housekeeping is through when its census is told.
     let mut told = Vec::new();
     until(async || {
@@ -177,8 +180,8 @@ async fn a_drainer_far_from_redis_keeps_its_lease_while_it_keeps_house() {
 async fn signals_that_waited_for_a_connection_arrive_in_their_order() {
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
-    let other = Node::at("b", server.options()).await;
+    let node = RedisNode::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    let other = RedisNode::at("b", server.options()).await;
     let friday = room("friday");
     other.subscribe(&friday).await.unwrap();
     let mut next = 0_u32;
@@ -186,7 +189,7 @@ async fn signals_that_waited_for_a_connection_arrive_in_their_order() {
         proxy.stall();
         proxy.hang_up();
         // The connection is known to be gone, and an attempt at a new one is under way.
-        let lost = async { while node.ping().await.is_ok() {} };
+        let lost = async { while node.link.ping().await.is_ok() {} };
         let _ = tokio::time::timeout(Duration::from_millis(100), lost).await;
         let begin = next;
         let mut publish = |count: u32| {
@@ -199,7 +202,7 @@ async fn signals_that_waited_for_a_connection_arrive_in_their_order() {
         tokio::task::yield_now().await;
         proxy.heal();
         // And on, until the connection is there.
-        let mut there = std::pin::pin!(async { while node.ping().await.is_err() {} });
+        let mut there = std::pin::pin!(async { while node.link.ping().await.is_err() {} });
         while futures_util::poll!(there.as_mut()).is_pending() {
             publish(1);
             tokio::task::yield_now().await;
@@ -257,33 +260,6 @@ fn quick() -> DrainOptions {
     DrainOptions { idle: Duration::from_millis(10), lease: Duration::from_secs(2), ..DrainOptions::default() }
 }
 
-struct Node {
-    log: Arc<RedisLog>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
-    _stop: DropGuard,
-}
-
-impl Node {
-    async fn at(name: &str, options: RedisOptions) -> Self {
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let log = RedisLog::connect(options, NodeId::parse(name).unwrap(), &tracker, stop.clone()).await.unwrap();
-        Self { log, tracker, stop: stop.clone(), _stop: stop.drop_guard() }
-    }
-
-    fn drain(&self, database: &Arc<Database>, options: DrainOptions) {
-        let repository = Arc::clone(&database.repository) as Arc<dyn Repository>;
-        self.tracker.spawn(Drainer::new(Arc::clone(&self.log), repository, options).run(self.stop.clone()));
-    }
-}
-
-impl std::ops::Deref for Node {
-    type Target = RedisLog;
-    fn deref(&self) -> &RedisLog {
-        &self.log
-    }
-}
-
 struct Database {
     repository: Arc<SqliteRepository>,
     _dir: tempfile::TempDir,
@@ -299,9 +275,4 @@ impl Database {
         let rows = self.repository.events(room, Head::default(), 100_000).await.unwrap();
         rows.iter().map(|row| row.head.seq).collect()
     }
-}
-
-async fn committed(node: &RedisLog, commit: Commit) {
-    let outcome = node.commit(commit).await;
-    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
 }

@@ -4,6 +4,8 @@
 
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/redis_node.rs"]
+mod redis_node;
 #[path = "support/redis.rs"]
 mod redis_server;
 #[path = "support/waiting.rs"]
@@ -15,19 +17,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use proxy::Proxy;
+use redis_node::RedisNode;
 use redis_server::{RedisServer, options};
 use tandem::clock::Clock;
-use tandem::cluster::{NodeWatch, WatchOptions};
-use tandem::domain::{
-    ChatText, CloseCode, Head, Limits, MediaTime, NodeId, Rate, RoomId, TickReport, TransportKind, UserId,
-};
+use tandem::cluster::{ClusterNodes, DrainOptions, NodeWatch, WatchOptions};
+use tandem::domain::{ChatText, CloseCode, Head, Limits, MediaTime, Rate, RoomId, TickReport, TransportKind, UserId};
 use tandem::hub::JoinRequest;
 use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::Log;
-use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
+use tandem::redis::RedisOptions;
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use tandem::room::ChatLine;
@@ -169,13 +170,12 @@ async fn members_of_a_node_that_was_cut_off_too_long_are_told_to_come_back() {
 #[tokio::test]
 async fn when_all_nodes_died_and_redis_is_empty_rooms_come_back_from_the_database() {
     let dir = tempfile::tempdir().unwrap();
-    let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
+    let repository = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
     let mut server = RedisServer::start().await;
     let before = {
         let a = Node::start("a", &server).await;
         let quick = DrainOptions { idle: Duration::from_millis(10), ..DrainOptions::default() };
-        let drainer = Drainer::new(Arc::clone(&a.log), Arc::clone(&repository), quick);
-        TaskTracker::new().spawn(drainer.run(a.stop.clone()));
+        a.log.drain(&repository, quick);
         let (_ear, ann) = a.join("friday", "ann").await;
         a.chat(&ann, "hello");
         let (_ear, _bob) = a.join("friday", "bob").await;
@@ -196,16 +196,9 @@ async fn when_all_nodes_died_and_redis_is_empty_rooms_come_back_from_the_databas
 
 struct Node {
     hub: Hub,
-    log: Arc<RedisLog>,
+    log: RedisNode,
     clock: Clock,
     watch: NodeWatch,
-    stop: CancellationToken,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 impl Node {
@@ -214,20 +207,18 @@ impl Node {
     }
 
     async fn at(name: &str, options: RedisOptions) -> Self {
-        let (tracker, stop, clock) = (TaskTracker::new(), CancellationToken::new(), Clock::start());
-        let node = NodeId::parse(name).unwrap();
-        let log = RedisLog::connect(options, node.clone(), &tracker, stop.clone()).await.unwrap();
+        let (log, clock) = (RedisNode::at(name, options).await, Clock::start());
         let hub = Hub::start(HubParts {
-            node,
+            node: log.id.clone(),
             clock: clock.clone(),
             limits: Arc::new(Limits::default()),
             quotas: None,
-            log: Arc::clone(&log) as Arc<dyn Log>,
-            tracker: tracker.clone(),
-            stop: stop.clone(),
+            log: Arc::clone(&log.log) as Arc<dyn Log>,
+            tracker: log.tracker.clone(),
+            stop: log.stop.clone(),
         });
-        let watch = watch(&log, &hub, &tracker, &stop);
-        Self { hub, log, clock, watch, stop }
+        let watch = watch(&log.nodes, &hub, &log.tracker, &log.stop);
+        Self { hub, log, clock, watch }
     }
 
     async fn join(&self, name: &str, who: &str) -> (Arc<Ear>, Membership) {
@@ -249,7 +240,7 @@ impl Node {
 }
 
 /// Its lease, and its eye on the others'.
-fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &CancellationToken) -> NodeWatch {
+fn watch(nodes: &Arc<ClusterNodes>, hub: &Hub, tracker: &TaskTracker, stop: &CancellationToken) -> NodeWatch {
     let quick = Duration::from_millis(400);
     let options = WatchOptions {
         lease: quick,
@@ -261,7 +252,7 @@ fn watch(log: &Arc<RedisLog>, hub: &Hub, tracker: &TaskTracker, stop: &Cancellat
     };
     let (for_gone, for_orphans) = (hub.clone(), hub.clone());
     NodeWatch::start(
-        Arc::clone(log),
+        Arc::clone(nodes),
         options,
         Box::new(|| "{}".to_owned()),
         move |node| _ = for_gone.expire_node(node),

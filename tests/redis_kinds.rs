@@ -6,6 +6,8 @@
 mod authority;
 #[path = "support/commits.rs"]
 mod commits;
+#[path = "support/redis_node.rs"]
+mod redis_node;
 #[path = "support/redis.rs"]
 mod redis_server;
 #[path = "support/waiting.rs"]
@@ -18,15 +20,16 @@ use std::time::Duration;
 use authority::{Authority, text};
 use bytes::Bytes;
 use commits::{EPOCH, after, created, ended, head, room};
+use redis_node::RedisNode;
 use redis_server::{RedisServer, options};
 use tandem::clock::Clock;
+use tandem::cluster::DrainOptions;
 use tandem::domain::{Head, NodeId, RoomId};
-use tandem::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions};
-use tandem::log::{Followed, Log, LogError, Outcome};
+use tandem::log::redis::RedisLog;
+use tandem::log::{Followed, Log, Outcome};
+use tandem::redis::{LinkError, RedisOptions};
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use waiting::{DEADLINE, until, within};
 
 #[tokio::test]
@@ -130,25 +133,19 @@ async fn as_a_cluster_of_three() {
         assert!(shell.ask::<Vec<String>>("PUBSUB SHARDCHANNELS *bus*").await.len() > 3);
     }
     let dir = tempfile::tempdir().unwrap();
-    let repository: Arc<dyn Repository> = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
-    let (stop, quick) = (CancellationToken::new(), Duration::from_millis(10));
-    let drainer = Drainer::new(
-        Arc::clone(&a.log),
-        Arc::clone(&repository),
-        DrainOptions { idle: quick, ..DrainOptions::default() },
-    );
-    TaskTracker::new().spawn(drainer.run(stop.clone()));
-    let _stop = stop.drop_guard();
+    let repository = Arc::new(SqliteRepository::open(dir.path()).await.unwrap());
+    let quick = Duration::from_millis(10);
+    a.drain(&repository, DrainOptions { idle: quick, ..DrainOptions::default() });
     until(async || a.unaudited() == 0).await;
     assert_eq!(repository.live_rooms().await.unwrap().len(), 30);
 
     let none = Duration::ZERO;
-    let sweep = a.sweep(none).await.unwrap();
+    let sweep = a.nodes.sweep(none).await.unwrap();
     assert_eq!((sweep.rooms, sweep.orphans), (30, Vec::new()));
     for room in &rooms {
         b.unsubscribe(room);
     }
-    until(async || a.sweep(none).await.unwrap().orphans.len() == 30).await;
+    until(async || a.nodes.sweep(none).await.unwrap().orphans.len() == 30).await;
 }
 
 /// Everything that a log does, once.
@@ -166,31 +163,16 @@ async fn use_it(options: &RedisOptions) {
     assert!(matches!(lost, Outcome::Conflict(Some(latest)) if latest == head(EPOCH, 1)));
     let known = a.load(&friday).await.unwrap().unwrap();
     assert_eq!(b.restore(known.clone()).await.unwrap(), Some(known.clone()));
-    assert!(a.beat(DEADLINE, DEADLINE).await.unwrap().alive.contains(&NodeId::parse("a").unwrap()));
+    assert!(a.nodes.beat(DEADLINE, DEADLINE).await.unwrap().alive.contains(&NodeId::parse("a").unwrap()));
     let clock = Clock::start();
-    assert!(a.time_offset(&clock).await.unwrap().0.abs() < 1_000_000, "both run on this machine");
+    assert!(a.time().time_offset(&clock).await.unwrap().0.abs() < 1_000_000, "both run on this machine");
     assert!(matches!(b.commit(ended(&friday, head(EPOCH, 1))).await, Ok(Outcome::Committed)));
     assert_eq!(a.load(&friday).await.unwrap(), None);
     assert_eq!(a.restore(known).await.unwrap(), None);
 }
 
-struct Node {
-    log: Arc<RedisLog>,
-    _stop: DropGuard,
-}
-
-impl std::ops::Deref for Node {
-    type Target = RedisLog;
-    fn deref(&self) -> &RedisLog {
-        &self.log
-    }
-}
-
-async fn connect(name: &str, options: RedisOptions) -> Result<Node, LogError> {
-    let stop = CancellationToken::new();
-    let node = NodeId::parse(name).unwrap();
-    let log = RedisLog::connect(options, node, &TaskTracker::new(), stop.clone()).await?;
-    Ok(Node { log, _stop: stop.drop_guard() })
+async fn connect(name: &str, options: RedisOptions) -> Result<RedisNode, LinkError> {
+    RedisNode::connect(name, options).await
 }
 
 async fn committed(node: &RedisLog, room: &RoomId, at: Head) {

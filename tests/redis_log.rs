@@ -6,32 +6,34 @@
 mod commits;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/redis_node.rs"]
+mod redis_node;
 #[path = "support/redis.rs"]
 mod redis_server;
 #[path = "support/waiting.rs"]
 mod waiting;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use commits::{EPOCH, after, created, ended, head, room};
 use futures_util::StreamExt;
 use proxy::Proxy;
+use redis_node::{RedisNode, committed};
 use redis_server::{RedisServer, options, short_lives};
 use tandem::clock::Clock;
-use tandem::commit::{Commit, Snapshot};
+use tandem::commit::Snapshot;
 use tandem::domain::{Head, NodeId, RoomId, RoomTime};
-use tandem::log::redis::{RedisLog, RedisOptions};
+use tandem::log::redis::RedisLog;
 use tandem::log::{Followed, Log, Outcome};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tandem::redis::RedisOptions;
+use tokio_util::sync::CancellationToken;
 use waiting::{DEADLINE, until, within};
 
 #[tokio::test]
 async fn a_commit_costs_one_round_trip() {
     let server = RedisServer::start().await;
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port())).unwrap();
@@ -55,8 +57,8 @@ async fn a_commit_costs_one_round_trip() {
 async fn a_commit_whose_answer_was_lost_took_effect_once_and_is_reported_so() {
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
-    let other = Node::at("b", server.options()).await;
+    let node = RedisNode::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    let other = RedisNode::at("b", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     proxy.mute();
@@ -76,7 +78,7 @@ async fn a_commit_whose_answer_was_lost_took_effect_once_and_is_reported_so() {
 #[tokio::test]
 async fn a_slow_answer_is_waited_for_or_asked_for_again() {
     let server = RedisServer::start().await;
-    let node = Node::at("a", RedisOptions { patience: Duration::from_millis(200), ..server.options() }).await;
+    let node = RedisNode::at("a", RedisOptions { patience: Duration::from_millis(200), ..server.options() }).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     server.freeze().await;
@@ -97,7 +99,8 @@ async fn a_slow_answer_is_waited_for_or_asked_for_again() {
 async fn a_redis_that_says_nothing_costs_a_bounded_wait_and_an_error() {
     let server = RedisServer::start().await;
     let patience = Duration::from_millis(100);
-    let node = Node::at("a", RedisOptions { patience, deadline: Duration::from_millis(500), ..server.options() }).await;
+    let node =
+        RedisNode::at("a", RedisOptions { patience, deadline: Duration::from_millis(500), ..server.options() }).await;
     server.freeze().await;
     assert!(within(node.commit(created(&room("friday"), Head::default(), EPOCH))).await.is_err());
     assert!(within(node.load(&room("friday"))).await.is_err());
@@ -113,7 +116,7 @@ async fn a_redis_that_says_nothing_costs_a_bounded_wait_and_an_error() {
 async fn a_request_that_nobody_polls_keeps_no_other_from_redis() {
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    let node = RedisNode::at("a", options(&format!("redis://{}", proxy.address()))).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     // A new connection is needed, and nothing comes over it yet.
@@ -130,7 +133,7 @@ async fn a_request_that_nobody_polls_keeps_no_other_from_redis() {
 #[tokio::test]
 async fn a_server_that_forgot_its_scripts_is_told_them_again() {
     let server = RedisServer::start().await;
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     server.shell().await.ask::<()>("SCRIPT FLUSH").await;
@@ -140,7 +143,7 @@ async fn a_server_that_forgot_its_scripts_is_told_them_again() {
 #[tokio::test]
 async fn a_subscriber_that_is_cut_off_comes_back_and_counts_everything_as_missed() {
     let server = RedisServer::start().await;
-    let (node, other) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let (node, other) = (RedisNode::at("a", server.options()).await, RedisNode::at("b", server.options()).await);
     let friday = room("friday");
     node.subscribe(&friday).await.unwrap();
     committed(&other, created(&friday, Head::default(), EPOCH)).await;
@@ -159,8 +162,8 @@ async fn a_subscriber_that_is_cut_off_comes_back_and_counts_everything_as_missed
 async fn a_node_that_is_far_from_redis_gets_its_turn_among_near_ones() {
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let far = Node::at("far", options(&format!("redis://{}", proxy.address()))).await;
-    let near = Node::at("near", server.options()).await;
+    let far = RedisNode::at("far", options(&format!("redis://{}", proxy.address()))).await;
+    let near = RedisNode::at("near", server.options()).await;
     let friday = room("friday");
     // A room of that size takes longer on the way than a turn lasts: what a lost race costs must not grow with the room.
     let mut whole = created(&friday, Head::default(), EPOCH);
@@ -197,8 +200,8 @@ async fn a_node_that_is_far_from_redis_gets_its_turn_among_near_ones() {
 #[tokio::test]
 async fn what_a_node_acknowledged_is_not_overwritten_by_one_that_knew_less_and_was_first_to_write_back() {
     let server = RedisServer::start().await;
-    let muster = Duration::from_secs(2);
-    let at = async |name: &str| Node::at(name, RedisOptions { muster, ..server.options() }).await;
+    let recovery_wait = Duration::from_secs(2);
+    let at = async |name: &str| RedisNode::at(name, RedisOptions { recovery_wait, ..server.options() }).await;
     let (knows, behind) = (at("knows").await, at("behind").await);
     let friday = room("friday");
     committed(&knows, created(&friday, Head::default(), EPOCH)).await;
@@ -213,15 +216,15 @@ async fn what_a_node_acknowledged_is_not_overwritten_by_one_that_knew_less_and_w
     assert_eq!(latest, more.head);
     assert_eq!(behind.load(&friday).await.unwrap(), Some(more));
     committed(&behind, after(&friday, head(EPOCH, 2))).await;
-    let hold: Option<String> = server.shell().await.ask("HGET tandem:{p50}:room:friday @hold").await;
-    assert_eq!(hold, None);
+    let frozen: Option<String> = server.shell().await.ask("HGET tandem:{p50}:room:friday @frozen_until").await;
+    assert_eq!(frozen, None);
 }
 
 /// Whoever has the turn and dies holds the others up for a moment only.
 #[tokio::test]
 async fn a_turn_that_is_not_taken_passes() {
     let server = RedisServer::start().await;
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     let end = Clock::start().now().as_millis() + 300;
@@ -236,7 +239,7 @@ async fn a_turn_that_is_not_taken_passes() {
 async fn a_bus_that_hears_nothing_though_its_connection_lives_is_found_out_by_the_probe() {
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let node = Node::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    let node = RedisNode::at("a", options(&format!("redis://{}", proxy.address()))).await;
     proxy.deafen();
     assert!(matches!(within(node.follow()).await, Followed::Gap(None)));
 }
@@ -245,7 +248,7 @@ async fn a_bus_that_hears_nothing_though_its_connection_lives_is_found_out_by_th
 async fn a_server_that_was_killed_and_came_back_empty_gets_its_rooms_from_the_nodes() {
     let mut server = RedisServer::start().await;
     let options = || RedisOptions { deadline: Duration::from_millis(600), ..server.options() };
-    let (node, other) = (Node::at("a", options()).await, Node::at("b", options()).await);
+    let (node, other) = (RedisNode::at("a", options()).await, RedisNode::at("b", options()).await);
     let friday = room("friday");
     for node in [&node, &other] {
         node.subscribe(&friday).await.unwrap();
@@ -275,7 +278,7 @@ async fn a_server_that_was_killed_and_came_back_empty_gets_its_rooms_from_the_no
 #[tokio::test]
 async fn what_ended_is_not_restored() {
     let server = RedisServer::start().await;
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     let known = node.load(&friday).await.unwrap().unwrap();
@@ -287,7 +290,7 @@ async fn what_ended_is_not_restored() {
 #[tokio::test]
 async fn a_flushed_redis_is_noticed_and_unaudited_commits_go_into_the_outbox_again() {
     let server = RedisServer::start().await;
-    let (node, other) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let (node, other) = (RedisNode::at("a", server.options()).await, RedisNode::at("b", server.options()).await);
     let friday = room("friday");
     node.subscribe(&friday).await.unwrap();
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
@@ -310,7 +313,7 @@ async fn a_flushed_redis_is_noticed_and_unaudited_commits_go_into_the_outbox_aga
 async fn a_redis_that_is_flushed_again_and_again_gets_the_unaudited_commits_each_time() {
     let server = RedisServer::start().await;
     // Nobody probes: the node itself is the first to find each loss.
-    let node = Node::at("a", RedisOptions { probe_every: Duration::from_secs(3600), ..server.options() }).await;
+    let node = RedisNode::at("a", RedisOptions { probe_every: Duration::from_secs(3600), ..server.options() }).await;
     committed(&node, created(&room("friday"), Head::default(), EPOCH)).await;
     for _ in 0..3 {
         server.shell().await.ask::<()>("FLUSHALL").await;
@@ -323,9 +326,10 @@ async fn every_key_has_a_life_and_nothing_is_left_when_rooms_have_ended() {
     let server = RedisServer::start().await;
     let life = Duration::from_millis(1500);
     let slow = Duration::from_secs(3600);
-    let node = Node::at("a", RedisOptions { lives: short_lives(life), probe_every: slow, ..server.options() }).await;
-    node.beat(life, life).await.unwrap();
-    node.may_sweep(life).await.unwrap();
+    let node =
+        RedisNode::at("a", RedisOptions { lives: short_lives(life), probe_every: slow, ..server.options() }).await;
+    node.nodes.beat(life, life).await.unwrap();
+    node.nodes.may_sweep(life).await.unwrap();
     let rooms: Vec<RoomId> = (0..20).map(|n| room(&format!("room-{n}"))).collect();
     for room in &rooms {
         node.subscribe(room).await.unwrap();
@@ -364,7 +368,7 @@ async fn every_key_has_a_life_and_nothing_is_left_when_rooms_have_ended() {
 #[tokio::test]
 async fn leaving_and_coming_back_at_once_leaves_no_silence() {
     let server = RedisServer::start().await;
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let friday = room("friday");
     let mut at = Head::default();
     for round in 1..=50 {
@@ -385,28 +389,28 @@ async fn leaving_and_coming_back_at_once_leaves_no_silence() {
 #[tokio::test]
 async fn room_time_is_redis_time_for_a_node_whose_clock_is_wrong() {
     let server = RedisServer::start().await;
-    let node = Node::at("a", server.options()).await;
+    let node = RedisNode::at("a", server.options()).await;
     let right = Clock::start();
     let wrong = Clock::starting_at(RoomTime::from_millis(1_000_000));
-    let (offset, error) = node.time_offset(&wrong).await.unwrap();
+    let (offset, error) = node.time().time_offset(&wrong).await.unwrap();
     wrong.set_offset(offset);
     let apart = wrong.now().seconds_since(right.now()).abs();
     assert!(apart <= error.as_secs_f64() + 0.005, "{apart} s apart, error {error:?}");
-    let (again, _) = node.time_offset(&wrong).await.unwrap();
+    let (again, _) = node.time().time_offset(&wrong).await.unwrap();
     assert!((again - offset).abs() < 5000, "an offset in use does not change the measurement");
 }
 
 #[tokio::test]
 async fn room_time_that_redis_clock_is_behind_goes_on_for_every_node() {
     let server = RedisServer::start().await;
-    let (a, b) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let (a, b) = (RedisNode::at("a", server.options()).await, RedisNode::at("b", server.options()).await);
     let clock = Clock::start();
     let hour = Duration::from_secs(3600);
     let floor = clock.now() + hour;
-    let (offset, _) = a.time_offset_from(&clock, floor).await.unwrap();
+    let (offset, _) = a.time().time_offset_from(&clock, floor).await.unwrap();
     assert!((offset - 3_600_000_000).abs() < 1_000_000, "{offset}");
     // What one has said holds for all, and a lower floor changes nothing.
-    let (others, _) = b.time_offset_from(&clock, clock.now()).await.unwrap();
+    let (others, _) = b.time().time_offset_from(&clock, clock.now()).await.unwrap();
     assert!((others - offset).abs() < 100_000, "{others} {offset}");
     clock.set_offset(others);
     assert!(clock.now() >= floor);
@@ -416,29 +420,29 @@ async fn room_time_that_redis_clock_is_behind_goes_on_for_every_node() {
 async fn a_node_whose_lease_ran_out_is_gone_and_one_that_signed_off_is_not_until_its_farewell_is_over() {
     let server = RedisServer::start().await;
     let (a, b, c) = (
-        Node::at("a", server.options()).await,
-        Node::at("b", server.options()).await,
-        Node::at("c", server.options()).await,
+        RedisNode::at("a", server.options()).await,
+        RedisNode::at("b", server.options()).await,
+        RedisNode::at("c", server.options()).await,
     );
     let (long, short) = (Duration::from_secs(60), Duration::from_millis(50));
-    a.beat(long, long).await.unwrap();
-    b.beat(long, long).await.unwrap();
-    c.beat(short, long).await.unwrap();
-    b.sign_off(long).await.unwrap();
-    until(async || !a.roster(long).await.unwrap().gone.is_empty()).await;
-    let mut roster = a.beat(long, long).await.unwrap();
+    a.nodes.beat(long, long).await.unwrap();
+    b.nodes.beat(long, long).await.unwrap();
+    c.nodes.beat(short, long).await.unwrap();
+    b.nodes.sign_off(long).await.unwrap();
+    until(async || !a.nodes.roster(long).await.unwrap().gone.is_empty()).await;
+    let mut roster = a.nodes.beat(long, long).await.unwrap();
     roster.alive.sort();
     assert_eq!((roster.alive, roster.gone), (vec![node_id("a"), node_id("b")], vec![node_id("c")]));
-    b.sign_off(Duration::ZERO).await.unwrap();
-    until(async || a.roster(long).await.unwrap().gone.len() == 2).await;
-    c.beat(long, long).await.unwrap();
-    assert_eq!(a.roster(long).await.unwrap().alive, [node_id("a"), node_id("c")]);
+    b.nodes.sign_off(Duration::ZERO).await.unwrap();
+    until(async || a.nodes.roster(long).await.unwrap().gone.len() == 2).await;
+    c.nodes.beat(long, long).await.unwrap();
+    assert_eq!(a.nodes.roster(long).await.unwrap().alive, [node_id("a"), node_id("c")]);
 }
 
 #[tokio::test]
 async fn a_room_that_no_node_follows_is_an_orphan() {
     let server = RedisServer::start().await;
-    let (a, b) = (Node::at("a", server.options()).await, Node::at("b", server.options()).await);
+    let (a, b) = (RedisNode::at("a", server.options()).await, RedisNode::at("b", server.options()).await);
     let (friday, sunday) = (room("friday"), room("sunday"));
     a.subscribe(&friday).await.unwrap();
     b.subscribe(&sunday).await.unwrap();
@@ -446,41 +450,16 @@ async fn a_room_that_no_node_follows_is_an_orphan() {
         committed(&a, created(room, Head::default(), EPOCH)).await;
     }
     let none = Duration::ZERO;
-    let sweep = a.sweep(none).await.unwrap();
+    let sweep = a.nodes.sweep(none).await.unwrap();
     assert_eq!((sweep.rooms, sweep.orphans), (2, Vec::new()));
     drop(b);
-    until(async || a.sweep(none).await.unwrap().orphans == std::slice::from_ref(&sunday)).await;
-    assert!(a.sweep(DEADLINE).await.unwrap().orphans.is_empty(), "not before it has been quiet for a while");
-    assert!(a.may_sweep(DEADLINE).await.unwrap());
-}
-
-struct Node {
-    log: Arc<RedisLog>,
-    _stop: DropGuard,
-}
-
-impl Node {
-    async fn at(name: &str, options: RedisOptions) -> Self {
-        let stop = CancellationToken::new();
-        let log = RedisLog::connect(options, node_id(name), &TaskTracker::new(), stop.clone()).await.unwrap();
-        Self { log, _stop: stop.drop_guard() }
-    }
-}
-
-impl std::ops::Deref for Node {
-    type Target = RedisLog;
-    fn deref(&self) -> &RedisLog {
-        &self.log
-    }
+    until(async || a.nodes.sweep(none).await.unwrap().orphans == std::slice::from_ref(&sunday)).await;
+    assert!(a.nodes.sweep(DEADLINE).await.unwrap().orphans.is_empty(), "not before it has been quiet for a while");
+    assert!(a.nodes.may_sweep(DEADLINE).await.unwrap());
 }
 
 fn node_id(name: &str) -> NodeId {
     NodeId::parse(name).unwrap()
-}
-
-async fn committed(node: &RedisLog, commit: Commit) {
-    let outcome = node.commit(commit).await;
-    assert!(matches!(outcome, Ok(Outcome::Committed)), "{outcome:?}");
 }
 
 async fn hear_head(node: &RedisLog) -> Head {

@@ -6,6 +6,8 @@
 mod commits;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[path = "support/redis_node.rs"]
+mod redis_node;
 #[path = "support/redis.rs"]
 mod redis_server;
 #[path = "support/waiting.rs"]
@@ -19,16 +21,14 @@ use std::time::Duration;
 use commits::{EPOCH, created, room};
 use futures_util::future::{BoxFuture, pending, ready};
 use proxy::Proxy;
+use redis_node::RedisNode;
 use redis_server::{RedisServer, Shell, options};
 use tandem::clock::Clock;
 use tandem::cluster::{NodeWatch, WatchOptions};
 use tandem::domain::{Head, NodeId, RoomId};
-use tandem::log::redis::{RedisLog, RedisOptions};
 use tandem::log::{Log, Outcome};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use waiting::{DEADLINE, until, within};
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -84,12 +84,12 @@ async fn a_node_that_was_blind_itself_calls_nobody_dead_before_it_has_looked_for
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
     let mut a = Node::at("a", &proxy, DEADLINE, |_| Box::pin(ready(()))).await;
-    let b = log("b", server.options(), &CancellationToken::new()).await;
+    let b = RedisNode::at("b", server.options()).await;
     let b_is_alive = || a.watch.roster().alive.contains(&node_id("b"));
     // Long enough to have seen it for more than a lease.
     let start = a.beats();
     until(async || {
-        b.beat(LEASE, DEADLINE).await.unwrap();
+        b.nodes.beat(LEASE, DEADLINE).await.unwrap();
         b_is_alive() && a.beats() > start + 6
     })
     .await;
@@ -98,7 +98,7 @@ async fn a_node_that_was_blind_itself_calls_nobody_dead_before_it_has_looked_for
     // The first beat that was begun after the cut has failed when the next one is.
     let before = a.beats();
     until(async || a.beats() > before + 1).await;
-    until(async || b.roster(DEADLINE).await.unwrap().gone.contains(&node_id("b"))).await;
+    until(async || b.nodes.roster(DEADLINE).await.unwrap().gone.contains(&node_id("b"))).await;
     assert!(b_is_alive(), "as a saw it last");
     let healed = Clock::instant();
     proxy.heal();
@@ -111,12 +111,11 @@ async fn a_node_that_was_blind_itself_calls_nobody_dead_before_it_has_looked_for
 
 /// A node behind a proxy that does nothing but watch.
 struct Node {
-    log: Arc<RedisLog>,
+    log: RedisNode,
     watch: NodeWatch,
     beats: Arc<AtomicUsize>,
     /// Whom it called dead, and when.
     gone: mpsc::Receiver<(NodeId, Instant)>,
-    _stop: DropGuard,
 }
 
 impl Node {
@@ -126,8 +125,7 @@ impl Node {
         sweep_every: Duration,
         on_orphan: impl Fn(RoomId) -> BoxFuture<'static, ()> + Send + Sync + 'static,
     ) -> Self {
-        let stop = CancellationToken::new();
-        let log = log(name, options(&format!("redis://{}", proxy.address())), &stop).await;
+        let log = RedisNode::at(name, options(&format!("redis://{}", proxy.address()))).await;
         let options = WatchOptions {
             lease: LEASE,
             remember: DEADLINE,
@@ -139,7 +137,7 @@ impl Node {
         let beats = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&beats);
         let watch = NodeWatch::start(
-            Arc::clone(&log),
+            Arc::clone(&log.nodes),
             options,
             Box::new(move || {
                 counted.fetch_add(1, Ordering::SeqCst);
@@ -147,20 +145,16 @@ impl Node {
             }),
             move |node| _ = say.try_send((node.clone(), Clock::instant())),
             move |room, _| on_orphan(room),
-            &TaskTracker::new(),
-            stop.clone(),
+            &log.tracker,
+            log.stop.clone(),
         );
-        Self { log, watch, beats, gone, _stop: stop.drop_guard() }
+        Self { log, watch, beats, gone }
     }
 
     /// How many it has begun.
     fn beats(&self) -> usize {
         self.beats.load(Ordering::SeqCst)
     }
-}
-
-async fn log(name: &str, options: RedisOptions, stop: &CancellationToken) -> Arc<RedisLog> {
-    RedisLog::connect(options, node_id(name), &TaskTracker::new(), stop.clone()).await.unwrap()
 }
 
 /// When that node's lease runs out, as Redis has it.

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use quota_backends::{Node, plenty, room, visitor, wait};
 use redis_server::{RedisServer, Shell, short_lives};
-use tandem::log::redis::RedisOptions;
 use tandem::quota::{Allowances, Exceeded, Quotas};
+use tandem::redis::RedisOptions;
 use waiting::{DEADLINE, until, within};
 
 const LEASE: Duration = Duration::from_millis(400);
@@ -162,14 +162,14 @@ async fn the_places_of_a_node_that_died_come_back() {
         Node::start("a", server.options(), one_session()).await,
         Node::start("b", server.options(), one_session()).await,
     );
-    a.log.beat(LEASE, DEADLINE).await.unwrap();
+    a.nodes.beat(LEASE, DEADLINE).await.unwrap();
     let ann = visitor("ann", "192.0.2.1");
     std::mem::forget(a.quotas.enter(&ann).await.unwrap());
-    b.log.beat(LEASE, DEADLINE).await.unwrap();
+    b.nodes.beat(LEASE, DEADLINE).await.unwrap();
     assert_eq!(b.quotas.enter(&ann).await.err(), Some(Exceeded::UserSessions), "its lease runs");
     drop(a);
     until(async || {
-        b.log.beat(LEASE, DEADLINE).await.unwrap();
+        b.nodes.beat(LEASE, DEADLINE).await.unwrap();
         b.quotas.enter(&ann).await.is_ok()
     })
     .await;

@@ -1,4 +1,4 @@
-//! What HTTP asks of the hub, the log and the repository.
+//! The requests of HTTP to the hub, the log and the repository.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,6 @@ use crate::repository::{EventRow, RepositoryError};
 use crate::room::Room;
 use crate::session::{Services, SessionCounts};
 
-/// What HTTP asks.
 pub(super) struct Rooms {
     hub: Hub,
     storage: Arc<Storage>,
@@ -37,7 +36,7 @@ impl Rooms {
         Self { hub, storage, clock, counts, short_link, progress }
     }
 
-    /// A live room, wherever its members are.
+    /// A live room, on whatever node its members are.
     async fn peek(&self, room: &RoomId) -> Result<Option<Room>, Unavailable> {
         self.hub.peek(room).await.map_err(|refusal| Unavailable(refusal.to_string()))
     }

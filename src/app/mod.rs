@@ -40,6 +40,7 @@ use crate::panics;
 use crate::protocol::Rules;
 use crate::quota::AddressBudgets;
 use crate::quota::{Cap, Caps, Full};
+use crate::redis::LinkError;
 use crate::repository::{Repository, RepositoryError};
 use crate::session::transport::Transport;
 use crate::session::{self, Services, SessionCounts};
@@ -82,6 +83,9 @@ pub enum StartError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Redis, or its settings.
+    #[error(transparent)]
+    Redis(#[from] LinkError),
     /// The database.
     #[error(transparent)]
     Repository(#[from] RepositoryError),

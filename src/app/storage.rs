@@ -11,7 +11,9 @@ use tokio_util::task::TaskTracker;
 
 use super::StartError;
 use crate::clock::Clock;
-use crate::cluster::{NodeWatch, Report, WatchOptions};
+use crate::cluster::{
+    ClusterNodes, DrainOptions, Drainer, NodeReport, NodeWatch, RoomTimeKeeper, Roster, WatchOptions,
+};
 use crate::commit::Snapshot;
 use crate::config::Config;
 use crate::domain::{NodeId, RoomId};
@@ -19,9 +21,11 @@ use crate::http::NodeEndpoints;
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::log::memory::MemoryLog;
-use crate::log::redis::{DrainOptions, Drainer, RedisLog, RedisOptions, RedisQuotas, Roster};
+use crate::log::redis::RedisLog;
 use crate::panics;
+use crate::quota::redis::RedisQuotas;
 use crate::quota::{Allowances, MemoryQuotas, Quotas};
+use crate::redis::{RedisLink, RedisOptions};
 use crate::repository::Repository;
 use crate::repository::postgres::PostgresRepository;
 use crate::repository::sqlite::SqliteRepository;
@@ -30,28 +34,28 @@ use crate::session::SessionCounts;
 /// How often a node's clock is compared with Redis'.
 const TIME_EVERY: Duration = Duration::from_secs(10);
 
-/// What outlives a session.
+/// The stores and the sequencer of this process.
 pub(super) struct Storage {
     pub(super) repository: Arc<dyn Repository>,
     pub(super) log: Arc<dyn Log>,
-    /// What clients may use up; `None`: `RATE_LIMITS=off`.
+    /// `None`: `RATE_LIMITS=off`.
     pub(super) quotas: Option<Arc<dyn Quotas>>,
     sequencer: Sequencer,
-    /// The Redis log's own tasks end last: who stops before may still have to say something.
+    /// The Redis log's own tasks end last: tasks that stop before may still commit or publish.
     tasks: TaskTracker,
     end: CancellationToken,
     /// This process among the nodes.
     pub(super) node: NodeId,
-    /// For people: which database.
+    /// Which database, for `/status`.
     pub(super) database: String,
 }
 
 /// This node's own public address, if `NODE_URL` gives it one; asked before each report, for a certificate may be renewed.
 pub(super) type PublicEndpoints = Box<dyn Fn() -> Option<NodeEndpoints> + Send + Sync>;
 
-/// What of another node's report matters to clients. Nodes of 3.0.0 say nothing of endpoints.
+/// The part of another node's report that matters to clients. Nodes of 3.0.0 report no endpoints.
 #[derive(Deserialize)]
-struct Said {
+struct ReportedNode {
     #[serde(default)]
     draining: bool,
     #[serde(default)]
@@ -60,7 +64,15 @@ struct Said {
 
 enum Sequencer {
     Memory(MemoryLog),
-    Redis { log: Arc<RedisLog>, quotas: Option<Arc<RedisQuotas>>, watch: Option<NodeWatch> },
+    Redis(RedisParts),
+}
+
+struct RedisParts {
+    link: Arc<RedisLink>,
+    log: Arc<RedisLog>,
+    nodes: Arc<ClusterNodes>,
+    quotas: Option<Arc<RedisQuotas>>,
+    watch: Option<NodeWatch>,
 }
 
 impl Storage {
@@ -99,41 +111,47 @@ impl Storage {
             ..RedisOptions::new(redis.url.clone())
         };
         let node = incarnation(&config.node);
-        let redis = RedisLog::connect(options, node.clone(), &log_tasks, end.clone()).await?;
+        let link = RedisLink::connect(options).await?;
+        let redis = RedisLog::start(Arc::clone(&link), node.clone(), &log_tasks, end.clone()).await?;
+        let time = RoomTimeKeeper::new(Arc::clone(&link));
         // Before anything is decided here: room time is Redis' time.
-        let (offset, _) = redis.time_offset(clock).await?;
+        let (offset, _) = time.time_offset(clock).await?;
         clock.set_offset(offset);
         if floor > clock.now() {
             tell_put_back(Some(floor.saturating_since(clock.now())));
-            let (offset, _) = redis.time_offset_from(clock, floor).await?;
+            let (offset, _) = time.time_offset_from(clock, floor).await?;
             clock.set_offset(offset);
         }
-        let keeping = Arc::clone(&redis).keep_time(clock.clone(), TIME_EVERY);
-        let keeping = stop.clone().run_until_cancelled_owned(keeping).map(drop);
+        let keeping = stop.clone().run_until_cancelled_owned(time.run(clock.clone(), TIME_EVERY)).map(drop);
         tasks.spawn(panics::abort_if_lost("room time", stop.clone(), keeping));
-        let (drained, rows, until) = (Arc::clone(&redis), Arc::clone(&repository), stop.clone());
-        // What it has done is in Redis and in the database: another one goes on from there.
+        let (drained, drainer, rows, until) = (Arc::clone(&link), node.clone(), Arc::clone(&repository), stop.clone());
+        // Its state is in Redis and in the database: a new one goes on from there.
         tasks.spawn(panics::restarted("drainer", stop.clone(), move || {
-            Drainer::new(Arc::clone(&drained), Arc::clone(&rows), DrainOptions::default()).run(until.clone())
+            let (link, rows) = (Arc::clone(&drained), Arc::clone(&rows));
+            Drainer::new(link, drainer.clone(), rows, DrainOptions::default()).run(until.clone())
         }));
         // A Redis that is new, or has lost everything, learns what the database knows.
         let restored = redis.restore_all(repository.live_rooms().await?).await?;
         if restored > 0 {
             tracing::warn!(rooms = restored, "rooms that Redis did not have came back from the database");
         }
+        let nodes = ClusterNodes::new(Arc::clone(&link), node.clone());
         let shared = match allowances {
             Some(allowances) => {
-                Some(Arc::new(RedisQuotas::share(Arc::clone(&redis), allowances, &log_tasks, end.clone()).await?))
+                let (alive, link) = (Arc::clone(&nodes), Arc::clone(&link));
+                let alive = Box::new(move || alive.alive());
+                let quotas = RedisQuotas::share(link, node.clone(), alive, allowances, &log_tasks, end.clone());
+                Some(Arc::new(quotas.await?))
             }
             None => None,
         };
         let quotas = shared.clone().map(|shared| shared as Arc<dyn Quotas>);
         let log: Arc<dyn Log> = Arc::<RedisLog>::clone(&redis);
-        let sequencer = Sequencer::Redis { log: redis, quotas: shared, watch: None };
+        let sequencer = Sequencer::Redis(RedisParts { link, log: redis, nodes, quotas: shared, watch: None });
         Ok((Self { repository, log, quotas, sequencer, tasks: log_tasks, end, node, database }, Vec::new()))
     }
 
-    /// In a cluster: takes this node's lease and watches the others'.
+    /// In a cluster: takes this node's lease and watches the others.
     pub(super) fn watch(
         &mut self,
         hub: &Hub,
@@ -143,7 +161,7 @@ impl Storage {
         stop: &CancellationToken,
         endpoints: PublicEndpoints,
     ) {
-        let Sequencer::Redis { log, watch, .. } = &mut self.sequencer else { return };
+        let Sequencer::Redis(redis) = &mut self.sequencer else { return };
         let on_gone = {
             let hub = hub.clone();
             move |node: &NodeId| {
@@ -162,29 +180,29 @@ impl Storage {
             }
         };
         let options = WatchOptions { farewell: hub.grace(), ..WatchOptions::default() };
-        let report = report(log, hub, counts, clock, endpoints);
-        *watch = Some(NodeWatch::start(Arc::clone(log), options, report, on_gone, on_orphan, tasks, stop.clone()));
+        let (report, nodes) = (report(&redis.log, hub, counts, clock, endpoints), Arc::clone(&redis.nodes));
+        redis.watch = Some(NodeWatch::start(nodes, options, report, on_gone, on_orphan, tasks, stop.clone()));
     }
 
-    /// Where the other nodes are that live, take sessions and have said so.
+    /// Endpoints of the other nodes that live and take sessions, if they report them.
     pub(super) fn other_nodes(&self) -> Vec<NodeEndpoints> {
-        let Sequencer::Redis { watch: Some(watch), .. } = &self.sequencer else { return Vec::new() };
+        let Sequencer::Redis(RedisParts { watch: Some(watch), .. }) = &self.sequencer else { return Vec::new() };
         let roster = watch.roster();
         let others = roster.alive.iter().filter(|node| **node != self.node);
-        let reports = others.filter_map(|node| serde_json::from_str::<Said>(roster.reports.get(node)?).ok());
+        let reports = others.filter_map(|node| serde_json::from_str::<ReportedNode>(roster.reports.get(node)?).ok());
         reports.filter(|said| !said.draining).filter_map(|said| said.endpoints).collect()
     }
 
-    /// Whether the log commits and is heard.
+    /// Whether the log commits and its bus delivers.
     pub(super) async fn log_ready(&self) -> Result<(), String> {
         match &self.sequencer {
             Sequencer::Memory(_) => Ok(()),
-            Sequencer::Redis { log, .. } if !log.bus_alive() => Err("Redis' channels are silent".to_owned()),
-            Sequencer::Redis { log, .. } => log.ping().await.map_err(|error| error.to_string()),
+            Sequencer::Redis(redis) if !redis.log.bus_alive() => Err("Redis' channels are silent".to_owned()),
+            Sequencer::Redis(redis) => redis.link.ping().await.map_err(|error| error.to_string()),
         }
     }
 
-    /// What `/status` shows of it.
+    /// For `/status`.
     pub(super) fn describe(&self) -> Map<String, Value> {
         let mut details = Map::new();
         details.insert("database".into(), self.database.clone().into());
@@ -192,7 +210,7 @@ impl Storage {
             Sequencer::Memory(_) => {
                 details.insert("log".into(), "memory".into());
             }
-            Sequencer::Redis { log, quotas, watch } => {
+            Sequencer::Redis(RedisParts { log, quotas, watch, .. }) => {
                 details.insert("log".into(), "redis".into());
                 let roster = watch.as_ref().map(NodeWatch::roster).unwrap_or_default();
                 let mut cluster = cluster(&roster);
@@ -206,11 +224,11 @@ impl Storage {
         details
     }
 
-    /// Where rooms and history are, for the line that a start prints.
+    /// Where rooms and history are, for the line printed at the start.
     pub(super) fn for_people(&self, config: &Config) -> String {
         let rooms = match &self.sequencer {
             Sequencer::Memory(_) => "memory",
-            Sequencer::Redis { .. } => "Redis",
+            Sequencer::Redis(_) => "Redis",
         };
         let history = match &config.postgres {
             Some(_) => "PostgreSQL".to_owned(),
@@ -219,14 +237,14 @@ impl Storage {
         format!("Rooms are in {rooms}, history is in {history}")
     }
 
-    /// What was accepted is committed.
+    /// Returns when every accepted commit is stored.
     pub(super) async fn close_log(&self) {
         if let Sequencer::Memory(memory) = &self.sequencer {
             memory.close().await;
         }
     }
 
-    /// Nobody needs it any more.
+    /// Ends the log's tasks, then closes the database.
     pub(super) async fn end(&self) {
         self.end.cancel();
         self.tasks.close();
@@ -236,7 +254,13 @@ impl Storage {
 }
 
 /// What this node says of itself to the others, for their `/status`.
-fn report(log: &Arc<RedisLog>, hub: &Hub, counts: &SessionCounts, clock: &Clock, endpoints: PublicEndpoints) -> Report {
+fn report(
+    log: &Arc<RedisLog>,
+    hub: &Hub,
+    counts: &SessionCounts,
+    clock: &Clock,
+    endpoints: PublicEndpoints,
+) -> NodeReport {
     let (log, hub, counts, clock) = (Arc::clone(log), hub.clone(), counts.clone(), clock.clone());
     Box::new(move || {
         let status = hub.status();
@@ -278,7 +302,7 @@ fn cluster(roster: &Roster) -> Map<String, Value> {
     cluster
 }
 
-/// For the operator: timestamps in the database and on the wire are ahead of the clock until it has caught up.
+/// Timestamps in the database and on the wire are ahead of the clock until it has caught up.
 fn tell_put_back(behind: Option<Duration>) {
     if let Some(behind) = behind {
         tracing::warn!(
@@ -288,7 +312,8 @@ fn tell_put_back(behind: Option<Duration>) {
     }
 }
 
-/// A process that crashed and is back under its old name must not be taken for the one whose sessions are gone.
+/// A name of this process alone: a process that crashed and restarts under its old name must not count as the one before,
+/// whose sessions are gone.
 fn incarnation(name: &NodeId) -> NodeId {
     let short: String = name.as_str().chars().take(56).collect();
     NodeId::parse(&format!("{short}:{:05x}", rand::random::<u32>() >> 12)).unwrap_or_else(|_| name.clone())

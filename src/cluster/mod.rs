@@ -1,5 +1,14 @@
-//! This node among the others of a cluster.
+//! This node among the others of a cluster: leases and reports ([`ClusterNodes`]), the watch over them ([`NodeWatch`]), the
+//! outbox's way into the database ([`Drainer`]), and room time ([`RoomTimeKeeper`]).
+//!
+//! Each takes the link to Redis and the node's id; none knows the log.
 
+mod outbox;
+mod roster;
+mod time;
 mod watch;
 
-pub use watch::{NodeWatch, Report, WatchOptions};
+pub use outbox::{DrainOptions, Drainer};
+pub use roster::{Census, ClusterNodes, Roster, Sweep};
+pub use time::RoomTimeKeeper;
+pub use watch::{NodeReport, NodeWatch, WatchOptions};

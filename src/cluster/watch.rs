@@ -1,9 +1,9 @@
-//! This node among others: its lease, the others' leases, and rooms that nobody looks after any more.
+//! Watches the leases: this node's, the others', and rooms that no node follows.
 //!
-//! A node renews its lease several times in its life; one that runs out means that the process is gone, or cut off. Every
-//! other node sees it, after a pause of its own so that they don't all commit at once, and again as long as the lease is
-//! missed: a replica may have lagged behind. Who was blind itself (Redis was away) doesn't judge the others before a whole
-//! lease has passed: theirs ran out for the same reason. One node at a time sweeps rooms that no node follows.
+//! A node renews its lease several times within its length; a lease that runs out means that the process is gone, or
+//! partitioned. Every other node acts on it, after a random pause so that they don't all commit at once, and again as long
+//! as the lease is missing: a replica may have lagged behind. A node that could not reach Redis itself doesn't judge the
+//! others before a whole lease has passed: theirs ran out for the same reason. One node at a time sweeps orphan rooms.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -18,18 +18,17 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::{ClusterNodes, Roster};
 use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
-use crate::log::redis::{RedisLog, Roster};
 use crate::panics;
 use crate::telemetry::{Seldom, names};
 
-/// How the nodes are watched.
 #[derive(Debug, Clone, Copy)]
 pub struct WatchOptions {
-    /// How long a lease runs; it is renewed in a quarter of that.
+    /// How long a lease runs; it is renewed four times as often.
     pub lease: Duration,
-    /// How long a node that is gone is spoken of.
+    /// How long a node that is gone stays in the roster.
     pub remember: Duration,
     /// How long after a planned stop its members may take to come back elsewhere.
     pub farewell: Duration,
@@ -51,26 +50,26 @@ impl Default for WatchOptions {
     }
 }
 
-/// What is told of nodes: each look at them replaces the one before.
+/// The roster as of the last renewal.
 #[derive(Clone, Default)]
 pub struct NodeWatch(Arc<Mutex<Roster>>);
 
-/// What this node says of itself.
-pub type Report = Box<dyn Fn() -> String + Send + Sync>;
+/// What this node says of itself, JSON.
+pub type NodeReport = Box<dyn Fn() -> String + Send + Sync>;
 
 type OnOrphan = Arc<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Which nodes an operator was told of.
+/// Nodes whose loss was logged.
 #[derive(Debug, Default)]
-struct News {
-    /// Whether anybody was looked at.
+struct LoggedLosses {
+    /// Not the first look.
     looked: bool,
     told: HashSet<NodeId>,
 }
 
-impl News {
-    /// Nodes that are gone since the last look, though nobody stopped them. One that was gone before this process began, or
-    /// that said goodbye, is none; nor is one that is still gone after this node was blind for a while.
+impl LoggedLosses {
+    /// Nodes that are gone since the last look without a planned stop. Nodes that were gone before this process began, or
+    /// still are after an outage of Redis, don't count.
     fn of(&mut self, roster: &Roster) -> Vec<NodeId> {
         let first = !std::mem::replace(&mut self.looked, true);
         self.told.retain(|node| roster.gone.contains(node));
@@ -79,31 +78,31 @@ impl News {
     }
 }
 
-struct Watch {
-    log: Arc<RedisLog>,
+struct LeaseWatch {
+    nodes: Arc<ClusterNodes>,
     options: WatchOptions,
     roster: NodeWatch,
-    report: Report,
+    report: NodeReport,
     on_gone: Box<dyn Fn(&NodeId) + Send + Sync>,
     on_orphan: OnOrphan,
-    /// Nodes whose lease is missed: since when, and when to act on it.
+    /// Nodes whose lease ran out, and when to act on it.
     missed: HashMap<NodeId, Instant>,
-    news: News,
+    losses: LoggedLosses,
     away: Seldom,
-    /// Since when the leases are seen without interruption.
+    /// Since when renewals succeed without interruption.
     sighted: Option<Instant>,
 }
 
 impl NodeWatch {
-    /// Takes the lease, and watches until `stop`; then the lease is given up, for a planned stop is no death.
+    /// Takes the lease, and watches until `stop`; then the lease ends after [`WatchOptions::farewell`].
     ///
-    /// * `report`: asked before each beat, shown by [`NodeWatch::roster`] on every node.
+    /// * `report`: asked before each renewal, shown by [`NodeWatch::roster`] on every node.
     /// * `on_gone`: that node is gone ([`crate::hub::Hub::expire_node`]). Called more than once.
     /// * `on_orphan`: no node follows this room; these nodes live ([`crate::hub::Hub::adopt`]).
     pub fn start(
-        log: Arc<RedisLog>,
+        nodes: Arc<ClusterNodes>,
         options: WatchOptions,
-        report: Report,
+        report: NodeReport,
         on_gone: impl Fn(&NodeId) + Send + Sync + 'static,
         on_orphan: impl Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
         tracker: &TaskTracker,
@@ -111,42 +110,42 @@ impl NodeWatch {
     ) -> Self {
         let roster = Self::default();
         let (on_gone, on_orphan) = (Box::new(on_gone), Arc::new(on_orphan));
-        let mut watch = Watch {
-            log,
+        let mut watch = LeaseWatch {
+            nodes,
             options,
             roster: roster.clone(),
             report,
             on_gone,
             on_orphan,
             missed: HashMap::new(),
-            news: News::default(),
+            losses: LoggedLosses::default(),
             away: Seldom::new(),
             sighted: None,
         };
-        // Without it the lease runs out, and the others take this node's members for lost.
+        // Without this task the lease runs out, and the others take this node's members for lost.
         tracker.spawn(panics::abort_if_panics("lease", async move {
             stop.run_until_cancelled(watch.run()).await;
-            // Its last words: the others know a planned stop by them.
-            watch.log.say((watch.report)());
-            if let Err(error) = watch.log.sign_off(options.farewell).await {
+            // The last report: by it the others know a planned stop.
+            watch.nodes.say((watch.report)());
+            if let Err(error) = watch.nodes.sign_off(options.farewell).await {
                 tracing::warn!(%error, "the lease could not be prolonged for the members' return: it runs out");
             }
         }));
         roster
     }
 
-    /// The nodes, as last seen.
+    /// As last seen.
     pub fn roster(&self) -> Roster {
         self.0.lock().clone()
     }
 }
 
-impl Watch {
+impl LeaseWatch {
     async fn run(&mut self) {
         let mut beats = tokio::time::interval(self.options.lease / 4);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Clock::instant();
-        // Beside the beats: it asks for every partition, and far from Redis that takes longer than a lease.
+        // Beside the renewals: a sweep asks for every partition, and far from Redis that takes longer than a lease.
         let mut sweep: Option<BoxFuture<'static, ()>> = None;
         loop {
             let sweeping = async {
@@ -167,14 +166,14 @@ impl Watch {
     }
 
     async fn beat(&mut self) {
-        self.log.say((self.report)());
-        match self.log.beat(self.options.lease, self.options.remember).await {
+        self.nodes.say((self.report)());
+        match self.nodes.beat(self.options.lease, self.options.remember).await {
             Ok(roster) => {
                 self.away.clear();
                 self.look(roster);
             }
             Err(error) => {
-                // Nothing is known of anybody: nobody is called gone.
+                // Nothing is known of the others: none counts as gone.
                 self.missed.clear();
                 self.sighted = None;
                 if self.away.is_due() {
@@ -189,7 +188,7 @@ impl Watch {
         let now = Clock::instant();
         let fair = *self.sighted.get_or_insert(now) + self.options.lease;
         self.missed.retain(|node, _| roster.gone.contains(node));
-        for node in self.news.of(&roster) {
+        for node in self.losses.of(&roster) {
             tracing::warn!(%node, "a node is gone: its members enter their grace time");
         }
         for node in &roster.gone {
@@ -199,24 +198,24 @@ impl Watch {
                 .or_insert_with(|| now.max(fair) + self.options.lease.mul_f64(rand::rng().random_range(0.0..0.5)));
             if now >= due {
                 (self.on_gone)(node);
-                // Once more later: what it still committed may not have been here.
+                // Again later: its last commits may not have reached this node yet.
                 self.missed.insert(node.clone(), now + self.options.lease * 2);
             }
         }
         *self.roster.0.lock() = roster;
     }
 
-    /// Rooms without a follower are those whose nodes are all gone, or restarted under another name.
+    /// Orphan rooms: all their nodes are gone, or restarted under another name.
     fn sweep(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (log, options) = (Arc::clone(&self.log), self.options);
+        let (nodes, options) = (Arc::clone(&self.nodes), self.options);
         let (roster, on_orphan) = (self.roster.clone(), Arc::clone(&self.on_orphan));
         async move {
-            match log.may_sweep(options.sweep_every * 2).await {
+            match nodes.may_sweep(options.sweep_every * 2).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => return tracing::debug!(%error, "no sweep"),
             }
-            let sweep = match log.sweep(options.quiet).await {
+            let sweep = match nodes.sweep(options.quiet).await {
                 Ok(sweep) => sweep,
                 Err(error) => return tracing::warn!(%error, "rooms could not be swept"),
             };
@@ -224,7 +223,7 @@ impl Watch {
             for room in sweep.orphans {
                 tracing::info!(roomId = %room, "no node follows this room: it is looked after here now");
                 metrics::counter!(names::ROOMS_ADOPTED).increment(1);
-                // A room that panics is no reason to leave the others alone.
+                // A panic of one room must not end the sweep of the others.
                 let _ = AssertUnwindSafe(on_orphan(room, roster.roster().alive)).catch_unwind().await;
             }
         }
@@ -247,13 +246,17 @@ mod tests {
             .into(),
             ..Roster::default()
         };
-        let mut news = News::default();
-        assert_eq!(news.of(&roster(&["before"])), []);
-        assert_eq!(news.of(&roster(&["before", "killed"])), [node("killed")]);
+        let mut losses = LoggedLosses::default();
+        assert_eq!(losses.of(&roster(&["before"])), []);
+        assert_eq!(losses.of(&roster(&["before", "killed"])), [node("killed")]);
         for _ in 0..3 {
-            assert_eq!(news.of(&roster(&["before", "killed", "stopped"])), []);
+            assert_eq!(losses.of(&roster(&["before", "killed", "stopped"])), []);
         }
-        assert_eq!(news.of(&roster(&[])), []);
-        assert_eq!(news.of(&roster(&["before", "killed"])), [node("before"), node("killed")], "it was back meanwhile");
+        assert_eq!(losses.of(&roster(&[])), []);
+        assert_eq!(
+            losses.of(&roster(&["before", "killed"])),
+            [node("before"), node("killed")],
+            "it was back meanwhile"
+        );
     }
 }

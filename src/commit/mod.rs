@@ -3,6 +3,8 @@
 //! Field names, values, event bodies and audit records are opaque here: the hub's codec (`hub::codec`) writes and reads
 //! them.
 
+pub(crate) mod binary;
+pub(crate) mod outbox_entry;
 mod report;
 
 use std::collections::BTreeMap;

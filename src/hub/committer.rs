@@ -173,7 +173,7 @@ async fn settle(
             }
         }
     }
-    Err(LogError(format!("{ATTEMPTS} conflicts in a row")))
+    Err(LogError::Conflicts(ATTEMPTS))
 }
 
 /// After a conflict: returns when the replica has reached the log's head, or the log the replica's.
@@ -182,7 +182,7 @@ async fn learn(hub: &Hub, cell: &Arc<RoomCell>, latest: Option<Head>, asked_at: 
         Some(latest) => arrive_at(hub, cell, latest).await,
         // The room has ended, and its last events are on their way; or the log has lost it, and refuses it.
         None if heard(cell, |state| state.room().is_vacant() || state.room().head() != asked_at).await => Ok(()),
-        None => hub.install_ended(cell, asked_at).map_err(|_| LogError("the room's stored state can't be read".into())),
+        None => hub.install_ended(cell, asked_at).map_err(|_| LogError::Unreadable),
     }
 }
 
@@ -193,7 +193,7 @@ async fn arrive_at(hub: &Hub, cell: &Arc<RoomCell>, head: Head) -> Result<(), Lo
         return Ok(());
     }
     metrics::counter!(names::BUS_GAPS, "cause" => "conflict").increment(1);
-    hub.reload(cell).await.map_err(|_| LogError("what other nodes committed can't be read".into()))
+    hub.reload(cell).await.map_err(|_| LogError::Unreadable)
 }
 
 /// False: the state did not come in time, or a commit before it is missing.

@@ -15,7 +15,7 @@ use crate::domain::{
     AddressTag, Dialect, Head, KeyHash, Pin, PinHash, ResumeToken, RoomId, SessionRef, TokenHash, TransportKind,
     UserId, Username,
 };
-use crate::quota::{Exceeded, Place, Visitor};
+use crate::quota::{Exceeded, QuotaPlace, Visitor};
 use crate::room::{Actor, Command, Join, Origin, OwnerClaim, PinProof, Reject, Room};
 use crate::telemetry::names;
 
@@ -47,7 +47,7 @@ pub struct JoinRequest {
     /// The client's address: for throttling; never stored.
     pub address: IpAddr,
     /// The quota place that the session holds from an earlier JOIN.
-    pub place: Option<Arc<Place>>,
+    pub place: Option<Arc<QuotaPlace>>,
     /// Hash of the client key.
     pub client: Option<KeyHash>,
     /// What it claims about the room's owner.
@@ -84,7 +84,7 @@ impl JoinRequest {
 enum Admission {
     /// Sessions are not counted (`RATE_LIMITS=off`).
     Uncounted,
-    Placed(Arc<Place>),
+    Placed(Arc<QuotaPlace>),
     /// No place. Not final: the room may show that the member proves itself with its token.
     Full(Refusal),
 }
@@ -129,7 +129,7 @@ impl Hub {
     }
 
     /// Counts the JOIN and finds its session a place: the one that it holds, if it joins as the same user again.
-    async fn admit(&self, request: &JoinRequest, held: Option<Arc<Place>>) -> Result<Admission, Refusal> {
+    async fn admit(&self, request: &JoinRequest, held: Option<Arc<QuotaPlace>>) -> Result<Admission, Refusal> {
         let Some(quotas) = &self.0.parts.quotas else { return Ok(Admission::Uncounted) };
         let visitor = request.visitor();
         let taken = match held.filter(|place| *place.visitor() == visitor) {
@@ -145,7 +145,7 @@ impl Hub {
     }
 
     /// A place beyond the bound for a member that proves itself with its token: it only takes back what it had.
-    fn readmit(&self, cell: &RoomCell, request: &JoinRequest) -> Option<Arc<Place>> {
+    fn readmit(&self, cell: &RoomCell, request: &JoinRequest) -> Option<Arc<QuotaPlace>> {
         let quotas = self.0.parts.quotas.as_ref()?;
         proves_itself(cell.lock().room(), request).then(|| Arc::new(quotas.readmit(&request.visitor())))
     }

@@ -64,7 +64,7 @@ use crate::clock::Clock;
 use crate::domain::{Limits, NodeId, RoomId, RoomTime, SessionRef};
 use crate::log::Log;
 use crate::panics;
-use crate::quota::{Place, Quotas};
+use crate::quota::{QuotaPlace, Quotas};
 use crate::room::{Actor, Ask, Command, Room};
 use crate::telemetry::Seldom;
 pub use join::JoinRequest;
@@ -116,7 +116,7 @@ struct HubInner {
 pub struct Membership {
     cell: Arc<RoomCell>,
     actor: Actor,
-    place: Option<Arc<Place>>,
+    place: Option<Arc<QuotaPlace>>,
 }
 
 impl Membership {
@@ -131,7 +131,7 @@ impl Membership {
     }
 
     /// The session's place in the quotas of its user and address, where they are counted. Freed with its last copy.
-    pub fn place(&self) -> Option<&Arc<Place>> {
+    pub fn place(&self) -> Option<&Arc<QuotaPlace>> {
         self.place.as_ref()
     }
 }

@@ -21,6 +21,7 @@ pub mod memory;
 pub mod redis;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -108,22 +109,55 @@ pub enum Followed {
     Gap(Option<RoomId>),
 }
 
-/// The log can't answer now.
+/// Why the log gave no answer. Transient: nothing is known of the outcome.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the log is unavailable: {0}")]
-pub struct LogError(pub String);
+pub enum LogError {
+    #[error("a commit to {0} whose heads do not ascend from `expected` to `next`")]
+    Heads(RoomId),
+    /// The clock is behind the one that made the epoch that ended.
+    #[error("epoch {next} of {room} is not later than {ended}, which has ended: the clock is behind")]
+    EarlyEpoch { room: RoomId, next: u64, ended: u64 },
+    #[error("another process has become {0}")]
+    Replaced(NodeId),
+    #[error("the log is closed")]
+    Closed,
+    #[error("too many commits wait for the disk")]
+    Crowded,
+    #[error("commits of other nodes had their turns for {0:?}")]
+    Overtaken(Duration),
+    #[error("Redis is full (maxmemory)")]
+    Full,
+    #[error("no subscription within {0:?}")]
+    NoSubscription(Duration),
+    /// The hub's: it gives up a batch.
+    #[error("{0} conflicts in a row")]
+    Conflicts(u32),
+    /// The hub's: what the log answered is not what its codec writes.
+    #[error("the room's stored state can't be read")]
+    Unreadable,
+    #[error("the log is unavailable: {0}")]
+    Unavailable(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl LogError {
+    pub fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable(Arc::new(error))
+    }
+}
 
 /// Refuses a commit whose heads don't ascend from `expected` to `next`.
 fn ascending(commit: &Commit) -> Result<(), LogError> {
     let mut last = commit.expected;
     for entry in commit.entries.iter() {
         if entry.head <= last {
-            return Err(LogError(format!("a commit to {} whose heads do not ascend", commit.room)));
+            return Err(LogError::Heads(commit.room.clone()));
         }
         last = entry.head;
     }
-    if commit.entries.is_empty() || last != commit.next {
-        return Err(LogError(format!("a commit to {} whose entries do not lead to its head", commit.room)));
-    }
-    Ok(())
+    if commit.entries.is_empty() || last != commit.next { Err(LogError::Heads(commit.room.clone())) } else { Ok(()) }
+}
+
+/// The refusal of a new epoch that is not later than the one that ended at `ended`.
+fn too_early(commit: &Commit, ended: Head) -> LogError {
+    LogError::EarlyEpoch { room: commit.room.clone(), next: commit.next.epoch, ended: ended.epoch }
 }

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
 use super::throttle::Throttle;
-use super::{Allowances, Exceeded, Place, Quotas, Visitor};
+use super::{Allowances, Exceeded, QuotaPlace, Quotas, Visitor};
 use crate::clock::Clock;
 use crate::domain::{RoomId, counted_as};
 
@@ -56,7 +56,7 @@ impl MemoryQuotas {
     }
 
     /// A place, if there is one.
-    pub fn place(&self, visitor: &Visitor) -> Result<Place, Exceeded> {
+    pub fn place(&self, visitor: &Visitor) -> Result<QuotaPlace, Exceeded> {
         let mut places = self.places.lock();
         let held = |count: Option<&u64>| count.copied().unwrap_or_default();
         if held(places.users.get(visitor)) >= self.allowances.user_sessions {
@@ -68,11 +68,11 @@ impl MemoryQuotas {
         Ok(self.seat(&mut places, visitor))
     }
 
-    fn seat(&self, places: &mut Places, visitor: &Visitor) -> Place {
+    fn seat(&self, places: &mut Places, visitor: &Visitor) -> QuotaPlace {
         *places.users.entry(visitor.clone()).or_default() += 1;
         *places.addresses.entry(visitor.address).or_default() += 1;
         let (shared, whose) = (Arc::clone(&self.places), visitor.clone());
-        Place::new(visitor.clone(), move || {
+        QuotaPlace::new(visitor.clone(), move || {
             let mut places = shared.lock();
             leave(&mut places.users, &whose);
             leave(&mut places.addresses, &whose.address);
@@ -91,7 +91,7 @@ fn leave<K: Hash + Eq>(counts: &mut HashMap<K, u64>, key: &K) {
 }
 
 impl Quotas for MemoryQuotas {
-    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<Place, Exceeded>> {
+    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>> {
         Box::pin(ready(self.count_join(visitor.address).and_then(|()| self.place(visitor))))
     }
 
@@ -99,7 +99,7 @@ impl Quotas for MemoryQuotas {
         Box::pin(ready(self.count_join(address)))
     }
 
-    fn readmit(&self, visitor: &Visitor) -> Place {
+    fn readmit(&self, visitor: &Visitor) -> QuotaPlace {
         self.seat(&mut self.places.lock(), visitor)
     }
 

@@ -2,7 +2,7 @@
 //! ([`Bucket`], [`AddressBudgets`]).
 //!
 //! ```text
-//! hub ── enter(visitor) / guess(room, address) ──► quotas ── Place | Exceeded
+//! hub ── enter(visitor) / guess(room, address) ──► quotas ── QuotaPlace | Exceeded
 //!     ◄── the place lives as long as the session, and gives itself back ──┘
 //! ```
 //!
@@ -21,6 +21,7 @@ mod addresses;
 mod bucket;
 mod caps;
 mod memory;
+pub mod redis;
 mod throttle;
 
 use std::fmt;
@@ -113,13 +114,13 @@ impl Exceeded {
 /// Asked before the hub works for a client.
 pub trait Quotas: Send + Sync + 'static {
     /// A JOIN of a session that has no place yet: counts it, and takes a place.
-    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<Place, Exceeded>>;
+    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>>;
 
     /// A JOIN of a session that keeps its place: only counts.
     fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>>;
 
     /// A place for a member that comes back with its token.
-    fn readmit(&self, visitor: &Visitor) -> Place;
+    fn readmit(&self, visitor: &Visitor) -> QuotaPlace;
 
     /// A PIN is about to be compared. Taken before the work: guesses that come all at once are counted too.
     fn guess<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, Result<(), Exceeded>>;
@@ -129,12 +130,12 @@ pub trait Quotas: Send + Sync + 'static {
 }
 
 /// A session's place; given back when dropped.
-pub struct Place {
+pub struct QuotaPlace {
     visitor: Visitor,
     give_back: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-impl Place {
+impl QuotaPlace {
     /// A place that is given back so.
     pub fn new(visitor: Visitor, give_back: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self { visitor, give_back: Some(Box::new(give_back)) }
@@ -146,7 +147,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QuotaPlace {
     fn drop(&mut self) {
         if let Some(give_back) = self.give_back.take() {
             give_back();
@@ -154,8 +155,8 @@ impl Drop for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for QuotaPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("user", &self.visitor.user).finish_non_exhaustive()
+        f.debug_struct("QuotaPlace").field("user", &self.visitor.user).finish_non_exhaustive()
     }
 }

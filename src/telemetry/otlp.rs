@@ -31,7 +31,7 @@ use rustls::RootCertStore;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::authorities;
+use crate::authorities::{self, AuthoritiesError};
 use crate::clock::Clock;
 
 /// One export.
@@ -113,7 +113,7 @@ pub enum OtlpError {
     Start(String),
     /// The file of the collector's authorities.
     #[error("OTLP_CA_PATH={0}")]
-    Authorities(String),
+    Authorities(#[source] AuthoritiesError),
     /// The machine has none.
     #[error("OTLP_ENDPOINT: whose certificates are to be trusted? OTLP_CA_PATH can say it: {0}")]
     NoAuthorities(String),

@@ -61,6 +61,14 @@ pub enum Fate {
     Twice,
 }
 
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{0:?} of {1} was lost")]
+    Lost(What, NodeId),
+    #[error("{0} is cut off")]
+    CutOff(NodeId),
+}
+
 type Decide = dyn FnMut(Crossing<'_>) -> Fate + Send;
 
 /// The faults of all nodes of one log; clones share them.
@@ -167,10 +175,10 @@ impl Faults {
             tokio::time::sleep(by).await;
         }
         if fate == Fate::Lost {
-            return Err(LogError(format!("{what:?} of {node} was lost")));
+            return Err(LogError::unavailable(Fault::Lost(what, node.clone())));
         }
         if self.is_partitioned(node) {
-            return Err(LogError(format!("{node} is cut off")));
+            return Err(LogError::unavailable(Fault::CutOff(node.clone())));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use tandem::domain::NodeId;
 use tandem::log::Log;
 use tandem::log::memory::MemoryLog;
 use tandem::log::redis::RedisLog;
+use tandem::redis::RedisLink;
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use tempfile::TempDir;
@@ -72,7 +73,8 @@ impl Backend for Redis {
     fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Log>> {
         Box::pin(async move {
             let (options, node) = (self.servers[0].options(), NodeId::parse(node).unwrap());
-            RedisLog::connect(options, node, &self.tracker, self.stop.clone()).await.unwrap() as Arc<dyn Log>
+            let link = RedisLink::connect(options).await.unwrap();
+            RedisLog::start(link, node, &self.tracker, self.stop.clone()).await.unwrap() as Arc<dyn Log>
         })
     }
 }

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use tandem::cluster::ClusterNodes;
 use tandem::domain::{NodeId, RoomId, UserId};
-use tandem::log::redis::{RedisLog, RedisOptions, RedisQuotas};
+use tandem::log::redis::RedisLog;
+use tandem::quota::redis::RedisQuotas;
 use tandem::quota::{Allowances, Exceeded, MemoryQuotas, Quotas, Visitor};
+use tandem::redis::{RedisLink, RedisOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,16 +67,22 @@ impl Backend for Redis {
 /// A node that shares the quotas of a Redis.
 pub(crate) struct Node {
     pub(crate) quotas: Arc<RedisQuotas>,
-    pub(crate) log: Arc<RedisLog>,
+    pub(crate) nodes: Arc<ClusterNodes>,
+    /// Its bus notices that Redis has lost its data.
+    _log: Arc<RedisLog>,
     stop: CancellationToken,
 }
 
 impl Node {
     pub(crate) async fn start(name: &str, options: RedisOptions, allowances: Allowances) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let log = RedisLog::connect(options, NodeId::parse(name).unwrap(), &tracker, stop.clone()).await.unwrap();
-        let quotas = RedisQuotas::share(Arc::clone(&log), allowances, &tracker, stop.clone()).await.unwrap();
-        Self { quotas: Arc::new(quotas), log, stop }
+        let (link, id) = (RedisLink::connect(options).await.unwrap(), NodeId::parse(name).unwrap());
+        let log = RedisLog::start(Arc::clone(&link), id.clone(), &tracker, stop.clone()).await.unwrap();
+        let nodes = ClusterNodes::new(Arc::clone(&link), id.clone());
+        let alive = Arc::clone(&nodes);
+        let alive = Box::new(move || alive.alive());
+        let quotas = RedisQuotas::share(link, id, alive, allowances, &tracker, stop.clone()).await.unwrap();
+        Self { quotas: Arc::new(quotas), nodes, _log: log, stop }
     }
 }
 

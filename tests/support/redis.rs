@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use secrecy::SecretString;
 use tandem::clock::Clock;
-use tandem::log::redis::{Lives, RedisOptions};
+use tandem::redis::{Lives, RedisOptions};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -245,7 +245,7 @@ pub(crate) fn options(url: &str) -> RedisOptions {
         probe_every: Duration::from_millis(100),
         // A machine that stalls is no outage; the tests of outages are less patient.
         quota_patience: Duration::from_secs(5),
-        muster: Duration::from_millis(300),
+        recovery_wait: Duration::from_millis(300),
         ..RedisOptions::new(SecretString::from(url.to_owned()))
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::unsaved::UnsavedCommits;
-use super::{CommitAnswer, MemoryLogCore, MemoryLogState, QueuedCommit, sequence};
+use super::{CommitAnswer, MemoryLogCore, MemoryLogState, QueuedCommit};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::domain::RoomId;
-use crate::log::{LogError, Outcome};
+use crate::log::{LogError, Outcome, too_early};
 use crate::repository::{Repository, RepositoryError};
 use crate::telemetry::{HotHistogram, Seldom, names};
 
@@ -133,7 +133,7 @@ impl GroupCommit {
                 }
                 let rooms = batch.rooms();
                 let answers = take_out(&mut self.core.state.lock(), &mut batch, &rooms);
-                refuse(answers, &LogError(error.to_string()));
+                refuse(answers, &LogError::unavailable(error));
             }
         }
         let state = self.core.state.lock();
@@ -247,7 +247,7 @@ impl GroupCommit {
             let mut state = self.core.state.lock();
             let answers = take_out(&mut state, batch, &BTreeSet::from([room.clone()]));
             state.sequence.end(&room, head);
-            refuse(answers, &sequence::too_early(commit, head));
+            refuse(answers, &too_early(commit, head));
         }
         Ok(())
     }

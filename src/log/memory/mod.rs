@@ -143,10 +143,10 @@ impl MemoryLogHandle {
         let mut state = self.core.state.lock();
         self.check(&state)?;
         if state.closed {
-            return Err(LogError("it is closed".to_owned()));
+            return Err(LogError::Closed);
         }
         if state.queue.len() >= QUEUE {
-            return Err(LogError("too many commits wait for the disk".to_owned()));
+            return Err(LogError::Crowded);
         }
         let (answer, receiver) = oneshot::channel();
         match state.sequence.accept(&commit) {
@@ -167,7 +167,7 @@ impl MemoryLogHandle {
 
     fn check(&self, state: &MemoryLogState) -> Result<(), LogError> {
         let mine = state.nodes.get(&self.node).is_some_and(|reports| Arc::ptr_eq(reports, &self.reports));
-        if mine { Ok(()) } else { Err(LogError(format!("another process has become {}", self.node))) }
+        if mine { Ok(()) } else { Err(LogError::Replaced(self.node.clone())) }
     }
 }
 
@@ -175,7 +175,7 @@ impl Log for MemoryLogHandle {
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Outcome, LogError>> {
         Box::pin(async move {
             let answer = self.submit(commit)?.await;
-            answer.unwrap_or_else(|_gone| Err(LogError("the committer has died".to_owned())))
+            answer.unwrap_or_else(|_gone| Err(LogError::Closed))
         })
     }
 

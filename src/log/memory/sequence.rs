@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, RoomId};
-use crate::log::{LogError, ascending};
+use crate::log::{LogError, ascending, too_early};
 
 /// Ends that are remembered. Forgetting one is safe as long as clocks don't run back (see [`crate::log::Log::commit`]).
 const ENDS: usize = 65_536;
@@ -180,10 +180,4 @@ impl RoomSequence {
             (None, Settled::Unknown) => (Head::default(), false),
         }
     }
-}
-
-/// Why a new epoch that is not later than the old one is refused.
-pub(super) fn too_early(commit: &Commit, ended: Head) -> LogError {
-    let (room, next, ended) = (&commit.room, commit.next.epoch, ended.epoch);
-    LogError(format!("epoch {next} of {room} is not later than {ended}, which has ended: the clock is behind"))
 }

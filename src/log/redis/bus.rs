@@ -1,8 +1,8 @@
-//! The subscriber: one supervised task that keeps this node's ear on the bus.
+//! The subscriber: one supervised task that keeps this node subscribed to the channels of its rooms.
 //!
-//! What should be heard is the set `wanted`; what is confirmed on the present connection is `heard`. The supervisor makes
-//! the second follow the first, in the order in which things were asked for. When a connection breaks, or a probe is not
-//! heard, all of them are made anew, everything wanted is subscribed again, and everything counts as missed.
+//! `wanted` is the set of rooms to hear, `heard` the set confirmed on the present connections. The supervisor makes the
+//! second follow the first, in the order of the calls. When a connection breaks, or a probe is not heard, all connections
+//! are made anew, everything wanted is subscribed again, and every room has a gap.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,57 +14,43 @@ use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, RedisError, Script, Value};
+use redis::{PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::Inbox;
-use super::keys::Partition;
-use super::link::{Link, Request};
-use super::record::{Body, Message, RecordError};
-use super::server::{Kind, Server};
-use super::wishes::Rooms;
-use super::{Lives, publish_command};
+use super::inbox::BusInbox;
+use super::subscriptions::Subscriptions;
+use super::wire::{BusBody, BusMessage};
 use crate::clock::Clock;
+use crate::commit::binary::WireError;
 use crate::domain::{NodeId, RoomId};
 use crate::log::{Followed, LogError};
+use crate::redis::{Partition, RedisKind, RedisLink};
 use crate::telemetry::{HotHistogram, Seldom, names};
 
 static BUS_LAG: HotHistogram = HotHistogram::new(names::BUS_LAG);
 
 /// Channels of one SUBSCRIBE.
 const CHUNK: usize = 500;
-/// A probe that is not heard by then was lost, and with it who knows what.
+/// A probe that is not heard by then was lost, and other messages may have been lost with it.
 const DEAF: Duration = Duration::from_secs(3);
 
-/// What the supervisor is made of.
-pub(super) struct BusParts {
-    pub(super) node: NodeId,
-    pub(super) server: Server,
-    pub(super) link: Arc<Link>,
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) lives: Lives,
-    pub(super) probe_every: Duration,
-}
-
 pub(super) struct Bus {
-    parts: BusParts,
-    rooms: Mutex<Rooms>,
-    /// `rooms` has something for the supervisor.
+    node: NodeId,
+    link: Arc<RedisLink>,
+    inbox: Arc<BusInbox>,
+    rooms: Mutex<Subscriptions>,
+    /// `rooms` has changed.
     asked: Notify,
     alive: watch::Sender<bool>,
-    /// How often the bus was connected.
-    sessions: AtomicU64,
-    cluster: AtomicBool,
-    /// µs from saying something to hearing it.
+    /// µs from sending a probe to hearing it.
     lag: AtomicU64,
-    probe: Script,
 }
 
 /// Why a session of the bus ended.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+enum BusError {
     #[error(transparent)]
     Redis(#[from] RedisError),
     #[error("the connection is gone")]
@@ -73,42 +59,41 @@ enum Broken {
     Deaf,
 }
 
-/// What the pushes of one session's connections tell it.
+/// What one session's connections were pushed.
 #[derive(Default)]
-struct Ear {
+struct Pushes {
     broken: AtomicBool,
     told: Notify,
-    /// Confirmations of UNSUBSCRIBE that are expected. One more means that a slot has moved to another server.
+    /// Expected confirmations of UNSUBSCRIBE. One more means that a slot has moved to another server.
     leaving: AtomicUsize,
     /// The last probe heard on each connection, and when.
     probes: Mutex<HashMap<Partition, (u64, Instant)>>,
 }
 
-struct Shard {
+struct BusShard {
     conn: MultiplexedConnection,
     partitions: Vec<Partition>,
-    era: Option<String>,
+    era_id: Option<String>,
 }
 
-struct Session {
-    shards: Vec<Shard>,
-    /// Which shard has a partition.
+struct BusSession {
+    shards: Vec<BusShard>,
+    /// By partition, the index of its shard.
     places: Vec<usize>,
-    ear: Arc<Ear>,
-    kind: Kind,
+    pushes: Arc<Pushes>,
+    kind: RedisKind,
 }
 
 impl Bus {
-    pub(super) fn new(parts: BusParts) -> Arc<Self> {
+    pub(super) fn new(node: NodeId, link: Arc<RedisLink>, inbox: Arc<BusInbox>) -> Arc<Self> {
         Arc::new(Self {
-            parts,
+            node,
+            link,
+            inbox,
             rooms: Mutex::default(),
             asked: Notify::new(),
             alive: watch::Sender::new(false),
-            sessions: AtomicU64::new(0),
-            cluster: AtomicBool::new(false),
             lag: AtomicU64::new(0),
-            probe: Script::new(include_str!("probe.lua")),
         })
     }
 
@@ -121,10 +106,6 @@ impl Bus {
         let _ = self.alive.subscribe().wait_for(|alive| *alive).await;
     }
 
-    pub(super) fn sessions(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
     pub(super) fn lag(&self) -> Duration {
         Duration::from_micros(self.lag.load(Ordering::Relaxed))
     }
@@ -132,10 +113,6 @@ impl Bus {
     fn note_lag(&self, lag: Duration) {
         self.lag.store(u64::try_from(lag.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         BUS_LAG.record(lag.as_secs_f64());
-    }
-
-    pub(super) fn is_cluster(&self) -> bool {
-        self.cluster.load(Ordering::Relaxed)
     }
 
     pub(super) fn wanted(&self) -> Vec<RoomId> {
@@ -154,10 +131,10 @@ impl Bus {
         self.asked.notify_one();
         match tokio::time::timeout(patience, confirmed).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(LogError("the bus has stopped".to_owned())),
+            Ok(Err(_)) => Err(LogError::Closed),
             Err(_) => {
                 self.rooms.lock().forget_dropped();
-                Err(LogError(format!("no subscription within {patience:?}")))
+                Err(LogError::NoSubscription(patience))
             }
         }
     }
@@ -173,7 +150,7 @@ impl Bus {
     /// Keeps the bus connected until stopped.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut failures = 0;
-        // An outage is one piece of news; that the bus is up again is told by the session.
+        // One line for an outage; the session logs that the bus is up again.
         let down = Seldom::new();
         loop {
             let began = Clock::instant();
@@ -201,34 +178,34 @@ impl Bus {
     }
 
     /// From connecting to the break of a connection.
-    async fn session(self: &Arc<Self>) -> Result<std::convert::Infallible, Broken> {
-        let ear = Arc::new(Ear::default());
+    async fn session(self: &Arc<Self>) -> Result<std::convert::Infallible, BusError> {
+        let pushes = Arc::new(Pushes::default());
         let push = {
-            let (bus, ear) = (Arc::clone(self), Arc::clone(&ear));
+            let (bus, pushes) = (Arc::clone(self), Arc::clone(&pushes));
             move |info| {
-                bus.pushed(info, &ear);
+                bus.pushed(info, &pushes);
                 Ok(())
             }
         };
-        let (kind, connected) = self.parts.server.connect_bus(push).await?;
-        self.cluster.store(kind == Kind::Cluster, Ordering::Relaxed);
+        let (kind, connected) = self.link.server().connect_bus(push).await?;
         let mut places = vec![0; Partition::all().count()];
         for (place, (_, partitions)) in connected.iter().enumerate() {
             partitions.iter().for_each(|partition| places[partition.index()] = place);
         }
-        let shards = connected.into_iter().map(|(conn, partitions)| Shard { conn, partitions, era: None }).collect();
-        let mut session = Session { shards, places, ear, kind };
+        let shards =
+            connected.into_iter().map(|(conn, partitions)| BusShard { conn, partitions, era_id: None }).collect();
+        let mut session = BusSession { shards, places, pushes, kind };
         self.tune_in(&mut session).await?;
-        let mut probes = tokio::time::interval(self.parts.probe_every);
+        let mut probes = tokio::time::interval(self.link.options().probe_every);
         probes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut outstanding: Option<(u64, Instant)> = None;
         let mut nonce = 0;
         loop {
             tokio::select! {
-                () = session.ear.told.notified() => if session.ear.broken.load(Ordering::Relaxed) {
-                    return Err(Broken::Gone);
+                () = session.pushes.told.notified() => if session.pushes.broken.load(Ordering::Relaxed) {
+                    return Err(BusError::Gone);
                 },
-                () = self.asked.notified() => self.follow_wishes(&mut session).await?,
+                () = self.asked.notified() => self.follow_changes(&mut session).await?,
                 _ = probes.tick() => {
                     if let Some((nonce, sent)) = outstanding {
                         let heard = session.heard(nonce);
@@ -236,11 +213,11 @@ impl Bus {
                         outstanding = outstanding.filter(|_| heard.is_none());
                     }
                     match outstanding {
-                        Some((_, sent)) if sent.elapsed() > DEAF => return Err(Broken::Deaf),
+                        Some((_, sent)) if sent.elapsed() > DEAF => return Err(BusError::Deaf),
                         Some(_) => {}
                         None => {
                             nonce += 1;
-                            // When the probe can't be sent, commands fail too; the bus is not to blame.
+                            // A probe that can't be sent says nothing about the subscriptions: commands fail as well.
                             let sent = Clock::instant();
                             if self.send_probes(&mut session, nonce).await {
                                 outstanding = Some((nonce, sent));
@@ -254,8 +231,8 @@ impl Bus {
     }
 
     /// Subscribes to everything wanted; from then on the bus is alive.
-    async fn tune_in(&self, session: &mut Session) -> Result<(), Broken> {
-        let node = &self.parts.node;
+    async fn tune_in(&self, session: &mut BusSession) -> Result<(), BusError> {
+        let node = &self.node;
         for place in 0..session.shards.len() {
             let partitions = session.shards[place].partitions.clone();
             let mut channels: Vec<_> = partitions.iter().map(|partition| partition.node_channel(node)).collect();
@@ -263,10 +240,10 @@ impl Bus {
             session.subscribe(place, &channels).await?;
         }
         let wanted = self.rooms.lock().begin_session();
-        self.follow_wishes_of(session, wanted).await?;
-        let session_number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        if session_number > 0 || !self.rooms.lock().wanted.is_empty() {
-            self.parts.inbox.gap();
+        self.subscribe_changed(session, wanted).await?;
+        let earlier = self.link.note_reset();
+        if earlier > 0 || !self.rooms.lock().wanted.is_empty() {
+            self.inbox.gap();
         }
         metrics::gauge!(names::BUS_ALIVE).set(1.0);
         metrics::counter!(names::BUS_CONNECTS).increment(1);
@@ -275,12 +252,12 @@ impl Bus {
         Ok(())
     }
 
-    async fn follow_wishes(&self, session: &mut Session) -> Result<(), Broken> {
+    async fn follow_changes(&self, session: &mut BusSession) -> Result<(), BusError> {
         let changed = std::mem::take(&mut self.rooms.lock().changed);
-        self.follow_wishes_of(session, changed).await
+        self.subscribe_changed(session, changed).await
     }
 
-    async fn follow_wishes_of(&self, session: &mut Session, changed: Vec<RoomId>) -> Result<(), Broken> {
+    async fn subscribe_changed(&self, session: &mut BusSession, changed: Vec<RoomId>) -> Result<(), BusError> {
         let (mut join, mut leave) = (Vec::new(), Vec::new());
         {
             let rooms = self.rooms.lock();
@@ -319,83 +296,78 @@ impl Bus {
         Ok(())
     }
 
-    /// Says whether all of them were sent. A change of a server's era means that it has lost its data.
-    async fn send_probes(&self, session: &mut Session, nonce: u64) -> bool {
-        let publish = publish_command(session.kind == Kind::Cluster);
-        metrics::gauge!(names::BUS_WAITING).set(self.parts.inbox.waiting() as f64);
+    /// Returns whether all of them were sent. Another id of a server's data means that it has lost its data.
+    async fn send_probes(&self, session: &mut BusSession, nonce: u64) -> bool {
+        metrics::gauge!(names::BUS_WAITING).set(self.inbox.waiting() as f64);
         let probes = session.shards.iter().filter_map(|shard| shard.partitions.first()).map(|partition| {
-            let mut call = self.probe.prepare_invoke();
-            call.key(partition.era()).arg(format!("{}-{}", self.parts.node, rand::random::<u32>()));
-            call.arg(self.parts.lives.outbox.as_millis() as u64).arg(publish);
-            call.arg(partition.probe_channel(&self.parts.node)).arg(nonce);
-            async move { self.parts.link.once(&Request::Script(&call)).await }
+            let probe = self.link.probe(*partition, &self.node, nonce);
+            async move { probe.once().await }
         });
         let Ok(eras) = try_join_all(probes).await else { return false };
-        for (shard, era) in session.shards.iter_mut().zip(eras) {
-            let era = redis::from_redis_value::<String>(era).ok();
-            let before = std::mem::replace(&mut shard.era, era);
-            if before.is_some() && before != shard.era {
+        for (shard, era_id) in session.shards.iter_mut().zip(eras) {
+            let before = shard.era_id.replace(era_id);
+            if before.is_some() && before != shard.era_id {
                 tracing::error!("Redis has lost its data: rooms are written back from this node's replicas");
                 metrics::counter!(names::REDIS_DATA_LOSSES).increment(1);
-                self.sessions.fetch_add(1, Ordering::Relaxed);
-                self.parts.inbox.gap();
+                self.link.note_reset();
+                self.inbox.gap();
             }
         }
         true
     }
 
-    /// What the connections were pushed: called by their tasks, must not wait.
-    fn pushed(&self, PushInfo { kind, data }: PushInfo, ear: &Ear) {
+    /// Called by the connections' tasks: must not wait.
+    fn pushed(&self, PushInfo { kind, data }: PushInfo, pushes: &Pushes) {
         match kind {
-            PushKind::Message | PushKind::SMessage => self.message(data, ear),
+            PushKind::Message | PushKind::SMessage => self.message(data, pushes),
             PushKind::Unsubscribe | PushKind::SUnsubscribe => {
-                let expected = ear.leaving.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+                let expected = pushes.leaving.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
                 if expected.is_err() {
-                    ear.fail();
+                    pushes.fail();
                 }
             }
-            PushKind::Disconnection => ear.fail(),
+            PushKind::Disconnection => pushes.fail(),
             _ => {}
         }
     }
 
-    fn message(&self, data: Vec<Value>, ear: &Ear) {
+    fn message(&self, data: Vec<Value>, pushes: &Pushes) {
         let mut data = data.into_iter();
         let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) = (data.next(), data.next()) else {
             return;
         };
         if is_probe(&channel) {
-            let known = |partition: &Partition| channel == partition.probe_channel(&self.parts.node).as_bytes();
+            let known = |partition: &Partition| channel == partition.probe_channel(&self.node).as_bytes();
             let nonce = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok()).unwrap_or_default();
             if let Some(partition) = Partition::all().find(known) {
-                ear.probes.lock().insert(partition, (nonce, Clock::instant()));
+                pushes.probes.lock().insert(partition, (nonce, Clock::instant()));
             }
             return;
         }
-        match Message::decode(payload.into()) {
+        match BusMessage::decode(payload.into()) {
             Ok(message) => self.receive(message),
-            Err(RecordError::Version(_)) => {}
+            Err(WireError::Version(_)) => {}
             Err(error) => {
                 static UNREADABLE: Seldom = Seldom::new();
                 if UNREADABLE.is_due() {
                     tracing::error!(%error, "a message on the bus can't be read");
                 }
-                self.parts.inbox.gap();
+                self.inbox.gap();
             }
         }
     }
 
-    fn receive(&self, Message { from, room, body }: Message) {
-        let mine = from == self.parts.node;
+    fn receive(&self, BusMessage { from, room, body }: BusMessage) {
+        let mine = from == self.node;
         let report = match body {
-            Body::Directed(message) => (!mine).then(|| ephemeral(&room, message)),
+            BusBody::Directed(message) => (!mine).then(|| ephemeral(&room, message)),
             _ if !self.rooms.lock().wanted.contains(&room) => None,
-            Body::Ephemeral(message) => (!mine).then(|| ephemeral(&room, message)),
-            Body::Commit { expected, entries } => Some(Followed::Commit { room, expected, entries }),
-            Body::Reload => (!mine).then(|| Followed::Gap(Some(room))),
+            BusBody::Ephemeral(message) => (!mine).then(|| ephemeral(&room, message)),
+            BusBody::Commit { expected, entries } => Some(Followed::Commit { room, expected, entries }),
+            BusBody::Reload => (!mine).then(|| Followed::Gap(Some(room))),
         };
         if let Some(report) = report {
-            self.parts.inbox.push(report);
+            self.inbox.push(report);
         }
     }
 }
@@ -404,37 +376,37 @@ fn ephemeral(room: &RoomId, message: Bytes) -> Followed {
     Followed::Ephemeral { room: room.clone(), message }
 }
 
-/// A look at the channel's name before sixty-four of them are made to compare.
+/// Cheaper than the names of 64 probe channels to compare with.
 fn is_probe(channel: &[u8]) -> bool {
     channel.windows(8).any(|part| part == b"}:probe:")
 }
 
-impl Ear {
+impl Pushes {
     fn fail(&self) {
         self.broken.store(true, Ordering::Relaxed);
         self.told.notify_one();
     }
 }
 
-impl Session {
-    /// When the last connection heard it; `None`: not all have.
+impl BusSession {
+    /// When the last connection heard the probe; `None`: not all have.
     fn heard(&self, nonce: u64) -> Option<Instant> {
-        let probes = self.ear.probes.lock();
+        let probes = self.pushes.probes.lock();
         let first = self.shards.iter().filter_map(|shard| shard.partitions.first());
         let heard = first.map(|partition| probes.get(partition).filter(|(at, _)| *at >= nonce).map(|(_, when)| *when));
         heard.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    async fn subscribe(&mut self, place: usize, channels: &[String]) -> Result<(), Broken> {
+    async fn subscribe(&mut self, place: usize, channels: &[String]) -> Result<(), BusError> {
         let conn = &self.shards[place].conn;
         match self.kind {
-            Kind::Single => {
+            RedisKind::Single => {
                 for chunk in channels.chunks(CHUNK) {
                     conn.clone().subscribe(chunk).await?;
                 }
             }
-            // One channel a command: each gets one confirmation, which the crate takes for the answer.
-            Kind::Cluster => {
+            // One channel a command: the crate takes a confirmation for the answer, and each channel gets one.
+            RedisKind::Cluster => {
                 for chunk in channels.chunks(CHUNK) {
                     try_join_all(chunk.iter().map(|channel| shard_command(conn, "SSUBSCRIBE", channel))).await?;
                 }
@@ -443,16 +415,16 @@ impl Session {
         Ok(())
     }
 
-    async fn unsubscribe(&mut self, place: usize, channels: &[String]) -> Result<(), Broken> {
+    async fn unsubscribe(&mut self, place: usize, channels: &[String]) -> Result<(), BusError> {
         let conn = &self.shards[place].conn;
-        self.ear.leaving.fetch_add(channels.len(), Ordering::Relaxed);
+        self.pushes.leaving.fetch_add(channels.len(), Ordering::Relaxed);
         match self.kind {
-            Kind::Single => {
+            RedisKind::Single => {
                 for chunk in channels.chunks(CHUNK) {
                     conn.clone().unsubscribe(chunk).await?;
                 }
             }
-            Kind::Cluster => {
+            RedisKind::Cluster => {
                 for chunk in channels.chunks(CHUNK) {
                     try_join_all(chunk.iter().map(|channel| shard_command(conn, "SUNSUBSCRIBE", channel))).await?;
                 }
@@ -461,8 +433,8 @@ impl Session {
         Ok(())
     }
 
-    /// A connection that is gone without a word fails here.
-    async fn ping(&self) -> Result<(), Broken> {
+    /// Finds connections that broke without a FIN.
+    async fn ping(&self) -> Result<(), BusError> {
         let pings =
             self.shards.iter().map(|shard| async { redis::cmd("PING").exec_async(&mut shard.conn.clone()).await });
         try_join_all(pings).await?;

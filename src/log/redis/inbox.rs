@@ -1,4 +1,4 @@
-//! What this node has not heard yet: one bounded queue, in order.
+//! Reports from the bus that the hub has not taken yet: one bounded queue, in order.
 
 use std::collections::VecDeque;
 
@@ -10,18 +10,18 @@ use crate::telemetry::{HotCounter, names};
 
 static DROPPED: HotCounter = HotCounter::new(names::EPHEMERAL_DROPPED, &[("direction", "in")]);
 
-/// Reports that may wait. Beyond it the hub is told to load everything again: cheaper than an endless queue.
+/// Reports that may wait. Beyond it the hub is told to load everything again, which costs less than an endless queue.
 const QUEUE: usize = 4096;
-/// Ephemeral messages stop here: they may be lost, commits should not cost a reload for them.
+/// Ephemeral messages beyond this are dropped: they may be lost, and must not cost commits a reload.
 const EPHEMERAL: usize = QUEUE / 2;
 
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
+pub(super) struct BusInbox {
     reports: Mutex<VecDeque<Followed>>,
     arrived: Notify,
 }
 
-impl Inbox {
+impl BusInbox {
     pub(super) fn push(&self, report: Followed) {
         let mut reports = self.reports.lock();
         match report {
@@ -42,7 +42,6 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
-    /// How much has not been taken in yet.
     pub(super) fn waiting(&self) -> usize {
         self.reports.lock().len()
     }
@@ -58,7 +57,7 @@ impl Inbox {
     }
 }
 
-/// What waits is known to the snapshots that will be loaded. Ephemeral messages may be lost.
+/// Commits that wait are in the snapshots that will be loaded; ephemeral messages may be lost.
 fn lose_all(reports: &mut VecDeque<Followed>) {
     reports.clear();
     reports.push_back(Followed::Gap(None));
@@ -71,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_becomes_one_gap() {
-        let inbox = Inbox::default();
+        let inbox = BusInbox::default();
         let room = RoomId::parse("friday").unwrap();
         for _ in 0..=QUEUE {
             inbox.push(Followed::Gap(Some(room.clone())));
@@ -82,7 +81,7 @@ mod tests {
 
     #[tokio::test]
     async fn ephemeral_messages_do_not_cost_a_commit_its_place() {
-        let inbox = Inbox::default();
+        let inbox = BusInbox::default();
         let room = RoomId::parse("friday").unwrap();
         for _ in 0..2 * QUEUE {
             inbox.push(Followed::Ephemeral { room: room.clone(), message: bytes::Bytes::new() });

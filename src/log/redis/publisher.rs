@@ -1,9 +1,9 @@
-//! The ephemeral lane's way to Redis: a queue, and a task that puts what is in it on the connection.
+//! The ephemeral lane to Redis: a queue, and a task that puts its messages on the connection.
 //!
-//! It doesn't wait for one answer before it sends on: a tick would be as late as the ones before it, and the answer says
-//! nothing that it needs. What is under way is bounded, so a Redis that stands still fills the queue, and then messages are
-//! dropped, counted. While there is no connection the task itself waits for one: batches that each waited for it would go on
-//! it in any order, and the offer of a call must not come after its candidates.
+//! Pipelining: the task sends on without waiting for an answer, which says nothing that it needs; otherwise a tick would be
+//! as late as the ones before it. Pipelines under way are bounded, so a Redis that doesn't answer fills the queue, and then
+//! messages are dropped and counted. While there is no connection the task itself waits for one: pipelines that each
+//! waited would be sent in any order, and the offer of a call must not come after its candidates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::bus::Bus;
-use super::keys::Partition;
-use super::link::{Door, Link, Request};
-use super::publish_command;
+use crate::redis::{LinkConnection, LinkRequest, Partition, RedisLink};
 use crate::telemetry::names;
 
 /// Ephemeral messages that wait for the connection.
@@ -29,14 +26,13 @@ const UNDER_WAY: usize = 16;
 const RETRY: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_secs(1);
 
-/// An ephemeral message on its way.
 pub(super) struct Publication {
     pub(super) partition: Partition,
     pub(super) channel: String,
     pub(super) message: Vec<u8>,
 }
 
-/// The queue's end for those who publish.
+/// The sending end of the queue.
 pub(super) struct Publisher(mpsc::Sender<Publication>);
 
 impl Publisher {
@@ -45,7 +41,7 @@ impl Publisher {
         (Self(sender), publications)
     }
 
-    /// Never waits. What finds no place is dropped.
+    /// Never waits: a message that finds the queue full is dropped.
     pub(super) fn publish(&self, publication: Publication) {
         if self.0.try_send(publication).is_err() {
             dropped(1);
@@ -53,8 +49,8 @@ impl Publisher {
     }
 }
 
-/// Sends what was queued, in order, until nobody can queue any more.
-pub(super) async fn run(bus: Arc<Bus>, link: Arc<Link>, mut publications: mpsc::Receiver<Publication>) {
+/// Sends what was queued, in order, until the sending end is dropped.
+pub(super) async fn run(link: Arc<RedisLink>, mut publications: mpsc::Receiver<Publication>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -67,24 +63,24 @@ pub(super) async fn run(bus: Arc<Bus>, link: Arc<Link>, mut publications: mpsc::
             Some(()) = under_way.next() => continue,
         }
         let mut retry = RETRY;
-        let door = loop {
+        let connection = loop {
             match link.connection().await {
-                Ok(door) => break door,
+                Ok(connection) => break connection,
                 Err(error) => tracing::debug!(%error, "ephemeral messages wait for a connection"),
             }
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(RETRY_MOST);
         };
-        let cluster = bus.is_cluster();
+        let cluster = link.is_cluster();
         // A pipeline goes to one shard. Within a partition the order stays.
         let mut pipelines: BTreeMap<Option<Partition>, redis::Pipeline> = BTreeMap::new();
         for Publication { partition, channel, message } in batch.drain(..) {
             let pipeline = pipelines.entry(cluster.then_some(partition)).or_default();
-            pipeline.cmd(publish_command(cluster)).arg(channel).arg(message).ignore();
+            pipeline.cmd(link.publish_command()).arg(channel).arg(message).ignore();
         }
         for pipeline in pipelines.into_values() {
-            let mut sending = Box::pin(send(Arc::clone(&link), door.clone(), pipeline));
-            // The first poll puts it on the connection: here, so that the order stays.
+            let mut sending = Box::pin(send(Arc::clone(&link), connection.clone(), pipeline));
+            // The first poll writes it to the connection: here, so that the order stays.
             if futures_util::poll!(sending.as_mut()).is_pending() {
                 under_way.push(sending);
             }
@@ -92,8 +88,8 @@ pub(super) async fn run(bus: Arc<Bus>, link: Arc<Link>, mut publications: mpsc::
     }
 }
 
-async fn send(link: Arc<Link>, door: Door, pipeline: redis::Pipeline) {
-    if let Err(error) = link.once_through(door, &Request::Pipeline(&pipeline)).await {
+async fn send(link: Arc<RedisLink>, connection: LinkConnection, pipeline: redis::Pipeline) {
+    if let Err(error) = link.once_through(connection, &LinkRequest::Pipeline(&pipeline)).await {
         dropped(pipeline.len() as u64);
         tracing::debug!(%error, "ephemeral messages are lost");
     }

@@ -1,36 +1,33 @@
 //! This node's own last commits, until the database has them: what Redis loses before that is put into the outbox again.
-//! That (room, epoch, seq) is stored once makes it harmless when it was not lost after all.
+//! The database stores each (room, epoch, seq) once, so a commit that was not lost after all does no harm.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use redis::{Script, Value};
 
-use super::keys::Partition;
-use super::{Answer, RedisLog, millis, outbox, record, unreadable};
+use super::RedisLog;
 use crate::commit::Commit;
 use crate::domain::{Head, RoomId};
-use crate::log::LogError;
+use crate::redis::{Found, LinkError, Lost, Partition, StreamId};
 use crate::telemetry::names;
 
 /// Bounds of what is remembered.
 const COMMITS: usize = 8192;
 const BYTES: usize = 32 << 20;
-/// How often the fate of remembered commits is asked.
+/// How often Redis is asked what became of them.
 const EVERY: Duration = Duration::from_secs(1);
-/// Entries that are looked for at a time.
+/// Entries of one look-up.
 const LOOKS: usize = 512;
 
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<Memory>);
+pub(super) struct RecentCommits(Mutex<RecentByPartition>);
 
 #[derive(Debug, Default)]
-struct Memory {
-    partitions: BTreeMap<Partition, VecDeque<Kept>>,
+struct RecentByPartition {
+    partitions: BTreeMap<Partition, VecDeque<RecentCommit>>,
     commits: usize,
     bytes: usize,
     /// Partitions in the order in which their commits came, to forget the oldest first.
@@ -38,55 +35,34 @@ struct Memory {
 }
 
 #[derive(Debug, Clone)]
-struct Kept {
+struct RecentCommit {
     entry: StreamId,
-    era: String,
+    /// The id of the data that it was added to.
+    era_id: String,
     room: RoomId,
     head: Head,
     events: Bytes,
     state: Bytes,
 }
 
-/// `ms-count`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct StreamId(u64, u64);
-
-impl StreamId {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (ms, count) = text.split_once('-')?;
-        Some(Self(ms.parse().ok()?, count.parse().ok()?))
-    }
-
-    pub(super) fn at_millis(millis: u64) -> Self {
-        Self(millis, 0)
-    }
-}
-
-impl std::fmt::Display for StreamId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.0, self.1)
-    }
-}
-
-impl Kept {
+impl RecentCommit {
     fn bytes(&self) -> usize {
         self.events.len() + self.state.len() + 128
     }
 }
 
-impl Recent {
+impl RecentCommits {
     pub(super) fn add(
         &self,
         partition: Partition,
-        entry: &str,
-        era: &str,
+        entry: StreamId,
+        era_id: String,
         commit: &Commit,
         events: Bytes,
         state: Bytes,
     ) {
-        let Some(entry) = StreamId::parse(entry) else { return };
         let (room, head) = (commit.room.clone(), commit.next);
-        self.0.lock().keep(partition, Kept { entry, era: era.to_owned(), room, head, events, state });
+        self.0.lock().keep(partition, RecentCommit { entry, era_id, room, head, events, state });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -98,8 +74,8 @@ impl Recent {
     }
 }
 
-impl Memory {
-    fn keep(&mut self, partition: Partition, kept: Kept) {
+impl RecentByPartition {
+    fn keep(&mut self, partition: Partition, kept: RecentCommit) {
         self.commits += 1;
         self.bytes += kept.bytes();
         self.partitions.entry(partition).or_default().push_back(kept);
@@ -108,7 +84,7 @@ impl Memory {
             let Some(oldest) = self.order.pop_front() else { return };
             self.forget_first(oldest);
         }
-        // Names of partitions whose commits were forgotten since.
+        // Drops partitions whose commits were forgotten since.
         if self.order.len() > 2 * COMMITS {
             self.order.clear();
             for (partition, kept) in &self.partitions {
@@ -128,12 +104,12 @@ impl Memory {
         }
     }
 
-    /// Takes those that are lost, forgets those that the database has.
-    fn settle(&mut self, partition: Partition, found: &Found) -> Vec<Kept> {
+    /// Returns the lost ones, and forgets those that the database has.
+    fn settle(&mut self, partition: Partition, found: &Found) -> Vec<RecentCommit> {
         let Some(queue) = self.partitions.remove(&partition) else { return Vec::new() };
         let (mut stay, mut lost) = (VecDeque::new(), Vec::new());
         for kept in queue {
-            let same_era = kept.era == found.era;
+            let same_era = kept.era_id == found.era_id;
             if same_era && found.audited.is_some_and(|audited| kept.entry <= audited) {
                 self.commits -= 1;
                 self.bytes -= kept.bytes();
@@ -152,52 +128,40 @@ impl Memory {
     }
 }
 
-struct Found {
-    era: String,
-    audited: Option<StreamId>,
-    missing: Vec<StreamId>,
-}
-
 impl RedisLog {
+    /// Follows the fate of this node's recent commits, until the task is dropped.
     pub(super) async fn keep_recent(self: Arc<Self>) {
-        let (look, again) = (Script::new(include_str!("recent.lua")), outbox::script(include_str!("again.lua")));
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut seen_session = self.bus.sessions();
+        let mut seen_resets = self.link.resets();
         loop {
             every.tick().await;
-            let session = self.bus.sessions();
-            // After a break anything may be lost, the last commits before it first of all.
-            let suspicious = session != seen_session;
+            let resets = self.link.resets();
+            // After a reset anything may be lost, the last commits before it first of all.
+            let suspicious = resets != seen_resets;
             let mut whole = true;
             for partition in self.recent.partitions() {
-                if let Err(error) = self.settle_recent(partition, suspicious, &look, &again).await {
+                if let Err(error) = self.settle_recent(partition, suspicious).await {
                     tracing::debug!(%error, "the fate of recent commits is not known yet");
                     whole = false;
                 }
             }
             if whole {
-                seen_session = session;
+                seen_resets = resets;
             }
         }
     }
 
-    async fn settle_recent(
-        &self,
-        partition: Partition,
-        suspicious: bool,
-        look: &Script,
-        again: &Script,
-    ) -> Result<(), LogError> {
+    async fn settle_recent(&self, partition: Partition, suspicious: bool) -> Result<(), LinkError> {
         let suspects: Vec<StreamId> = {
             let memory = self.recent.0.lock();
             let queue = memory.partitions.get(&partition).filter(|_| suspicious);
             queue.map(|queue| queue.iter().map(|kept| kept.entry).collect()).unwrap_or_default()
         };
-        let mut found = self.look(partition, &[], look).await?;
+        let mut found = self.link.look_up(partition, &[]).run().await?;
         let open: Vec<_> = suspects.into_iter().filter(|entry| found.audited.is_none_or(|at| *entry > at)).collect();
         for suspects in open.chunks(LOOKS) {
-            found.missing.extend(self.look(partition, suspects, look).await?.missing);
+            found.missing.extend(self.link.look_up(partition, suspects).run().await?.missing);
         }
         let lost = self.recent.0.lock().settle(partition, &found);
         if !lost.is_empty() {
@@ -206,58 +170,21 @@ impl RedisLog {
         }
         let mut lost = VecDeque::from(lost);
         while let Some(kept) = lost.pop_front() {
-            match self.put_again(partition, &kept, again).await {
-                Ok((entry, era)) => self.recent.0.lock().keep(partition, Kept { entry, era, ..kept }),
+            // Each loss begins an era of its own: under an earlier id the second loss would not be noticed.
+            let new_era = format!("{}-again", self.next_id());
+            let again = Lost { room: &kept.room, head: kept.head, events: &kept.events, state: &kept.state, new_era };
+            match self.link.requeue(partition, &again).run().await {
+                Ok((entry, era_id)) => self.recent.0.lock().keep(partition, RecentCommit { entry, era_id, ..kept }),
                 Err(error) => {
                     let mut memory = self.recent.0.lock();
-                    // Whatever era they had, it is not the present one: the next look finds them lost again.
+                    // No id of the data equals "?": the next look finds them lost again.
                     for kept in std::iter::once(kept).chain(lost) {
-                        memory.keep(partition, Kept { era: String::from("?"), ..kept });
+                        memory.keep(partition, RecentCommit { era_id: String::from("?"), ..kept });
                     }
                     return Err(error);
                 }
             }
         }
         Ok(())
-    }
-
-    async fn look(&self, partition: Partition, suspects: &[StreamId], look: &Script) -> Result<Found, LogError> {
-        let mut call = look.prepare_invoke();
-        call.key(partition.outbox()).key(partition.era()).key(partition.audited());
-        for suspect in suspects {
-            call.arg(suspect.to_string());
-        }
-        let answer = self.link.script(&call).await?;
-        let (era, audited, missing): (String, String, Vec<String>) =
-            redis::from_redis_value::<Vec<Value>>(answer).map_err(unreadable).and_then(|parts| {
-                let mut parts = parts.into_iter();
-                let mut next = || parts.next().unwrap_or(Value::Nil);
-                Ok((
-                    redis::from_redis_value(next()).map_err(unreadable)?,
-                    redis::from_redis_value(next()).map_err(unreadable)?,
-                    redis::from_redis_value(next()).map_err(unreadable)?,
-                ))
-            })?;
-        let missing = missing.iter().filter_map(|entry| StreamId::parse(entry)).collect();
-        Ok(Found { era, audited: StreamId::parse(&audited), missing })
-    }
-
-    async fn put_again(
-        &self,
-        partition: Partition,
-        kept: &Kept,
-        again: &Script,
-    ) -> Result<(StreamId, String), LogError> {
-        let mut call = again.prepare_invoke();
-        call.key(partition.outbox()).key(partition.era()).key(partition.audited());
-        call.arg(kept.room.as_str()).arg(record::head_text(kept.head)).arg(&kept.events[..]).arg(&kept.state[..]);
-        call.arg(millis(self.options.lives.outbox)).arg(self.options.outbox_entries);
-        // Each loss begins an era of its own: under a name that was there before, the second one would not be noticed.
-        call.arg(format!("{}-{}-again", self.incarnation, self.commits.fetch_add(1, Ordering::Relaxed)));
-        call.arg(self.outbox_share());
-        let answer = Answer::of(self.link.script(&call).await?)?;
-        let entry = answer.text(0)?;
-        let entry = StreamId::parse(&entry).ok_or_else(|| LogError(format!("{entry} is no stream entry")))?;
-        Ok((entry, answer.text(1)?))
     }
 }

@@ -1,0 +1,9 @@
+#!lua flags=allow-oom
+-- A message to oneself, which proves that the bus delivers. Answers the id of the data (`new_era`, if Redis has none):
+-- another one than before means that Redis has lost its data.
+local era = unpack(KEYS)
+local new_era, life, publish, channel, message = unpack(ARGV)
+local era_id = redis.call('GET', era) or new_era
+redis.call('SET', era, era_id, 'PX', life)
+redis.call(publish, channel, message)
+return era_id
