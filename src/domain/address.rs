@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// What counts as one address: IPv6 hands every customer a /64, so a client has as many of those as it likes.
+/// The address under which a client is counted: of IPv6 the /64, because every customer gets one and can use all of its
+/// addresses.
 pub fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(first_bits(address, 64)),
@@ -13,8 +14,8 @@ pub fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The /48 of an IPv6 address: what a site gets, 65,536 networks that count as addresses. IPv4 has none: its addresses are
-/// scarce, and neighbours in them are strangers.
+/// The /48 of an IPv6 address: a site gets one, with 65,536 networks that count as addresses. `None` for IPv4: its
+/// addresses are scarce, and neighbours in them are strangers.
 pub fn network_of(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         IpAddr::V6(address) => Some(IpAddr::V6(first_bits(address, 48))),
@@ -22,8 +23,7 @@ pub fn network_of(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// Addresses that are near each other, where neighbours share something only while there is a rush: an IPv4 /24, an IPv6
-/// /48.
+/// The neighbourhood of an address, whose members share a bound only while there is a rush: an IPv4 /24, an IPv6 /48.
 pub fn neighbourhood_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(first_bits(address, 48)),
@@ -36,12 +36,12 @@ fn first_bits(address: Ipv6Addr, bits: u32) -> Ipv6Addr {
     (address.to_bits() >> rest << rest).into()
 }
 
-/// Whether the address is one that only this machine or its own network can have: a proxy's, rather than a client's.
+/// Whether only this machine or its own network can have the address: then it is a proxy's rather than a client's.
 pub fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, ..] = address.octets();
-            // RFC 6598's shared space (100.64.0.0/10) is what container networks of some clouds use.
+            // RFC 6598's shared space (100.64.0.0/10): container networks of some clouds use it.
             address.is_private() || address.is_loopback() || address.is_link_local() || (a == 100 && b & 0xc0 == 64)
         }
         IpAddr::V6(address) => {
@@ -53,15 +53,15 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// One of 65,536 classes of addresses. Two people of one room are hardly ever in the same class by chance, so a room can count
-/// the places of an address, and know one that was removed again; and 65,536 IPv4 addresses, or 2^48 networks of IPv6, are in
-/// each, so what is stored says of nobody where they were.
+/// One of 65,536 classes of addresses, from a hash. Two members of one room are hardly ever in the same class by
+/// chance, so a room can count the places of an address and recognise one that was removed. Each class holds 65,536
+/// IPv4 addresses, or 2^48 networks of IPv6, so what is stored doesn't tell where anybody was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AddressTag(u16);
 
 impl AddressTag {
-    /// The class of whatever [`counted_as`] makes of the address.
+    /// The class of an address, as [`counted_as`] counts it.
     pub fn of(address: IpAddr) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"tandem address ");
@@ -73,7 +73,7 @@ impl AddressTag {
         Self(u16::from_be_bytes([digest[0], digest[1]]))
     }
 
-    /// With this number: the simulation makes its own.
+    /// A given class; the simulation makes its own.
     pub const fn numbered(number: u16) -> Self {
         Self(number)
     }

@@ -1,4 +1,4 @@
-//! Two closed tables: why something was refused, and why a session ended. `docs/PROTOCOL.md` is compared with them.
+//! Two closed tables: codes of refusals, and codes of closed sessions. `docs/PROTOCOL.md` is compared with them.
 
 use std::fmt;
 
@@ -104,18 +104,16 @@ impl CloseCode {
     }
 }
 
-/// Bad input, refused with the reason.
+/// Input that was refused, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Invalid {
-    /// For the program.
     pub code: ErrorCode,
-    /// For the person.
+    /// One sentence for people.
     pub message: String,
 }
 
 impl Invalid {
-    /// A refusal with its sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }

@@ -1,4 +1,4 @@
-//! A compact message as bytes.
+//! Encoded compact messages.
 
 use std::ops::Deref;
 
@@ -6,13 +6,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// An encoded compact message, at most 1000 bytes; dereferences to them.
 ///
-/// In front of it lies the zero byte with which the datagrams of a connection's first session begin (RFC 9297 §2.1:
+/// The bytes are preceded by the zero byte that begins the datagrams of a connection's first session (RFC 9297 §2.1:
 /// quarter stream id 0), so one allocation serves the receivers of every transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompactBytes(Bytes);
 
 impl CompactBytes {
-    /// What begins every datagram of a connection's first session.
+    /// The quarter stream id of a connection's first session.
     pub const PREFIX: u8 = 0;
 
     /// Writes a message of `length` bytes.
@@ -23,12 +23,12 @@ impl CompactBytes {
         Self(bytes.freeze())
     }
 
-    /// The message alone, shared.
+    /// The message without prefix, shared.
     pub fn message(&self) -> Bytes {
         self.0.slice(1..)
     }
 
-    /// The message behind its prefix, shared.
+    /// The message with its prefix, shared.
     pub fn datagram(&self) -> Bytes {
         self.0.clone()
     }

@@ -1,4 +1,4 @@
-//! Names of rooms, people, sessions and nodes.
+//! Ids of rooms, users, sessions and nodes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,13 +23,12 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The id of a text, in its one spelling; or why it is none.
+            /// Parses an id into its one spelling.
             pub fn parse(text: &str) -> Result<Self, Invalid> {
                 let parse: fn(&str) -> Result<Arc<str>, Invalid> = $parse;
                 parse(text).map(Self)
             }
 
-            /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -63,13 +62,13 @@ fn plain(what: &str, text: &str) -> Result<Arc<str>, Invalid> {
     Err(Invalid::new(ErrorCode::BadId, format!("{what} must be 1-64 characters of A-Z a-z 0-9 . _ : @ -")))
 }
 
-/// The longest name of a room, as people count characters, and its bytes: emoji of families take 25 of them.
+/// The longest name of a room in grapheme clusters, and in bytes: an emoji of a family takes 25.
 const ROOM_NAME: (usize, usize) = (64, 512);
 
-/// Characters that mean something in addresses, keys and pages: a name without them needs no care where it stands.
+/// Characters with a meaning in addresses, keys and pages: a name without them needs no escaping.
 const RESERVED: [char; 14] = ['/', '\\', '#', '?', '%', '<', '>', '{', '}', '"', '`', '|', '^', '&'];
 
-/// What people call a room, in one spelling (NFC, single spaces, nothing that can't be seen). Ids of v2 are as they were.
+/// Parses a room's name into one spelling (NFC, single spaces, nothing invisible). Ids of v2 keep theirs.
 fn room_name(text: &str) -> Result<Arc<str>, Invalid> {
     let refuse = |why: &str| Err(Invalid::new(ErrorCode::BadId, format!("roomId {why}")));
     if is_id(text) {
@@ -79,7 +78,7 @@ fn room_name(text: &str) -> Result<Arc<str>, Invalid> {
     if text.len() > bytes * 2 {
         return refuse("must have 1-64 characters");
     }
-    // Whether an emoji is asked to be coloured makes no other room.
+    // A variation selector after an emoji makes no other room.
     let name: String = visible::line(text).chars().filter(|c| !matches!(c, '\u{fe0e}' | '\u{fe0f}')).collect();
     if name.contains(RESERVED) {
         return refuse("must not have any of / \\ # ? % < > { } \" ` | ^ &");
@@ -91,17 +90,17 @@ fn room_name(text: &str) -> Result<Arc<str>, Invalid> {
 }
 
 id!(
-    /// A room's name, chosen by whoever opens it: letters of any script, digits, marks, spaces, emoji.
+    /// A room's name, chosen by its creator: letters of any script, digits, marks, spaces, emoji.
     RoomId,
     room_name
 );
 id!(
-    /// A person's name for the machine, chosen by the client, unique within a room, bound to one session at a time.
+    /// A user's id, chosen by its client; unique within a room, bound to one session at a time.
     UserId,
     |text| plain("userId", text)
 );
 id!(
-    /// A server process.
+    /// The name of a server process.
     NodeId,
     |text| plain("NODE_ID", text)
 );
@@ -111,7 +110,7 @@ id!(
 pub struct SessionRef {
     /// The node that holds the connection.
     pub node: NodeId,
-    /// The node's own count, started at a random number so that a restarted node doesn't repeat itself.
+    /// The node's own counter, started at a random number so that a restarted node repeats no id.
     pub id: u64,
 }
 
@@ -121,20 +120,18 @@ impl fmt::Display for SessionRef {
     }
 }
 
-/// A small number that stands for a member in compact messages. From 1; given to another member of the epoch only when all
-/// 65,534 others were given since.
+/// The number of a member in compact messages, from 1. It is given to another member of the epoch only after all 65,534
+/// others were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MemberSlot(pub u16);
 
-/// Seven base36 digits that stand for a room in a link; case does not matter.
+/// The seven base36 digits of a short link; case does not matter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ShortId(String);
 
 impl ShortId {
-    /// Digits of a short id.
     pub const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    /// Number of digits.
     pub const LEN: usize = 7;
 
     /// Accepts seven base36 digits in either case.
@@ -143,14 +140,14 @@ impl ShortId {
             .then(|| Self(text.to_ascii_lowercase()))
     }
 
-    /// A new one: every digit equally likely.
+    /// A random id: every digit equally likely.
     pub fn random() -> Self {
         use rand::RngExt;
         let mut rng = rand::rng();
         Self((0..Self::LEN).map(|_| Self::ALPHABET[rng.random_range(0..36)] as char).collect())
     }
 
-    /// The text, lower case.
+    /// In lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,20 +1,19 @@
-//! Every limit in one table: the number, the setting that changes it, the code a client gets when it is passed.
-//! Settings, validation and the table in `docs/OPERATIONS.md` follow from it.
+//! Every limit in one table: its value, its setting, and the code of a request beyond it. Settings, validation and the
+//! table in `docs/OPERATIONS.md` follow from it.
 
 use super::{ErrorCode, Invalid};
 
-/// One line of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct LimitRow {
     /// The environment variable (and the flag of the same name).
     pub setting: &'static str,
-    /// The value without configuration.
+    /// The default.
     pub default: u64,
-    /// Smallest and largest value that may be configured.
+    /// The range that may be configured.
     pub range: (u64, u64),
-    /// What is limited, and its unit.
+    /// What is limited, and in which unit.
     pub meaning: &'static str,
-    /// What a client gets beyond it, when the limit is on a client.
+    /// The code of a request beyond it, if clients can exceed it.
     pub code: Option<ErrorCode>,
 }
 
@@ -31,12 +30,11 @@ macro_rules! limits {
         }
 
         impl Limits {
-            /// The table itself.
             pub const TABLE: &'static [LimitRow] = &[
                 $(LimitRow { setting: $setting, default: $default, range: ($lo, $hi), meaning: $meaning, code: $code },)*
             ];
 
-            /// Changes one limit by its setting's name. `None`: no such setting.
+            /// Sets a limit by its setting's name. `None`: no such setting.
             pub fn set(&mut self, setting: &str, value: u64) -> Option<()> {
                 match setting {
                     $($setting => self.$field = value,)*
@@ -45,7 +43,7 @@ macro_rules! limits {
                 Some(())
             }
 
-            /// Reads one limit by its setting's name.
+            /// Reads a limit by its setting's name.
             pub fn value(&self, setting: &str) -> Option<u64> {
                 match setting {
                     $($setting => Some(self.$field),)*

@@ -14,10 +14,9 @@ use super::{ErrorCode, Invalid, Limits};
 pub struct MediaTime(f64);
 
 impl MediaTime {
-    /// The start of a film.
     pub const ZERO: Self = Self(0.0);
 
-    /// Refuses what is not finite, negative, or too large.
+    /// Refuses a number that is not finite, negative, or too large.
     pub fn parse(seconds: f64, limits: &Limits) -> Result<Self, Invalid> {
         if seconds.is_finite() && (0.0..=limits.position_secs as f64).contains(&seconds) {
             Ok(Self(seconds))
@@ -26,28 +25,26 @@ impl MediaTime {
         }
     }
 
-    /// `self` moved by `seconds`, never before the start; a result that isn't finite stays where it was.
+    /// `self` moved by `seconds`, not before the start. If the sum isn't finite, `self`.
     pub fn moved(self, seconds: f64) -> Self {
         let moved = self.0 + seconds;
         if moved.is_finite() { Self(moved.max(0.0)) } else { self }
     }
 
-    /// Seconds.
     pub fn seconds(self) -> f64 {
         self.0
     }
 }
 
-/// How fast the film runs: 0.25–4, 1 is normal.
+/// The playback rate: 0.25–4.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Rate(f64);
 
 impl Rate {
-    /// Normal speed.
     pub const NORMAL: Self = Self(1.0);
 
-    /// Refuses what no player does.
+    /// Refuses a rate that players don't support.
     pub fn parse(rate: f64) -> Result<Self, Invalid> {
         if (0.25..=4.0).contains(&rate) {
             Ok(Self(rate))
@@ -56,22 +53,21 @@ impl Rate {
         }
     }
 
-    /// The factor.
     pub fn factor(self) -> f64 {
         self.0
     }
 }
 
-/// The address of a film: https, or a file of this server, or plain http on the machine itself.
+/// The address of a film: https, a file of this server, or plain http on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MediaUrl(Arc<str>);
 
-/// Where this server's own films lie. Only there, so that a film's address can't make every viewer's browser call the API.
+/// The path of this server's own films. A film's address must not make every viewer's browser call the API.
 const OWN_FILMS: &str = "/media/";
 
 impl MediaUrl {
-    /// Every viewer's browser requests what is relayed here, without a click. So only these pass:
+    /// Accepts only addresses that every viewer's browser may request without a click:
     ///
     /// * `https://` and a host that [`UrlPolicy`] admits, without user name and password;
     /// * `http://` and a loopback host, where the server itself is bound to loopback, so that all viewers are on it;
@@ -100,7 +96,7 @@ impl MediaUrl {
         Ok(Self(url.as_str().into()))
     }
 
-    /// The text, normalised (WHATWG URL).
+    /// Normalised (WHATWG URL).
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -115,12 +111,12 @@ fn own_film(text: &str) -> Option<String> {
     path.starts_with(OWN_FILMS).then(|| path.to_owned())
 }
 
-/// Which hosts films may come from (`ALLOWED_MEDIA_HOSTS`).
+/// The hosts that films may come from (`ALLOWED_MEDIA_HOSTS`).
 ///
 /// Hosts that only a viewer's own machine or network can reach (loopback, private, link-local, cloud metadata, names
 /// without a dot) are refused unless the list names them: a film's address must not make guests' browsers call their
-/// routers. WHATWG parsing has turned integer, octal and hexadecimal spellings into addresses before this is asked. A
-/// public name that resolves to a private address passes: the server resolves nothing.
+/// routers. WHATWG parsing has turned integer, octal and hexadecimal spellings into addresses before. A public name
+/// that resolves to a private address passes: the server resolves nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlPolicy {
     listed: Vec<HostPattern>,
@@ -136,24 +132,23 @@ impl Default for UrlPolicy {
 }
 
 impl UrlPolicy {
-    /// Any public host.
     pub fn any() -> Self {
         Self::new(Vec::new(), false)
     }
 
-    /// `listed` empty: any public host. `loopback`: the server is bound to loopback, so its viewers are on this machine.
+    /// `listed` empty: any public host. `loopback`: the server is bound to loopback, so its viewers are on this
+    /// machine.
     pub fn new(mut listed: Vec<HostPattern>, loopback: bool) -> Self {
         let any_public = listed.is_empty() || listed.contains(&HostPattern::any());
         listed.retain(|pattern| *pattern != HostPattern::any());
         Self { listed, any_public, loopback }
     }
 
-    /// The hosts that are named.
+    /// The hosts named in the list.
     pub fn listed(&self) -> &[HostPattern] {
         &self.listed
     }
 
-    /// Whether any public host is admitted.
     pub fn any_public(&self) -> bool {
         self.any_public
     }
@@ -163,7 +158,6 @@ impl UrlPolicy {
         self.loopback && self.any_public
     }
 
-    /// Whether films of this host may be relayed.
     fn admits(&self, host: &Host<&str>) -> bool {
         let text = host.to_string();
         let name = text.strip_suffix('.').unwrap_or(&text);
@@ -174,7 +168,6 @@ impl UrlPolicy {
     }
 }
 
-/// A host of the viewer's own machine.
 fn is_loopback(host: &Host<&str>) -> bool {
     match host {
         Host::Domain(name) => matches!(name.strip_suffix('.').unwrap_or(name), "localhost"),
@@ -183,8 +176,8 @@ fn is_loopback(host: &Host<&str>) -> bool {
     }
 }
 
-/// Names that are never delegated in the public DNS, or stand for somebody's own network (RFC 6761, 6762, 8375, and
-/// what routers and companies use).
+/// Suffixes that are never delegated in the public DNS, or belong to private networks (RFC 6761, 6762, 8375, and
+/// customs of routers and companies).
 const LOCAL_SUFFIXES: [&str; 13] = [
     "localhost",
     "local",
@@ -214,7 +207,7 @@ fn is_public(host: &Host<&str>) -> bool {
     }
 }
 
-/// IANA's special-purpose registry: what isn't globally reachable.
+/// Not in IANA's special-purpose registry as unreachable from outside.
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let special = address.is_private()
@@ -223,10 +216,10 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || address.is_multicast()
         || a == 0
         || a >= 240
-        // Carriers' shared space.
+        // RFC 6598, shared by carriers.
         || (a == 100 && b & 0xc0 == 64)
         || (a == 192 && b == 0 && c == 0)
-        // Benchmarks.
+        // RFC 2544, benchmarks.
         || (a == 198 && b & 0xfe == 18);
     !special
 }
@@ -240,7 +233,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     match s {
         // ::, ::1, IPv4-compatible and IPv4-mapped.
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => high != 0 && v4(high, low),
-        // NAT64 and 6to4 carry the IPv4 address that is reached.
+        // NAT64 and 6to4 embed the IPv4 address that is reached.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => v4(high, low),
         // Network-specific NAT64, Teredo.
         [0x64, 0xff9b, ..] | [0x2001, 0, ..] => false,
@@ -254,7 +247,6 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 pub struct HostPattern(String);
 
 impl HostPattern {
-    /// Refuses what can't be a host name.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self::any());
@@ -269,7 +261,7 @@ impl HostPattern {
         Self("*".to_owned())
     }
 
-    /// The text, lower case.
+    /// In lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -294,7 +286,7 @@ mod tests {
         MediaUrl::parse(text, policy, &Limits::default()).is_ok()
     }
 
-    /// Hosts that only a viewer's own machine or network reaches, in every spelling that a URL has.
+    /// Hosts that only a viewer's own machine or network reaches, in every spelling of a URL.
     const INSIDE: &[&str] = &[
         "10.0.0.1",
         "172.16.0.1",
@@ -342,7 +334,7 @@ mod tests {
         "a.localdomain",
     ];
 
-    /// The same for the machine itself.
+    /// Hosts of the machine itself.
     const LOOPBACK: &[&str] = &[
         "localhost",
         "LOCALHOST",

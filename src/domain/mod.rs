@@ -1,7 +1,7 @@
-//! The words of the field as types, parsed at the edge: whoever holds a [`RoomId`] need not check it again.
+//! Domain types, parsed at the edge: a value of such a type need not be checked again.
 //!
-//! Imports nothing of this crate. Every limit on what a client may say is in [`Limits`]; every refusal carries an
-//! [`ErrorCode`]; every end of a session a [`CloseCode`].
+//! Imports nothing of this crate. [`Limits`] has every limit on what a client may send, [`ErrorCode`] the code of every
+//! refusal, [`CloseCode`] that of every closed session.
 
 mod address;
 mod codes;
@@ -30,30 +30,29 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A place in a room's total order. `epoch` is the room's creation time (ms), so a room that ended and came back is
-/// always later than its predecessor; `seq` counts the events of the epoch from 1.
+/// A place in a room's total order. `epoch` is the room's creation time (ms), so a room that was created again is later
+/// than its predecessor; `seq` counts the events of the epoch from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Head {
-    /// The room's life: ms since the Unix epoch at its creation.
+    /// ms since the Unix epoch at the room's creation.
     pub epoch: u64,
     /// The number of the last event.
     pub seq: u64,
 }
 
-/// Which dialect a member speaks.
+/// The protocol that a member speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Dialect {
-    /// tandem.watch v2: JSON over WebSocket, no tokens, never answers for a seek of its own.
+    /// tandem.watch v2: JSON over WebSocket, no tokens, no READY for its own seeks.
     V2,
-    /// This protocol.
     V3,
 }
 
 impl Dialect {
-    /// When something was true that a member dates `at` and that arrives `now`. A v3 client knows room time; a v2 client
-    /// sends its own clock, which may be wrong by anything: unless it is plausible, what it says is true when it arrives.
+    /// The room time of something that a member dates `at` and that arrives `now`. A v3 client knows room time. A v2
+    /// client sends its own clock, which may be arbitrarily wrong: unless that is plausible, `now`.
     pub fn believed(self, at: RoomTime, now: RoomTime) -> RoomTime {
-        /// The longest way here that is believed; no more than the deviation that a room tolerates.
+        /// The longest delay that is accepted; at most the deviation that a room tolerates.
         const PLAUSIBLE: Duration = Duration::from_millis(250);
         match self {
             Self::V3 => at,
@@ -62,7 +61,7 @@ impl Dialect {
         }
     }
 
-    /// The number on the wire.
+    /// As on the wire.
     pub fn number(self) -> u8 {
         match self {
             Self::V2 => 2,
@@ -71,19 +70,20 @@ impl Dialect {
     }
 }
 
-/// What carries a session.
+/// The transport of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
     /// HTTP/3 extended CONNECT over QUIC.
     WebTransport,
-    /// RFC 6455 over HTTP/1.1 (TLS or plain). Also read from `memory`, which 3.0.0 stored for its in-process test transport.
+    /// RFC 6455 over HTTP/1.1 (TLS or plain). Also read from `memory`, which 3.0.0 stored for its in-process test
+    /// transport.
     #[serde(alias = "memory")]
     WebSocket,
 }
 
 impl TransportKind {
-    /// The name on the wire and in metrics.
+    /// As on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::WebTransport => "webtransport",
@@ -92,18 +92,18 @@ impl TransportKind {
     }
 }
 
-/// Why a client is on WebSocket and not on WebTransport, as it says itself.
+/// Why a client uses WebSocket instead of WebTransport, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fallback {
-    /// Its browser has no WebTransport.
+    /// The browser has no WebTransport.
     Unsupported,
     /// The server offered none.
     NotOffered,
-    /// It did not open.
+    /// WebTransport did not open.
     Failed,
-    /// It had not opened yet when WebSocket had.
+    /// WebTransport had not opened yet when WebSocket had.
     Slow,
-    /// WebSocket won the last race, so it got the head start.
+    /// WebSocket won the last race and got a head start.
     Remembered,
     /// The page asked for WebSocket.
     Chosen,
@@ -115,7 +115,7 @@ impl Fallback {
     const ALL: [Self; 7] =
         [Self::Unsupported, Self::NotOffered, Self::Failed, Self::Slow, Self::Remembered, Self::Chosen, Self::Other];
 
-    /// The word on the wire and in metrics.
+    /// As on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unsupported => "unsupported",
@@ -128,7 +128,7 @@ impl Fallback {
         }
     }
 
-    /// A word that is not in the list counts as [`Fallback::Other`]: newer clients may know more of them.
+    /// An unknown word counts as [`Fallback::Other`]: newer clients may send more of them.
     pub fn named(word: &str) -> Self {
         Self::ALL.into_iter().find(|known| known.as_str() == word).unwrap_or(Self::Other)
     }
@@ -139,18 +139,15 @@ impl Fallback {
 pub struct TickReport {
     /// The sender's own counter (wrapping).
     pub seq: u32,
-    /// Whether the film moves.
     pub playing: bool,
-    /// Position in the film.
     pub position: MediaTime,
     /// The room time at which `position` was true.
     pub at: RoomTime,
-    /// Playback rate.
     pub rate: Rate,
 }
 
 impl TickReport {
-    /// The report with what only the server may say of its sender.
+    /// Adds what only the server knows of the sender.
     pub fn relayed(self, slot: MemberSlot, from_host: bool) -> RelayedTick {
         let Self { seq, playing, position, at, rate } = self;
         RelayedTick { slot, seq, playing, from_host, position, at, rate }
@@ -161,24 +158,17 @@ impl TickReport {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RelayedTick {
-    /// The sender's slot.
     pub slot: MemberSlot,
-    /// As reported.
     pub seq: u32,
-    /// As reported.
     pub playing: bool,
-    /// Whether the sender is the host.
     pub from_host: bool,
-    /// As reported.
     pub position: MediaTime,
-    /// As reported.
     pub at: RoomTime,
-    /// As reported.
     pub rate: Rate,
 }
 
 impl RelayedTick {
-    /// What its sender reported.
+    /// The part that the sender reported.
     pub fn report(self) -> TickReport {
         let Self { seq, playing, position, at, rate, .. } = self;
         TickReport { seq, playing, position, at, rate }

@@ -1,4 +1,4 @@
-//! Whether a member's player can play the room's film, as the member itself says (PLAYER).
+//! A member's player, as the member itself reports it (PLAYER).
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{ErrorCode, Invalid, MediaTime};
 
-/// What a member's player is up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlayerState {
-    /// The member shows no player: it only chats, or has not said PLAYER since it joined.
+    /// No player: the member only chats, or has not sent PLAYER since it joined.
     #[default]
     None,
     /// The player reads the film's beginning.
@@ -26,7 +25,7 @@ impl PlayerState {
     /// Every state, in the order of the documentation.
     pub const ALL: [Self; 4] = [Self::None, Self::Loading, Self::Ready, Self::Failed];
 
-    /// The name on the wire.
+    /// As on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -36,7 +35,6 @@ impl PlayerState {
         }
     }
 
-    /// Refuses any other word.
     pub fn parse(word: &str) -> Result<Self, Invalid> {
         let known = Self::ALL.into_iter().find(|state| state.as_str() == word);
         known.ok_or_else(|| {
@@ -45,7 +43,7 @@ impl PlayerState {
     }
 }
 
-/// Why a player can't play: a word for programs, such as `decode`.
+/// Why a player failed: a word for programs, such as `decode`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlayerReason(Arc<str>);
@@ -62,7 +60,6 @@ impl PlayerReason {
         }
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -74,26 +71,25 @@ impl fmt::Debug for PlayerReason {
     }
 }
 
-/// A member's player, for the film that the room shows.
+/// A member's player, for the room's film.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Player {
-    /// What it is up to.
     pub state: PlayerState,
-    /// Why it failed, where the member says so.
+    /// Why it failed, if the member says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlayerReason>,
-    /// How long the film is, as far as this player knows. Never 0.
+    /// The film's length as this player knows it. Never 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<MediaTime>,
 }
 
 impl Player {
-    /// In this state, with nothing else said.
+    /// A player in this state, with no reason and duration.
     pub fn of(state: PlayerState) -> Self {
         Self { state, ..Self::default() }
     }
 
-    /// Whether it failed for want of an end: live streams aren't kept in step.
+    /// Whether it failed because the film is a live stream, which can't be kept in step.
     pub fn is_live(&self) -> bool {
         self.state == PlayerState::Failed && self.reason.as_ref().is_some_and(|reason| reason.as_str() == "live")
     }

@@ -1,54 +1,50 @@
-//! Room time: one basis for all nodes, in microseconds since the Unix epoch.
+//! Room time: the time base of all nodes, in microseconds since the Unix epoch.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment of room time. Stored in whole microseconds, so it orders and compares exactly; the wire speaks ms.
+/// A moment of room time. Whole microseconds, so that it orders and compares exactly; the wire has ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct RoomTime(i64);
 
 impl RoomTime {
-    /// From microseconds since the Unix epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// From whole milliseconds since the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis * 1000)
     }
 
-    /// From the wire's ms. `None` when not finite or outside ±2^42 ms (the year 2109): beyond that a double holds no
-    /// whole microseconds of ms, so a moment would come back from the wire as another one.
+    /// From the wire's ms. `None` if not finite or outside ±2^42 ms (the year 2109): beyond that a double of ms can't
+    /// represent every microsecond, so a moment would come back from the wire as another one.
     pub fn from_millis_f64(millis: f64) -> Option<Self> {
         const LIMIT_MICROS: f64 = (1000 * (1_u64 << 42)) as f64;
         let micros = (millis * 1000.0).round();
         (micros.abs() < LIMIT_MICROS).then_some(Self(micros as i64))
     }
 
-    /// Microseconds since the Unix epoch.
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// Milliseconds since the Unix epoch, with fractions.
+    /// With fractions.
     pub fn as_millis_f64(self) -> f64 {
         self.0 as f64 / 1000.0
     }
 
-    /// Whole milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// Seconds from `earlier` to `self`, negative when `self` is before it.
+    /// Negative if `self` is before `earlier`.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         (self.0 - earlier.0) as f64 / 1e6
     }
 
-    /// The time from `earlier` to `self`, zero when `self` is before it.
+    /// Zero if `self` is before `earlier`.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }

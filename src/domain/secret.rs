@@ -1,4 +1,4 @@
-//! Things that must not print themselves: PINs and resume tokens. Rooms keep only their hashes.
+//! Secrets, whose `Debug` hides them: PINs and resume tokens. Rooms store only their hashes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use subtle::ConstantTimeEq;
 
 use super::{ErrorCode, Invalid};
 
-/// A room's PIN as somebody typed it.
+/// A PIN as typed.
 #[derive(Clone)]
 pub struct Pin(String);
 
 impl Pin {
-    /// 1–64 printable characters: v2 had no rule, and its short PINs must keep working. Guesses are throttled.
+    /// Accepts 1–64 printable characters: v2 had no rule, and its short PINs must stay valid. Guesses are throttled.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let count = text.chars().take(65).count();
         if !(1..=64).contains(&count) || text.chars().any(char::is_control) {
@@ -26,7 +26,7 @@ impl Pin {
         Ok(Self(text.to_owned()))
     }
 
-    /// argon2id over the PIN with a fresh salt. Takes milliseconds of CPU: not for the async threads.
+    /// argon2id with a fresh salt. Takes milliseconds of CPU: not for the async threads.
     pub fn hash(&self) -> Result<PinHash, Invalid> {
         let hash = hasher()
             .hash_password(self.0.as_bytes())
@@ -34,14 +34,14 @@ impl Pin {
         Ok(PinHash(hash.to_string().into()))
     }
 
-    /// Whether this PIN made that hash. Takes as long as [`Pin::hash`].
+    /// Whether the hash is of this PIN. Takes as long as [`Pin::hash`].
     pub fn matches(&self, hash: &PinHash) -> bool {
         argon2::PasswordHash::new(&hash.0)
             .is_ok_and(|parsed| hasher().verify_password(self.0.as_bytes(), &parsed).is_ok())
     }
 }
 
-/// OWASP's smaller argon2id profile (7 MiB, 5 passes): guesses are throttled per room and address on top of it.
+/// OWASP's smaller argon2id profile (7 MiB, 5 passes); guesses are throttled per room and address as well.
 fn hasher() -> argon2::Argon2<'static> {
     let params = argon2::Params::new(7 * 1024, 5, 1, None).unwrap_or_default();
     argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
@@ -59,7 +59,6 @@ impl fmt::Debug for Pin {
 pub struct PinHash(Arc<str>);
 
 impl PinHash {
-    /// The PHC text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -71,22 +70,21 @@ impl fmt::Debug for PinHash {
     }
 }
 
-/// What proves to be a member: 128 random bits, shown once.
+/// Proof of a membership: 128 random bits, sent to the member once.
 #[derive(Clone)]
 pub struct ResumeToken(String);
 
 impl ResumeToken {
-    /// A new one.
     pub fn random() -> Self {
         Self(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()))
     }
 
-    /// As a client presents it. Any text: a wrong one matches nothing.
+    /// A token as a client presents it. Accepts any text: a wrong one matches nothing.
     pub fn presented(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// What the room keeps. A plain hash is enough: the token has 128 random bits.
+    /// The stored hash. A plain one suffices for 128 random bits.
     pub fn hash(&self) -> TokenHash {
         TokenHash(Sha256::digest(self.0.as_bytes()).into())
     }
@@ -103,14 +101,14 @@ impl fmt::Debug for ResumeToken {
     }
 }
 
-/// SHA-256 of a key that a client makes for itself and keeps (`hostKey`, `clientKey`); compared in constant time. On the wire, and
-/// stored, as base64url.
+/// SHA-256 of a key that a client makes and keeps (`hostKey`, `clientKey`); compared in constant time. base64url on the
+/// wire and in stores.
 #[derive(Clone, Copy, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyHash([u8; 32]);
 
 impl KeyHash {
-    /// Of a key as the client presents it: 22–128 characters of base64url, which is 128 bits at least.
+    /// Hashes a key as a client presents it: 22–128 characters of base64url, at least 128 bits.
     pub fn of_key(field: &str, text: &str) -> Result<Self, Invalid> {
         let fits = (22..=128).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
@@ -121,7 +119,7 @@ impl KeyHash {
         Ok(Self(Sha256::digest(text.as_bytes()).into()))
     }
 
-    /// From its text: 43 characters of base64url.
+    /// Parses 43 characters of base64url.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| {
@@ -129,7 +127,7 @@ impl KeyHash {
         })
     }
 
-    /// From raw bytes; the simulation makes its own.
+    /// From raw bytes, for tests and the simulation.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -179,7 +177,7 @@ impl std::hash::Hash for TokenHash {
 }
 
 impl TokenHash {
-    /// From raw bytes; the simulation makes its own.
+    /// From raw bytes, for tests and the simulation.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

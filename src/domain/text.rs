@@ -1,4 +1,4 @@
-//! Texts that people write.
+//! Texts that users write.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{ErrorCode, Invalid, Limits, visible};
 
-/// What a member is called: one line, without what can't be seen ([`visible`]), with something that can.
+/// A member's name: one line with at least one visible character, without invisible ones ([`visible`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Username(Arc<str>);
 
 impl Username {
-    /// Trims and folds; refuses what is empty then, or too long.
+    /// Filters the text; refuses an empty or too long one.
     pub fn parse(text: &str, limits: &Limits) -> Result<Self, Invalid> {
-        // Cut before the work, so that a 60 KB name costs nothing.
+        // Refused before the filter: a 60 KB name must cost nothing.
         if text.len() as u64 > limits.username_chars * 4 {
             return Err(Invalid::new(
                 ErrorCode::OutOfRange,
@@ -29,29 +29,28 @@ impl Username {
         Ok(Self(name.into()))
     }
 
-    /// Whether there is anything to see in it: v2 clients join with names of which nothing is left.
+    /// Whether anything of the text is visible: v2 clients join with names of which nothing is left.
     pub fn is_visible(text: &str) -> bool {
         visible::is_visible(&visible::line(text))
     }
 
-    /// For a member that gave none.
+    /// The name of a member that gave none.
     pub fn guest() -> Self {
         Self("Guest".into())
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What a member says.
+/// The text of a CHAT.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChatText(Arc<str>);
 
 impl ChatText {
-    /// Takes out what can't be seen; refuses what is blank then, or too long.
+    /// Filters the text; refuses a blank or too long one.
     pub fn parse(text: &str, limits: &Limits) -> Result<Self, Invalid> {
         let text = visible::lines(text);
         if !visible::is_visible(&text) {
@@ -61,19 +60,17 @@ impl ChatText {
         Ok(Self(text.into()))
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whose CUSTOM message it is, such as `org.example.poll`: 1–64 characters of `a–z 0–9 . _ -`.
+/// The namespace of a CUSTOM message, such as `org.example.poll`: 1–64 characters of `a–z 0–9 . _ -`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Namespace(Arc<str>);
 
 impl Namespace {
-    /// Refuses anything else.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let fits = (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
@@ -84,7 +81,6 @@ impl Namespace {
         }
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,10 +1,10 @@
-//! Text that people can see: one filter, by Unicode property, for names, chat and room names.
+//! A filter for visible text, by Unicode property: for names, chat and room names.
 //!
-//! Taken out: control characters, NUL among them; everything that Unicode calls default-ignorable (zero-width spaces and
-//! joiners, directional overrides and isolates, tag characters, Hangul fillers, variation selectors); noncharacters; combining
-//! marks beyond a few. Kept is what writing needs of these: ZWNJ and ZWJ where they change how letters join (Persian, Indic
-//! scripts: the rules CONTEXTJ of RFC 5892), ZWJ within emoji, the variation selectors of emoji and of ideographs, the tags
-//! of flags. What is left is in NFC.
+//! It removes control characters including NUL; default-ignorable characters (zero-width spaces and joiners,
+//! directional overrides and isolates, tag characters, Hangul fillers, variation selectors); noncharacters; combining
+//! marks beyond a few. It keeps what writing needs of these: ZWNJ and ZWJ where they change how letters join (Persian,
+//! Indic scripts: the rules CONTEXTJ of RFC 5892), ZWJ within emoji, the variation selectors of emoji and of
+//! ideographs, the tags of flags. The result is in NFC.
 
 use std::iter::once;
 
@@ -15,30 +15,30 @@ use icu_properties::props::{
 };
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Combining marks that one character may carry. Vietnamese takes two, Hebrew with accents three, Tibetan stacks four.
+/// The most combining marks of one character. Vietnamese takes two, Hebrew with accents three, Tibetan stacks four.
 const MARKS: usize = 4;
 
 const ZWNJ: char = '\u{200c}';
 const ZWJ: char = '\u{200d}';
 const BLACK_FLAG: char = '\u{1f3f4}';
 const CANCEL_TAG: char = '\u{e007f}';
-/// The longest name of a region in a flag's tags, such as `gbeng`.
+/// The longest region in a flag's tags, such as `gbeng`.
 const FLAG_TAGS: usize = 6;
-/// A letter in Unicode's eyes, and a blank in people's.
+/// U+2800 is a symbol to Unicode and a blank to readers.
 const BRAILLE_BLANK: char = '\u{2800}';
 
-/// In one line: white space is folded to single spaces, none at the ends.
+/// Filters one line: white space is folded to single spaces, none at the ends.
 pub(super) fn line(text: &str) -> String {
     let clean = filtered(text, ' ');
     clean.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Lines stay; white space at the ends goes.
+/// Filters lines: line breaks stay, white space at the ends goes.
 pub(super) fn lines(text: &str) -> String {
     filtered(text, '\n').trim().to_owned()
 }
 
-/// Whether there is anything to see.
+/// Whether the text has a visible character.
 pub(super) fn is_visible(text: &str) -> bool {
     use GeneralCategory::{
         ClosePunctuation, ConnectorPunctuation, CurrencySymbol, DashPunctuation, DecimalNumber, FinalPunctuation,
@@ -101,7 +101,7 @@ fn filtered(text: &str, line_break: char) -> String {
             }
             c if is_ignorable(c) => {}
             c if is_mark(c) => {
-                // Without a character to stand on a mark would stand on whatever a page shows before the text.
+                // A mark without a base character would combine with whatever a page shows before the text.
                 let stands = out.last().is_some_and(|before| !before.is_whitespace());
                 if stands && marks < MARKS {
                     (out, marks) = (pushed(out, c), marks + 1);
@@ -119,7 +119,7 @@ fn pushed(mut out: Vec<char>, c: char) -> Vec<char> {
     out
 }
 
-/// How many tag characters make this flag a region's; with the last one, which cancels the tags.
+/// The number of tag characters that make this flag a region's, including the cancel tag.
 fn flag(c: char, rest: &[char]) -> Option<usize> {
     let tags =
         rest.iter().take_while(|tag| matches!(tag, '\u{e0030}'..='\u{e0039}' | '\u{e0061}'..='\u{e007a}')).count();
@@ -127,7 +127,7 @@ fn flag(c: char, rest: &[char]) -> Option<usize> {
     whole.then_some(tags + 1)
 }
 
-/// Whether a joiner changes what is seen between these.
+/// Whether a joiner changes how its neighbours are shown.
 fn joins(joiner: char, before: &[char], after: &[char]) -> bool {
     let (Some(&last), Some(&next)) = (before.last(), after.first()) else { return false };
     if CodePointMapData::<CanonicalCombiningClass>::new().get(last) == CanonicalCombiningClass::Virama {
@@ -149,7 +149,7 @@ fn joins(joiner: char, before: &[char], after: &[char]) -> bool {
 }
 
 fn is_ignorable(c: char) -> bool {
-    // The annotation characters are format characters that are not called ignorable.
+    // Unicode doesn't count the annotation characters as ignorable.
     has::<DefaultIgnorableCodePoint>(c) || matches!(c, '\u{fff9}'..='\u{fffb}')
 }
 

@@ -44,7 +44,8 @@ impl Hub {
             self.count_kept(&mut state);
             parts
         };
-        tracing::error!(roomId = %cell.id(), members = attached.len(), "a room panicked: it is read again, its members come back");
+        let members = attached.len();
+        tracing::error!(roomId = %cell.id(), members, "a room panicked: it is read again, its members come back");
         metrics::counter!(names::ROOMS_BROKEN).increment(1);
         for queued in queue {
             if let Completion::Join(done) = queued.completion {

@@ -1,4 +1,4 @@
-//! What a client can say, in the words of the domain.
+//! Messages of a client, as domain types.
 
 use crate::domain::{
     Dialect, ErrorCode, Fallback, Head, KeyHash, Limits, MediaTime, Pin, ResumeToken, RoomId, RoomTime, UrlPolicy,
@@ -10,73 +10,74 @@ use crate::room::{Ask, OwnerClaim};
 /// What decoding depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// Sizes and ranges.
     pub limits: Limits,
-    /// Hosts that films may come from.
     pub urls: UrlPolicy,
 }
 
-/// One message of a client.
 #[derive(Debug, Clone)]
 pub struct ClientRequest {
-    /// The client's `ref`: comes back in the ACK, or in the ERROR.
+    /// The client's `ref`: returned in the ACK, or in the ERROR.
     pub reference: Option<u64>,
-    /// What it says.
     pub message: ClientMessage,
 }
 
-/// PING's `timestamp` as it came: whole numbers stay whole.
+/// `timestamp` of a PING as sent: whole numbers stay whole.
 pub type Echo = serde_json::Number;
 
-/// Everything that a client can say.
 #[derive(Debug, Clone)]
 pub enum ClientMessage {
-    /// JOIN.
     Join(JoinMessage),
-    /// LEAVE.
     Leave,
-    /// PING.
-    Ping { echo: Option<Echo> },
-    /// ALIVE: the answer of a page to PROBE; its arrival is all that it says.
+    Ping {
+        echo: Option<Echo>,
+    },
+    /// The answer of a page to PROBE; its arrival is its whole content.
     Alive,
-    /// REQUEST_SYNC.
     RequestSync,
     /// Becomes a room command once the session adds the member.
     Ask(Ask),
-    /// SET_PIN with a PIN, which the session hashes before it becomes an [`Ask`].
+    /// SET_PIN with a PIN: the session hashes it before it becomes an [`Ask`].
     SetPin(Pin),
     /// HOST_HEARTBEAT.
-    Heartbeat { position: MediaTime, playing: bool, true_at: Option<RoomTime> },
+    Heartbeat {
+        position: MediaTime,
+        playing: bool,
+        true_at: Option<RoomTime>,
+    },
     /// POSITION_UPDATE.
-    Position { position: MediaTime, playing: bool },
+    Position {
+        position: MediaTime,
+        playing: bool,
+    },
     /// OFFER, ANSWER, ICE_CANDIDATE, PLAYBACK_ACK, SYNC_RESPONSE, CUSTOM with `to`.
-    Signal { to: UserId, signal: Signal },
+    Signal {
+        to: UserId,
+        signal: Signal,
+    },
     /// MEMBER_STATUS.
     Status(MemberStatus),
 }
 
-/// JOIN.
+/// The fields of JOIN.
 #[derive(Debug, Clone)]
 pub struct JoinMessage {
-    /// Which room.
     pub room: RoomId,
-    /// Who.
     pub user: UserId,
-    /// Called what; an empty name is none.
+    /// An empty name counts as none.
     pub name: Option<Username>,
-    /// As typed; an empty PIN is none.
+    /// As typed; an empty PIN counts as none.
     pub pin: Option<Pin>,
-    /// `protocol`: absent is v2.
+    /// `protocol`; absent: v2.
     pub dialect: Dialect,
     /// As presented.
     pub token: Option<ResumeToken>,
-    /// The last event seen, when both `epoch` and `lastSeq` are given.
+    /// The last event seen, if both `epoch` and `lastSeq` are given.
     pub last_seen: Option<Head>,
-    /// Why not WebTransport, when the client says so.
+    /// Why the client doesn't use WebTransport, if it says so.
     pub fallback: Option<Fallback>,
     /// Hash of `clientKey`.
     pub client: Option<KeyHash>,
-    /// `hostKey` (its hash) and `owner`.
+    /// Hash of `hostKey`, and `owner`.
     pub claim: OwnerClaim,
 }
 
@@ -127,16 +128,14 @@ fn kind_of(ask: &Ask) -> &'static str {
     }
 }
 
-/// A message that can't be taken, with as much of it as could be read.
+/// A message that was refused while decoding, with what could be read of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadRequest {
-    /// For the program.
     pub code: ErrorCode,
-    /// For the person. Holds nothing of the client's text but an unknown type's name, cut and cleaned.
+    /// One sentence for people. Repeats nothing of the client's text but an unknown type's name, cut and cleaned.
     pub message: String,
-    /// The client's `ref`.
     pub reference: Option<u64>,
-    /// The type, when it is one that we know; else empty.
+    /// The message type, if it is known; else empty.
     pub request: &'static str,
 }

@@ -1,4 +1,4 @@
-//! The compact messages: clock probes and ticks, big-endian, first byte = kind.
+//! The compact messages: clock probes and ticks. Big-endian; the first byte is the kind.
 
 use bytes::BufMut;
 
@@ -15,18 +15,16 @@ const TICK_LEN: usize = 28;
 const PLAYING: u8 = 1;
 const FROM_HOST: u8 = 2;
 
-/// What a client says in a compact message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Compact {
-    /// A question for the time. `t0` is the client's own and only given back.
+    /// Asks for room time. `t0` is the client's own clock and only returned.
     ClockProbe { id: u16, t0: f64 },
-    /// Where its player is. Slot and host flag of the message are not read: the server writes its own.
+    /// A position report. Slot and host flag in the message are not read: the server writes its own.
     Tick(TickReport),
-    /// A kind of another version: ignored.
+    /// A kind of another version; ignored.
     Unknown,
 }
 
-/// Reads a compact message.
 pub fn decode_compact(bytes: &[u8], limits: &Limits) -> Result<Compact, Invalid> {
     let (kind, length) = match bytes.first() {
         None => return Err(Invalid::new(ErrorCode::BadMessage, "an empty compact message")),
@@ -44,14 +42,14 @@ pub fn decode_compact(bytes: &[u8], limits: &Limits) -> Result<Compact, Invalid>
     Ok(Compact::Tick(TickReport {
         playing: bytes[1] & PLAYING != 0,
         seq: u32::from_be_bytes(at(bytes, 4)),
-        // The sum makes a zero of minus zero.
+        // Adding 0 turns minus zero into zero.
         position: MediaTime::parse(f64::from_be_bytes(at(bytes, 8)) + 0.0, limits)?,
         at: moment.ok_or_else(|| Invalid::new(ErrorCode::OutOfRange, "a tick's `at` is no moment"))?,
         rate: Rate::parse(f64::from(f32::from_be_bytes(at(bytes, 24))))?,
     }))
 }
 
-/// `t1`: when the probe came; `t2`: now.
+/// `t1`: arrival of the probe; `t2`: departure of the reply.
 pub fn encode_clock_reply(id: u16, t0: f64, t1: RoomTime, t2: RoomTime) -> CompactBytes {
     CompactBytes::encode(REPLY_LEN, |out| {
         out.put_u8(REPLY);
@@ -63,7 +61,7 @@ pub fn encode_clock_reply(id: u16, t0: f64, t1: RoomTime, t2: RoomTime) -> Compa
     })
 }
 
-/// A member's tick as the others get it.
+/// A relayed tick.
 pub fn encode_tick(tick: &RelayedTick) -> CompactBytes {
     let flags = if tick.playing { PLAYING } else { 0 } | if tick.from_host { FROM_HOST } else { 0 };
     CompactBytes::encode(TICK_LEN, |out| {

@@ -1,7 +1,7 @@
 //! JSON → [`ClientRequest`]: strict where it protects, lenient where v2 clients vary.
 //!
-//! Unknown fields are ignored, and so are `userId`, `roomId` and `timestamp` outside JOIN. null is absent. A number is
-//! a number, finite and in range; a text is a text, never a number that looks like one.
+//! Unknown fields are ignored, and so are `userId`, `roomId` and `timestamp` outside JOIN. null counts as absent. A
+//! number must be a JSON number, finite and in range; a text must be a JSON string.
 
 use super::client_message::{BadRequest, ClientMessage, ClientRequest, JoinMessage, Rules};
 use super::fields::{MessageField, MessageFields};
@@ -13,7 +13,7 @@ use crate::domain::{
 use crate::hub::delivery::{MemberStatus, Signal};
 use crate::room::{Ask, Basis, Control, OwnerClaim};
 
-/// Reads one message.
+/// Decodes one message.
 pub fn decode(text: &[u8], rules: &Rules) -> Result<ClientRequest, BadRequest> {
     let mut fields = MessageFields::empty();
     let outcome = read(text, rules, &mut fields);
@@ -97,15 +97,14 @@ fn known_type(fields: &MessageFields<'_>) -> Option<&'static (&'static str, Deco
     DECODERS.iter().find(|(known, _)| *known == name)
 }
 
-/// A client's word, fit for an ERROR that its developer reads, and for a log line.
+/// The client's text, cleaned for an ERROR and for a log line.
 fn printable(name: &str) -> String {
     let clean = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '?' };
     name.chars().take(40).map(clean).collect()
 }
 
 fn join(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    // v2 clients join without a name, or with an empty one: the room calls them something.
-    // One in which nothing can be seen is empty.
+    // v2 clients join without a name, or with an empty or invisible one: the room gives them a name.
     let name = f
         .username
         .text()?
@@ -141,7 +140,7 @@ fn rename(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid
 }
 
 fn set_pin(f: &MessageFields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
-    // Absent is not null here: a message that lost its field must not open the room.
+    // Absent differs from null here: a message that lost its field must not remove the room's PIN.
     Ok(match f.pin.text_or_null()? {
         Some(text) => ClientMessage::SetPin(Pin::parse(&text)?),
         None => Ask::SetPin { pin: None }.into(),
@@ -168,7 +167,7 @@ fn player(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid
     let player = Player {
         state: PlayerState::parse(&f.state.must(MessageField::text)?)?,
         reason: f.reason.filled_text()?.map(|text| PlayerReason::parse(&text)).transpose()?,
-        // 0 is what a player says before it knows.
+        // Players report 0 before they know the length.
         duration: f.duration.position(&rules.limits)?.filter(|duration| *duration > MediaTime::ZERO),
     };
     Ok(Ask::Player { player, film: f.film.count()? }.into())
@@ -214,7 +213,7 @@ fn answer(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid
 }
 
 fn ice_candidate(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> {
-    // null says: no more candidates.
+    // null: there are no more candidates.
     signal(
         f,
         Signal::IceCandidate { candidate: f.candidate.must(|field| field.json_or_null(rules.limits.signal_bytes))? },
@@ -251,7 +250,7 @@ fn control(f: &MessageFields<'_>) -> Result<Control, Invalid> {
     }
 }
 
-/// Where the sender's player stands.
+/// Position and state of the sender's player.
 fn standing(f: &MessageFields<'_>, rules: &Rules) -> Result<(MediaTime, bool), Invalid> {
     Ok((f.current_time.must(|field| field.position(&rules.limits))?, f.is_playing.must(MessageField::flag)?))
 }

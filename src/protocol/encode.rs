@@ -1,4 +1,4 @@
-//! Rooms, events and notices → JSON. One encoding serves every member of a room.
+//! Rooms, events and notices to JSON. One encoding serves all members of a room.
 
 use std::time::Duration;
 
@@ -51,7 +51,8 @@ pub fn encode_state(room: &Room, joined: &Joined<'_>, limits: &Limits) -> Bytes 
     json(&message, capacity)
 }
 
-/// The one message of a committed event; the room's beginning, its end, and that it is kept have none, for nobody is there to hear it.
+/// The message of a committed event. The room's beginning, its end and its keeping have none: no member is there to
+/// hear it.
 pub fn encode_event(delivery: &EventDelivery<'_>) -> Option<Bytes> {
     let room = delivery.room;
     let stamp = StampFields::new(delivery.head, delivery.now);
@@ -101,8 +102,7 @@ pub fn encode_event(delivery: &EventDelivery<'_>) -> Option<Bytes> {
                 Cause::Control(_) | Cause::Ended => event(&messages::PlayPauseMessage {
                     user_id,
                     control: if playback.playing { Control::Play } else { Control::Pause },
-                    // Position and the moment at which it is true, not the moment of sending: a v2 client adds the
-                    // time since then.
+                    // The position with its own time, not the time of sending: a v2 client adds the time since then.
                     current_time: playback.position,
                     event_timestamp: Millis(playback.at),
                     stamp,
@@ -147,7 +147,7 @@ pub fn encode_event(delivery: &EventDelivery<'_>) -> Option<Bytes> {
             user_id: by,
             current_time: playback.position,
             is_playing: playback.playing,
-            // The room's film: the event's is absent when the sender named none.
+            // The room's address: the event has none if its sender named none.
             url: room.url.as_ref(),
             stamp,
             standing: StandingFields::new(playback, room.gate.as_ref()),
@@ -167,7 +167,7 @@ pub fn encode_event(delivery: &EventDelivery<'_>) -> Option<Bytes> {
     })
 }
 
-/// A CHAT of before, for one who wasn't there: with its own place, and the time at which it was said.
+/// An earlier CHAT, with the head and the time at which it was committed.
 pub fn encode_replay(head: Head, line: &ChatLine) -> Bytes {
     let (username, stamp) = (Some(&line.name), StampFields::new(head, line.at));
     let message =
@@ -175,7 +175,6 @@ pub fn encode_replay(head: Head, line: &ChatLine) -> Bytes {
     json(&message, 256 + line.text.as_str().len())
 }
 
-/// An uncommitted message.
 pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
     let sent = SentFields { timestamp: Millis(notice.now) };
     match &notice.body {
@@ -213,12 +212,12 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
     }
 }
 
-/// A command is committed at `head`.
+/// ACK of a command that was committed at `head`.
 pub fn encode_reply_ack(reference: u64, head: Head, now: RoomTime) -> Bytes {
     event(&messages::AckMessage { reference, stamp: StampFields::new(head, now) })
 }
 
-/// A refusal. `request`: the type refused, empty when it isn't known.
+/// ERROR. `request`: the type refused, empty if unknown.
 pub fn encode_error(
     code: ErrorCode,
     message: &str,
@@ -235,27 +234,26 @@ pub fn encode_error(
     })
 }
 
-/// The answer to PING.
 pub fn encode_pong(echo: Option<&Echo>, now: RoomTime) -> Bytes {
     event(&messages::PongMessage { sent: SentFields { timestamp: Millis(now) }, echo })
 }
 
-/// Asks a v3 page for a sign of life. `id` comes back in ALIVE.
+/// PROBE, for a v3 page. ALIVE returns the `id`.
 pub fn encode_probe(id: u64, now: RoomTime) -> Bytes {
     event(&messages::ProbeMessage { id, sent: SentFields { timestamp: Millis(now) } })
 }
 
-/// The last message of a v3 session that ends in order: its closing code, in the order of the messages, whatever the
-/// transport makes of its own.
+/// CLOSING, the last message of a v3 session that ends in order: it carries the closing code in case the transport
+/// loses its own.
 pub fn encode_closing(code: CloseCode, reason: &str, now: RoomTime) -> Bytes {
     event(&messages::ClosingMessage { code: code.number(), reason, sent: SentFields { timestamp: Millis(now) } })
 }
 
-/// What a client is told of a refusal, and when it may try again.
+/// The code of a refusal, and when the client may try again.
 pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
-    /// A full queue empties within a few commits, a busy member's outbox as its client reads.
+    /// A full queue empties within a few commits, a busy outbox as its client reads.
     const A_MOMENT: Duration = Duration::from_secs(1);
-    /// Sessions of others have to end first.
+    /// Other sessions have to end first.
     const A_WHILE: Duration = Duration::from_secs(5);
     match refusal {
         Refusal::Room(reject @ Reject::Kicked { retry_after }) => (reject.code(), Some(*retry_after)),
@@ -273,7 +271,7 @@ pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
     }
 }
 
-/// Who speaks when the room itself does.
+/// The sender of what the room itself does.
 const SERVER: &str = "server";
 
 fn author(by: &By) -> &str {
@@ -313,7 +311,7 @@ fn encode_signal(signal: &Signal, relayed: RelayedFields<'_>) -> Bytes {
     }
 }
 
-/// Rounded up: who waits this long must not come too early.
+/// Rounded up: a client that waits this long must not come too early.
 fn whole_millis(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
@@ -327,7 +325,7 @@ fn json(message: &impl Serialize, capacity: usize) -> Bytes {
     let mut out = Vec::with_capacity(capacity);
     match serde_json::to_writer(&mut out, message) {
         Ok(()) => out.into(),
-        // Writing these structs to memory can't fail; if it ever does, one message is lost and not the process.
+        // Serialising these structs to memory can't fail; if it did, one message would be lost and not the process.
         Err(error) => {
             tracing::error!(%error, "a message could not be encoded");
             debug_assert!(false, "a message could not be encoded: {error}");

@@ -1,7 +1,7 @@
-//! The fields of a client message: found in one pass over the text, read when the type is known.
+//! The fields of a client message: found in one pass over the text, parsed when the type is known.
 //!
-//! A flat set of borrowed slices instead of one struct per type: `type` and `ref` may stand last, and an ERROR should
-//! name them even when another field is wrong.
+//! A flat set of borrowed slices instead of a struct per type: `type` and `ref` may come last, and an ERROR should name
+//! them even if another field is wrong.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::json_text;
 use crate::domain::{ErrorCode, Invalid, Limits, MediaTime, RoomTime, UserId};
 
-/// One field of the message: its name and its JSON text.
+/// Name and JSON text of a field.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MessageField<'a> {
     name: &'static str,
@@ -22,16 +22,16 @@ pub(super) struct MessageField<'a> {
 
 macro_rules! fields {
     ($($field:ident = $name:literal;)*) => {
-        /// Every field that any client message has.
+        /// All fields of all client messages.
         #[derive(Debug)]
         pub(super) struct MessageFields<'a> {
             $(pub(super) $field: MessageField<'a>,)*
-            /// The first name that stood twice: parsers differ in which one counts, so neither does.
+            /// The first repeated name: parsers differ in which occurrence counts, so the message is refused.
             pub(super) repeated: Option<&'static str>,
         }
 
         impl<'a> MessageFields<'a> {
-            /// Nothing read yet.
+            /// No field is read yet.
             pub(super) fn empty() -> Self {
                 Self { $($field: MessageField { name: $name, raw: None },)* repeated: None }
             }
@@ -91,7 +91,7 @@ fields! {
 }
 
 impl<'a> MessageFields<'a> {
-    /// Takes in one JSON object. What was read before an error stays.
+    /// Reads one JSON object. Fields that were read before an error stay.
     pub(super) fn read(&mut self, text: &'a str) -> Result<(), Invalid> {
         let mut input = serde_json::Deserializer::from_str(text);
         let outcome = self.deserialize(&mut input).and_then(|()| input.end());
@@ -144,7 +144,7 @@ impl<'de> Visitor<'de> for &mut MessageFields<'de> {
 struct FieldName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> MessageField<'a> {
-    /// The value that a reader gives, which must be there.
+    /// The value of a required field.
     pub(super) fn must<T>(self, read: impl FnOnce(Self) -> Result<Option<T>, Invalid>) -> Result<T, Invalid> {
         read(self)?.ok_or_else(|| self.missing())
     }
@@ -155,7 +155,7 @@ impl<'a> MessageField<'a> {
         let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
             return Err(self.wrong("must be a string"));
         };
-        // Without an escape the text stands there as it is: the pass over the object has checked the rest of it.
+        // Without an escape the JSON text is the string: the pass over the object has checked the rest.
         if !inner.contains('\\') {
             return Ok(Some(Cow::Borrowed(inner)));
         }
@@ -170,7 +170,7 @@ impl<'a> MessageField<'a> {
         Ok(self.text()?.filter(|text| !text.is_empty()))
     }
 
-    /// A string, or null; must be there.
+    /// A required string or null.
     pub(super) fn text_or_null(self) -> Result<Option<Cow<'a, str>>, Invalid> {
         if self.raw.is_none() { Err(self.missing()) } else { self.text() }
     }
@@ -189,7 +189,7 @@ impl<'a> MessageField<'a> {
     pub(super) fn number(self) -> Result<Option<f64>, Invalid> {
         let Some(raw) = self.numeric()? else { return Ok(None) };
         match serde_json::from_str::<f64>(raw) {
-            // The sum makes a zero of minus zero, which would print as `-0.0`.
+            // Adding 0 turns minus zero into zero, which would print as `-0.0`.
             Ok(number) if number.is_finite() => Ok(Some(number + 0.0)),
             _ => Err(self.out_of_range("is too large a number")),
         }
@@ -204,17 +204,17 @@ impl<'a> MessageField<'a> {
         }
     }
 
-    /// A whole number of 32 bits: films and gates are counted in these.
+    /// A whole number of 32 bits, for counts of films and gates.
     pub(super) fn count(self) -> Result<Option<u32>, Invalid> {
         Ok(self.integer(u64::from(u32::MAX))?.and_then(|number| u32::try_from(number).ok()))
     }
 
-    /// A number whatever it is, or nothing: for values that are only given back.
+    /// Any number, for values that are only returned. Anything else counts as absent.
     pub(super) fn lenient_number(self) -> Option<serde_json::Number> {
         serde_json::from_str(self.present()?).ok()
     }
 
-    /// Milliseconds of any clock, within ten minutes around 0.
+    /// Milliseconds, within ±10 minutes.
     pub(super) fn measurement(self) -> Result<Option<f64>, Invalid> {
         const TEN_MINUTES: f64 = 600_000.0;
         match self.number()? {
@@ -223,39 +223,39 @@ impl<'a> MessageField<'a> {
         }
     }
 
-    /// Seconds into a film.
+    /// A position in a film, in seconds.
     pub(super) fn position(self, limits: &Limits) -> Result<Option<MediaTime>, Invalid> {
         self.number()?.map(|seconds| MediaTime::parse(seconds, limits)).transpose()
     }
 
-    /// Milliseconds into a film: URL_CHANGE alone speaks ms.
+    /// A position in milliseconds, as URL_CHANGE alone has it.
     pub(super) fn position_in_millis(self, limits: &Limits) -> Result<Option<MediaTime>, Invalid> {
         self.number()?.map(|millis| MediaTime::parse(millis / 1000.0, limits)).transpose()
     }
 
-    /// A moment of room time. A number that can't be one counts as absent: v2 clients send whatever their clock says.
+    /// A moment of room time. A number out of its range counts as absent: v2 clients send whatever their clock says.
     pub(super) fn moment(self) -> Result<Option<RoomTime>, Invalid> {
         let Some(raw) = self.numeric()? else { return Ok(None) };
         let millis = serde_json::from_str::<f64>(raw).ok().filter(|millis| *millis >= 0.0);
         Ok(millis.and_then(RoomTime::from_millis_f64))
     }
 
-    /// Somebody's id.
+    /// A userId.
     pub(super) fn user(self) -> Result<Option<UserId>, Invalid> {
         self.text()?.map(|text| UserId::parse(&text)).transpose()
     }
 
-    /// Any JSON but null, as compact text.
+    /// Any JSON except null, as compact text.
     pub(super) fn json(self, max_bytes: u64) -> Result<Option<String>, Invalid> {
         self.present().map(|raw| json_text::rewrite(self.name, raw, max_bytes)).transpose()
     }
 
-    /// Any JSON, null too, as compact text.
+    /// Any JSON, as compact text.
     pub(super) fn json_or_null(self, max_bytes: u64) -> Result<Option<String>, Invalid> {
         self.raw.map(|raw| json_text::rewrite(self.name, raw, max_bytes)).transpose()
     }
 
-    /// The JSON text; null is nothing.
+    /// The JSON text; null counts as absent.
     fn present(self) -> Option<&'a str> {
         self.raw.filter(|raw| *raw != "null")
     }
@@ -274,7 +274,7 @@ impl<'a> MessageField<'a> {
         bad(format!("`{}` is missing", self.name))
     }
 
-    /// A refusal of this field's kind of value.
+    /// An error for a value of the wrong kind.
     pub(super) fn wrong(self, what: &str) -> Invalid {
         bad(format!("`{}` {what}", self.name))
     }

@@ -1,6 +1,6 @@
-//! JSON that only its receivers understand (offers, candidates, CUSTOM payloads): parsed and written anew on its way
-//! in, parsed again on its way out. What a receiver gets is therefore always JSON that every parser reads alike: no
-//! name twice in an object, no half characters, no number beyond f64, no deep nest.
+//! Free JSON that only clients interpret (offers, candidates, CUSTOM payloads): parsed and rewritten when it arrives,
+//! parsed again when it leaves. Receivers therefore get JSON that every parser reads alike: no repeated names in an
+//! object, no lone surrogates, no number beyond f64, no deep nesting.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 
 use crate::domain::{ErrorCode, Invalid};
 
-/// The value as compact JSON text of at most `max_bytes`. serde_json's own limit on nesting (128) holds.
+/// Rewrites a JSON value as compact text of at most `max_bytes`. serde_json's own limit on nesting (128) holds.
 pub(super) fn rewrite(name: &str, raw: &str, max_bytes: u64) -> Result<String, Invalid> {
     let mut out = Vec::with_capacity(raw.len());
     let mut input = serde_json::Deserializer::from_str(raw);
     let outcome = Rewrite(&mut out).deserialize(&mut input).and_then(|()| input.end());
-    // These errors name a place and a rule, never the text itself.
+    // serde's errors name a place and a rule, never the text.
     outcome.map_err(|error| Invalid::new(ErrorCode::BadMessage, format!("`{name}`: {error}")))?;
     if out.len() as u64 > max_bytes {
         return Err(Invalid::new(ErrorCode::TooBig, format!("`{name}` may have {max_bytes} bytes")));
@@ -24,8 +24,8 @@ pub(super) fn rewrite(name: &str, raw: &str, max_bytes: u64) -> Result<String, I
     String::from_utf8(out).map_err(|_| Invalid::new(ErrorCode::BadMessage, format!("`{name}` is not text")))
 }
 
-/// JSON text as a value inside a message. It was checked when it came in, perhaps on another node, perhaps by an older
-/// version: whatever isn't one JSON value leaves as null.
+/// JSON text as a value inside a message. It was checked on arrival, perhaps by another node or an older version: text
+/// that isn't one JSON value is written as null.
 pub(super) struct Embedded<'a>(pub(super) &'a str);
 
 impl Serialize for Embedded<'_> {
@@ -87,7 +87,7 @@ impl<'de> Visitor<'de> for Rewrite<'_> {
         self.0.push(b'[');
         let mut first = true;
         loop {
-            // The comma is written before it is known whether an element follows, and taken back if none does.
+            // The comma is written before the next element is known to exist, and removed if it doesn't.
             let mark = self.0.len();
             if !first {
                 self.0.push(b',');

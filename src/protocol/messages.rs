@@ -1,5 +1,5 @@
-//! The server's messages as they stand on the wire: v2's fields first, in v2's order, then the stamp, then what v3 adds.
-//! Everything is borrowed; serialising one writes straight into the outgoing buffer.
+//! The server's messages on the wire: v2's fields first, in v2's order, then the stamp, then the fields of v3. All
+//! borrowed; serialising one writes straight into the outgoing buffer.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use crate::domain::{
 };
 use crate::room::{self, Control, LeaveReason};
 
-/// Room time in whole ms: what v2 reads.
+/// Room time in whole ms, as v2 reads it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Millis(pub(super) RoomTime);
 
@@ -24,7 +24,7 @@ impl Serialize for Millis {
     }
 }
 
-/// A position in ms: what URL_CHANGE alone speaks, since v2 relayed it as it came.
+/// A position in ms, as URL_CHANGE alone has it: v2 relayed that message unchanged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MediaMillis(pub(super) MediaTime);
 
@@ -34,7 +34,7 @@ impl Serialize for MediaMillis {
     }
 }
 
-/// Room time in ms to the microsecond, without a fraction where there is none.
+/// Room time in ms, with a fraction only if it isn't whole.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExactMillis(pub(super) RoomTime);
 
@@ -48,7 +48,7 @@ impl Serialize for ExactMillis {
     }
 }
 
-/// A value that knows its own text.
+/// Serialises a value by its `Display`.
 pub(super) struct Shown<T>(pub(super) T);
 
 impl<T: Display> Serialize for Shown<T> {
@@ -57,13 +57,13 @@ impl<T: Display> Serialize for Shown<T> {
     }
 }
 
-/// When the server sent it.
+/// The time of sending.
 #[derive(Serialize)]
 pub(super) struct SentFields {
     pub(super) timestamp: Millis,
 }
 
-/// When the server sent it, and its place in the room's order.
+/// The time of sending, and the place in the room's order.
 #[derive(Serialize)]
 pub(super) struct StampFields {
     pub(super) timestamp: Millis,
@@ -77,7 +77,7 @@ impl StampFields {
     }
 }
 
-/// `playback` never comes without `gate`: so one event is one message.
+/// `playback` always comes with `gate`, so that one event is one message.
 #[derive(Serialize)]
 pub(super) struct StandingFields<'a> {
     playback: PlaybackFields,
@@ -260,7 +260,6 @@ messages! {
         #[serde(flatten)] standing: StandingFields<'a>,
         film: u32,
     }
-    /// The vector of a correction.
     CorrectionMessage<'a> = "PLAYBACK" {
         reason: &'static str,
         user_id: &'a str,
@@ -286,14 +285,14 @@ messages! {
         #[serde(flatten)] stamp: StampFields,
         #[serde(skip_serializing_if = "Option::is_none")] replayed: Option<bool>,
     }
-    /// To all; to one it is a [`RelayedFields`].
+    /// CUSTOM to all members; to one it is a [`DirectCustomMessage`].
     CustomMessage<'a> = "CUSTOM" {
         user_id: &'a UserId,
         namespace: &'a Namespace,
         payload: Embedded<'a>,
         #[serde(flatten)] stamp: StampFields,
     }
-    /// The server's; a member's is a [`RelayedFields`].
+    /// Of the server; of a member it is a [`DirectSyncMessage`].
     SyncResponseMessage<'a> = "SYNC_RESPONSE" {
         from_user_id: &'a str,
         current_time: MediaTime,
@@ -401,7 +400,7 @@ impl<'a> UserFields<'a> {
     }
 }
 
-/// The server's part of what one member sends another: the sender can't write any of it.
+/// The part of a relayed signal that only the server writes.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RelayedFields<'a> {

@@ -1,14 +1,14 @@
-//! The wire: what bytes mean, and the only place that knows it. `docs/PROTOCOL.md` is the contract; a test reads it.
+//! The wire protocol, known to this module alone. `docs/PROTOCOL.md` is the contract; a test reads it.
 //!
 //! ```text
 //! JSON    bytes ─► decode  ─► ClientRequest { ref, ClientMessage }      fields (one pass, borrowed) → domain types
 //!         bytes ◄─ encode_* ◄─ EventDelivery, Notice, Room, Refusal    wire structs (borrowed) → one Vec
 //! compact bytes ◄► decode_compact, encode_clock_reply, encode_tick
 //! ```
-//! Nothing that a client wrote leaves as it came: texts and numbers pass through domain types, free JSON (offers,
-//! CUSTOM payloads) is parsed and written anew (`json_text`), and the encoder looks at it once more on its way out.
+//! No text of a client is relayed as it came: texts and numbers pass through domain types, free JSON (offers, CUSTOM
+//! payloads) is parsed and rewritten (`json_text`), and the encoder parses it once more.
 //!
-//! v2 and v3 members get the same bytes: the fields of v2 first, what v3 adds after them.
+//! v2 and v3 members get the same bytes: the fields of v2, then those that v3 adds.
 
 mod client_message;
 mod compact;
@@ -27,8 +27,8 @@ pub use encode::{
 };
 pub use messages::SERVER_KINDS;
 
-/// The version that this server speaks, in ROOM_STATE and `/api/transports`.
+/// The protocol version of this server, in ROOM_STATE and `/api/transports`.
 pub const PROTOCOL: u8 = 3;
 
-/// The largest `ref`, `epoch` and `lastSeq`: JavaScript counts exactly up to here.
+/// The largest `ref`, `epoch` and `lastSeq`: JavaScript's integers are exactly representable up to here.
 pub const MAX_INTEGER: u64 = 1 << 53;

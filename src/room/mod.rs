@@ -1,7 +1,7 @@
 //! The room: a pure state machine. No I/O, no clock, no async, no randomness: time is an argument.
 //!
 //! ```text
-//! decide(&self, now, &Command, &Limits) -> Result<Vec<Event>, Reject>   what a command would cause, or why it is refused
+//! decide(&self, now, &Command, &Limits) -> Result<Vec<Event>, Reject>   what a command causes, or why not
 //! apply(&mut self, &Event)                                             changes the room; never fails
 //! next_deadline(&self) -> Option<RoomTime>                             when to send Command::Deadline
 //! ```

@@ -1,15 +1,16 @@
-//! What one session may make the server send and store: byte buckets, beside the [rate](super::message_rate) of its messages.
+//! Byte buckets of a session, beside the [rate](super::message_rate) of its messages: what it may make the server send
+//! and store.
 //!
 //! | bucket | what it counts |
 //! |---|---|
 //! | committed | bytes of commands that are committed, by session and by address |
-//! | relayed | bytes of signals and of answers to REQUEST_SYNC; by address also of what is committed, each member's copy counted |
+//! | relayed | bytes of signals and answers to REQUEST_SYNC; by address also of commits, each member's copy counted |
 //! | pair | bytes of signals to one other member |
 //! | films, PINs | URL_CHANGE and SYNC_PLAYBACK; SET_PIN, which costs an argon2 |
 //!
-//! A session that is over one hears ERROR `RATE_LIMITED`; nobody else is touched. The room's own buckets are the hub's
-//! (`hub::budget`), because what is in them is everybody's. Ticks, heartbeats and position reports pass no bucket here: they have
-//! a fixed size, and their rate is bounded.
+//! A session that exceeds a bucket gets ERROR `RATE_LIMITED`; other members are not affected. The room's own buckets
+//! are the hub's (`hub::room_budget`), because all members share them. Ticks, heartbeats and position reports pass no
+//! bucket: they have a fixed size, and their rate is bounded.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,13 +23,13 @@ use crate::protocol::ClientMessage;
 use crate::quota::{AddressBudget, Bucket, Cost, Pace, longest_wait};
 use crate::room::Ask;
 
-/// Bytes that a message gets on its way through the server: who says it, when, its place in the order.
+/// Bytes that the server adds to a message: sender, time, place in the order.
 const ENVELOPE: usize = 256;
-/// Bytes of a member in ROOM_STATE, about.
+/// Approximate bytes of a member in ROOM_STATE.
 const MEMBER: usize = 200;
-/// Other members whom a session sends signals at a time.
+/// The most targets of a session's signals at a time.
 const PAIRS: usize = 512;
-/// Longer than any message that a client sends twice by mistake, shorter than patience.
+/// `retryAfterMs` when a session sends signals to too many targets.
 const A_SECOND: Duration = Duration::from_secs(1);
 
 pub(super) struct SessionBudget {
@@ -40,7 +41,7 @@ pub(super) struct SessionBudget {
     pairs: HashMap<UserId, Bucket>,
 }
 
-/// Which bucket is empty, for the metric, and for how long.
+/// The bucket that was exceeded, for the metric, and how long to wait.
 #[derive(Debug)]
 pub(super) struct BudgetExceeded {
     pub(super) budget: &'static str,
@@ -66,7 +67,7 @@ impl SessionPaces {
             committed: Pace::of(limits.committed_bytes_per_sec, 32.0),
             relayed: Pace::of(limits.relayed_bytes_per_sec, 8.0),
             pair: Pace::of(limits.pair_bytes_per_sec, 8.0),
-            // Somebody who pasted the wrong address pastes the right one at once.
+            // A user who pasted the wrong address pastes the right one at once.
             films: a_minute(limits.film_changes_per_minute, 5.0),
             pins: a_minute(limits.pin_changes_per_minute, 5.0),
         }
@@ -87,7 +88,7 @@ impl SessionBudget {
         }
     }
 
-    /// A command of so many bytes, of which each of `audience` members gets a copy.
+    /// Charges a command of `bytes`, of which each of `audience` members gets a copy.
     pub(super) fn command(
         &mut self,
         limits: &Limits,
@@ -107,7 +108,7 @@ impl SessionBudget {
             (&mut self.films, paces.films, film),
             (&mut self.pins, paces.pins, pin),
         ];
-        // The address pays only for what the session may.
+        // The address is charged only for what the session may send.
         if let Some(wait) = longest_wait(&mut own, now) {
             return Err(over("session")(wait));
         }
@@ -119,7 +120,7 @@ impl SessionBudget {
         Ok(())
     }
 
-    /// A signal of so many bytes to one other member.
+    /// Charges a signal of `bytes` to one other member.
     pub(super) fn signal(&mut self, limits: &Limits, to: &UserId, bytes: usize) -> Result<(), BudgetExceeded> {
         let (paces, now) = (SessionPaces::of(limits), Clock::instant());
         if self.pairs.len() >= PAIRS && !self.pairs.contains_key(to) {
@@ -145,7 +146,7 @@ impl SessionBudget {
         Ok(())
     }
 
-    /// REQUEST_SYNC, whose answer names all members.
+    /// Charges REQUEST_SYNC, whose answer lists all members.
     pub(super) fn sync(&mut self, limits: &Limits, members: usize) -> Result<(), BudgetExceeded> {
         let (paces, now) = (SessionPaces::of(limits), Clock::instant());
         if let Some(wait) = self.relayed.wait(0.0, paces.relayed, now) {
@@ -178,7 +179,7 @@ mod tests {
         ClientMessage::Ask(Ask::Chat { text: ChatText::parse("x", &Limits::default()).unwrap() })
     }
 
-    /// How many of these pass at one moment, and which bucket refuses the next.
+    /// How many pass at one moment, and which bucket refuses the next.
     fn passed(mut take: impl FnMut() -> Result<(), BudgetExceeded>) -> (usize, &'static str) {
         let mut count = 0;
         loop {
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!(passed(|| host.command(&limits, &pin, 100, 2)), (5, "session"));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(passed(|| host.command(&limits, &adopt, 100, 2)), (1, "session"));
-        // One that is owed, and then none for ten seconds and more.
+        // One borrowed token, and then none for more than ten seconds.
         assert_eq!(passed(|| host.command(&limits, &pin, 100, 2)), (1, "session"));
         tokio::time::sleep(Duration::from_secs(8)).await;
         assert_eq!(passed(|| host.command(&limits, &pin, 100, 2)), (0, "session"));

@@ -1,4 +1,4 @@
-//! How many sessions are open, for gauges and `/status`.
+//! The number of open sessions, for gauges and `/status`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use parking_lot::Mutex;
 use crate::domain::{Dialect, TransportKind};
 use crate::telemetry::names;
 
-/// Counts by transport; clones share them.
+/// By transport; clones share the counts.
 #[derive(Clone, Default)]
 pub struct SessionCounts(Arc<Mutex<BTreeMap<&'static str, u64>>>);
 
 impl SessionCounts {
-    /// Open sessions by the name of their transport.
+    /// Open sessions by the transport's name.
     pub fn by_transport(&self) -> BTreeMap<&'static str, u64> {
         self.0.lock().clone()
     }
 
-    /// One more, until the value is dropped.
+    /// Counts a session until the value is dropped.
     pub(super) fn open(&self, transport: TransportKind) -> OpenSession {
         *self.0.lock().entry(transport.as_str()).or_default() += 1;
         let counted = OpenSession { counts: self.clone(), transport, dialect: "none" };
@@ -28,7 +28,7 @@ impl SessionCounts {
     }
 }
 
-/// An open session.
+/// A counted session.
 pub(super) struct OpenSession {
     counts: SessionCounts,
     pub(super) transport: TransportKind,
@@ -36,7 +36,7 @@ pub(super) struct OpenSession {
 }
 
 impl OpenSession {
-    /// Its dialect shows with its JOIN.
+    /// Called with each JOIN, which tells the dialect.
     pub(super) fn speaks(&mut self, dialect: Dialect) {
         self.gauge().decrement(1.0);
         self.dialect = match dialect {

@@ -1,4 +1,4 @@
-//! From a decoded message to the hub: who the session is, and what it may ask.
+//! From a decoded message to the hub: authenticates the sender, charges the message, and calls the hub.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -31,9 +31,9 @@ pub(super) struct Dispatch {
     counted: OpenSession,
     address: IpAddr,
     membership: Option<Membership>,
-    /// Made with the first message that costs something.
+    /// Created by the first message that is charged.
     budget: Option<Box<SessionBudget>>,
-    /// Why it is not on WebTransport: counted once.
+    /// Why the client doesn't use WebTransport; counted once.
     fallback: Option<Fallback>,
 }
 
@@ -57,12 +57,13 @@ impl Dispatch {
         }
     }
 
-    /// Deals with one JSON message, in `session`, the session's span.
+    /// Handles one JSON message. `session` is the session's span.
     pub(super) fn message<'a>(&'a mut self, text: &[u8], life: &'a PeerLiveness, session: &'a Span) -> MessageWork<'a> {
         match self.begin(text, life, session) {
             Some((own, MessageWork::Waits(mut work))) => MessageWork::Waits(Box::pin(async move {
                 let span = if own.is_disabled() { session } else { &own };
-                // As `Instrument` does it, but without a copy of the span, which would cost more than all the rest.
+                // Like `Instrument`, but without a clone of the span, which would cost more than the rest of the
+                // message.
                 poll_fn(|context| span.in_scope(|| work.as_mut().poll(context))).await;
             })),
             Some((_, done)) => done,
@@ -70,7 +71,7 @@ impl Dispatch {
         }
     }
 
-    /// Decodes a message and begins with it, in a span of its own.
+    /// Decodes a message and begins to handle it, in a span of its own.
     fn begin<'a>(
         &'a mut self,
         text: &[u8],
@@ -92,8 +93,8 @@ impl Dispatch {
         Some((own, work))
     }
 
-    /// Where the request's lines and its trace belong; disabled when nobody looks at `debug`. Its parent is for the lines; what
-    /// a trace should know it says itself.
+    /// The span of a request's log lines and trace; disabled unless `debug` is recorded. Its parent serves the log
+    /// lines; its own fields serve the trace.
     fn span_of(&self, request: &'static str, reference: Option<u64>, message: &ClientMessage, session: &Span) -> Span {
         let span = tracing::debug_span!(
             parent: session,
@@ -132,7 +133,7 @@ impl Dispatch {
             ClientMessage::Join(join) => {
                 return MessageWork::Waits(Box::pin(self.enter(join, request, reference, life, session)));
             }
-            // A sign of life before JOIN, too.
+            // A sign of life, before JOIN too.
             ClientMessage::Alive => {}
             ClientMessage::Leave => {
                 if let Some(membership) = self.membership.take() {
@@ -178,7 +179,7 @@ impl Dispatch {
         }
     }
 
-    /// Takes what a message costs from the session's buckets, and its address's.
+    /// Charges a message to the buckets of the session and of its address.
     fn afford(&mut self, membership: &Membership, message: &ClientMessage, bytes: usize) -> Result<(), Refusal> {
         let Services { hub, rules, rates, addresses, .. } = &self.services;
         let costs = matches!(
@@ -195,7 +196,7 @@ impl Dispatch {
         let budget =
             self.budget.get_or_insert_with(|| Box::new(SessionBudget::new(limits, addresses.of(self.address))));
         let taken = match message {
-            // An argon2 for somebody who may not set the PIN would be work for nothing.
+            // argon2 for a member that may not set the PIN would be wasted.
             ClientMessage::SetPin(_) | ClientMessage::Ask(Ask::SetPin { .. }) if !hub.is_host(membership) => {
                 return Err(Reject::NotHost.into());
             }
@@ -220,8 +221,8 @@ impl Dispatch {
         }
     }
 
-    /// Enters a room. A JOIN for another room first leaves the one before; one as somebody else in the same room is the
-    /// room's to decide: it takes the one before out when it lets the other in, and a refusal changes nothing.
+    /// Enters a room. A JOIN for another room first leaves the current one. A JOIN as another user of the same room is
+    /// decided by the room: it removes the current member when it admits the new one; a refusal changes nothing.
     async fn join(&mut self, join: JoinMessage, session: &Span) -> Result<(), Refusal> {
         let place = self.membership.as_ref().and_then(Membership::place).cloned();
         if let Some(before) = self.membership.take_if(|membership| *membership.room() != join.room) {
@@ -306,12 +307,12 @@ impl Dispatch {
         }
     }
 
-    /// Deals with one compact message.
+    /// Handles one compact message.
     pub(super) fn compact(&mut self, bytes: &[u8]) {
         let arrived = self.services.clock.now();
         match protocol::decode_compact(bytes, &self.services.rules.limits) {
             Ok(Compact::ClockProbe { id, t0 }) => {
-                // The departure time is taken as late as this task can know it.
+                // Taken as late as this task can: the departure time of the reply.
                 let reply = protocol::encode_clock_reply(id, t0, arrived, self.services.clock.now());
                 self.outbox.push_compact(reply);
             }
@@ -338,7 +339,7 @@ impl Dispatch {
     }
 }
 
-/// However the session ends, by a panic too, its membership is given back: a live member's session exists.
+/// Gives the membership back however the session ends, including by a panic.
 impl Drop for Dispatch {
     fn drop(&mut self) {
         if let Some(membership) = self.membership.take() {
@@ -347,16 +348,16 @@ impl Drop for Dispatch {
     }
 }
 
-/// What a message comes to. What has to wait does so in a box of its own: a session is as large as the largest thing that
-/// it may ever do, and these two are rare and soon over.
+/// The progress of a message. One that waits is boxed: a future is as large as its largest state for all of its life,
+/// and these are rare and short.
 pub(super) enum MessageWork<'a> {
-    /// `Some`: the session ends in order.
+    /// `Some`: the session ends, after what is queued.
     Done(Option<CloseCode>),
     Waits(BoxFuture<'a, ()>),
 }
 
-/// What finds a request again, here and at the client: the session's id, which ROOM_STATE told it, and the `ref` that it
-/// gave, if it gave one.
+/// Identifies a request here and at the client: the session id, which ROOM_STATE told the client, and the `ref`, if it
+/// gave one.
 struct Correlation<'a> {
     session: &'a SessionRef,
     reference: Option<u64>,

@@ -1,7 +1,7 @@
-//! How fast a session may speak: a token bucket for messages, one for compact messages.
+//! The message rate of a session: a token bucket for messages, one for compact messages.
 //!
-//! Who is too fast is slowed: its reads pause until the bucket has a token again. Who keeps its bucket empty for 10 s on
-//! end is ended.
+//! A session above its rate is slowed: its reads pause until the bucket has a token again. A session that keeps its
+//! bucket empty for 10 s on end is closed.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::telemetry::{HotCounters, names};
 
 static PAUSES: HotCounters = HotCounters::new(names::RATE_PAUSES, "class", &["message", "compact"]);
 
-/// How long a session may press on.
+/// How long a session may stay above its rate.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The session pressed on.
+/// The session stayed above its rate.
 #[derive(Debug)]
 pub(super) struct RateExceeded;
 
@@ -34,18 +34,18 @@ impl<'a> MessageRate<'a> {
         Self { limits, messages, compact, enabled }
     }
 
-    /// The pause before the message that has come may be dealt with.
+    /// Returns the pause before the message that has arrived may be handled.
     pub(super) fn message(&mut self) -> Result<Duration, RateExceeded> {
         if self.enabled { self.messages.take(RatePace::messages(self.limits)) } else { Ok(Duration::ZERO) }
     }
 
-    /// The same of a compact message.
+    /// The same for a compact message.
     pub(super) fn compact(&mut self) -> Result<Duration, RateExceeded> {
         if self.enabled { self.compact.take(RatePace::compact(self.limits)) } else { Ok(Duration::ZERO) }
     }
 }
 
-/// What all sessions' buckets of a class have in common.
+/// The rate and burst of one class of messages.
 #[derive(Clone, Copy)]
 struct RatePace {
     class: &'static str,
@@ -58,7 +58,7 @@ impl RatePace {
         Self { class: "message", per_sec: limits.messages_per_sec as f64, burst: limits.message_burst as f64 }
     }
 
-    /// Two seconds' worth at once: a tab that wakes up sends what it held back.
+    /// A burst of two seconds: a tab that wakes up sends what it held back.
     fn compact(limits: &Limits) -> Self {
         let per_sec = limits.compact_per_sec as f64;
         Self { class: "compact", per_sec, burst: per_sec * 2.0 }
@@ -76,13 +76,13 @@ impl RateBucket {
         Self { tokens: pace.burst, filled: Clock::instant(), empty_since: None }
     }
 
-    /// Takes a token, and be it one that comes only after the pause.
+    /// Takes a token; may borrow one, and returns the delay until it is repaid.
     fn take(&mut self, pace: RatePace) -> Result<Duration, RateExceeded> {
         let now = Clock::instant();
         self.fill(now, pace);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
-            // A pause that let a tenth of the bucket come back is slowing down.
+            // A pause in which a tenth of the bucket came back counts as slowing down.
             if self.tokens >= pace.burst / 10.0 {
                 self.empty_since = None;
             }

@@ -1,21 +1,21 @@
 //! The session: one loop for every transport.
 //!
-//! A transport turns bytes into frames and back; everything else (JOIN, rights, rates, heartbeats, idle limit, outbox,
-//! end) is here, so nothing about rooms can differ by transport.
+//! A transport turns bytes into frames and back. Everything else (JOIN, rights, rates, heartbeats, idle limit, outbox,
+//! end) is here, so that nothing about rooms can differ by transport.
 //!
 //! ```text
 //!           Inbound::next ─► rate ─► protocol::decode ─► hub.join / submit / tick / signal
 //! transport                                                     │
 //!           Outbound::send ◄─ writer ◄─ Outbox (messages by bytes, ticks by slot) ◄─ hub
 //! ```
-//! One task a session: reader, writer and watchdog are futures of it ([`tandem_wake`]), so nothing outlives the loop. An end in order
-//! (LEAVE, a refusal to go on, a planned stop) goes through the outbox: what was queued before is written first. When the
-//! connection is lost there is nothing to write; in both cases the membership is given back before the transport closes.
+//! A session is one task with a reader, a writer and a watchdog as its futures ([`tandem_wake`]), so nothing outlives
+//! the loop. An orderly end (LEAVE, a violation, a planned stop) goes through the outbox: queued messages are written
+//! first. In either case the membership is given back before the transport closes.
 //!
-//! PeerLiveness is asked of the page, not of its network stack: a browser answers WebSocket pings and QUIC keep-alives for a page
-//! that is frozen or in the back/forward cache. A v3 page that is silent hears PROBE and answers ALIVE from its message
-//! handler, which browsers don't throttle in hidden tabs. A v2 page has its PING every 15 s, which a throttled tab sends
-//! once a minute; between these, pongs show that its connection stands.
+//! Liveness is the page's, not its network stack's: a browser answers WebSocket pings and QUIC keep-alives for a page
+//! that is frozen or in the back/forward cache. A silent v3 page is sent PROBE and answers ALIVE from its message
+//! handler, which browsers don't throttle in hidden tabs. A v2 page sends PING every 15 s, and in a throttled tab once
+//! a minute; pongs bridge the time between.
 
 mod budget;
 mod counts;
@@ -48,31 +48,28 @@ use message_rate::{MessageRate, RateExceeded};
 use outbox::Outbox;
 use transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 
-/// What every session of a node shares.
+/// What all sessions of a node share.
 #[derive(Clone)]
 pub struct Services {
-    /// The rooms.
     pub hub: Hub,
-    /// What clients may say.
+    /// Limits and media hosts for decoding.
     pub rules: Arc<Rules>,
-    /// Room time.
     pub clock: Clock,
-    /// Whether the per-session rates hold, and budgets (`RATE_LIMITS`).
+    /// Whether message rates and byte budgets are enforced (`RATE_LIMITS`).
     pub rates: bool,
-    /// What the sessions of an address share.
+    /// The byte budgets of addresses.
     pub addresses: AddressBudgets,
     /// Cancelled: every session ends with GOING_AWAY.
     pub stop: CancellationToken,
-    /// Sessions open now.
     pub counts: SessionCounts,
 }
 
-/// The time a live session has for its sign of life when somebody else claims its member.
+/// How long a session may take to answer a probe, when another session claims its member.
 const PROBE: Duration = Duration::from_millis(1500);
-/// The time for the close itself.
+/// How long the transport's close may take.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// How a session ends. Without a code the connection was simply gone.
+/// How a session ends. Without a code the connection was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct SessionEnd {
     code: Option<CloseCode>,
@@ -89,19 +86,18 @@ impl SessionEnd {
     }
 }
 
-/// Serves one connection until it ends, and has its place until then. Nothing a client sends makes it panic; its end is
-/// counted here.
+/// Serves one connection until it ends, and holds its place until then. No input of a client makes it panic.
 pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> impl Future<Output = ()> + Send {
     let (kind, peer) = (transport.kind(), transport.peer());
     let (mut inbound, mut outbound) = transport.split();
-    // Not an `async fn`: that would keep each argument twice, as it was handed over and as it is used.
+    // Not an `async fn`: its future would hold each argument twice.
     async move {
         let services = &services;
         let session = services.hub.new_session();
         let counted = services.counts.open(kind);
         let outbox = Arc::new(Outbox::new(services, outbound.datagrams()));
         let life = PeerLiveness::new(kind);
-        // For the lines logged within; entered for JSON messages only, never for ticks.
+        // For log lines; entered for JSON messages only, never for ticks.
         let span = tracing::info_span!(
             "session",
             sessionId = %session,
@@ -122,7 +118,7 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
             select_first([reader, writer, watchdog, stop]).await
         };
 
-        // Given back before the close: the others need not wait for a peer that may not answer.
+        // Before the close: the other members need not wait for a peer that may not answer.
         drop(dispatch);
         let code = end.code.map_or("LOST", CloseCode::as_str);
         metrics::counter!(names::SESSIONS_ENDED, "transport" => kind.as_str(), "code" => code).increment(1);
@@ -132,16 +128,15 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
     }
 }
 
-/// What the parts of a session share: behind one reference, of which each part keeps two.
+/// What the futures of a session share, behind one reference: each holds it twice.
 struct SessionContext<'a> {
     services: &'a Services,
     outbox: &'a Outbox,
     life: &'a PeerLiveness,
-    /// For the lines of the session.
     span: &'a Span,
 }
 
-/// Ends a connection for which there is no place, in a way that its client can read.
+/// Closes a connection for which there is no place, with a code that its client can read.
 pub async fn turn_away<T: Transport>(transport: T, full: Full) {
     let code = match full {
         Full::Draining => CloseCode::GoingAway,
@@ -151,7 +146,7 @@ pub async fn turn_away<T: Transport>(transport: T, full: Full) {
     let _ = timeout(CLOSING, outbound.close(code, &full.to_string())).await;
 }
 
-/// Frames in, one after the other: a message is dealt with before the next is read, so none overtakes another.
+/// Reads frames one after the other: a message is handled before the next is read, so none overtakes another.
 async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &SessionContext<'_>) -> SessionEnd {
     let SessionContext { services, outbox, life, span } = *common;
     let mut rate = MessageRate::new(&services.rules.limits, services.rates);
@@ -167,13 +162,13 @@ async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Ses
         let allowed = match &frame {
             Frame::Message(_) => rate.message(),
             Frame::Compact(_) => rate.compact(),
-            // Pings of the client's own; answers to ours come as often as we ask.
+            // Pings of the client; pongs arrive as often as the server pings.
             Frame::Alive { rtt: None } => rate.compact(),
             Frame::Alive { rtt: Some(_) } | Frame::Closed(_) => Ok(Duration::ZERO),
         };
         match allowed {
             Ok(Duration::ZERO) => {}
-            // In a box: few sessions ever pause, and each would have the place for it.
+            // Boxed: few sessions ever pause, and each future would reserve the space.
             Ok(pause) => Box::pin(sleep(pause)).await,
             Err(RateExceeded) => {
                 return outbox.end_in_order(CloseCode::RateLimited, CloseCode::RateLimited.meaning()).await;
@@ -190,12 +185,12 @@ async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Ses
             Frame::Closed(_) => {}
         }
         life.set_busy(false, of_page);
-        // A peer that always has one more must not keep the others of its thread waiting.
+        // A peer that always has another frame must not starve the other tasks of its thread.
         consume_budget().await;
     }
 }
 
-/// The outbox out, a batch a flush; and the heartbeat, where the transport has none of its own.
+/// Writes the outbox, a batch a flush, and pings if the transport has no keep-alive of its own.
 async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> SessionEnd {
     let SessionContext { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let stall = Duration::from_secs(rules.limits.write_stall_secs);
@@ -205,7 +200,7 @@ async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> Se
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Skip);
         heartbeat
     });
-    // The first leaves with the first message: how far away the peer is should be known before it plays.
+    // The first ping leaves with the first message: the round trip should be known before the member plays.
     let mut ping = !life.keeps_itself;
     let mut batch = Vec::new();
     loop {
@@ -221,7 +216,7 @@ async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> Se
                 batch.push(Outgoing::Message(protocol::encode_closing(*code, reason, clock.now())));
             }
             if taken.probe {
-                // Before the messages: it is asked whether the peer lives, not whether its line is fast.
+                // Before the messages: the ping tests the peer's life, not the speed of its line.
                 batch.insert(0, Outgoing::Ping);
             }
             if !batch.is_empty() {
@@ -241,7 +236,7 @@ async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> Se
     }
 }
 
-/// Waits for something to write. True: a heartbeat.
+/// Waits for something to write. True: a ping is due.
 async fn due(heartbeat: Option<&mut Interval>, outbox: &Outbox) -> bool {
     tokio::select! {
         biased;
@@ -250,7 +245,7 @@ async fn due(heartbeat: Option<&mut Interval>, outbox: &Outbox) -> bool {
     }
 }
 
-/// Writes a batch, unless that takes too long: a batch is a chunk of the outbox, so one that takes longer made no progress.
+/// Writes a batch within the stall time. A batch is a chunk of the outbox, so one that takes longer made no progress.
 async fn deliver<O: Outbound>(
     outbound: &mut O,
     batch: &mut Vec<Outgoing>,
@@ -258,7 +253,7 @@ async fn deliver<O: Outbound>(
     life: &PeerLiveness,
 ) -> Result<(), SessionEnd> {
     let mut work = pin!(outbound.send(batch));
-    // Most of it is done at once, and then there is no timer at all.
+    // Most writes finish at once and need no timer.
     let done = if let Poll::Ready(done) = futures_util::poll!(work.as_mut()) {
         Ok(done)
     } else {
@@ -287,22 +282,22 @@ async fn tick(heartbeat: Option<&mut Interval>) {
     }
 }
 
-/// What no frame brings about: the JOIN that doesn't come, silence, an outbox that runs over.
+/// Ends a session for what no frame causes: a missing JOIN, silence, an overflowing outbox.
 async fn watch(common: &SessionContext<'_>) -> SessionEnd {
     let SessionContext { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let limits = &rules.limits;
     let idle = Duration::from_secs(limits.idle_secs);
     let legacy_silence = Duration::from_secs(limits.legacy_silence_secs);
     let ask_after = Duration::from_secs(limits.heartbeat_secs);
-    // The silence for which the page was asked, by its beginning, and when it was.
+    // The beginning of the silence for which the page was sent PROBE, and when that was.
     let mut asked: Option<(Instant, Instant)> = None;
     let mut probes = 0;
     let join_by = life.started + Duration::from_secs(limits.join_timeout_secs);
     loop {
         let alarm = outbox.alarm();
         let now = Clock::instant();
-        // While the reader is at work (a JOIN that waits for the log, a pause for the rate) nobody listens, and while a write
-        // waits nobody asks: that the peer is not heard says nothing. A write that waits too long is the writer's to judge.
+        // While the reader is busy (a JOIN that waits for the log, a pause for the rate) no frame is read, and while a
+        // write waits no ping leaves: silence means nothing then. The writer judges a write that waits too long.
         let free = life.unblocked();
         let (heard, page) = if life.is_busy() || life.is_blocked() {
             (now, now)
@@ -322,7 +317,7 @@ async fn watch(common: &SessionContext<'_>) -> SessionEnd {
             Some(Dialect::V2) => until(page + legacy_silence),
             Some(Dialect::V3) if now < page + ask_after => until(page + ask_after),
             Some(Dialect::V3) => {
-                // Nobody is ended who wasn't asked: this look may be a late one.
+                // A session is not ended without a PROBE: this check may be a late one.
                 let since = match asked {
                     Some((silence, since)) if silence == page => since,
                     _ => {
@@ -369,29 +364,30 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// A planned stop: what is queued goes out, then GOING_AWAY. The writer ends the session.
+/// At a planned stop: queued messages are written, then GOING_AWAY. The writer ends the session.
 async fn announce_stop(common: &SessionContext<'_>) -> SessionEnd {
     let SessionContext { services, outbox, .. } = *common;
     services.stop.cancelled().await;
     outbox.end_in_order(CloseCode::GoingAway, CloseCode::GoingAway.meaning()).await
 }
 
-/// Signs of life of one peer.
+/// Liveness of one peer. Times are µs since `started`: on one machine a pong returns within the millisecond of its
+/// ping.
 pub(crate) struct PeerLiveness {
     started: Instant,
-    /// Any frame. µs since `started`: on one machine a pong is back within the millisecond of its probe.
+    /// The last frame.
     heard: AtomicU64,
-    /// A message or a compact message, which only the page itself can have sent. µs since `started`.
+    /// The last message or compact message, which only the page itself can have sent.
     page: AtomicU64,
-    /// The protocol of the last JOIN that succeeded; 0: none did.
+    /// The protocol of the last successful JOIN; 0: there was none.
     joined: AtomicU8,
-    /// A frame is being dealt with, and the next one waits.
+    /// The reader handles a frame and reads no other.
     busy: AtomicBool,
     /// A write waits for the peer.
     blocked: AtomicBool,
-    /// µs since `started` at which the last write that waited long was done.
+    /// The end of the last write that waited long.
     unblocked: AtomicU64,
-    /// QUIC has its own keep-alive and idle timeout below us.
+    /// QUIC has its own keep-alive and idle timeout.
     keeps_itself: bool,
 }
 
@@ -410,7 +406,7 @@ impl PeerLiveness {
         }
     }
 
-    /// A frame came, or was dealt with: both are signs of life.
+    /// Notes that a frame arrived, or was handled: both count as life.
     fn set_busy(&self, busy: bool, of_page: bool) {
         self.busy.store(busy, Ordering::Relaxed);
         let now = self.started.elapsed().as_micros() as u64;
@@ -432,12 +428,12 @@ impl PeerLiveness {
         self.busy.load(Ordering::Relaxed)
     }
 
-    /// Pings and probes are behind a write that waits, so their answers can't be expected before it is done.
+    /// Pings leave only after a write that waits, so their answers can't be expected before it is done.
     fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
-    /// A write that waited long is done.
+    /// Notes the end of a write that waited long.
     fn note_unblocked(&self) {
         self.unblocked.store(self.started.elapsed().as_micros() as u64, Ordering::Relaxed);
     }
@@ -454,7 +450,7 @@ impl PeerLiveness {
         self.joined.store(dialect.number(), Ordering::Relaxed);
     }
 
-    /// What the client speaks; `None` until a JOIN has succeeded.
+    /// The client's protocol; `None` until a JOIN has succeeded.
     fn dialect(&self) -> Option<Dialect> {
         match self.joined.load(Ordering::Relaxed) {
             0 => None,

@@ -1,14 +1,15 @@
-//! What waits for one client: messages, bounded by bytes, and ticks, one a slot, overwritten.
+//! The outbox of a session: messages, bounded by bytes, and ticks, of which a newer one replaces the waiting one of its
+//! slot.
 //!
-//! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush. Where
-//! the transport has datagrams, a tick that need not wait never wakes the writer. A
-//! reader so slow that messages beyond `MAX_OUTBOX_BYTES` wait for it is ended: dropping a message would break the
-//! room's order, and keeping all of them the server. What one member sends to another alone may fill half of it
-//! ([`SessionMeasurements::has_room`]): the sender is refused, and the other half stays for the room's own events.
+//! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush.
+//! Where the transport has datagrams, a tick that need not wait never wakes the writer. A session is closed when
+//! messages beyond `MAX_OUTBOX_BYTES` wait: a dropped message would break the room's order, and unbounded queues the
+//! server. Signals of single members may fill half of it ([`SessionMeasurements::has_room`]); beyond that their sender
+//! is refused, and the other half is left for the room's own events.
 //!
-//! The writer takes at most [`CHUNK`] bytes at a time. A write that stalls is then one that didn't move so much, not one
-//! whose queue was long, and a ping waits for one chunk, not for all that is queued. Time for the answer to a probe runs from
-//! when the ping was handed to the transport ([`Outbox::note_pinged`]).
+//! The writer takes at most [`CHUNK`] bytes at a time. So a stalled write is one without progress, not one with a long
+//! queue, and a ping waits for one chunk at most. The time for the answer to a probe runs from when the ping was passed
+//! to the transport ([`Outbox::note_pinged`]).
 
 use std::collections::VecDeque;
 use std::future::{Future, pending};
@@ -31,22 +32,22 @@ use crate::protocol::{self, Rules};
 use crate::room::{ChatLine, Room};
 use crate::telemetry::{HotCounter, names};
 
-/// Bytes of messages that the writer takes at a time, unless one alone is longer.
+/// Bytes of messages that the writer takes at a time, unless a single message is longer.
 const CHUNK: usize = 64 * 1024;
-/// And messages at a time.
+/// Messages that the writer takes at a time.
 const CHUNK_MESSAGES: usize = 256;
 
 static TICKS_COALESCED: HotCounter = HotCounter::new(names::TICKS_COALESCED, &[]);
 
 pub(super) struct Outbox {
     queue: Mutex<OutboxQueue>,
-    /// Something to write.
+    /// Wakes the writer.
     filled: Notify,
-    /// Something for the watchdog.
+    /// Wakes the watchdog.
     alarm: Notify,
     datagrams: Option<Arc<dyn DatagramSender>>,
     rtt_micros: AtomicU64,
-    /// Whether the last ROOM_STATE of a JOIN gave a membership back.
+    /// Whether the last ROOM_STATE of a JOIN resumed a membership.
     resumed: AtomicBool,
     rules: Arc<Rules>,
     clock: Clock,
@@ -55,20 +56,20 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct OutboxQueue {
     messages: VecDeque<Outgoing>,
-    /// Of `messages`, and of what is with the writer.
+    /// Of `messages`, and of those with the writer.
     bytes: usize,
-    /// With the writer.
+    /// Of the messages with the writer.
     leaving: usize,
     ticks: Vec<(MemberSlot, CompactBytes)>,
     /// Ticks are with the writer: a newer one must not overtake them.
     ticks_leave: bool,
-    /// Ticks overwritten since the last batch: counted by the batch, not one by one in a number that all threads share.
+    /// Ticks replaced since the last batch: added to the shared metric once a batch.
     coalesced: u32,
-    /// A ping is wanted.
+    /// The hub wants a ping.
     probe: bool,
-    /// When a ping that answers a probe was handed to the transport; the first that nothing was heard after.
+    /// When the first unanswered ping of a probe was passed to the transport.
     probed_at: Option<Instant>,
-    /// Set once; nothing is queued after it.
+    /// Set once; later messages are not queued.
     end: Option<SessionEnd>,
     overflowed: bool,
 }
@@ -87,11 +88,10 @@ impl Drop for OutboxQueue {
     }
 }
 
-/// What the writer found besides frames.
 pub(super) struct OutboxBatch {
-    /// Ask the peer for a sign of life.
+    /// Ping the peer.
     pub(super) probe: bool,
-    /// After this batch the session is over.
+    /// The session ends after this batch.
     pub(super) end: Option<SessionEnd>,
 }
 
@@ -109,7 +109,6 @@ impl Outbox {
         }
     }
 
-    /// Queues a message.
     pub(super) fn push(&self, message: Bytes) {
         let mut queue = self.queue.lock();
         if queue.end.is_some() || queue.overflowed {
@@ -130,9 +129,9 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Queues a compact message that nothing replaces: a clock reply.
+    /// Queues a compact message that no other replaces: a clock reply.
     pub(super) fn push_compact(&self, message: CompactBytes) {
-        /// A peer that doesn't read needs no clock.
+        /// Beyond this the peer doesn't read, and needs no clock.
         const WAITING: usize = 32;
         let mut queue = self.queue.lock();
         if queue.end.is_none() && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.try_send(&message)) {
@@ -145,7 +144,7 @@ impl Outbox {
         }
     }
 
-    /// What waits goes out, then the session ends; never returns: the writer does.
+    /// Ends the session after what is queued. Never returns: the writer ends the session.
     pub(super) async fn end_in_order(&self, code: CloseCode, reason: &str) -> SessionEnd {
         self.finish(code, reason);
         pending().await
@@ -164,7 +163,7 @@ impl Outbox {
         self.alarm.notified()
     }
 
-    /// Moves what waits into the batch, up to a chunk. The chunk taken before is with the transport by now.
+    /// Moves queued frames into the batch, up to a chunk. The chunk taken before is with the transport by now.
     pub(super) fn take(&self, batch: &mut Vec<Outgoing>) -> OutboxBatch {
         let mut guard = self.queue.lock();
         let queue = &mut *guard;
@@ -185,8 +184,8 @@ impl Outbox {
         OutboxBatch { probe: std::mem::take(&mut queue.probe), end }
     }
 
-    /// A ping that a probe asked for is with the transport. One that is still unanswered (nothing `heard` since) keeps its
-    /// time: whoever is asked again and again has no more of it.
+    /// A probe's ping was passed to the transport. If an earlier one is unanswered (nothing `heard` since), that one's
+    /// time counts: repeated probes don't extend it.
     pub(super) fn note_pinged(&self, heard: Instant) {
         let mut queue = self.queue.lock();
         if queue.probed_at.is_none_or(|probed| probed <= heard) {
@@ -204,7 +203,7 @@ impl Outbox {
         self.queue.lock().probed_at
     }
 
-    /// The watchdog looks again: what it waits for has changed.
+    /// Makes the watchdog check again.
     pub(super) fn wake_watchdog(&self) {
         self.alarm.notify_one();
     }
@@ -213,10 +212,10 @@ impl Outbox {
         self.queue.lock().overflowed
     }
 
-    /// The answer to a ping.
+    /// Stores the round trip of an answered ping.
     pub(super) fn note_rtt(&self, rtt: Option<Duration>) {
         if let Some(rtt) = rtt {
-            // Zero says "not measured".
+            // Zero means "not measured".
             self.rtt_micros.store((rtt.as_micros() as u64).max(1), Ordering::Relaxed);
         }
     }
@@ -295,7 +294,7 @@ impl SessionControl for Outbox {
 impl SessionMeasurements for Outbox {
     fn has_room(&self, bytes: usize) -> bool {
         let queue = self.queue.lock();
-        // One that is about to end needs no protection.
+        // A session that is ending needs no protection.
         let ends = queue.end.is_some() || queue.overflowed;
         ends || queue.bytes == 0 || (queue.bytes + bytes) as u64 <= self.rules.limits.outbox_bytes / 2
     }

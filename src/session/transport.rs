@@ -1,4 +1,4 @@
-//! What the session loop asks of a transport.
+//! What a session needs of a transport.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -9,34 +9,31 @@ use bytes::Bytes;
 
 use crate::domain::{CloseCode, CompactBytes, TransportKind};
 
-/// A connection that was accepted, before any message.
+/// An accepted connection, before any message.
 pub trait Transport: Send {
-    /// Its reading half.
     type Inbound: Inbound;
-    /// Its writing half.
     type Outbound: Outbound;
 
-    /// What carries it.
     fn kind(&self) -> TransportKind;
 
-    /// Where the client is.
+    /// The client's address.
     fn peer(&self) -> IpAddr;
 
-    /// Both halves work at the same time, from one task.
+    /// Both halves are used at the same time, from one task.
     fn split(self) -> (Self::Inbound, Self::Outbound);
 }
 
-/// The reading half. `next` is cancel-safe: a dropped call loses nothing.
+/// The reading half. `next` is cancel-safe: a dropped call loses no frame.
 pub trait Inbound: Send {
-    /// The next frame. An error or `Closed` is final.
+    /// The next frame. After an error or `Closed` there is none.
     fn next(&mut self) -> impl Future<Output = Result<Frame, TransportError>> + Send;
 }
 
 /// The writing half.
 pub trait Outbound: Send {
-    /// Writes frames in order and flushes once. Not cancel-safe: a dropped call may leave half a message on the wire, so
-    /// the session only drops it to end. Compact frames may be lost, and may leave after the messages of their batch;
-    /// messages may not.
+    /// Writes frames in order and flushes once. Not cancel-safe: a dropped call may leave half a message on the wire,
+    /// so the session drops it only to end. Compact frames may be lost, and may leave after the messages of their
+    /// batch; messages may not.
     fn send(&mut self, frames: &mut Vec<Outgoing>) -> impl Future<Output = Result<(), TransportError>> + Send;
 
     /// Sends datagrams beside this half, where the transport has them.
@@ -44,62 +41,54 @@ pub trait Outbound: Send {
         None
     }
 
-    /// Ends the connection with code and reason (≤ 120 bytes), flushed as far as the peer takes it; bounded by the caller.
+    /// Ends the connection with code and reason (≤ 120 bytes), flushed as far as the peer takes it. The caller bounds
+    /// its time.
     fn close(self, code: CloseCode, reason: &str) -> impl Future<Output = ()> + Send;
 }
 
 /// Sends compact messages as datagrams, from any task: the session's own need not wake for them.
 pub trait DatagramSender: Send + Sync {
-    /// Sends a message, or returns false if it would have to wait: then the outbox takes it, where a newer message of its slot
-    /// replaces it. Never blocks. A message that can't be sent at all is dropped.
+    /// Sends a message, or returns false if it would have to wait: then the outbox takes it, where a newer message of
+    /// its slot replaces it. Never blocks. A message that can't be sent at all is dropped.
     fn try_send(&self, message: &CompactBytes) -> bool;
 
     /// The connection's smoothed round trip, from an atomic: callers hold a room's lock.
     fn rtt(&self) -> Duration;
 }
 
-/// What arrives.
+/// A frame from the peer.
 #[derive(Debug, Clone)]
 pub enum Frame {
-    /// A JSON message, not checked. It may alias the transport's read buffer: copy what you keep.
+    /// An unchecked JSON message. It may alias the transport's read buffer: copy what you keep.
     Message(Bytes),
-    /// A compact message, not checked.
+    /// An unchecked compact message.
     Compact(Bytes),
-    /// A sign of life without content (pong). `rtt` when it answers [`Outgoing::Ping`].
-    Alive {
-        /// Time since that ping.
-        rtt: Option<Duration>,
-    },
-    /// The peer ended in order, with its code.
+    /// A sign of life without content (pong). `rtt` if it answers [`Outgoing::Ping`].
+    Alive { rtt: Option<Duration> },
+    /// The peer closed, with this code.
     Closed(u32),
 }
 
-/// What leaves. Payloads are shared by all receivers.
+/// A frame to the peer. Payloads are shared by all receivers.
 #[derive(Debug, Clone)]
 pub enum Outgoing {
     /// UTF-8 JSON.
     Message(Bytes),
     /// A compact message.
     Compact(CompactBytes),
-    /// Tell the peer to go soon (WebTransport's DRAIN capsule; nothing elsewhere).
+    /// Tells the peer to leave soon (WebTransport's DRAIN capsule; nothing elsewhere).
     Drain,
-    /// Ask the peer for a sign of life, which comes back as [`Frame::Alive`] or any frame. Nothing where the transport
-    /// keeps its own.
+    /// Asks the peer for a sign of life, which comes back as [`Frame::Alive`] or any frame. Nothing if the transport
+    /// has its own keep-alive.
     Ping,
 }
 
-/// How a transport fails.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// The connection is gone without a close.
+    /// The connection ended without a close.
     #[error("connection lost: {0}")]
     Lost(String),
     /// The peer broke the transport's rules; the session is closed with this code.
     #[error("{reason}")]
-    Violation {
-        /// How it is closed.
-        code: CloseCode,
-        /// What it did.
-        reason: String,
-    },
+    Violation { code: CloseCode, reason: String },
 }
