@@ -1,5 +1,5 @@
-//! Several nodes behind one UDP address: what their packets look like, and what a client notices whose packets reach
-//! another node than the one it is connected to.
+//! The QUIC driver with this server's connection limits, and beneath its WebTransport sessions: addresses that flood or move, a
+//! planned stop, panics.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,9 +8,8 @@ mod half_open;
 #[path = "support/webtransport.rs"]
 mod support;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -21,178 +20,22 @@ use rustls::sign::CertifiedKey;
 use support::{H3, Setup, TestServer, get, soon};
 use tandem::quota::Caps;
 use tandem::vital::Vital;
-use tandem_quic::{NodeIdentity, QuicOptions, ServerId, SharedSecret};
-use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tandem_quic::QuicOptions;
 
-const SECRET: &str = "the same thirty-two bytes or more";
-
-fn identity(server_id: Option<&str>, secret: Option<&str>) -> NodeIdentity {
-    NodeIdentity {
-        server_id: server_id.map(|id| ServerId::parse(id).unwrap()),
-        secret: secret.map(|secret| SharedSecret::parse(secret).unwrap()),
-    }
-}
-
-fn node(identity: NodeIdentity, tune: impl FnOnce(&mut QuicOptions)) -> TestServer {
-    let mut options = QuicOptions { identity, ..Setup::default().options };
+fn node(tune: impl FnOnce(&mut QuicOptions)) -> TestServer {
+    let mut options = Setup::default().options;
     tune(&mut options);
     TestServer::with(Setup { options, ..Setup::default() })
-}
-
-/// A load balancer in front of two nodes: everything goes to the first one, until it is told otherwise.
-struct Balancer {
-    address: SocketAddr,
-    /// Packets that the first node still gets.
-    left: Arc<AtomicUsize>,
-    /// The clients' packets, as they came.
-    packets: mpsc::Receiver<Vec<u8>>,
-    _stop: DropGuard,
-}
-
-impl Balancer {
-    async fn before(nodes: [SocketAddr; 2], left: usize) -> Self {
-        let front = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = front.local_addr().unwrap();
-        // The nodes see one address of the client, whichever of them is asked.
-        let back = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
-        let left = Arc::new(AtomicUsize::new(left));
-        let of_first = Arc::clone(&left);
-        let (sender, packets) = mpsc::channel(10_000);
-        let forward = async move {
-            let (mut up, mut down) = ([0; 2000], [0; 2000]);
-            let mut client = None;
-            loop {
-                tokio::select! {
-                    received = front.recv_from(&mut up) => {
-                        let (length, from) = received.unwrap();
-                        client = Some(from);
-                        let first = of_first.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-                        back.send_to(&up[..length], nodes[usize::from(first.is_err())]).await.unwrap();
-                        let _ = sender.try_send(up[..length].to_vec());
-                    }
-                    length = back.recv(&mut down) => {
-                        front.send_to(&down[..length.unwrap()], client.unwrap()).await.unwrap();
-                    }
-                }
-            }
-        };
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let stopped = stop.clone();
-        tracker.spawn(async move { stopped.run_until_cancelled(forward).await });
-        Self { address, left, packets, _stop: stop.drop_guard() }
-    }
-
-    fn switch(&self) {
-        self.left.store(0, Ordering::SeqCst);
-    }
-}
-
-fn client(node: &TestServer) -> quinn::Endpoint {
-    support::client(node.tls(vec![b"h3".to_vec()]), |_| {})
-}
-
-async fn connect(client: &quinn::Endpoint, balancer: &Balancer) -> quinn::Connection {
-    soon("a connection", client.connect(balancer.address, "localhost").unwrap()).await.unwrap()
-}
-
-/// How a connection to one node ends when the client's packets begin to reach the other.
-async fn end_on_the_other_node(one: NodeIdentity, other: NodeIdentity, idle: Duration) -> ConnectionError {
-    let tune = |options: &mut QuicOptions| options.idle = idle;
-    let (one, other) = (node(one, tune), node(other, tune));
-    let balancer = Balancer::before([one.address, other.address], usize::MAX).await;
-    let client = client(&one);
-    let connection = connect(&client, &balancer).await;
-    balancer.switch();
-    connection.send_datagram(bytes::Bytes::from_static(b"who are you?")).unwrap();
-    let end = soon("the end", connection.closed()).await;
-    for node in [one, other] {
-        node.stop.cancel();
-    }
-    end
-}
-
-/// Longer than any test waits.
-const NEVER: Duration = Duration::from_secs(600);
-
-#[tokio::test]
-async fn a_client_whose_packets_reach_another_node_with_the_same_secret_is_told_at_once() {
-    for (one, other) in [(None, None), (Some("0x01"), Some("0x02")), (Some("0x0102030405060708"), None)] {
-        let (one, other) = (identity(one, Some(SECRET)), identity(other, Some(SECRET)));
-        assert_eq!(end_on_the_other_node(one, other, NEVER).await, ConnectionError::Reset);
-    }
-}
-
-#[tokio::test]
-async fn without_the_same_secret_the_client_is_told_by_its_own_node_alone_when_that_gives_up() {
-    let another = "thirty-two bytes, but not the same";
-    let of = |id, secret| identity(Some(id), secret);
-    for (one, other) in [
-        (of("0x01", None), of("0x02", None)),
-        (of("0x01", Some(SECRET)), of("0x02", Some(another))),
-        (of("0x01", Some(SECRET)), of("0x02", None)),
-        (NodeIdentity::default(), NodeIdentity::default()),
-    ] {
-        let end = end_on_the_other_node(one, other, Duration::from_millis(800)).await;
-        // In which of the two forms depends on whether the node has heard that the handshake is done.
-        let told = matches!(end, ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_));
-        assert!(told, "{end:?}");
-    }
-}
-
-#[tokio::test]
-async fn many_clients_that_turn_up_at_once_are_all_told() {
-    let tune = |options: &mut QuicOptions| options.idle = NEVER;
-    let (one, other) = (node(identity(None, Some(SECRET)), tune), node(identity(None, Some(SECRET)), tune));
-    let mut clients = Vec::new();
-    for _ in 0..40 {
-        let balancer = Balancer::before([one.address, other.address], usize::MAX).await;
-        let client = client(&one);
-        let connection = connect(&client, &balancer).await;
-        clients.push((balancer, client, connection));
-    }
-    for (balancer, _, connection) in &clients {
-        balancer.switch();
-        connection.send_datagram(bytes::Bytes::from_static(b"who are you?")).unwrap();
-    }
-    for (_, _, connection) in &clients {
-        assert_eq!(soon("the end", connection.closed()).await, ConnectionError::Reset);
-    }
-    one.stop.cancel();
-    other.stop.cancel();
-}
-
-#[tokio::test]
-async fn every_packet_of_an_established_connection_names_its_node() {
-    let node = node(identity(Some("0x1122334455667788"), None), |_| {});
-    let mut balancer = Balancer::before([node.address, node.address], usize::MAX).await;
-    let client = client(&node);
-    let connection = connect(&client, &balancer).await;
-    let id = [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88];
-    let mut named = 0;
-    while named < 10 {
-        connection.send_datagram(bytes::Bytes::from_static(b"tick")).unwrap();
-        let packet = soon("a packet", balancer.packets.recv()).await.unwrap();
-        // A long header: the first ones go to an id of the client's choice.
-        if packet[0] & 0x80 == 0 {
-            assert_eq!((packet[1] >> 5, &packet[2..10]), (0, &id[..]), "{packet:x?}");
-            named += 1;
-        }
-    }
-    connection.close(0u32.into(), b"");
-    node.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_whose_address_changes_stays_connected_whichever_endpoint_gets_its_packets() {
     const ENDPOINTS: usize = 4;
-    let mut node = node(NodeIdentity::default(), |options| options.endpoints = ENDPOINTS);
+    let mut node = node(|options| options.endpoints = ENDPOINTS);
     let mut clients = Vec::new();
     // The kernel chooses the endpoint by the client's port: with so many, all of them have some.
     for _ in 0..3 * ENDPOINTS {
-        let client = client(&node);
+        let client = support::client(node.tls(vec![b"h3".to_vec()]), |_| {});
         let quic = soon("a connection", client.connect(node.address, "localhost").unwrap()).await.unwrap();
         let mut h3 = H3::over(quic).await;
         let session = h3.session(&node).await;
@@ -209,34 +52,6 @@ async fn a_client_whose_address_changes_stays_connected_whichever_endpoint_gets_
     }
     drop(clients);
     node.stop().await;
-}
-
-/// Both nodes want a proof of address, and the client's second packet, which has it, reaches the other one.
-async fn proves_its_address_to_the_other_node(one: NodeIdentity, other: NodeIdentity) -> bool {
-    let tune = |options: &mut QuicOptions| {
-        options.retry_above = 0;
-        options.idle = Duration::from_millis(800);
-    };
-    let (one, other) = (node(one, tune), node(other, tune));
-    let balancer = Balancer::before([one.address, other.address], 1).await;
-    let client = client(&other);
-    let connecting = client.connect(balancer.address, "localhost").unwrap();
-    let connected = tokio::time::timeout(Duration::from_secs(3), connecting).await;
-    for node in [one, other] {
-        node.stop.cancel();
-    }
-    matches!(connected, Ok(Ok(_)))
-}
-
-#[tokio::test]
-async fn a_proof_of_address_from_one_node_is_good_on_another() {
-    let with = |secret| identity(None, Some(secret));
-    let (same, different, unset) = tokio::join!(
-        proves_its_address_to_the_other_node(with(SECRET), with(SECRET)),
-        proves_its_address_to_the_other_node(with(SECRET), with("thirty-two bytes, but not the same")),
-        proves_its_address_to_the_other_node(NodeIdentity::default(), NodeIdentity::default()),
-    );
-    assert_eq!((same, different, unset), (true, false, false));
 }
 
 /// Addresses of loopback that no other client of these tests has.
@@ -269,7 +84,7 @@ async fn flood(node: &TestServer, count: usize) -> (HalfOpen, usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_that_one_address_proves_and_never_finishes_leave_place_for_everybody_else() {
-    let node = node(NodeIdentity::default(), |options| {
+    let node = node(|options| {
         options.max_handshakes = 32;
         options.retry_above = 4;
         options.limits = Arc::new(Caps::new(1000, Some(16)));
@@ -285,7 +100,7 @@ async fn handshakes_that_one_address_proves_and_never_finishes_leave_place_for_e
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_of_one_address_are_bounded_and_come_back_when_they_end() {
-    let node = node(NodeIdentity::default(), |options| options.limits = Arc::new(Caps::new(100, Some(3))));
+    let node = node(|options| options.limits = Arc::new(Caps::new(100, Some(3))));
     let mut held = Vec::new();
     for number in 0..6 {
         let client = client_at(&node, ATTACKER);
@@ -323,8 +138,8 @@ async fn connections_of_one_address_are_bounded_and_come_back_when_they_end() {
 
 #[tokio::test]
 async fn a_client_that_comes_while_the_server_stops_is_refused_at_once() {
-    let node = node(NodeIdentity::default(), |_| {});
-    let client = client(&node);
+    let node = node(|_| {});
+    let client = support::client(node.tls(vec![b"h3".to_vec()]), |_| {});
     let live = soon("a connection", client.connect(node.address, "localhost").unwrap()).await.unwrap();
     let mut h3 = H3::over(live).await;
     let _session = h3.session(&node).await;
@@ -385,7 +200,7 @@ async fn a_panic_in_what_all_connections_share_is_reported_as_the_loss_of_the_en
     let (node, panics, vital) = faulty_node();
     let neighbour = node.quic().await;
     panics.store(true, Ordering::SeqCst);
-    let client = client(&node);
+    let client = support::client(node.tls(vec![b"h3".to_vec()]), |_| {});
     let _connecting = client.connect(node.address, "localhost").unwrap();
     let lost = soon("the report", vital.lost()).await;
     assert!(lost.to_string().contains("a QUIC endpoint is gone (panic: injected)"), "{lost}");

@@ -252,15 +252,6 @@ impl TestServer {
         let url: url::Url = self.url("/wt").parse().unwrap();
         soon("a session", self.web_transport_quinn().connect(url)).await.unwrap()
     }
-
-    pub async fn wtransport(&self) -> wtransport::Connection {
-        let config = wtransport::ClientConfig::builder()
-            .with_bind_address(([127, 0, 0, 1], 0).into())
-            .with_no_cert_validation()
-            .build();
-        let endpoint = wtransport::Endpoint::client(config).unwrap();
-        soon("a session", endpoint.connect(self.url("/wt"))).await.unwrap()
-    }
 }
 
 /// A QUIC client.

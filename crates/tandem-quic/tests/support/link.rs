@@ -1,6 +1,7 @@
 //! A UDP relay that loses, doubles, delays and reorders packets, as its seed says.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,9 +64,8 @@ async fn relay(front: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<(Weat
     let mut packet = [0; 2048];
     loop {
         let Ok((length, client)) = front.recv_from(&mut packet).await else { continue };
-        if !sockets.contains_key(&client) {
-            let socket = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await.unwrap());
-            sockets.insert(client, Arc::clone(&socket));
+        if let Entry::Vacant(vacant) = sockets.entry(client) {
+            let socket = Arc::clone(vacant.insert(Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await.unwrap())));
             let (front, state) = (Arc::clone(&front), Arc::clone(&state));
             returns.spawn(async move {
                 let mut packet = [0; 2048];
