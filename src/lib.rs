@@ -14,6 +14,7 @@
 //! * [`log`]: the sequencer: `log::memory` for one process, `log::redis` for a cluster. [`commit`]: its shapes.
 //! * [`repository`]: rooms, members, history and short links in SQLite or PostgreSQL.
 //! * [`cluster`]: this node among others: leases, the drainer of Redis' outbox, room time.
+//! * [`mod@redis`]: the connection to Redis, its keys, and every Lua script with one typed function each.
 //! * [`quota`]: counts of what clients use up: JOINs, wrong PINs, sessions, bytes.
 //! * [`session`]: the one loop that serves every transport. [`protocol`]: the only module that knows the wire.
 //! * [`transport`]: WebSocket, TCP, TLS, adapters of the crates for QUIC and WebTransport. [`http`]: API and page.
