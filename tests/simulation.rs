@@ -1,7 +1,7 @@
-//! Several nodes at one log, people who come and go, and trouble between them: what every client saw is compared with
+//! Several nodes at one log, clients that come and go, and faults between them: every client's view is compared with
 //! the log afterwards.
 //!
-//! `SIM_SEEDS=500 cargo test --test simulation` plays more of them; `SIM_SEED=17` plays one, and prints its story.
+//! `SIM_SEEDS=500 cargo test --test simulation` runs more of them; `SIM_SEED=17` runs one, and prints its transcript.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -72,13 +72,13 @@ fn option(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {value}")))
 }
 
-/// Runs a story on one thread, under a clock that jumps.
+/// Runs a scenario on one thread, under tokio's paused time.
 fn play<T>(transcript: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(transcript)
 }
 
-/// Trouble, then calm, then everything must be right again.
+/// Faults, then none, then the final checks.
 async fn one_life(world: &mut World) {
     for _ in 0..STEPS {
         world.step().await;
@@ -184,7 +184,7 @@ fn a_seed_repeats_its_run() {
     assert_eq!(differs, None);
 }
 
-// ---- the lane between nodes, in fair weather
+// ---- the lane between nodes, without faults
 
 /// A world of two nodes, and a client into the first room for each place.
 async fn clients(dialects: &[u8], places: &[usize]) -> (World, Vec<usize>) {

@@ -1,7 +1,7 @@
 //! How the cost of a delivery grows: with the number of rooms, and with the members of a room.
 //!
 //! All steps have about the same deliveries a second, so that what differs is the number of rooms or members. What
-//! WebSocket sessions cost while nobody speaks (pings, at their own times) is measured before each step and taken off;
+//! WebSocket sessions cost without messages (pings, at their own times) is measured before each step and taken off;
 //! QUIC asks for a sign of life only when there is silence, so with ticks there is nothing to take off. A walk shows
 //! the shape; machines are too noisy for one walk to say by how much the end is dearer, so the two ends are measured in
 //! turn as well.

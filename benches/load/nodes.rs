@@ -223,7 +223,7 @@ async fn audit(nodes: &Cluster, stores: &Stores, times: Times) -> Result<(Value,
     let mut database = stores.database().await?;
     let before = at_rest(&mut database).await?;
     let events = nodes.counter(names::COMMIT_EVENTS).await;
-    // Whoever writes waits until this transaction is over.
+    // Writers wait for the end of this transaction.
     let mut holder = stores.database().await?;
     let mut hold = holder.begin().await?;
     sqlx::raw_sql("LOCK TABLE room_events IN SHARE MODE").execute(&mut *hold).await?;

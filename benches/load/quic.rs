@@ -214,7 +214,7 @@ pub(crate) fn socket() -> std::io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Only loopback is ever asked, and nothing secret is said: whoever answers is the one that is measured.
+/// Accepts any certificate: only loopback servers are measured, with no secret in the traffic.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

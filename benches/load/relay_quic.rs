@@ -62,7 +62,7 @@ impl Crossing {
     fn publish(&self, room: &str, datagram: &[u8]) {
         let payload = [&self.own, &[room.len() as u8][..], room.as_bytes(), datagram].concat();
         let mut redis = self.redis.clone();
-        // Nobody waits for how many have heard it.
+        // The number of receivers is ignored.
         self.tasks
             .spawn(async move { redis::cmd("PUBLISH").arg(CHANNEL).arg(payload).query_async::<()>(&mut redis).await });
     }

@@ -8,7 +8,7 @@ pub(crate) const JOINED: &str = r#"{"type":"ROOM_STATE"}"#;
 /// Begins the line by which a relay says where it is.
 pub(crate) const READY: &str = "relay on ";
 
-/// Says where to go, to whoever started it.
+/// Prints its address for the process that started it.
 pub(crate) fn announce(address: SocketAddr) {
     let _ = writeln!(std::io::stdout(), "{READY}{address}");
 }

@@ -63,7 +63,7 @@ impl Stores {
     }
 }
 
-/// Nobody else's servers are put under load.
+/// Refuses servers beyond loopback: no foreign server is put under load.
 fn check_local(text: &str) -> Result<()> {
     let url: url::Url = text.parse().with_context(|| format!("{text} is no URL"))?;
     let host = url.host_str().unwrap_or_default();

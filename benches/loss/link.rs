@@ -42,11 +42,8 @@ pub(crate) enum Fate {
 /// Packets by fate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Fates {
-    /// [`Fate::Sent`].
     pub(crate) sent: u64,
-    /// [`Fate::Lost`].
     pub(crate) lost: u64,
-    /// [`Fate::Dropped`].
     pub(crate) dropped: u64,
 }
 

@@ -176,7 +176,7 @@ impl Party {
             room: format!("room-{room}"),
             carrier: CARRIERS[room / load.rooms],
             period_micros,
-            // The golden section: nobody's ticks fall together with another's, however many they are.
+            // The golden section spreads the phases: no two members' ticks fall together, however many they are.
             phase_micros: (period_micros as f64 * ((room * 7 + number) as f64 * 0.618_034).fract()) as u64,
         };
         let rooms = 0..CARRIERS.len() * load.rooms;

@@ -53,7 +53,7 @@ pub(crate) struct Member {
     pub(crate) carrier: Carrier,
     /// From one tick of it to the next.
     pub(crate) period_micros: u64,
-    /// Its ticks come so much after the others': nobody's fall together.
+    /// Phase of its ticks, so that no two members' fall together.
     pub(crate) phase_micros: u64,
 }
 
@@ -83,7 +83,7 @@ pub(crate) async fn attend(party: Party) -> Result<()> {
     let members: Vec<Seat> = futures_util::stream::iter(joining).buffered(8).try_collect().await?;
     println!("joined");
     let mut line = String::new();
-    // Blocks this thread alone: those who have joined live on the others.
+    // Blocks this thread alone: the joined members run on the others.
     std::io::stdin().read_line(&mut line)?;
     if line.trim() != "go" {
         bail!("the parent is gone");

@@ -23,7 +23,7 @@ fn tick_to_all(bencher: Bencher<'_, '_>, members: usize) {
     });
 }
 
-/// The one who ticks joined last.
+/// The sender of the ticks joined last.
 #[divan::bench(args = MEMBERS)]
 fn tick_of_the_last_to_join(bencher: Bencher<'_, '_>, members: usize) {
     let fixture = HubFixture::new();

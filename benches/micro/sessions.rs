@@ -28,7 +28,7 @@ fn clients(fixture: &HubFixture, members: usize) -> Vec<MemoryClient> {
             until(&mut client, "ROOM_STATE").await;
             clients.push(client);
         }
-        // What the others heard of those who came after them.
+        // Drops the others' messages about later members.
         tokio::time::sleep(Duration::from_millis(50)).await;
         for client in &mut clients {
             while client.try_recv().is_some() {}

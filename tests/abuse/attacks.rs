@@ -363,7 +363,7 @@ pub(crate) fn spoilers(target: &Target, until: Instant) -> BoxFuture<'_, Outcome
         let friend = Attacker::join(&target.place, [127, 0, 0, 68], &room, "friend", json!({})).await;
         let mut friend = friend.ok_or_else(|| format!("the room is full after {tries} visitors"))?;
         friend.say(&ready).await;
-        // Ten who never showed a player.
+        // Ten members that never reported a player.
         let mut silent = Vec::new();
         for n in 0..10 {
             silent.extend(Attacker::join(&target.place, address(30_000 + n), &room, &format!("s{n}"), json!({})).await);

@@ -1,4 +1,4 @@
-//! Two people who watch together while somebody attacks: one over WebSocket, one over WebTransport, in a room of their own.
+//! Two members in step during an attack: one over WebSocket, one over WebTransport, in a room of their own.
 
 use std::time::Duration;
 

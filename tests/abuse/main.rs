@@ -1,12 +1,12 @@
-//! The attacks that were tried on the first product, against the real binary on loopback, each bounded in time and number, with
-//! two bystanders whose messages are measured.
+//! The attacks that were tried on the first product, against the real binary on loopback, each bounded in time and
+//! number, with two bystanders whose messages are measured.
 //!
-//! `./test abuse` plays them all and prints a table. Three kinds of windows take turns: a quiet one, one in which a second
-//! server of the same build is attacked, and one in which the bystanders' own server is. Attacker and victims share the machine's
-//! cores, so the second window shows what the attack costs whoever runs beside it; the third shows what the server lets it
-//! cost its own members. The ratio of these two 99th percentiles must not exceed [`MOST`]. The run fails too when an attack
-//! reaches its goal. `cargo test` doesn't play them: what is refused purely is tested where it is refused
-//! (`tests/session.rs`, `tests/e2e/abuse.rs`, `quota/`, `hub/`, `session/budget.rs`).
+//! `./test abuse` plays them all and prints a table. Three kinds of windows take turns: a quiet one, one in which a
+//! second server of the same build is attacked, and one in which the bystanders' own server is. Attacker and victims
+//! share the machine's cores, so the second window shows the attack's cost to other processes of the machine; the third
+//! shows what the server lets it cost its own members. The ratio of these two 99th percentiles must not exceed
+//! [`MOST`]. The run fails too when an attack reaches its goal. `cargo test` doesn't play them: what is refused purely
+//! is tested where it is refused (`tests/session.rs`, `tests/e2e/abuse.rs`, `quota/`, `hub/`, `session/budget.rs`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -127,8 +127,8 @@ async fn play(attackers: tokio::runtime::Handle, attack: Attack) -> Played {
     Played { quiet: p99(quiet), beside: p99(beside), attacked: p99(attacked), outcome }
 }
 
-/// A server, and its folder: in memory where that is possible, because what the disk of this machine does is not what is
-/// measured.
+/// A server, and its folder: in memory where that is possible, because what the disk of this machine does is not what
+/// is measured.
 async fn start() -> (TestProcess, tempfile::TempDir) {
     let memory = std::path::Path::new("/dev/shm");
     let data = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();

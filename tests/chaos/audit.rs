@@ -23,7 +23,7 @@ pub(crate) struct Findings {
     pub(crate) duplicated: usize,
     /// Seen in another order than the database's, or with a hole.
     pub(crate) reordered: usize,
-    /// Each of them, for whoever has to find out why.
+    /// A sentence about each complaint.
     pub(crate) notes: Vec<String>,
     /// Kinds of events, and how many.
     pub(crate) kinds: BTreeMap<String, usize>,
@@ -218,7 +218,7 @@ impl Findings {
         }
     }
 
-    /// Two members who saw an event saw the same.
+    /// Two members that received an event received the same.
     fn check_agreement(&mut self, records: &[MemberRecord]) {
         let mut first: BTreeMap<(&str, Head), (&str, Value)> = BTreeMap::new();
         for record in records {
@@ -236,7 +236,7 @@ impl Findings {
     }
 }
 
-/// Whether the ACK names what the command's own event led to: a seek whose gate waits for nobody is followed by its
+/// Whether the ACK names what the command's own event led to: a seek whose gate awaits no member is followed by its
 /// start, in one decision.
 fn went_on(events: &Events, room: &str, places: &[Head], acked: Head) -> bool {
     let before = Head { seq: acked.seq.saturating_sub(1), ..acked };
@@ -288,7 +288,7 @@ mod tests {
         Seen::Event { head: at(seq), json }
     }
 
-    /// Three chats, each acknowledged, and seen by who said them.
+    /// Three chats, each acknowledged and received by its sender.
     fn story() -> (Events, MemberRecord) {
         let events = (1..=3).map(|n| (("friday".to_owned(), at(n as u64)), chat(n))).collect();
         let mut record = MemberRecord::new("ann", "friday", Carrier::WebSocket);
@@ -302,7 +302,7 @@ mod tests {
         (events, record)
     }
 
-    /// Lost, duplicated, reordered, after a change of the story.
+    /// Lost, duplicated and reordered counts after a change of the events.
     fn after(change: impl FnOnce(&mut Events, &mut MemberRecord)) -> (usize, usize, usize) {
         let (mut events, mut record) = story();
         change(&mut events, &mut record);

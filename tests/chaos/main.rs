@@ -1,6 +1,6 @@
 //! Faults against a whole cluster: three nodes of the real binary, a real Redis and PostgreSQL, members on all nodes
-//! over both transports who command all the time, and an auditor who compares what each of them asked and saw with what
-//! the database holds in the end: missing 0, duplicated 0, reordered 0.
+//! over both transports that send commands all the time, and an auditor that compares their requests and views with
+//! what the database holds in the end: missing 0, duplicated 0, reordered 0.
 //!
 //! Every run of the tests plays a short form. `./test chaos` plays the long one and writes the table of
 //! docs/RELIABILITY.md.

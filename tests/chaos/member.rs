@@ -159,7 +159,7 @@ impl Member {
                         return End::Soon;
                     }
                     if session.joined && !joined {
-                        // Who has come back says so at once.
+                        // A member that has come back sends at once.
                         speak_at = heard;
                     }
                 }
@@ -319,7 +319,7 @@ impl Member {
         memory.references += 1;
         let mut position = || {
             memory.moved += 1;
-            // Nobody else's seconds.
+            // Seconds that no other member uses.
             (self.number * 5000 + memory.moved) as f64 + 0.5
         };
         let what = match self.rng.below(10) {

@@ -60,7 +60,7 @@ pub(crate) enum Seen {
 pub(crate) struct Asked {
     pub(crate) what: What,
     pub(crate) answer: Option<Result<Head, String>>,
-    /// The connection was lost before the answer: nobody knows.
+    /// The connection was lost before the answer: the outcome is unknown.
     pub(crate) lost: bool,
 }
 

@@ -30,7 +30,7 @@ pub(crate) async fn node_and_redis(size: Size) -> Report {
         scenario.population.stretch().await;
         let (node, proxy) = (number % NODES, &proxies[number % NODES]);
         fault(proxy);
-        // Who hangs up takes new connections: nobody need notice.
+        // The proxy closes and accepts again: no member need notice.
         if number < 3 {
             scenario
                 .population

@@ -65,7 +65,7 @@ impl Population {
         let tasks = TaskTracker::new();
         let mut records = Vec::new();
         for room in 0..size.rooms {
-            // Whoever comes first is the host, and lets all command.
+            // The first member is the host, and lets guests control.
             let name = format!("room-{room}");
             for place in 0..size.members {
                 let number = room * size.members + place;
@@ -130,7 +130,7 @@ impl Population {
         }
     }
 
-    /// Nobody speaks any more, and everything asked is answered. Each member's view of its room, by the server.
+    /// Stops all requests and waits for the answers. Each member's view of its room, by the server.
     pub(crate) async fn fall_silent(&self) -> BTreeMap<String, Vec<Value>> {
         self.until_each("whoever was in trouble to be heard again", |record| record.waits_since.is_none()).await;
         self.orders.send_modify(|orders| orders.pace = None);

@@ -143,7 +143,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Nothing acknowledged is lost, twice, or in another place; the rooms and their hosts are who they were.
+    /// Nothing acknowledged is lost, twice, or in another place; rooms and hosts are the same as before.
     fn is_whole(&self) {
         let Row { lost, duplicated, reordered, acknowledged, .. } = self.row;
         let notes = self.findings.notes.iter().take(40).cloned().collect::<Vec<_>>().join("\n");

@@ -130,7 +130,7 @@ async fn a_member_that_does_not_read_is_ended_and_costs_the_others_nothing([a, b
         assert!(said < 5000, "the lazy one is still there");
         ann.send(json!({"type": "CUSTOM", "namespace": "a.b", "payload": payload})).await;
         let heard = ann.message().await;
-        // Whoever reads has everything, in order and at once.
+        // A member that reads has everything, in order and at once.
         let of_bob = bob.message().await;
         assert_eq!(heard["seq"], of_bob["seq"]);
         if heard["type"] == "MEMBER_CONNECTION" {

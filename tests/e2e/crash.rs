@@ -68,7 +68,7 @@ async fn what_was_acknowledged_survives_kill_9_exactly_once_and_the_members_resu
     let at = playing["playback"]["at"].as_f64().unwrap();
     let expected = 10.0 + (state["roomTime"].as_f64().unwrap() - at) / 1000.0;
     assert!((state["currentTime"].as_f64().unwrap() - expected).abs() < 0.01, "{state}");
-    // Kept: who is dropped here is away again.
+    // Kept: dropping a client here would disconnect its member again.
     let mut back = Vec::new();
     for (index, carrier) in [(1, Quinn), (2, WebSocket)] {
         let mut member = server.connect(carrier).await;

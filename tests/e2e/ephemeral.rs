@@ -75,7 +75,7 @@ async fn a_host_that_is_steadily_elsewhere_is_followed(carriers: Carriers) {
     ann.play(10.0).await;
     let start = ann.expect("PLAY_PAUSE").await["playback"]["at"].as_f64().unwrap();
     bob.expect("PLAY_PAUSE").await;
-    // A guest that is elsewhere moves nobody; the host, 600 ms ahead for more than a second, moves the room.
+    // A guest's deviation changes nothing; the host, 600 ms ahead for more than a second, moves the room.
     let mut seq = 0;
     let corrected = loop {
         let now = ann.room_time().await;

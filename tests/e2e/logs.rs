@@ -1,4 +1,4 @@
-//! What a server writes down of the people who use it. Traces: `traces.rs`.
+//! Log lines hold no data of the people who use the server. Traces: `traces.rs`.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};

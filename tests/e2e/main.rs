@@ -1,4 +1,4 @@
-//! The whole server from outside: every scenario over WebSocket, WebTransport by two clients that nobody here wrote, and
+//! The whole server from outside: every scenario over WebSocket, WebTransport by two foreign client libraries, and
 //! a room with a member on each.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,4 +1,4 @@
-//! Who is in the room, who is host, who comes back as whom.
+//! Members, hosts, and members that come back.
 
 use std::time::Duration;
 
@@ -292,7 +292,7 @@ async fn a_second_join_on_one_connection_leaves_no_ghost([a, b, c]: Carriers) {
     bob.join("friday", "bob").await;
     cat.join("saturday", "cat").await;
     ann.expect("USER_JOINED").await;
-    // A page that was restored asks again for what it has: nobody else hears of it.
+    // A restored page repeats its JOIN: the others hear nothing of it.
     assert_eq!(bob.join("friday", "bob").await["slot"], 2);
     ann.hears_nothing().await;
     // As somebody else.

@@ -35,7 +35,7 @@ async fn why_clients_fall_back_and_how_they_come_back_is_counted_once_each() {
     let join = json!({"protocol": 3, "resumeToken": "A".repeat(43)});
     stranger.ask_to_join("saturday", "eve", join.clone()).await;
     stranger.refused("TOKEN_INVALID").await;
-    // Nobody has that name any more: a token doesn't keep anybody out.
+    // The name is free again: a token keeps no other client out.
     stranger.join_with("saturday", "gone", join).await;
 
     let text = numbers(&server).await;

@@ -125,7 +125,7 @@ async fn the_gate_waits_for_each_member_once_and_says_for_whom([a, b, c]: Carrie
     bob.refused("NO_GATE").await;
     bob.send(json!({"type": "READY", "gateId": seek["gateId"]})).await;
     assert_eq!(bob.expect("READY_GATE").await["gate"]["ready"], json!(["bob"]));
-    // Who is gone is no longer awaited.
+    // A member that left is no longer awaited.
     drop(cat);
     bob.expect("MEMBER_CONNECTION").await;
     ann.send(json!({"type": "READY", "gateId": seek["gateId"]})).await;

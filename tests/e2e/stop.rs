@@ -55,7 +55,7 @@ async fn members_are_told_to_reconnect_and_find_everything_as_it_was([a, b, c]: 
     let mut bob = server.connect(a).await;
     bob.resume(&bobs).await;
     assert_eq!(ann.expect("MEMBER_CONNECTION").await["userId"], "bob");
-    // Nobody ever left, every event is there once.
+    // No member left, every event is there once.
     let token = ann.state["resumeToken"].as_str().unwrap().to_owned();
     let history = server.history("friday", "ann", &token).await;
     let seqs: Vec<_> = history.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
@@ -77,7 +77,7 @@ async fn a_server_that_stops_takes_nobody_in() {
     assert!(soon("a refusal", Client::connect(WebSocket, &server)).await.is_err());
 }
 
-/// With nobody there, a stop is a matter of milliseconds; with clients that read it is the farewell and little more.
+/// Without sessions a stop is a matter of milliseconds; with clients that read it is the farewell and little more.
 #[tokio::test]
 async fn a_stop_takes_little_time_whoever_is_connected() {
     let time = async |clients: usize| {

@@ -142,7 +142,7 @@ async fn seek_waits_for_the_others_and_then_the_server_plays() {
         assert_eq!(known(&play, &["userId", "control", "currentTime"]), expected);
         assert!(play["eventTimestamp"].is_number(), "{play}");
     }
-    // A seek while it stands waits for nobody.
+    // A seek in a paused room opens no gate.
     ann.send(json!({"type": "SEEK", "currentTime": 5, "isPlaying": false})).await;
     bob.expect("SEEK_PAUSE").await;
     bob.send(json!({"type": "READY", "targetTime": 5})).await;
@@ -230,7 +230,7 @@ async fn calls_are_negotiated_between_two_and_nobody_else() {
         ("ICE_CANDIDATE", "candidate", Value::Null),
         ("PLAYBACK_ACK", "control", json!("play")),
     ] {
-        // Who it is from is the server's to say.
+        // The server names the sender.
         ann.send(json!({"type": kind, "to": "bob", field: value, "from": "cat", "userId": "cat", "nodeId": "forged"}))
             .await;
         let heard = bob.expect(kind).await;

@@ -1,4 +1,4 @@
-//! The carriers that a client may use: one way of speaking, one queue of what arrives.
+//! A client's connection over any transport: one way to send, one queue of incoming messages.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub(crate) enum CarrierLink {
 pub(crate) struct Connected {
     pub(crate) link: CarrierLink,
     pub(crate) inbox: mpsc::Receiver<Incoming>,
-    /// Nobody reads any more when it is dropped.
+    /// Dropping it stops the reader.
     pub(crate) reading: DropGuard,
 }
 
@@ -202,7 +202,7 @@ async fn hashes(place: &Place) -> Result<Vec<Vec<u8>>, String> {
     Ok(hashes.iter().map(decode).collect())
 }
 
-/// Hands on the messages of a control stream until it ends. An error: nobody listens any more.
+/// Hands on the messages of a control stream until it ends. An error: the receiver is gone.
 async fn read_messages(
     stream: &mut (impl AsyncRead + Unpin),
     messages: &mpsc::Sender<Incoming>,

@@ -1,4 +1,4 @@
-//! A client that speaks in scenes, over any carrier, and holds the server to the order of events while it listens.
+//! A scripted client over any transport, which checks the order of events while it reads.
 
 use std::collections::VecDeque;
 
@@ -160,9 +160,10 @@ impl Client {
         self.link.close().await;
     }
 
-    /// The cable is pulled: nothing is said, nothing answers any more. Keep the returned value for as long as it is out.
+    /// The cable is pulled: nothing is said, nothing answers any more. Keep the returned value for as long as it is
+    /// out.
     pub(crate) fn stop_answering(&mut self) {
-        // WebSocket pings are answered by whoever reads; QUIC's own keep-alive goes on.
+        // The reader answers WebSocket pings; QUIC's own keep-alive goes on.
         self.reading = None;
     }
 
@@ -181,7 +182,7 @@ impl Client {
         incoming
     }
 
-    /// The next thing, as it is: for who keeps books of its own. Dropping the future loses nothing.
+    /// The next message without a check of its order, for callers that keep their own record. Cancel-safe.
     pub(crate) async fn hear(&mut self) -> Incoming {
         loop {
             let incoming = self.inbox.recv().await.unwrap_or(Incoming::Closed(None));
@@ -364,7 +365,7 @@ impl Tick {
     }
 }
 
-/// PROBE and CLOSING are between the two ends of a connection; scenes are about rooms.
+/// PROBE and CLOSING belong to the connection; tests are about rooms.
 fn is_of_the_connection(incoming: &Incoming) -> bool {
     matches!(incoming, Incoming::Message(message) if message["type"] == "PROBE" || message["type"] == "CLOSING")
 }

@@ -1,7 +1,7 @@
 //! Fault injection: a decorator over any [`Log`] that delays, loses and repeats what crosses between a node and it.
 //!
-//! Each crossing asks the decision function once, in an order that follows from the order of the calls; delays are tokio
-//! timers. So a seeded function under tokio's paused time on one thread repeats its run.
+//! Each crossing asks the decision function once, in an order that follows from the order of the calls; delays are
+//! tokio timers. So a seeded function under tokio's paused time on one thread repeats its run.
 
 #![allow(unreachable_pub, dead_code, reason = "each test binary uses a part of it")]
 
@@ -231,7 +231,7 @@ impl fmt::Debug for Faults {
     }
 }
 
-/// Wakes whoever follows.
+/// Wakes the follower.
 #[derive(Default)]
 struct Told(Notify);
 

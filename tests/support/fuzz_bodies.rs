@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes; the same bodies replay the corpus in a plain test (`tests/fuzz_corpus.rs`)
+//! The fuzz targets' bodies; the same bodies replay the corpus in a plain test (`tests/fuzz_corpus.rs`)
 //! and run under proptest.
 
 #![allow(dead_code, reason = "no test file uses all of it")]
@@ -34,14 +34,14 @@ pub(crate) fn compact(bytes: &[u8]) {
     assert_eq!(again, Ok(Compact::Tick(report)));
 }
 
-/// The CONNECT stream, cut into pieces as the first byte says: found is the same as in one piece, and it is what a CLOSE
-/// capsule of ours says.
+/// The CONNECT stream, cut into pieces as the first byte says: found is the same as in one piece, and it is what a
+/// CLOSE capsule of ours says.
 pub(crate) fn capsule(bytes: &[u8]) {
     let Some((&piece, bytes)) = bytes.split_first() else { return };
     let whole = first_close(bytes, bytes.len().max(1));
     same(&first_close(bytes, usize::from(piece).max(1)), &whole);
     if let Ok(Some(close)) = whole {
-        // What was not UTF-8 has grown, and may be cut.
+        // Replacing invalid UTF-8 makes a text longer, so it may be cut.
         let again = first_close(&capsule::close(close.code, &close.reason), 1).expect("our own").expect("a close");
         assert!(again.code == close.code && close.reason.starts_with(&again.reason));
     }

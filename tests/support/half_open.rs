@@ -40,8 +40,8 @@ impl HalfOpen {
         self.connections.push((handle, connection));
     }
 
-    /// Answers demands for a proof of address (Retry), and nothing else, until the server is quiet for a moment. Says how
-    /// many there were.
+    /// Answers demands for a proof of address (Retry), and nothing else, until the server is quiet for a moment. Says
+    /// how many there were.
     #[expect(clippy::disallowed_methods, reason = "quinn-proto takes the standard library's time")]
     pub(crate) fn prove_address(&mut self) -> usize {
         let mut packet = [0; 2000];

@@ -1,5 +1,5 @@
-//! An in-process connection, for tests and the simulation. Bounded like a real one: a client that doesn't read makes the
-//! session's writes wait. It keeps no time of its own, so it works under tokio's paused time.
+//! An in-process connection, for tests and the simulation. Bounded like a real one: a client that doesn't read makes
+//! the session's writes wait. It keeps no time of its own, so it works under tokio's paused time.
 
 #![allow(unreachable_pub, dead_code, reason = "each test uses a part of it")]
 

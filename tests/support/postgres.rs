@@ -1,8 +1,8 @@
 //! A real PostgreSQL, started by whichever test process needs it first and shared by all: a database a test.
 //!
 //! Each process holds a shared lock on a file as long as it lives, however it ends; `postgres.sh` stops the server when
-//! nobody has for some seconds, and the server itself dies with that script. So it works the same under `cargo test`
-//! (a process a file) and nextest (a process a test), and nothing is left behind by a killed run.
+//! no process has held for some seconds, and the server itself dies with that script. So it works the same under `cargo
+//! test` (a process a file) and nextest (a process a test), and nothing is left behind by a killed run.
 
 #![allow(dead_code, reason = "no test file uses all of it")]
 

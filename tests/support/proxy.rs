@@ -103,7 +103,7 @@ impl Proxy {
         self.state.hung_up.send_modify(|count| *count += 1);
     }
 
-    /// Nothing gets through any more on the connections there are, and nobody is told, as when a router lost its table.
+    /// Blackholes the present connections without RST or FIN, as a router does that lost its NAT table.
     /// New ones work.
     pub(crate) fn forget(&self) {
         self.state.forgotten.send_modify(|count| *count += 1);

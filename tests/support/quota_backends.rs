@@ -20,7 +20,7 @@ use crate::redis_server::RedisServer;
 
 /// Quotas that several share.
 pub(crate) trait Backend: Send + Sync {
-    /// One who shares them.
+    /// Another handle that shares the counts.
     fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Quotas>>;
 }
 
@@ -87,7 +87,7 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// As kill -9: nobody is told.
+    /// As kill -9: no other handle is told.
     fn drop(&mut self) {
         self.stop.cancel();
     }

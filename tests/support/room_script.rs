@@ -16,8 +16,8 @@ use room_commands::{PINS, Script, USERS, actor_of, asked, for_hosts, moves, pin_
 
 /// Commands of a script under the fuzzer: longer ones find nothing that shorter ones don't, and cost executions.
 const FUZZED_COMMANDS: usize = 48;
-/// The stored form is compared after so many commands: to write and read a room as JSON costs more than the rest of a step
-/// together, and a replica that went astray stays astray.
+/// The stored form is compared after so many commands: to write and read a room as JSON costs more than the rest of a
+/// step together, and a replica that went astray stays astray.
 const FUZZED_RECORDS: usize = 16;
 
 /// Plays the script as the fuzzer does: bounded, for thousands of executions a second.

@@ -89,7 +89,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens a connection; nobody has joined.
+    /// Opens a connection, without a JOIN.
     pub(crate) async fn connect(&self, carrier: Carrier) -> Client {
         soon("a connection", Client::connect(carrier, self)).await.expect("a connection")
     }
@@ -220,7 +220,7 @@ impl TestServer {
         }
     }
 
-    /// The end of a server that nobody told to stop.
+    /// Waits for the end of a server that ends by itself.
     pub(crate) async fn lost(&mut self) -> Lost {
         let (_, done) = self.running.take().expect("a running server");
         soon("the server to end", done).await.expect("a server that doesn't panic").expect_err("a loss")
@@ -257,7 +257,8 @@ pub(crate) struct Race {
     _site: Site,
 }
 
-/// The binary under test: this build's, or the one that `TANDEM_TEST_BINARY` names (an optimised one, for what is measured).
+/// The binary under test: this build's, or the one that `TANDEM_TEST_BINARY` names (an optimised one, for what is
+/// measured).
 fn binary() -> PathBuf {
     let named = std::env::vars_os().find(|(name, _)| name == "TANDEM_TEST_BINARY");
     named.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tandem")), |(_, path)| PathBuf::from(path))
@@ -364,7 +365,7 @@ impl TestProcess {
         soon("the second one to end", command.kill_on_drop(true).output()).await.unwrap()
     }
 
-    /// SIGKILL: nothing is flushed, nobody is told.
+    /// SIGKILL: nothing is flushed, no peer is told.
     pub(crate) async fn kill(&mut self) {
         self.child.start_kill().unwrap();
         soon("the process to die", self.child.wait()).await.unwrap();

@@ -1,9 +1,9 @@
 //! A tracing subscriber for one test, beside other tests of the same process.
 //!
-//! tracing-core caches per callsite, for the whole process, whether anybody is interested. While one dispatcher exists it
-//! asks only the default dispatcher of the thread that reaches a callsite first: a test without a subscriber then disables
-//! the callsite for the test that has one (`tracing_core::callsite`, `Rebuilder::JustOne`). With a second dispatcher that
-//! lives as long as the process, each registration asks all dispatchers.
+//! tracing-core caches per callsite, for the whole process, whether anybody is interested. While one dispatcher exists
+//! it asks only the default dispatcher of the thread that reaches a callsite first: a test without a subscriber then
+//! disables the callsite for the test that has one (`tracing_core::callsite`, `Rebuilder::JustOne`). With a second
+//! dispatcher that lives as long as the process, each registration asks all dispatchers.
 
 use std::sync::LazyLock;
 

@@ -150,7 +150,7 @@ impl Truth {
                 Heard::Refused { reference: of, .. } => *of == Some(*reference),
                 _ => false,
             });
-            // The lane between nodes may say a thing twice, and so may the answer of whoever finds nobody.
+            // The lane between nodes may repeat a signal, and so the refusal of a signal without a target.
             let most = if matches!(asked.what, What::Signal(_)) { 2 } else { 1 };
             assert!(answers.count() <= most, "{reference} was answered twice");
             if !matches!(asked.what, What::Chat | What::Custom | What::Moves) {
@@ -261,7 +261,7 @@ impl Truth {
         assert_eq!(kind, fact.event.kind(), "client {client}: {json}");
         let me = world.people[world.clients[client].person].name;
         let client_of = &world.clients[client];
-        // Whoever is removed hears that, and nothing after it.
+        // A removed member hears of its removal, and nothing after it.
         let removed = matches!(json["reason"].as_str(), Some("kicked" | "banned")) && json["userId"] == me;
         let is_there = fact.after.members().keys().any(|user| user.as_str() == me);
         self.judge("seen", true, !is_there && !removed);
@@ -289,7 +289,7 @@ impl Truth {
         }
     }
 
-    /// Invariant 5: members are those who are connected. (Of a room that waits for all of its members nobody is.)
+    /// Invariant 5: the members are the connected clients. (A kept room has members, and none is connected.)
     pub(crate) fn check_membership(&self, world: &World) {
         let mut connected = BTreeMap::new();
         for client in world.clients.iter().filter(|client| client.is_in()) {
@@ -343,7 +343,7 @@ impl Fact {
                         client.heard.iter().any(|h| matches!(h, Heard::Closed(CloseCode::JoinTimeout)))
                     };
                     match client {
-                        // Nobody was told of this session: its client hung up before ROOM_STATE came.
+                        // Its client hung up before ROOM_STATE came: no client knows this session.
                         None => Judgement::Right,
                         Some(client) if client.may_be_lost => Judgement::Right,
                         Some(client) if client.doubted || too_late(&client) => Judgement::Excused,
@@ -381,7 +381,7 @@ fn check_state(json: &Value, room: &Room, client: usize) {
     assert_eq!(shown, real, "client {client}");
 }
 
-/// A tick shows the slot of whoever sent it, and is not one's own.
+/// A tick carries its sender's slot, and doesn't return to its sender.
 fn check_tick(world: &World, client: &SimClient, slot: u16, seq: u64) {
     // A HOST_HEARTBEAT becomes a tick too, with a counter of the server's.
     let Some(asked) = world.asked.get(&seq).filter(|asked| asked.what == What::Tick) else { return };

@@ -1,11 +1,11 @@
-//! After the trouble: everything must be right again.
+//! Checks after the last fault.
 
 use std::time::Duration;
 
 use super::{Heard, ROOMS, World};
 use crate::sim::people::What;
 
-/// Longer than any way through calm weather.
+/// Longer than any delivery without faults.
 const SOON: Duration = Duration::from_secs(3);
 
 impl World {

@@ -1,4 +1,4 @@
-//! A world of several nodes at one log, people who come and go, and the trouble between them; all of it from one seed,
+//! Several nodes at one log, clients that come and go, and injected faults between them; all of it from one seed,
 //! under tokio's paused time.
 
 mod audit;
@@ -340,7 +340,7 @@ impl World {
         }
     }
 
-    /// Looks into every room, as whoever sweeps the log's rooms does.
+    /// Opens every room, as the sweep of the log's rooms does.
     fn sweep(&self, place: usize, name: &NodeId) {
         let node = self.node(place);
         for room in ROOMS {

@@ -183,7 +183,7 @@ impl World {
         self.clients[self.asked[&reference].client].refusal(reference)
     }
 
-    /// Whether a JOIN of this client was refused because nobody knew what became of it: it may have got in, and is
+    /// Whether a JOIN of this client was refused because its commit's outcome was unknown: it may have got in, and is
     /// taken out again.
     pub(crate) fn join_was_unavailable(&self, client: &SimClient) -> bool {
         client.heard.iter().any(|heard| match heard {

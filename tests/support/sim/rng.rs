@@ -1,4 +1,4 @@
-//! Chance that is the same every time: SplitMix64.
+//! A seeded random number generator: SplitMix64.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -12,7 +12,7 @@ impl Rng {
         Self(seed)
     }
 
-    /// Another sequence, so that two users of chance don't shift each other.
+    /// Another sequence, so that draws of two users don't shift each other.
     pub(crate) fn split(&mut self) -> Self {
         Self(self.next())
     }
@@ -29,7 +29,7 @@ impl Rng {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// True so many times in a hundred.
+    /// True with this probability, percent.
     pub(crate) fn percent(&mut self, times: usize) -> bool {
         self.below(100) < times
     }
