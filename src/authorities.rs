@@ -1,4 +1,5 @@
-//! Certificates of authorities that the operator names (`REDIS_CA_PATH`, `OTLP_CA_PATH`), trusted instead of the machine's.
+//! Certificates of authorities that the operator names (`REDIS_CA_PATH`, `OTLP_CA_PATH`), trusted instead of the
+//! machine's.
 
 use std::path::{Path, PathBuf};
 

@@ -3,9 +3,9 @@
 //! ```text
 //! QUIC endpoint, TCP listener, … ── guard ──► Vital ── lost() ──► app: drains, then ends with an exit code
 //! ```
-//! tokio catches a panic in a task and ends that task only. For a connection's task that is right; a listener that is gone
-//! leaves a process whose `/health` is green and that nobody can reach. So the loss of a vital task is reported here, and the
-//! process ends for its supervisor to start it anew.
+//! tokio catches a panic in a task and ends that task only. For a connection's task that is right; a listener that is
+//! gone leaves a process whose `/health` is green and that nobody can reach. So the loss of a vital task is reported
+//! here, and the process ends for its supervisor to start it anew.
 
 use std::any::Any;
 use std::fmt;
@@ -25,7 +25,6 @@ pub struct Vital(Arc<SetOnce<Lost>>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{task} is gone ({why}); the process can't serve without it")]
 pub struct Lost {
-    /// Which task.
     pub task: &'static str,
     /// How it ended.
     pub why: String,
@@ -56,7 +55,7 @@ impl Vital {
     }
 }
 
-/// What a panic said.
+/// Message of a panic.
 pub fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no words")

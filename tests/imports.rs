@@ -1,5 +1,5 @@
-//! Who may know whom: the table of modules in `docs/ARCHITECTURE.md` is the rule, the `crate::` paths of the sources are
-//! held to it.
+//! Who may know whom: the table of modules in `docs/ARCHITECTURE.md` is the rule, the `crate::` paths of the sources
+//! are held to it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -57,8 +57,8 @@ fn code(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// Every path behind `crate::`, with its groups spelt out: `a::{b, c::{d, e}}` is `a::b`, `a::c::d`, `a::c::e`; and every path
-/// of a crate of the workspace.
+/// Every path behind `crate::`, with its groups spelt out: `a::{b, c::{d, e}}` is `a::b`, `a::c::d`, `a::c::e`; and
+/// every path of a crate of the workspace.
 fn imports(code: &str) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {

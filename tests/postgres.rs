@@ -106,8 +106,8 @@ async fn two_appenders_of_overlapping_repeated_pieces_of_a_stream_store_what_one
             let one = open(&alone.settings()).await.unwrap();
             one.append(&stream).await.unwrap();
             let nodes = [node(&both).await, node(&both).await];
-            // Pieces of the stream, each given to both, some of them again and again. Both go forward, at their own pace:
-            // whatever comes before a piece was appended by its own appender.
+            // Pieces of the stream, each given to both, some of them again and again. Both go forward, at their own
+            // pace: whatever comes before a piece was appended by its own appender.
             join_all(nodes.iter().enumerate().map(|(number, node)| {
                 let (stream, mut random) = (&stream, SmallRng::seed_from_u64(seed * 2 + number as u64));
                 async move {
@@ -317,8 +317,8 @@ async fn node(database: &Database) -> PostgresRepository {
     open(&database.settings()).await.unwrap()
 }
 
-/// So many rooms, each of so many commits, all mixed: members come and go, a few rooms end and begin again. Every commit
-/// says all of the room's fields.
+/// So many rooms, each of so many commits, all mixed: members come and go, a few rooms end and begin again. Every
+/// commit says all of the room's fields.
 fn stream(rooms: u64, commits: u64) -> Vec<Commit> {
     let mut random = SmallRng::seed_from_u64(rooms * commits);
     let mut left: Vec<(RoomId, Vec<Commit>)> = (0..rooms)
@@ -452,8 +452,8 @@ async fn history_of_3_0_0_that_is_no_json_is_carried_over_as_text() {
     assert_eq!(database.ask("SELECT count(*) FROM room_events").await, text(&["3003"]));
 }
 
-/// During a roll-out a node of 3.0.0 may still append, prune and make partitions. Each of its transactions fails as a whole,
-/// so its commits stay in Redis' outbox, for a node of this version to store.
+/// During a roll-out a node of 3.0.0 may still append, prune and make partitions. Each of its transactions fails as a
+/// whole, so its commits stay in Redis' outbox, for a node of this version to store.
 #[tokio::test]
 async fn a_node_of_3_0_0_that_still_writes_stores_nothing_and_breaks_nothing() {
     let database = database_of_3_0_0().await;

@@ -42,7 +42,7 @@ fn kind(message: &Map<String, Value>) -> &str {
     message["type"].as_str().unwrap()
 }
 
-/// What a field list names: `(name, optional)`, in order. Explanations after the name don't count.
+/// Names of a field list: `(name, optional)`, in order. Explanations after the name don't count.
 fn fields(cell: &str) -> Vec<(String, bool)> {
     let mut depth = 0;
     let parts = cell.split(|c| {
@@ -63,7 +63,7 @@ fn fields(cell: &str) -> Vec<(String, bool)> {
         .collect()
 }
 
-/// What a table says of one type.
+/// A table's row of one type.
 struct Row {
     kind: String,
     /// The `seq` column, where there is one.

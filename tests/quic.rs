@@ -1,5 +1,5 @@
-//! The QUIC driver with this server's connection limits, and beneath its WebTransport sessions: addresses that flood or move, a
-//! planned stop, panics.
+//! The QUIC driver with this server's connection limits, and beneath its WebTransport sessions: addresses that flood or
+//! move, a planned stop, panics.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

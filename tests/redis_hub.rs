@@ -269,7 +269,7 @@ fn tick(seq: u32, node: &Node) -> TickReport {
     TickReport { seq, playing: false, position: MediaTime::ZERO, at: node.clock.now(), rate: Rate::NORMAL }
 }
 
-/// What a member hears.
+/// Records what a member receives.
 #[derive(Default)]
 struct Ear {
     heard: Mutex<Vec<String>>,

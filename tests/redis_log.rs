@@ -111,7 +111,7 @@ async fn a_redis_that_says_nothing_costs_a_bounded_wait_and_an_error() {
     node.subscribe(&room("friday")).await.unwrap();
 }
 
-/// Who begins to connect may be polled no more for a while: a sweep, say, while its `select!` renews the lease.
+/// A task that begins to connect may not be polled for a while: a sweep, say, while its `select!` renews the lease.
 #[tokio::test]
 async fn a_request_that_nobody_polls_keeps_no_other_from_redis() {
     let server = RedisServer::start().await;
@@ -165,7 +165,8 @@ async fn a_node_that_is_far_from_redis_gets_its_turn_among_near_ones() {
     let far = RedisNode::at("far", options(&format!("redis://{}", proxy.address()))).await;
     let near = RedisNode::at("near", server.options()).await;
     let friday = room("friday");
-    // A room of that size takes longer on the way than a turn lasts: what a lost race costs must not grow with the room.
+    // A room of that size takes longer on the way than a turn lasts: what a lost race costs must not grow with the
+    // room.
     let mut whole = created(&friday, Head::default(), EPOCH);
     whole.patch.fields.insert("chat".into(), Some(vec![b'x'; 1 << 20].into()));
     committed(&near, whole).await;
@@ -220,7 +221,7 @@ async fn what_a_node_acknowledged_is_not_overwritten_by_one_that_knew_less_and_w
     assert_eq!(frozen, None);
 }
 
-/// Whoever has the turn and dies holds the others up for a moment only.
+/// A node that has the turn and dies delays the others for a moment only.
 #[tokio::test]
 async fn a_turn_that_is_not_taken_passes() {
     let server = RedisServer::start().await;
@@ -307,8 +308,8 @@ async fn a_flushed_redis_is_noticed_and_unaudited_commits_go_into_the_outbox_aga
     assert_eq!((node.unaudited(), other.unaudited()), (1, 2));
 }
 
-/// Found by the chaos run: a node that put its commits again named the era as it had after the loss before, and neither it
-/// nor anybody else noticed the next one.
+/// Found by the chaos run: a node that put its commits again named the era as it had after the loss before, and neither
+/// it nor anybody else noticed the next one.
 #[tokio::test]
 async fn a_redis_that_is_flushed_again_and_again_gets_the_unaudited_commits_each_time() {
     let server = RedisServer::start().await;

@@ -114,7 +114,7 @@ struct Node {
     log: RedisNode,
     watch: NodeWatch,
     beats: Arc<AtomicUsize>,
-    /// Whom it called dead, and when.
+    /// Nodes that it called dead, and when.
     gone: mpsc::Receiver<(NodeId, Instant)>,
 }
 

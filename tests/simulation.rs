@@ -22,7 +22,7 @@ use tandem::domain::RoomId;
 const NODES: usize = 3;
 const STEPS: usize = 120;
 const SEEDS: u64 = 60;
-/// What the default seeds must at least contain of each thing that the simulation claims to cover.
+/// The default seeds contain at least this many of each thing that the simulation claims to cover.
 const FLOORS: &[(&str, usize)] = &[
     ("bans_changed", 4),
     ("chat", 300),

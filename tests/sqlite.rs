@@ -63,7 +63,7 @@ async fn a_directory_that_the_server_may_not_write_into_is_one_line() {
     }
 }
 
-/// What opening says to a user without rights: this test's program, run again.
+/// The error of opening as a user without rights: this test's program, run again.
 #[cfg(unix)]
 fn as_nobody(data: &str) -> String {
     let copy = tempfile::Builder::new().tempfile_in("/tmp").unwrap();

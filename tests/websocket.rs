@@ -192,7 +192,8 @@ async fn a_message_above_the_limit_is_a_violation_and_its_sender_learns_the_code
     };
     let client = async {
         let (closed, sent) = tokio::join!(receive.next(), sending);
-        // A socket dropped with unread data is reset, and elsewhere than on Linux the reset takes the close frame with it.
+        // A socket dropped with unread data is reset, and elsewhere than on Linux the reset takes the close frame with
+        // it.
         sent.expect("the server read on");
         closed.unwrap().unwrap()
     };

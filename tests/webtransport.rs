@@ -1,5 +1,5 @@
-//! The adapter of `tandem-webtransport`: frames, codes and datagrams as the session loop has them. The sessions themselves are
-//! tested in crates/tandem-webtransport.
+//! The adapter of `tandem-webtransport`: frames, codes and datagrams as the session loop has them. The sessions
+//! themselves are tested in crates/tandem-webtransport.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -1,5 +1,5 @@
-//! How far a planned stop has come: for `/status`, `/metrics`, and the log. `PORT` answers until the end, so both can be
-//! asked meanwhile.
+//! How far a planned stop has come: for `/status`, `/metrics`, and the log. `PORT` answers until the end, so both can
+//! be asked meanwhile.
 
 use std::future::Future;
 use std::sync::Arc;

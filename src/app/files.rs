@@ -7,8 +7,8 @@ const OWN: u64 = 128;
 /// Kept for probes and diagnostics when all others are taken.
 const PROBES: u64 = 64;
 
-/// Raises the soft limit to the hard one, and returns what it is now. Many systems start a process with 1024, so that old
-/// programs that use `select` keep working; the hard limit is what the administrator means.
+/// Raises the soft limit to the hard one, and returns what it is now. Many systems start a process with 1024, so that
+/// old programs that use `select` keep working; the hard limit is what the administrator means.
 pub(super) fn raise_limit() -> u64 {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,

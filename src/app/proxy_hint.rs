@@ -17,7 +17,8 @@ pub(super) struct ProxyHint {
 }
 
 impl ProxyHint {
-    /// `majority`: the address that holds more than half of all sessions, and how many. `most`: what one address may hold.
+    /// `majority`: the address that holds more than half of all sessions, and how many. `most`: what one address may
+    /// hold.
     pub(super) fn look(&mut self, majority: Option<(IpAddr, usize)>, most: u64) {
         let Some((address, sessions)) = majority.filter(|_| !self.is_said) else { return };
         if is_private(address) && sessions as u64 >= CROWD.max(most / 4).min(most) {

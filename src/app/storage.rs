@@ -46,11 +46,12 @@ pub(super) struct Storage {
     end: CancellationToken,
     /// This process among the nodes.
     pub(super) node: NodeId,
-    /// Which database, for `/status`.
+    /// The database's name for `/status`.
     pub(super) database: String,
 }
 
-/// This node's own public address, if `NODE_URL` gives it one; asked before each report, for a certificate may be renewed.
+/// This node's own public address, if `NODE_URL` gives it one; asked before each report, for a certificate may be
+/// renewed.
 pub(super) type PublicEndpoints = Box<dyn Fn() -> Option<NodeEndpoints> + Send + Sync>;
 
 /// The part of another node's report that matters to clients. Nodes of 3.0.0 report no endpoints.
@@ -253,7 +254,7 @@ impl Storage {
     }
 }
 
-/// What this node says of itself to the others, for their `/status`.
+/// This node's report to the others, for their `/status`.
 fn report(
     log: &Arc<RedisLog>,
     hub: &Hub,
@@ -312,8 +313,8 @@ fn tell_put_back(behind: Option<Duration>) {
     }
 }
 
-/// A name of this process alone: a process that crashed and restarts under its old name must not count as the one before,
-/// whose sessions are gone.
+/// A name of this process alone: a process that crashed and restarts under its old name must not count as the one
+/// before, whose sessions are gone.
 fn incarnation(name: &NodeId) -> NodeId {
     let short: String = name.as_str().chars().take(56).collect();
     NodeId::parse(&format!("{short}:{:05x}", rand::random::<u32>() >> 12)).unwrap_or_else(|_| name.clone())

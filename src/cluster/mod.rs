@@ -1,5 +1,5 @@
-//! This node among the others of a cluster: leases and reports ([`ClusterNodes`]), the watch over them ([`NodeWatch`]), the
-//! outbox's way into the database ([`Drainer`]), and room time ([`RoomTimeKeeper`]).
+//! This node among the others of a cluster: leases and reports ([`ClusterNodes`]), the watch over them ([`NodeWatch`]),
+//! the outbox's way into the database ([`Drainer`]), and room time ([`RoomTimeKeeper`]).
 //!
 //! Each takes the link to Redis and the node's id; none knows the log.
 

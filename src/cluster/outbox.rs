@@ -1,9 +1,10 @@
 //! The drainer: stores the outbox's commits in the database, in batches, in order, each once.
 //!
-//! One node of the cluster drains, the one that holds the lease: a room's commits must reach the database in their order,
-//! because a later one that comes first makes the database skip the fields of an earlier one. A batch has commits of all
-//! partitions, so the database is the bottleneck, not the one drainer. The drainer before may have died between reading and
-//! acknowledging: such entries are claimed and stored first, and (room, epoch, seq) makes a repetition harmless.
+//! One node of the cluster drains, the one that holds the lease: a room's commits must reach the database in their
+//! order, because a later one that comes first makes the database skip the fields of an earlier one. A batch has
+//! commits of all partitions, so the database is the bottleneck, not the one drainer. The drainer before may have died
+//! between reading and acknowledging: such entries are claimed and stored first, and (room, epoch, seq) makes a
+//! repetition harmless.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,8 +123,8 @@ impl Drainer {
         }
     }
 
-    /// Drains until stopped. Stopping gives the lease back; entries that were read and not acknowledged are claimed by the
-    /// next drainer.
+    /// Drains until stopped. Stopping gives the lease back; entries that were read and not acknowledged are claimed by
+    /// the next drainer.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             if stop.run_until_cancelled(self.lead()).await.is_none() {

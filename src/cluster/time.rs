@@ -1,8 +1,8 @@
 //! Room time is Redis' time: every node measures the offset of its own clock.
 //!
-//! Room time is monotonic. Where Redis' own clock was put back (a restart on a machine whose clock was ahead, a failover to a
-//! replica whose clock is behind), the difference is kept in Redis, for all nodes alike: the first node whose room time is
-//! ahead raises it, and so does a node that starts on a database with later timestamps.
+//! Room time is monotonic. Where Redis' own clock was put back (a restart on a machine whose clock was ahead, a
+//! failover to a replica whose clock is behind), the difference is kept in Redis, for all nodes alike: the first node
+//! whose room time is ahead raises it, and so does a node that starts on a database with later timestamps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// A deviation above this is corrected in one step: slewing 5 s would take 17 minutes.
 const SLEWED: Duration = Duration::from_millis(250);
 
-/// What to do about a measured deviation.
+/// Correction of a measured deviation.
 #[derive(Debug, PartialEq, Eq)]
 enum Correction {
     /// The deviation is within the error of the measurement.
@@ -54,8 +54,8 @@ impl RoomTimeKeeper {
         Self { link }
     }
 
-    /// How far Redis' clock is ahead of `clock` without its offset, in microseconds, and half the round trip of the answer
-    /// that said so: the error is no larger.
+    /// How far Redis' clock is ahead of `clock` without its offset, in microseconds, and half the round trip of the
+    /// answer that said so: the error is no larger.
     pub async fn time_offset(&self, clock: &Clock) -> Result<(i64, Duration), LinkError> {
         self.time_offset_from(clock, RoomTime::default()).await
     }

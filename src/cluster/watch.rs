@@ -1,9 +1,10 @@
 //! Watches the leases: this node's, the others', and rooms that no node follows.
 //!
 //! A node renews its lease several times within its length; a lease that runs out means that the process is gone, or
-//! partitioned. Every other node acts on it, after a random pause so that they don't all commit at once, and again as long
-//! as the lease is missing: a replica may have lagged behind. A node that could not reach Redis itself doesn't judge the
-//! others before a whole lease has passed: theirs ran out for the same reason. One node at a time sweeps orphan rooms.
+//! partitioned. Every other node acts on it, after a random pause so that they don't all commit at once, and again as
+//! long as the lease is missing: a replica may have lagged behind. A node that could not reach Redis itself doesn't
+//! judge the others before a whole lease has passed: theirs ran out for the same reason. One node at a time sweeps
+//! orphan rooms.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -54,7 +55,7 @@ impl Default for WatchOptions {
 #[derive(Clone, Default)]
 pub struct NodeWatch(Arc<Mutex<Roster>>);
 
-/// What this node says of itself, JSON.
+/// This node's report, JSON.
 pub type NodeReport = Box<dyn Fn() -> String + Send + Sync>;
 
 type OnOrphan = Arc<dyn Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -68,8 +69,8 @@ struct LoggedLosses {
 }
 
 impl LoggedLosses {
-    /// Nodes that are gone since the last look without a planned stop. Nodes that were gone before this process began, or
-    /// still are after an outage of Redis, don't count.
+    /// Nodes that are gone since the last look without a planned stop. Nodes that were gone before this process began,
+    /// or still are after an outage of Redis, don't count.
     fn of(&mut self, roster: &Roster) -> Vec<NodeId> {
         let first = !std::mem::replace(&mut self.looked, true);
         self.told.retain(|node| roster.gone.contains(node));

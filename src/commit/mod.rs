@@ -27,7 +27,7 @@ pub struct Commit {
     /// The events, heads ascending.
     pub entries: Arc<[Entry]>,
     pub patch: Patch,
-    /// What the repositories show of the room afterwards.
+    /// The room's row afterwards.
     pub row: RoomRow,
 }
 

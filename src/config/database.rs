@@ -12,7 +12,7 @@ use super::{ConfigError, Raw, number};
 pub struct Redis {
     /// `redis://` or `rediss://`.
     pub url: SecretString,
-    /// Whose certificates are trusted instead of the machine's: PEM.
+    /// CA file that replaces the machine's, PEM.
     pub ca: Option<PathBuf>,
     /// Bytes that the outboxes may hold.
     pub outbox_bytes: u64,
@@ -23,7 +23,6 @@ pub struct Redis {
 pub struct Postgres {
     /// `postgres://`.
     pub url: SecretString,
-    /// Connections.
     pub pool_size: u32,
 }
 

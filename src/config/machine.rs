@@ -10,7 +10,7 @@ const VIRTUAL: [&str; 9] = ["docker", "br-", "veth", "virbr", "cni", "flannel", 
 /// A machine with more addresses prints and certifies the first ones.
 const MOST_ADDRESSES: usize = 8;
 
-/// What the operating system says of the machine.
+/// The machine's limits as the operating system states them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Its host name.

@@ -47,7 +47,7 @@ pub struct Config {
     pub base_path: BasePath,
     /// `NODE_URL`.
     pub node_url: Option<NodeUrl>,
-    /// What the operating system says of the machine.
+    /// The machine's limits as the operating system states them.
     pub machine: Machine,
     /// `TRUSTED_PROXIES`
     pub trusted_proxies: TrustedProxies,
@@ -94,9 +94,8 @@ pub enum ConfigError {
     Wrong {
         /// The variable.
         name: &'static str,
-        /// What it said; secrets are not repeated.
+        /// The value; secrets are not repeated.
         value: String,
-        /// What is wrong.
         why: String,
     },
     /// It isn't text.
@@ -116,9 +115,7 @@ pub enum ConfigError {
     Needs {
         /// The variable that is set.
         name: &'static str,
-        /// What is missing.
         other: &'static str,
-        /// Why.
         why: &'static str,
     },
     /// Two contradict each other.

@@ -58,7 +58,7 @@ impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
 pub struct Unknown {
     /// The name.
     pub name: String,
-    /// What was probably meant.
+    /// The name that was probably meant.
     pub meant: Option<&'static str>,
 }
 
@@ -92,7 +92,6 @@ fn is_slip(one: &str, other: &str) -> bool {
     row[other.len()] <= MOST
 }
 
-/// Who said it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The command line.
@@ -101,7 +100,6 @@ pub enum Source {
     Environment,
     /// A file that a setting names.
     File,
-    /// Nobody.
     Default,
 }
 
@@ -173,7 +171,7 @@ impl Raw {
         self.0.get(name).map(|(value, _)| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// Who set it.
+    /// Where the setting's value comes from.
     pub(super) fn source(&self, name: &str) -> Source {
         self.0.get(name).map_or(Source::Default, |(_, source)| *source)
     }

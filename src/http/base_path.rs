@@ -1,8 +1,9 @@
 //! `BASE_PATH`: the path under which a proxy shows the server to its clients.
 //!
-//! A proxy may take the prefix off (nginx's `proxy_pass http://127.0.0.1:4001/;`, Traefik's StripPrefix), or pass it on. Paths with and without
-//! it lead to the same handlers, because probes and clients of `QUIC_PORT` come without. Whatever the server hands out
-//! is relative to the request where that is possible: a proxy that strips its prefix need not say so.
+//! A proxy may take the prefix off (nginx's `proxy_pass http://127.0.0.1:4001/;`, Traefik's StripPrefix), or pass it
+//! on. Paths with and without it lead to the same handlers, because probes and clients of `QUIC_PORT` come without.
+//! Whatever the server hands out is relative to the request where that is possible: a proxy that strips its prefix need
+//! not say so.
 
 use axum::Router;
 use axum::extract::Request;
@@ -36,7 +37,8 @@ impl BasePath {
     }
 }
 
-/// Answers with and without the prefix. `/watch` itself leads to `/watch/`: the page's own addresses are relative to it.
+/// Answers with and without the prefix. `/watch` itself leads to `/watch/`: the page's own addresses are relative to
+/// it.
 pub(super) fn mount<S: Clone + Send + Sync + 'static>(router: Router<S>, base: &BasePath) -> Router<S> {
     if base.0.is_empty() {
         return router;

@@ -22,8 +22,8 @@ pub struct Caller {
     pub secure: bool,
     /// The host, and perhaps port, that it asked for.
     pub authority: Option<Authority>,
-    /// The path under which it sees this server: what a trusted proxy says that it took off (`X-Forwarded-Prefix`), else
-    /// `BASE_PATH`.
+    /// The path under which it sees this server: what a trusted proxy says that it took off (`X-Forwarded-Prefix`),
+    /// else `BASE_PATH`.
     pub prefix: String,
 }
 

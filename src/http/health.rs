@@ -31,7 +31,8 @@ type Checks = Vec<(&'static str, Result<(), String>)>;
 /// One attempt, for whoever waits for it.
 type Check = Shared<BoxFuture<'static, Checks>>;
 
-/// The last check of readiness, shared by whoever asks within a second: a check asks the stores, and anybody may ask here.
+/// The last check of readiness, shared by whoever asks within a second: a check asks the stores, and anybody may ask
+/// here.
 #[derive(Clone, Default)]
 pub(super) struct Readiness(Arc<Mutex<Option<(Instant, Check)>>>);
 
@@ -53,8 +54,8 @@ impl Readiness {
     }
 }
 
-/// What sessions need is usable. A server that drains stays ready (design, Kubernetes): it refuses sessions itself. On the
-/// public port nobody learns why it is not: the words of a database are not for everybody.
+/// Whether sessions can be served. A server that drains stays ready (design, Kubernetes): it refuses sessions itself.
+/// On the public port nobody learns why it is not: the words of a database are not for everybody.
 pub(super) async fn ready(
     State(http): HttpState,
     Extension(readiness): Extension<Readiness>,

@@ -1,7 +1,9 @@
-//! By which name a request asks: what is no host name is refused, and diagnostics are for names that are this server's own.
+//! By which name a request asks: what is no host name is refused, and diagnostics are for names that are this server's
+//! own.
 //!
-//! DNS rebinding: a page of `evil.example`, whose name its owner turns to 127.0.0.1, is of one origin with whatever answers
-//! there, and may read it. Its requests still say `Host: evil.example`, so `/status` and `/metrics` go by the name.
+//! DNS rebinding: a page of `evil.example`, whose name its owner turns to 127.0.0.1, is of one origin with whatever
+//! answers there, and may read it. Its requests still say `Host: evil.example`, so `/status` and `/metrics` go by the
+//! name.
 
 use std::net::Ipv6Addr;
 
@@ -40,8 +42,8 @@ pub(super) fn parse(text: &str) -> Option<Authority> {
     text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
 }
 
-/// Whether diagnostics may be asked for by this name: an address, `localhost`, a name that isn't the public DNS's, or one
-/// that was configured.
+/// Whether diagnostics may be asked for by this name: an address, `localhost`, a name that isn't the public DNS's, or
+/// one that was configured.
 pub(super) fn is_own(host: &str, configured: Option<&str>) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&host);

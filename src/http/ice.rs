@@ -15,7 +15,6 @@ use sha1::Sha1;
 use super::HttpState;
 use crate::domain::RoomTime;
 
-/// What is handed out.
 #[derive(Debug, Clone, Default)]
 pub struct IceServers {
     /// `ICE_URLS`: without credentials.

@@ -41,7 +41,7 @@ use crate::telemetry::Metrics;
 use crate::transport::proxies::TrustedProxies;
 use crate::transport::websocket::WebSocketUpgrade;
 
-/// What the handlers ask of the hub and the repository.
+/// The hub and the repository, as the handlers need them.
 pub trait Backend: Send + Sync + 'static {
     /// Each part that readiness depends on, and what is wrong with it.
     fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>>;
@@ -83,7 +83,7 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self) -> Status;
 }
 
-/// What a node says of itself.
+/// A node's status.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     /// It takes no new sessions.
@@ -124,7 +124,7 @@ pub struct PublicAddress {
     pub base_path: BasePath,
 }
 
-/// What the router is made of.
+/// The router's dependencies.
 pub struct HttpServices {
     /// This node's name.
     pub node: NodeId,
@@ -138,7 +138,7 @@ pub struct HttpServices {
     pub websocket: WebSocketUpgrade,
     /// `/metrics`.
     pub metrics: Metrics,
-    /// Whose `X-Forwarded-*` is believed on `PORT`.
+    /// Proxies whose `X-Forwarded-*` is believed on `PORT`.
     pub proxies: TrustedProxies,
     /// Addresses for `/api/transports`.
     pub public: PublicAddress,

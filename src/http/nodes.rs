@@ -1,7 +1,7 @@
 //! `NODE_URL`: where clients reach one node of a cluster, past the address that all nodes share.
 //!
-//! Each node says its own address in its report, which Redis carries to the others; `/api/transports` names those of the
-//! nodes that live. A client whose node is gone goes on at one of them.
+//! Each node says its own address in its report, which Redis carries to the others; `/api/transports` names those of
+//! the nodes that live. A client whose node is gone goes on at one of them.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// An `http` or `https` address, with the path under which the node is shown. `https`: WebTransport is at the same port.
+/// An `http` or `https` address, with the path under which the node is shown. `https`: WebTransport is at the same
+/// port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeUrl(Url);
 
@@ -30,7 +31,7 @@ impl NodeUrl {
         self.0.as_str()
     }
 
-    /// What clients connect to. `quic`: where QUIC is bound, unless it is off; an `https` address may be published on
+    /// Addresses for clients. `quic`: where QUIC is bound, unless it is off; an `https` address may be published on
     /// another port. `hashes`: of a self-signed certificate.
     pub fn endpoints(&self, quic: Option<SocketAddr>, hashes: &[[u8; 32]]) -> NodeEndpoints {
         let mut socket = self.0.clone();

@@ -1,4 +1,5 @@
-//! The answer for a path that leads nowhere: a page for people, JSON for programs below `/api/`, one line for all others.
+//! The answer for a path that leads nowhere: a page for people, JSON for programs below `/api/`, one line for all
+//! others.
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -9,7 +10,8 @@ use super::{HttpServices, error};
 /// The page, among the assets.
 const PAGE: &str = "404.html";
 
-/// `path` is the request's. Browsers that navigate ask for HTML by name; scripts, images and command-line programs don't.
+/// `path` is the request's. Browsers that navigate ask for HTML by name; scripts, images and command-line programs
+/// don't.
 pub(super) fn not_found(http: &HttpServices, path: &str, headers: &HeaderMap) -> Response {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let wants_html = lines.flat_map(|line| line.split(',')).any(|kind| kind.trim().starts_with("text/html"));

@@ -1,8 +1,9 @@
 //! How often one address may ask what costs the stores something without having joined a room.
 //!
-//! The table has a fixed size and no keys: two slots of it, chosen by a keyed hash of the address, hold until when the address
-//! has used up its rate (GCRA). An address is refused only when both are used up, so one that happens to share a slot with
-//! a busy one is answered all the same, and no number of addresses makes the table grow or throws anybody out of it.
+//! The table has a fixed size and no keys: two slots of it, chosen by a keyed hash of the address, hold until when the
+//! address has used up its rate (GCRA). An address is refused only when both are used up, so one that happens to share
+//! a slot with a busy one is answered all the same, and no number of addresses makes the table grow or throws anybody
+//! out of it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 use crate::domain::counted_as;
 
 const SLOTS: usize = 1 << 14;
-/// What may come at once: this part of a minute's number.
+/// Burst: a minute's number divided by this.
 const BURST: u32 = 4;
 
 pub(super) struct LookupRate {

@@ -1,10 +1,12 @@
 //! What finds a request again: at the client, in the log of a proxy, in ours, and in a trace.
 //!
-//! A client or a proxy may name its request (`X-Request-Id`); a name that isn't well formed is not repeated anywhere, and
-//! the request gets one of ours. Every answer carries it, and every line that is logged on the way, as `correlationId`.
+//! A client or a proxy may name its request (`X-Request-Id`); a name that isn't well formed is not repeated anywhere,
+//! and the request gets one of ours. Every answer carries it, and every line that is logged on the way, as
+//! `correlationId`.
 //!
 //! Two spans, because probes and scrapes come every few seconds from everybody: theirs is there for those who log at
-//! `debug`, and no trace; that of the others is a trace, and at `info`, so that a warning says to which request it belongs.
+//! `debug`, and no trace; that of the others is a trace, and at `info`, so that a warning says to which request it
+//! belongs.
 
 use std::fmt;
 
@@ -22,7 +24,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest id that is taken from a client.
 const LENGTH: usize = 64;
 
-/// What machines ask all the time.
+/// Paths that machines ask all the time.
 const PROBES: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
 
 /// The id of one request.
@@ -30,8 +32,8 @@ const PROBES: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's, if it gives exactly one and that is 1–64 characters of `A–Z a–z 0–9 . _ : + / = -`; else a new one:
-    /// this node's name and a random number.
+    /// The client's, if it gives exactly one and that is 1–64 characters of `A–Z a–z 0–9 . _ : + / = -`; else a new
+    /// one: this node's name and a random number.
     pub(super) fn of(headers: &HeaderMap, node: &NodeId) -> Self {
         let mut given = headers.get_all(REQUEST_ID).iter();
         match (given.next(), given.next()) {
@@ -79,7 +81,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// What became of it, in its span.
+/// Records the status in the request's span.
 pub(super) fn record(span: &Span, status: StatusCode) {
     if span.is_disabled() {
         return;

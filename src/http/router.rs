@@ -57,7 +57,7 @@ const SECURITY: [(HeaderName, HeaderValue); 3] = [
     (HeaderName::from_static("permissions-policy"), HeaderValue::from_static("camera=(self), microphone=(self)")),
 ];
 
-/// What is answered on the last file descriptors.
+/// Paths that are answered on the last file descriptors.
 const PROBED: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
 
 /// The router of both TCP listeners and of HTTP/3.
@@ -115,7 +115,7 @@ async fn only_on_port(State(http): HttpState, request: Request, next: Next) -> R
     next.run(Request::from_parts(parts, body)).await
 }
 
-/// What reads or writes the stores for somebody who has joined nothing.
+/// Rate limit for requests that use the stores without a membership.
 async fn rated(
     State((http, rate)): State<(Arc<HttpServices>, Arc<LookupRate>)>,
     request: Request,

@@ -484,7 +484,7 @@ mod tests {
         insta::assert_snapshot!("record", golden);
     }
 
-    /// What 3.0.0 wrote, as its golden file holds it.
+    /// Reads the golden file of 3.0.0.
     #[test]
     fn rooms_and_events_that_3_0_0_stored_are_still_read() {
         let sample = include_str!("samples/record-3.0.0.txt");

@@ -50,7 +50,7 @@ pub struct JoinRequest {
     pub place: Option<Arc<QuotaPlace>>,
     /// Hash of the client key.
     pub client: Option<KeyHash>,
-    /// What it claims about the room's owner.
+    /// Its claim about the room's owner.
     pub claim: OwnerClaim,
 }
 
@@ -80,7 +80,7 @@ impl JoinRequest {
     }
 }
 
-/// What the quotas say of a JOIN.
+/// The quotas' answer to a JOIN.
 enum Admission {
     /// Sessions are not counted (`RATE_LIMITS=off`).
     Uncounted,

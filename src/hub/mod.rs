@@ -76,7 +76,7 @@ use timers::Timers;
 /// Rooms that are read again at the same time: a gap in every room must not become thousands of requests at once.
 const CONCURRENT_RELOADS: usize = 64;
 
-/// What a hub is made of.
+/// The hub's dependencies.
 #[derive(Clone)]
 pub struct HubParts {
     /// This node's name.

@@ -16,11 +16,11 @@ use crate::telemetry::names;
 enum WriteBack {
     /// The log knows at least as much.
     NotNeeded,
-    /// What the log holds of the room since: the replica, a later state, or nothing if the room has ended.
+    /// The room that the log holds since: the replica, a later state, or nothing if the room has ended.
     Answered(Option<Snapshot>),
 }
 
-/// What an answer of the log says of the replica.
+/// An answer of the log, compared with the replica.
 #[derive(PartialEq, Eq)]
 enum Installed {
     /// The replica lacks nothing that was committed before the log was asked.

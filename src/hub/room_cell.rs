@@ -36,7 +36,7 @@ pub(super) struct RoomCell {
     changed: Notify,
 }
 
-/// What a cell is doing.
+/// Phase of a cell.
 ///
 /// ```text
 ///            a command, a missed commit          queue empty, nothing missed
@@ -151,7 +151,7 @@ pub(super) struct QueuedCommand {
     pub(super) cause: tracing::Span,
 }
 
-/// What happens with the outcome of a command.
+/// The use of a command's outcome.
 pub(super) enum Completion {
     /// The member's subscriber gets ACK or ERROR.
     Reply { session: SessionRef, request: &'static str, reference: Option<u64> },
@@ -172,7 +172,7 @@ impl JoinReply {
     }
 }
 
-/// What a committer has to do next.
+/// A committer's next step.
 pub(super) enum CellWork {
     Commit(Vec<QueuedCommand>),
     /// Nothing is queued, but commits may be missing: the room must be read before the cell may be idle.

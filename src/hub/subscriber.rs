@@ -38,7 +38,7 @@ pub trait SessionControl {
     fn probe(&self);
 }
 
-/// What the hub reads of the session's connection.
+/// Measurements of the session's connection.
 pub trait SessionMeasurements {
     /// The latest round trip, once there is one.
     fn rtt(&self) -> Option<Duration>;

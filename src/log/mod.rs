@@ -37,10 +37,10 @@ pub trait Log: Send + Sync + 'static {
     /// The rule of heads:
     /// * A live room at head H takes a commit that expects H; any other gets `Conflict(Some(latest))`.
     /// * A room that ended at H takes a commit that expects H or `Head::default()`, and only into a later epoch
-    ///   (`next.epoch > H.epoch`): the hub that saw the end stands at H, one that didn't stands at the default. A commit
-    ///   that expects anything else comes from a writer who missed the end, and gets `Conflict(None)`: nothing brings the
-    ///   old epoch back. One with the right expectation whose epoch is not later (a clock behind the one that made the
-    ///   old epoch) gets an error; a moment later its clock has passed H.
+    ///   (`next.epoch > H.epoch`): the hub that saw the end stands at H, one that didn't stands at the default. A
+    ///   commit that expects anything else comes from a writer who missed the end, and gets `Conflict(None)`: nothing
+    ///   brings the old epoch back. One with the right expectation whose epoch is not later (a clock behind the one
+    ///   that made the old epoch) gets an error; a moment later its clock has passed H.
     /// * A room that never was, or whose end the log has forgotten, takes a commit that expects `Head::default()`; any
     ///   other gets `Conflict(None)`. Forgetting is safe: new epochs are new by the clock.
     /// * Within the commit heads ascend: `expected` < each entry's, the last of which is `next`. Anything else, and a
@@ -53,9 +53,9 @@ pub trait Log: Send + Sync + 'static {
     /// The latest durable state of a room; `None`: never was, or ended.
     fn load<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Option<Snapshot>, LogError>>;
 
-    /// Writes a room back that the log may have lost: `snapshot` is what a replica knows. It only raises: a later head stays
-    /// as it is, and an epoch that ended stays ended. Answers what holds afterwards, like [`Log::load`]. A log that loses
-    /// nothing has nothing to write.
+    /// Writes a room back that the log may have lost: `snapshot` is what a replica knows. It only raises: a later head
+    /// stays as it is, and an epoch that ended stays ended. Answers what holds afterwards, like [`Log::load`]. A log
+    /// that loses nothing has nothing to write.
     fn restore(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<Option<Snapshot>, LogError>> {
         Box::pin(async move { self.load(&snapshot.room).await })
     }
@@ -66,8 +66,8 @@ pub trait Log: Send + Sync + 'static {
     /// No longer.
     fn unsubscribe(&self, room: &RoomId);
 
-    /// The next report. One follower a node: only the hub calls it. Dropping the future loses nothing. A report may come
-    /// twice, and for a commit that a snapshot loaded since then holds already: its heads tell.
+    /// The next report. One follower a node: only the hub calls it. Dropping the future loses nothing. A report may
+    /// come twice, and for a commit that a snapshot loaded since then holds already: its heads tell.
     fn follow(&self) -> BoxFuture<'_, Followed>;
 
     /// Sends an ephemeral message to other nodes: all that follow the room, or only `to`, whether it follows or not.
@@ -75,23 +75,22 @@ pub trait Log: Send + Sync + 'static {
     fn publish(&self, room: &RoomId, to: Option<&NodeId>, message: Bytes);
 }
 
-/// What became of a commit.
+/// Outcome of a commit.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// It is the room's next piece, durable.
     Committed,
     /// Somebody was faster, and the room is here now: decide again when its commits have come through [`Log::follow`].
-    /// A room's whole state would cost a link to a far log more time than the commits of the others leave it. `None`: the
-    /// room has ended, or was lost.
+    /// A room's whole state would cost a link to a far log more time than the commits of the others leave it. `None`:
+    /// the room has ended, or was lost.
     Conflict(Option<Head>),
 }
 
-/// What a follower hears.
+/// A report to a follower.
 #[derive(Debug, Clone)]
 pub enum Followed {
     /// A commit of a subscribed room.
     Commit {
-        /// Which room.
         room: RoomId,
         /// Head before.
         expected: Head,
@@ -100,9 +99,8 @@ pub enum Followed {
     },
     /// An ephemeral message of another node.
     Ephemeral {
-        /// Which room.
         room: RoomId,
-        /// What [`Log::publish`] was given.
+        /// Bytes of [`Log::publish`].
         message: Bytes,
     },
     /// Something may be missing: load the room (`None`: every room) again.

@@ -7,7 +7,7 @@ use crate::domain::{
 use crate::hub::delivery::{MemberStatus, Signal};
 use crate::room::{Ask, OwnerClaim};
 
-/// What decoding depends on.
+/// Limits and lists that decoding applies.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub limits: Limits,

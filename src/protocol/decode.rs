@@ -173,7 +173,7 @@ fn player(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid
     Ok(Ask::Player { player, film: f.film.count()? }.into())
 }
 
-/// What the sender saw when it decided.
+/// The room as the sender saw it when it decided.
 fn basis(f: &MessageFields<'_>) -> Result<Basis, Invalid> {
     Ok(Basis { film: f.film.count()?, gate: f.gate.count()? })
 }

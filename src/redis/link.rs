@@ -143,7 +143,8 @@ impl RedisLink {
         Ok(seconds * 1000 + micros / 1000)
     }
 
-    /// How often Redis may have lost what this node wrote: its bus was connected anew, or the id of the data is another.
+    /// How often Redis may have lost what this node wrote: its bus was connected anew, or the id of the data is
+    /// another.
     pub(crate) fn resets(&self) -> u64 {
         self.resets.load(Ordering::Relaxed)
     }
@@ -232,8 +233,8 @@ impl RedisLink {
     }
 }
 
-/// Whether the connection has to be made anew: also after a response timeout (the server may be gone without a FIN), and
-/// when the server has become a replica.
+/// Whether the connection has to be made anew: also after a response timeout (the server may be gone without a FIN),
+/// and when the server has become a replica.
 fn breaks(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Server(kind) => !matches!(kind, ServerErrorKind::ResponseError | ServerErrorKind::NoScript),

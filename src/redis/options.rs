@@ -7,7 +7,8 @@ use secrecy::SecretString;
 
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// `redis://`, `rediss://`, or `redis-sentinel://…` (see `docs/OPERATIONS.md`). A cluster is recognised by its answer.
+    /// `redis://`, `rediss://`, or `redis-sentinel://…` (see `docs/OPERATIONS.md`). A cluster is recognised by its
+    /// answer.
     pub url: SecretString,
     /// CA certificates (PEM) to trust instead of the machine's.
     pub ca: Option<PathBuf>,
@@ -19,14 +20,14 @@ pub struct RedisOptions {
     pub quota_patience: Duration,
     /// How often the bus is probed.
     pub probe_every: Duration,
-    /// How long commits to a room that was written back wait for what other nodes may know of it: about the time in which a
-    /// node notices the loss and connects again.
+    /// How long commits to a room that was written back wait for what other nodes may know of it: about the time in
+    /// which a node notices the loss and connects again.
     pub recovery_wait: Duration,
     pub lives: Lives,
     /// Commits that a partition's outbox holds while the database is away; beyond it the oldest are lost to the audit.
     pub outbox_entries: u32,
-    /// Bytes that all outboxes may hold together, each partition's an equal part. Beyond it the oldest entries are removed,
-    /// those that the database has first.
+    /// Bytes that all outboxes may hold together, each partition's an equal part. Beyond it the oldest entries are
+    /// removed, those that the database has first.
     pub outbox_bytes: u64,
 }
 

@@ -119,8 +119,8 @@ impl RedisServerAddress {
         Ok(RedisConnection::Single(conn))
     }
 
-    /// One connection to each server that has partitions, with these partitions, for subscriptions. Pushed messages go to
-    /// `push`.
+    /// One connection to each server that has partitions, with these partitions, for subscriptions. Pushed messages go
+    /// to `push`.
     pub(crate) async fn connect_bus(
         &self,
         push: impl Fn(redis::PushInfo) -> Result<(), ()> + Clone + Send + Sync + 'static,

@@ -1,8 +1,8 @@
 //! FrameScanner of WebSocket that are no messages, counted before the library puts them together.
 //!
-//! A message may come in any number of fragments (RFC 6455 §5.4), empty ones among them. The library joins them and says
-//! nothing until the last one, so nobody would count them: with six bytes each, a slow line keeps a core busy. This reader
-//! follows the frames' headers as the bytes pass, and ends a message of more than [`FRAGMENTS`] of them.
+//! A message may come in any number of fragments (RFC 6455 §5.4), empty ones among them. The library joins them and
+//! says nothing until the last one, so nobody would count them: with six bytes each, a slow line keeps a core busy.
+//! This reader follows the frames' headers as the bytes pass, and ends a message of more than [`FRAGMENTS`] of them.
 
 use std::io;
 use std::pin::Pin;

@@ -26,7 +26,7 @@ pub mod tls;
 pub mod websocket;
 pub mod webtransport;
 
-/// What transports ask of the application. Cloned per connection, so it is a handle.
+/// The application, as transports need it. Cloned per connection, so it is a handle.
 pub trait Accept: Clone + Send + Sync + 'static {
     /// A place for one session, given back when dropped.
     type Permit: Send + 'static;

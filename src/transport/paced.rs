@@ -1,8 +1,9 @@
 //! Bodies of HTTP/2 whose reader must go on reading.
 //!
-//! A client of HTTP/2 may acknowledge every packet and answer every ping, and still keep the windows of its streams closed
-//! (RFC 9113 §5.2): to TCP its connection is in order. So each connection notes when one of its bodies was last asked for
-//! more. A body hands out small pieces, because the library takes the next one only when the one before has left.
+//! A client of HTTP/2 may acknowledge every packet and answer every ping, and still keep the windows of its streams
+//! closed (RFC 9113 §5.2): to TCP its connection is in order. So each connection notes when one of its bodies was last
+//! asked for more. A body hands out small pieces, because the library takes the next one only when the one before has
+//! left.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,7 +62,7 @@ pub(super) async fn stalled(pace: Option<&BodyProgress>, limit: Duration) {
 /// A body that notes when it is asked for more.
 pub(super) struct PacedBody {
     body: Body,
-    /// What is left of the piece that the body itself gave.
+    /// Rest of the piece that the body itself gave.
     rest: Bytes,
     pace: BodyProgress,
 }

@@ -1,8 +1,8 @@
 //! A TCP stream whose peer must take what it is sent.
 //!
-//! A peer that leaves its window closed keeps the connection, and what waits for it, for as long as it likes: TCP itself
-//! gives up only a peer that is gone. So a write that waits must make progress: [`STEP`] bytes within a time, or whatever is
-//! there if it is less. A peer that takes a byte now and then gains nothing by that.
+//! A peer that leaves its window closed keeps the connection, and what waits for it, for as long as it likes: TCP
+//! itself gives up only a peer that is gone. So a write that waits must make progress: [`STEP`] bytes within a time, or
+//! whatever is there if it is less. A peer that takes a byte now and then gains nothing by that.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// What must have been taken at least by the end of the time: 4.3 kbit/s at 30 s.
+/// Bytes to be taken by the end of the time: 4.3 kbit/s at 30 s.
 const STEP: usize = 16 * 1024;
 
 /// Ends with `TimedOut` where the peer takes nothing.

@@ -89,8 +89,8 @@ impl WebSocketUpgrade {
         self.origins.admits(headers, asked)
     }
 
-    /// Answers an upgrade request of a client at `peer` that was sent to `asked`; the session starts when the client has
-    /// the answer.
+    /// Answers an upgrade request of a client at `peer` that was sent to `asked`; the session starts when the client
+    /// has the answer.
     pub fn upgrade(&self, mut request: Request, peer: IpAddr, asked: Option<&Authority>) -> Response {
         let accept = match handshake(&request) {
             Ok(accept) => accept,

@@ -30,7 +30,7 @@ use crate::vital::Vital;
 /// The path at which a session is opened.
 pub const PATH: &str = "/wt";
 
-/// What the listener needs of the application.
+/// The listener's dependencies.
 #[derive(Debug, Clone)]
 pub struct WebTransportListener<A> {
     /// Takes the sessions.
@@ -45,8 +45,8 @@ pub struct WebTransportListener<A> {
     pub body_bytes: usize,
 }
 
-/// Serves until `stop`, and after it until the sessions have ended. All tasks run on `tracker`; the loss of an endpoint is
-/// reported to `vital`.
+/// Serves until `stop`, and after it until the sessions have ended. All tasks run on `tracker`; the loss of an endpoint
+/// is reported to `vital`.
 pub fn serve<A: Accept>(
     listener: QuicListener,
     server: WebTransportListener<A>,

@@ -37,10 +37,11 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(120), future).await.expect("this took too long")
 }
 
-/// Rooms `friday` and `fri:day` are live, ann is a member, `abc1234` a short id; `old1234` is one of a room that is over.
+/// Rooms `friday` and `fri:day` are live, ann is a member, `abc1234` a short id; `old1234` is one of a room that is
+/// over.
 #[derive(Default)]
 pub(crate) struct FakeBackend {
-    /// What readiness says of the database.
+    /// Answer of readiness about the database.
     pub(crate) database: Mutex<Option<String>>,
     /// Everything fails.
     pub(crate) down: Mutex<bool>,
@@ -144,7 +145,7 @@ pub(crate) fn film() -> Bytes {
     (0..1000).map(|n| (n % 251) as u8).collect::<Vec<_>>().into()
 }
 
-/// What a test may change before the router is made.
+/// Parts that a test may change before the router is made.
 pub(crate) struct Parts {
     pub(crate) backend: Arc<FakeBackend>,
     pub(crate) proxies: TrustedProxies,

@@ -183,7 +183,7 @@ impl Faults {
         Ok(())
     }
 
-    /// What the log has for any node meets its fate now, before the rules change or the caller goes on.
+    /// Decides the fate of all that the log has for any node, before the rules change or the caller goes on.
     fn take_in_all(&self) {
         self.nodes().iter().for_each(|node| self.take_in(node));
     }
@@ -251,7 +251,7 @@ struct Node {
 struct Inbox {
     /// The present question to the log. Polled under the lock only, so that reports stay in order.
     following: BoxFuture<'static, Followed>,
-    /// What has met its fate, and the moment before which it isn't heard.
+    /// Reports whose fate is decided, and the moment before which each isn't heard.
     reports: VecDeque<(Followed, Option<Instant>)>,
     /// Rooms of which the last report was lost: the heads of the next one show it.
     missed: BTreeSet<RoomId>,

@@ -72,7 +72,8 @@ export function encodeTick({ playing, fromHost, slot, seq, position, at, rate })
 
 /**
  * @param {Uint8Array} bytes
- * @returns {Probe|Reply|Tick|null} null for a message to ignore: an unknown kind, a wrong length, a value that is no number
+ * @returns {Probe|Reply|Tick|null} null for a message to ignore: an unknown kind, a wrong length, a value that is no
+ * number
  */
 export function decodeCompact(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -27,7 +27,7 @@ pub(super) struct AdmissionPolicy {
     observe: ObserveQuic,
 }
 
-/// What becomes of a first packet.
+/// Decision about a first packet.
 pub(super) enum AdmissionDecision {
     Refuse,
     /// The client must prove its address first.
@@ -49,9 +49,9 @@ impl AdmissionPolicy {
 
     /// Judges a first packet.
     ///
-    /// An address whose proof is in the packet counts from here on. An address without proof may be forged: its handshake
-    /// takes one of a few permits that count for no address, and the address counts when the handshake is done. Beyond
-    /// those permits the client gets a Retry, which keeps no state here.
+    /// An address whose proof is in the packet counts from here on. An address without proof may be forged: its
+    /// handshake takes one of a few permits that count for no address, and the address counts when the handshake is
+    /// done. Beyond those permits the client gets a Retry, which keeps no state here.
     pub(super) fn judge(&self, incoming: &Incoming) -> AdmissionDecision {
         let address = incoming.remote_address().ip();
         let Ok(pending) = Arc::clone(&self.pending).try_acquire_owned() else {
@@ -142,7 +142,7 @@ fn refusal(limit: LimitReached) -> &'static str {
     }
 }
 
-/// What a connection counts for, until it is dropped with the connection's state.
+/// A connection's count, given back when the connection's state is dropped.
 pub(super) struct HandshakePermit {
     pending: Option<PendingHandshake>,
     claim: AddressClaim,

@@ -18,12 +18,12 @@ const CONNECTION_WINDOW: u32 = 256 << 10;
 const SEND_WINDOW: u64 = 256 << 10;
 /// Bytes of received datagrams that wait to be read. When it is full, the oldest is dropped.
 const DATAGRAM_RECEIVE_BUFFER: usize = 16 << 10;
-/// Bytes of datagrams that wait for the congestion window: small, because the application can replace a stale datagram as
-/// long as it has it.
+/// Bytes of datagrams that wait for the congestion window: small, because the application can replace a stale datagram
+/// as long as it has it.
 const DATAGRAM_SEND_BUFFER: usize = 8 << 10;
-/// Streams that a client may have open, of each kind. A browser needs three unidirectional ones (control, two for QPACK) and
-/// two bidirectional ones (CONNECT, one stream of the session); the rest is for requests. quinn's default of 100 costs memory
-/// on each idle connection.
+/// Streams that a client may have open, of each kind. A browser needs three unidirectional ones (control, two for
+/// QPACK) and two bidirectional ones (CONNECT, one stream of the session); the rest is for requests. quinn's default of
+/// 100 costs memory on each idle connection.
 const STREAMS: u32 = 8;
 
 pub(super) fn server(
@@ -39,8 +39,8 @@ pub(super) fn server(
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    // No tickets and no early data: a CONNECT must not be replayable, and sessions that last for hours gain nothing by a
-    // resumption.
+    // No tickets and no early data: a CONNECT must not be replayable, and sessions that last for hours gain nothing by
+    // a resumption.
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
     let crypto =

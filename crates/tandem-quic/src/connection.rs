@@ -1,11 +1,12 @@
 //! A connection's handle, and the state that it shares with the endpoint's driver.
 //!
-//! One lock guards the state. The driver takes it to feed in packets and to fetch packets to send, the handles take it to read
-//! and write. A handle that changed something *touches* the connection, which wakes the driver once for all connections that
-//! were touched until it runs: a datagram to nine connections is nine pushes and one wake-up.
+//! One lock guards the state. The driver takes it to feed in packets and to fetch packets to send, the handles take it
+//! to read and write. A handle that changed something *touches* the connection, which wakes the driver once for all
+//! connections that were touched until it runs: a datagram to nine connections is nine pushes and one wake-up.
 //!
-//! Each kind of waiting has one waiter (one task accepts streams, one reads datagrams, …); a later waiter replaces the earlier.
-//! Only [`closed`](QuicConnection::closed) and [`send_datagram`](QuicConnection::send_datagram) may be awaited by many tasks.
+//! Each kind of waiting has one waiter (one task accepts streams, one reads datagrams, …); a later waiter replaces the
+//! earlier. Only [`closed`](QuicConnection::closed) and [`send_datagram`](QuicConnection::send_datagram) may be awaited
+//! by many tasks.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,7 +70,8 @@ pub enum SendDatagramError {
     ConnectionLost(ConnectionError),
 }
 
-/// A handle of a connection; clones share it. The connection is closed when the last handle and the last stream are dropped.
+/// A handle of a connection; clones share it. The connection is closed when the last handle and the last stream are
+/// dropped.
 pub struct QuicConnection(Arc<ConnectionShared>);
 
 /// A connection, shared by its driver and its handles.
@@ -101,7 +103,7 @@ pub(super) struct ConnectionState {
     streams: Vec<(StreamId, StreamWait, Waker)>,
 }
 
-/// What a task waits for on a stream.
+/// A task's wait on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamWait {
     Read,
@@ -272,7 +274,8 @@ impl QuicConnection {
         self.0.state.lock().proto.remote_address()
     }
 
-    /// The smoothed round trip (RFC 9002 §5.3) as of the last packets; 333 ms before the first measurement. Takes no lock.
+    /// The smoothed round trip (RFC 9002 §5.3) as of the last packets; 333 ms before the first measurement. Takes no
+    /// lock.
     pub fn rtt(&self) -> Duration {
         Duration::from_micros(self.0.rtt_micros.load(Ordering::Relaxed))
     }
@@ -412,8 +415,9 @@ impl ConnectionState {
         self.connected
     }
 
-    /// Handles one timeout that is due. After a pause of the process several probe timeouts (RFC 9002 §6.2) are overdue; the
-    /// probe of one must be sent before the next is handled, or each would double the wait for the one after it.
+    /// Handles one timeout that is due. After a pause of the process several probe timeouts (RFC 9002 §6.2) are
+    /// overdue; the probe of one must be sent before the next is handled, or each would double the wait for the one
+    /// after it.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.is_due(now) {
             self.proto.handle_timeout(now);
@@ -447,7 +451,7 @@ impl ConnectionState {
     }
 }
 
-/// What became of a datagram.
+/// Outcome of sending a datagram.
 enum DatagramSend {
     /// It was sent, or can never be.
     Done(Result<(), SendDatagramError>),

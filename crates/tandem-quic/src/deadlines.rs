@@ -1,7 +1,8 @@
 //! The next deadline of each connection of an endpoint, in one ordered set with one timer.
 //!
-//! A connection's deadline moves with almost every packet, mostly to a later time. A deadline that moves later is not updated:
-//! it expires too early, and the driver then sets the real one. A deadline that moves nearer is updated at once.
+//! A connection's deadline moves with almost every packet, mostly to a later time. A deadline that moves later is not
+//! updated: it expires too early, and the driver then sets the real one. A deadline that moves nearer is updated at
+//! once.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;

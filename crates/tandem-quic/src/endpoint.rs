@@ -1,24 +1,24 @@
 //! An endpoint: one UDP socket, its connections, and the future that drives them.
 //!
-//! quinn-proto is QUIC without I/O: packets in, packets and events out. quinn gives each connection a task, a channel and a
-//! timer, which suits a few busy connections. This driver is for many quiet ones that are busy together. It handles all that
-//! are due, in rounds:
+//! quinn-proto is QUIC without I/O: packets in, packets and events out. quinn gives each connection a task, a channel
+//! and a timer, which suits a few busy connections. This driver is for many quiet ones that are busy together. It
+//! handles all that are due, in rounds:
 //!
 //! ```text
 //!                       recvmmsg ─► quinn_proto::Endpoint ─► connection ─┐
 //! a handle touched the connection ─► DriverInbox ───────────────────────┼─► due ─► drive: packets out, events to the
 //!              its deadline passed ─► Deadlines ────────────────────────┘          endpoint, wakers, next deadline
 //! ```
-//! A round is bounded. Between two rounds the thread's other tasks run, and what they write leaves together in the next one.
-//! An idle connection has no task, no timer and no buffers, only its protocol state.
+//! A round is bounded. Between two rounds the thread's other tasks run, and what they write leaves together in the next
+//! one. An idle connection has no task, no timer and no buffers, only its protocol state.
 //!
-//! **Several endpoints** share the port (SO_REUSEPORT), so that the cryptography uses several cores. The kernel chooses the
-//! socket by the client's address. The packets of a client whose address changes (connection migration, RFC 9000 §9) arrive at
-//! another endpoint, which reads the owner's number from the connection id and forwards them. No endpoint closes its socket
-//! while another has connections, because packets that the kernel had queued there would be lost.
+//! **Several endpoints** share the port (SO_REUSEPORT), so that the cryptography uses several cores. The kernel chooses
+//! the socket by the client's address. The packets of a client whose address changes (connection migration, RFC 9000
+//! §9) arrive at another endpoint, which reads the owner's number from the connection id and forwards them. No endpoint
+//! closes its socket while another has connections, because packets that the kernel had queued there would be lost.
 //!
-//! **A panic** in the state of one connection drops that connection. A panic in the state that the connections share ends the
-//! driver.
+//! **A panic** in the state of one connection drops that connection. A panic in the state that the connections share
+//! ends the driver.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -134,8 +134,8 @@ pub(super) struct DriverConfig {
     pub(super) accepted: Box<dyn Fn(AcceptedConnection) + Send>,
 }
 
-/// The future that drives an endpoint; [`QuicListener::accept`](crate::QuicListener::accept) says when it ends. An error is
-/// the socket's.
+/// The future that drives an endpoint; [`QuicListener::accept`](crate::QuicListener::accept) says when it ends. An
+/// error is the socket's.
 #[must_use = "an endpoint does nothing unless its driver is polled"]
 pub struct EndpointDriver {
     socket: QuicSocket,

@@ -1,7 +1,8 @@
 //! Several nodes behind one UDP address, and a restarted node told apart from its predecessor.
 //!
-//! **Connection ids** name their node in the plain-text form of QUIC-LB (draft-ietf-quic-load-balancers), which AWS' NLB reads.
-//! All are 16 bytes, whatever the settings, because the packets of an established connection don't say how long its id is:
+//! **Connection ids** name their node in the plain-text form of QUIC-LB (draft-ietf-quic-load-balancers), which AWS'
+//! NLB reads. All are 16 bytes, whatever the settings, because the packets of an established connection don't say how
+//! long its id is:
 //!
 //! | bytes | content |
 //! |---|---|
@@ -11,10 +12,10 @@
 //! | 3 | a keyed check sum: packets with an id that no node of ours has made are not answered |
 //!
 //! **Keys** are derived from one secret of all nodes. A node that gets a packet of an unknown connection answers with a
-//! stateless reset (RFC 9000 §10.3). The client believes it, because it carries the token that the other node (or this one,
-//! before a restart) had announced: the client learns in one round trip what it would otherwise conclude from an idle timeout.
-//! Likewise a Retry token of one node is valid on another. RFC 9000 §21.11 describes the risk: an attacker who reads packets can
-//! have another node disclose the token that ends a connection.
+//! stateless reset (RFC 9000 §10.3). The client believes it, because it carries the token that the other node (or this
+//! one, before a restart) had announced: the client learns in one round trip what it would otherwise conclude from an
+//! idle timeout. Likewise a Retry token of one node is valid on another. RFC 9000 §21.11 describes the risk: an
+//! attacker who reads packets can have another node disclose the token that ends a connection.
 //!
 //! Without a secret the keys are random, and packets of unknown connections are not answered.
 
@@ -44,9 +45,10 @@ const ENDPOINT_BITS: u8 = 0b0001_1111;
 /// EndpointConfigs of a port that can be told apart.
 pub const MAX_ENDPOINTS: usize = ENDPOINT_BITS as usize + 1;
 
-/// When a node fails, all its clients arrive at another node at once, and each must be answered before its connection would
-/// time out anyway; with quinn-proto's default of one reset in 20 ms that takes minutes. Zero is safe: a reset is smaller than
-/// the packet that it answers, and only an id with the right check sum gets one, so two servers can't reset each other's resets.
+/// When a node fails, all its clients arrive at another node at once, and each must be answered before its connection
+/// would time out anyway; with quinn-proto's default of one reset in 20 ms that takes minutes. Zero is safe: a reset is
+/// smaller than the packet that it answers, and only an id with the right check sum gets one, so two servers can't
+/// reset each other's resets.
 const RESET_INTERVAL: Duration = Duration::ZERO;
 
 /// This node among those behind the same address.
@@ -150,8 +152,8 @@ pub(super) struct EndpointConfigs {
 }
 
 impl NodeIdentity {
-    /// Sets the server's token key, and the endpoints' reset key and connection ids. One endpoint without identity keeps
-    /// quinn-proto's random ones.
+    /// Sets the server's token key, and the endpoints' reset key and connection ids. One endpoint without identity
+    /// keeps quinn-proto's random ones.
     pub(super) fn endpoints(&self, server: &mut ServerConfig, count: usize) -> Result<EndpointConfigs, BindError> {
         let several = count > 1;
         if self.server_id.is_none() && self.secret.is_none() && !several {
@@ -194,10 +196,11 @@ pub(super) struct ConnectionIds {
 }
 
 impl ConnectionIds {
-    /// The number of the endpoint that a packet's connection belongs to, or `None` if the id is not one of this server's.
+    /// The number of the endpoint that a packet's connection belongs to, or `None` if the id is not one of this
+    /// server's.
     ///
-    /// In a long header the id may be the client's choice, so its check sum is verified. In a short header it isn't: the
-    /// endpoint drops a packet with an unknown id anyway.
+    /// In a long header the id may be the client's choice, so its check sum is verified. In a short header it isn't:
+    /// the endpoint drops a packet with an unknown id anyway.
     pub(super) fn endpoint_of(&self, packet: &[u8]) -> Option<usize> {
         const LONG_HEADER: u8 = 0x80;
         // RFC 9000 §17: flags, in a long header also version and id length, then the destination connection id.

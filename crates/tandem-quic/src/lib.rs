@@ -5,12 +5,13 @@
 //!                      ▲ DriverInbox               └─ deadlines
 //!                      └───────── QuicConnection ◄─ SendStream, RecvStream ◄─ the application
 //! ```
-//! [quinn-proto](https://docs.rs/quinn-proto) is QUIC (RFC 9000, 9001, 9002, 9221) without I/O. quinn drives it with a task,
-//! a channel and a timer for each connection; this crate drives all connections of a socket with one task. An idle connection
-//! costs its protocol state and nothing else, and nine datagrams to nine connections cost one wake-up.
+//! [quinn-proto](https://docs.rs/quinn-proto) is QUIC (RFC 9000, 9001, 9002, 9221) without I/O. quinn drives it with a
+//! task, a channel and a timer for each connection; this crate drives all connections of a socket with one task. An
+//! idle connection costs its protocol state and nothing else, and nine datagrams to nine connections cost one wake-up.
 //!
-//! [`QuicListener::bind`] opens the port, [`QuicListener::accept`] hands each connection to a handler while its handshake is
-//! still under way, because a server may already send then: HTTP/3's SETTINGS are what a browser waits for.
+//! [`QuicListener::bind`] opens the port, [`QuicListener::accept`] hands each connection to a handler while its
+//! handshake is still under way, because a server may already send then: HTTP/3's SETTINGS are what a browser waits
+//! for.
 #![warn(missing_docs)]
 
 mod admission;
@@ -46,7 +47,7 @@ use endpoint::{DriverConfig, EndpointHandle};
 use identity::EndpointConfigs;
 use socket::QuicSocket;
 
-/// What the application counts. Called from the driver's task and from the handlers: it must not block.
+/// Observer for the application's counters. Called from the driver's task and from the handlers: it must not block.
 pub type ObserveQuic = fn(QuicEvent);
 
 /// An event for metrics.
@@ -56,9 +57,9 @@ pub enum QuicEvent {
     HandshakeBegun,
     /// A pending handshake is done, or failed.
     HandshakeEnded,
-    /// How a first packet or a handshake ended: `ok`, `retry`, or why it failed: `refused_handshakes`, `refused_address`,
-    /// `refused_connections`, `refused_stopping`, `timeout`, `version`, `tls`, `protocol`, `tls_refused_by_client`,
-    /// `closed_by_client`, `closed_here`, `reset`, `ids_exhausted`.
+    /// How a first packet or a handshake ended: `ok`, `retry`, or why it failed: `refused_handshakes`,
+    /// `refused_address`, `refused_connections`, `refused_stopping`, `timeout`, `version`, `tls`, `protocol`,
+    /// `tls_refused_by_client`, `closed_by_client`, `closed_here`, `reset`, `ids_exhausted`.
     Handshake {
         /// One of the list above.
         outcome: &'static str,
@@ -67,10 +68,11 @@ pub enum QuicEvent {
     ConnectionPanicked,
 }
 
-/// What can be tuned. The defaults are for many quiet connections.
+/// Settings of the driver. The defaults are for many quiet connections.
 #[derive(Debug, Clone)]
 pub struct QuicOptions {
-    /// Endpoints that share the port, at most [`MAX_ENDPOINTS`]: the cryptography of an endpoint uses one core at a time.
+    /// Endpoints that share the port, at most [`MAX_ENDPOINTS`]: the cryptography of an endpoint uses one core at a
+    /// time.
     pub endpoints: usize,
     /// Bytes of each of a socket's two buffers, as far as the kernel allows; 0 leaves the kernel's default.
     pub socket_buffer_bytes: usize,
@@ -79,15 +81,15 @@ pub struct QuicOptions {
     /// A connection without packets for this long is lost. What is left of it after the keep-alive is for the PING's
     /// retransmissions on a bad network.
     ///
-    /// The peer is told twice as much: QUIC's own idle timeout (RFC 9000 §10.1) is one time for both sides, and a peer that
-    /// only listens would give up while the server's PING is still being repeated.
+    /// The peer is told twice as much: QUIC's own idle timeout (RFC 9000 §10.1) is one time for both sides, and a peer
+    /// that only listens would give up while the server's PING is still being repeated.
     pub idle: Duration,
     /// Time for the client's hello, and again for the rest of the handshake.
     pub handshake: Duration,
     /// Handshakes under way at once; more are refused.
     pub max_handshakes: usize,
-    /// Handshakes under way of clients that haven't proved their address. More clients must prove it first (Retry, RFC 9000
-    /// §8.1.2), at the cost of one round trip. Packets with a forged sender use up these handshakes only.
+    /// Handshakes under way of clients that haven't proved their address. More clients must prove it first (Retry, RFC
+    /// 9000 §8.1.2), at the cost of one round trip. Packets with a forged sender use up these handshakes only.
     pub retry_above: usize,
     /// Counts connections, in total and for each address.
     pub limits: Arc<dyn ConnectionLimits>,
@@ -176,11 +178,12 @@ impl QuicListener {
         self.address
     }
 
-    /// Accepts until `stop`, each connection on a task of its own on `tracker`. After `stop` new connections are refused.
+    /// Accepts until `stop`, each connection on a task of its own on `tracker`. After `stop` new connections are
+    /// refused.
     ///
-    /// Returns one driver for each endpoint, each to be spawned as a task. It ends after `stop`, when the last connection of
-    /// the port has ended and everything is on the wire. A driver that ends before `stop`, or panics, takes its endpoint's
-    /// connections with it.
+    /// Returns one driver for each endpoint, each to be spawned as a task. It ends after `stop`, when the last
+    /// connection of the port has ended and everything is on the wire. A driver that ends before `stop`, or panics,
+    /// takes its endpoint's connections with it.
     #[must_use = "nothing happens unless the drivers are spawned"]
     pub fn accept<H, F>(self, tracker: &TaskTracker, stop: CancellationToken, handler: H) -> Vec<EndpointDriver>
     where

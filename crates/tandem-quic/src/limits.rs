@@ -25,7 +25,7 @@ pub trait ConnectionPermit: Send {
 
 impl ConnectionPermit for () {}
 
-/// Which limit refuses a connection.
+/// The limit that refuses a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitReached {
     /// The server's total.

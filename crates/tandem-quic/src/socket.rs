@@ -36,7 +36,8 @@ impl QuicSocket {
             let mut count = 0;
             let read = self.io.try_io(Interest::READABLE, || {
                 count = self.state.recv((&self.io).into(), buffers, metas)?;
-                // A batch that is not full has emptied the socket: clearing readiness here saves the call that would say so.
+                // A batch that is not full has emptied the socket: clearing readiness here saves the call that would
+                // say so.
                 if count < buffers.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match read {
@@ -48,8 +49,8 @@ impl QuicSocket {
         }
     }
 
-    /// Sends a packet, or several of one connection. Errors of the network (ICMP, no route) are not reported: UDP may lose
-    /// anything.
+    /// Sends a packet, or several of one connection. Errors of the network (ICMP, no route) are not reported: UDP may
+    /// lose anything.
     pub(super) fn try_send(&self, transmit: &Transmit, contents: &[u8]) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: transmit.destination,
@@ -81,8 +82,8 @@ pub(super) fn open(mut address: SocketAddr, count: usize, buffer_bytes: usize) -
     if count == 1 {
         return Ok(vec![open_one(address, false, buffer_bytes)?]);
     }
-    // SO_REUSEPORT lets another process of the same user share the port, and take packets away. A socket without it can be
-    // bound only if nobody has the port.
+    // SO_REUSEPORT lets another process of the same user share the port, and take packets away. A socket without it can
+    // be bound only if nobody has the port.
     let alone = open_one(address, false, 0)?;
     address =
         alone.local_addr().map_err(|source| BindError::Socket { address, doing: "reading the address", source })?;
@@ -108,7 +109,8 @@ fn open_one(address: SocketAddr, shared: bool, buffer_bytes: usize) -> Result<Ud
     Ok(socket.into())
 }
 
-/// One socket carries all clients, so a burst of theirs must fit into its buffers. A smaller buffer is only warned about.
+/// One socket carries all clients, so a burst of theirs must fit into its buffers. A smaller buffer is only warned
+/// about.
 fn size_buffers(socket: &socket2::Socket, wanted: usize) {
     let received = socket.set_recv_buffer_size(wanted).and_then(|()| socket.recv_buffer_size());
     let sent = socket.set_send_buffer_size(wanted).and_then(|()| socket.send_buffer_size());

@@ -1,8 +1,9 @@
 //! The driver against quinn's own endpoint: the same seeded script over a lossy link must deliver the same on both.
 //!
-//! A script is a list of steps (streams, datagrams, resets, stops, changes of the client's address, changes of the link) that
-//! a client of quinn plays against a server that runs the same program on either driver. Each run yields a log: what the client
-//! saw in each step, and how both sides saw the connection end. `TANDEM_SEED=7` plays one seed only.
+//! A script is a list of steps (streams, datagrams, resets, stops, changes of the client's address, changes of the
+//! link) that a client of quinn plays against a server that runs the same program on either driver. Each run yields a
+//! log: what the client saw in each step, and how both sides saw the connection end. `TANDEM_SEED=7` plays one seed
+//! only.
 
 #![allow(
     clippy::unwrap_used,
@@ -79,7 +80,8 @@ impl Script {
         let mut rng = Rng(seed ^ (close_at as u64) << 32);
         let code = rng.below(1 << 30) as u32;
         let by_client = rng.below(2) == 0;
-        // quinn-proto 0.11.19 doesn't send the close of a side whose congestion window is full (quinn-rs/quinn#2785, mended by
+        // quinn-proto 0.11.19 doesn't send the close of a side whose congestion window is full (quinn-rs/quinn#2785,
+        // mended by
         // #2787, unreleased on 2026-11-30). So in the middle of a transfer the receiving side closes.
         let (by_client, may_be_midway) = match steps.get(close_at) {
             Some(Step::Echo(_)) => (by_client, false),
@@ -219,7 +221,7 @@ async fn echo(connection: quinn::Connection, size: usize) -> u64 {
     digest(&answer)
 }
 
-/// What the server says on a stream of its own.
+/// The server's message on a stream of its own.
 async fn report(connection: &quinn::Connection) -> String {
     let mut recv = connection.accept_uni().await.unwrap();
     String::from_utf8(recv.read_to_end(1000).await.unwrap()).unwrap()

@@ -1,5 +1,5 @@
-//! Several nodes behind one UDP address: what their packets look like, and what a client notices whose packets reach another
-//! node than the one it is connected to.
+//! Several nodes behind one UDP address: what their packets look like, and what a client notices whose packets reach
+//! another node than the one it is connected to.
 
 #![allow(
     clippy::unwrap_used,

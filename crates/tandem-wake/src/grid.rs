@@ -4,8 +4,8 @@ use tokio::time::Instant;
 
 /// Instants 100 ms apart.
 ///
-/// A timer that may be late by that much, and that every session has, is set on the grid: the process wakes once for all
-/// that are due instead of once for each.
+/// A timer that may be late by that much, and that every session has, is set on the grid: the process wakes once for
+/// all that are due instead of once for each.
 #[derive(Debug, Clone, Copy)]
 pub struct TimerGrid(Instant);
 

@@ -1,9 +1,9 @@
 //! Wakers for the futures of one task, and a grid for its timers.
 //!
-//! `select!` polls every branch whenever the task is woken. A session has a reader, a writer and a watchdog; most wake-ups
-//! concern one of them, and a poll of an idle socket costs a good part of a delivery. [`WakerSet`] gives each future a
-//! waker of its own and polls only those that were woken, as `FuturesUnordered` does, but with a fixed number of futures
-//! and without an allocation for each. [`select_first`] is the `select!` built on it.
+//! `select!` polls every branch whenever the task is woken. A session has a reader, a writer and a watchdog; most
+//! wake-ups concern one of them, and a poll of an idle socket costs a good part of a delivery. [`WakerSet`] gives each
+//! future a waker of its own and polls only those that were woken, as `FuturesUnordered` does, but with a fixed number
+//! of futures and without an allocation for each. [`select_first`] is the `select!` built on it.
 //!
 //! [`TimerGrid`] rounds deadlines up, so that the timers of many idle sessions expire together.
 //!
@@ -25,9 +25,9 @@ pub use grid::TimerGrid;
 
 /// Wakers for `N` futures of one task.
 ///
-/// At each poll the task calls [`register`](Self::register), then [`poll_if_woken`](Self::poll_if_woken) for each future.
-/// A future must keep the waker that it registered until it is woken: one that withdraws its waker when it is dropped (such
-/// as `Notified`) has to live as long as the set.
+/// At each poll the task calls [`register`](Self::register), then [`poll_if_woken`](Self::poll_if_woken) for each
+/// future. A future must keep the waker that it registered until it is woken: one that withdraws its waker when it is
+/// dropped (such as `Notified`) has to live as long as the set.
 #[derive(Debug)]
 pub struct WakerSet<const N: usize> {
     task: Arc<AtomicWaker>,
@@ -47,12 +47,14 @@ impl<const N: usize> Default for WakerSet<N> {
 }
 
 impl<const N: usize> WakerSet<N> {
-    /// Registers the task's waker. Call it before the first `poll_if_woken` of a poll: a later wake-up wakes the task again.
+    /// Registers the task's waker. Call it before the first `poll_if_woken` of a poll: a later wake-up wakes the task
+    /// again.
     pub fn register(&self, task: &Waker) {
         self.task.register(task);
     }
 
-    /// Runs `poll` with the waker of future `index` if that future was woken since its last poll, else returns `Pending`.
+    /// Runs `poll` with the waker of future `index` if that future was woken since its last poll, else returns
+    /// `Pending`.
     pub fn poll_if_woken<T>(&self, index: usize, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         if self.flags[index].woken.swap(false, Ordering::AcqRel) {
             poll(&mut Context::from_waker(&self.wakers[index]))

@@ -57,7 +57,8 @@ impl ConnectSend {
     }
 }
 
-/// The receiving half. It is polled apart from the session's reader: a session that pauses its reads still answers a close.
+/// The receiving half. It is polled apart from the session's reader: a session that pauses its reads still answers a
+/// close.
 pub(crate) struct ConnectRecv {
     pub(crate) stream: RequestStream<H3RecvStream, Bytes>,
     pub(crate) held: HeldBytes,
@@ -75,8 +76,8 @@ impl ConnectRecv {
         async move {
             let ended = self.read().await;
             if let (SessionEnd::Closed(_), Ok(mut send)) = (&ended, send.try_lock()) {
-                // Browsers report a clean close only if their close capsule was answered with the stream's end. If the lock
-                // is taken, the writer is inside a capsule that the client won't read.
+                // Browsers report a clean close only if their close capsule was answered with the stream's end. If the
+                // lock is taken, the writer is inside a capsule that the client won't read.
                 Box::pin(send.finish()).await;
             }
             tracing::trace!(?ended, "session ended by the peer");

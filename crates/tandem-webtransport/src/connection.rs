@@ -57,8 +57,8 @@ pub(super) fn drive<A: Application>(
     tracker: TaskTracker,
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    // Boxed: the future of a handshake is several times as large as what follows it, and a future is as large as its largest
-    // state for all its life.
+    // Boxed: the future of a handshake is several times as large as what follows it, and a future is as large as its
+    // largest state for all its life.
     let open = Box::pin(async move {
         let (connection, http) = start(accepted).await?;
         Some(Box::new(OpenConnection::new(connection, http, server, tracker, stop)))

@@ -1,7 +1,7 @@
 //! Datagrams of a session (RFC 9297 §2.1).
 //!
-//! QUIC buffers a few datagrams for a peer whose congestion window is full. [`SessionDatagrams::try_send`] reports a full
-//! buffer instead of waiting, so that the application can replace a stale datagram by a newer one.
+//! QUIC buffers a few datagrams for a peer whose congestion window is full. [`SessionDatagrams::try_send`] reports a
+//! full buffer instead of waiting, so that the application can replace a stale datagram by a newer one.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ pub const MAX_DATAGRAM: usize = 1000;
 pub struct Datagram(Bytes);
 
 impl Datagram {
-    /// The byte in front of the payload: quarter stream id 0, i.e. the first session of a connection, the id of nearly all.
+    /// The byte in front of the payload: quarter stream id 0, i.e. the first session of a connection, the id of nearly
+    /// all.
     pub const PREFIX: u8 = 0;
 
     /// Copies a payload of at most [`MAX_DATAGRAM`] bytes.
@@ -64,14 +65,14 @@ impl SessionDatagrams {
         bytes.freeze()
     }
 
-    /// Sends a datagram as soon as the send buffer has place. A datagram that can't be sent at all (too long for the path, or
-    /// the client takes none) is dropped.
+    /// Sends a datagram as soon as the send buffer has place. A datagram that can't be sent at all (too long for the
+    /// path, or the client takes none) is dropped.
     pub async fn send(&self, datagram: &Datagram) -> Result<(), ConnectionError> {
         self.sent(self.connection.send_datagram(self.encoded(datagram)).await)
     }
 
-    /// Sends a datagram unless the send buffer is full; then it returns false. Never blocks. A datagram that can't be sent at
-    /// all is dropped, and so is one on a connection that is over, which the reader reports.
+    /// Sends a datagram unless the send buffer is full; then it returns false. Never blocks. A datagram that can't be
+    /// sent at all is dropped, and so is one on a connection that is over, which the reader reports.
     pub fn try_send(&self, datagram: &Datagram) -> bool {
         let Some(sent) = self.connection.try_send_datagram(self.encoded(datagram)) else { return false };
         let _ = self.sent(sent);

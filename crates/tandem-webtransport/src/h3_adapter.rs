@@ -1,7 +1,7 @@
 //! h3's view of a connection: the traits of `h3::quic` on [`tandem_quic`].
 //!
-//! Beyond the translation the adapter applies the workarounds of [`crate::h3_workarounds`], opens no QPACK streams, and lets
-//! streams be taken out of h3's hands for the session.
+//! Beyond the translation the adapter applies the workarounds of [`crate::h3_workarounds`], opens no QPACK streams, and
+//! lets streams be taken out of h3's hands for the session.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -64,8 +64,8 @@ impl quic::OpenStreams<Bytes> for H3Connection {
     }
 }
 
-/// Opens the control stream. h3 opens two more, for QPACK's encoder and decoder. Without a dynamic table they carry nothing
-/// and need not exist (RFC 9204 §4.2), so they are only pretended: two streams less for each connection.
+/// Opens the control stream. h3 opens two more, for QPACK's encoder and decoder. Without a dynamic table they carry
+/// nothing and need not exist (RFC 9204 §4.2), so they are only pretended: two streams less for each connection.
 pub(super) struct H3Opener {
     connection: QuicConnection,
     control_is_open: bool,

@@ -1,5 +1,5 @@
-//! WebTransport sessions (draft-ietf-webtrans-http3) for browsers, on [tandem_quic] and h3, and plain HTTP/3 requests beside
-//! them.
+//! WebTransport sessions (draft-ietf-webtrans-http3) for browsers, on [tandem_quic] and h3, and plain HTTP/3 requests
+//! beside them.
 //!
 //! A session here is one bidirectional stream of messages, opened by the client, and datagrams. That is less than
 //! WebTransport allows: further streams are refused, the server opens none, and a connection carries one session.
@@ -9,16 +9,16 @@
 //!                                          └─ request ─► request ─┬─ CONNECT ─► connect (capsules) ─► WebTransportSession
 //!                                                                 └─ any other ─► http ─► Application::answer
 //! ```
-//! A connection's task accepts streams and never waits for a request. Each request has a task of its own. A session runs on
-//! the task of its CONNECT request: the application's future beside the reader of capsules.
+//! A connection's task accepts streams and never waits for a request. Each request has a task of its own. A session
+//! runs on the task of its CONNECT request: the application's future beside the reader of capsules.
 //!
-//! h3 does HTTP/3's framing (RFC 9114). The sessions are not those of `h3-webtransport`; the module `h3_workarounds` says why,
-//! and holds what h3 lacks.
+//! h3 does HTTP/3's framing (RFC 9114). The sessions are not those of `h3-webtransport`; the module `h3_workarounds`
+//! says why, and holds what h3 lacks.
 //!
 //! # Messages
 //!
-//! On the stream a message is its length, four bytes big-endian, and as many bytes. A datagram is a message of its own, of at
-//! most [`MAX_DATAGRAM`] bytes, and may be lost.
+//! On the stream a message is its length, four bytes big-endian, and as many bytes. A datagram is a message of its own,
+//! of at most [`MAX_DATAGRAM`] bytes, and may be lost.
 #![warn(missing_docs)]
 
 pub mod capsule;
@@ -58,7 +58,7 @@ pub use session::{SessionError, WebTransportSession};
 pub use tandem_quic as quic;
 pub use writer::SessionWriter;
 
-/// What the listener asks of the application. Cloned for each connection, so it is a handle.
+/// The application, as the listener needs it. Cloned for each connection, so it is a handle.
 pub trait Application: Clone + Send + Sync + 'static {
     /// A place for one session, returned when it is dropped.
     type Permit: Send + 'static;
@@ -105,13 +105,14 @@ pub enum WebTransportEvent {
     ConnectionOpened,
     /// It is gone.
     ConnectionClosed,
-    /// How a request for a session ended: `ok`, `unanswered`, `second` (the connection has a session), `method`, `path`,
-    /// `protocol`, or what [`SessionRefusal::outcome`] says.
+    /// How a request for a session ended: `ok`, `unanswered`, `second` (the connection has a session), `method`,
+    /// `path`, `protocol`, or what [`SessionRefusal::outcome`] says.
     Request {
         /// One of the list above.
         outcome: &'static str,
     },
-    /// A stream was reset or stopped: `request` (no readable header fields came), `no_session`, `second`, `unidirectional`.
+    /// A stream was reset or stopped: `request` (no readable header fields came), `no_session`, `second`,
+    /// `unidirectional`.
     StreamRefused {
         /// One of the list above.
         reason: &'static str,
@@ -140,7 +141,8 @@ pub struct WebTransportServer<A> {
     pub path: &'static str,
     /// Bytes of a message from a client, at most.
     pub message_bytes: usize,
-    /// The application's error code for streams and messages that a session doesn't have; a client reads it from the reset.
+    /// The application's error code for streams and messages that a session doesn't have; a client reads it from the
+    /// reset.
     pub violation_code: u32,
     /// Takes events for metrics.
     pub observe: ObserveWebTransport,

@@ -24,8 +24,8 @@ pub enum Violation {
     CutShort,
 }
 
-/// Cuts the stream into messages. Everything that was read and not returned stays in the reader, so cancelling a read loses
-/// nothing.
+/// Cuts the stream into messages. Everything that was read and not returned stays in the reader, so cancelling a read
+/// loses nothing.
 #[derive(Debug)]
 pub struct MessageReader {
     limit: usize,

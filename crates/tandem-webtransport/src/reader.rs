@@ -1,7 +1,7 @@
 //! The reading half of a session.
 //!
-//! Most arrivals are datagrams, and each wakes the session's task. The session's stream and its end are polled only when they
-//! were woken themselves ([`WakerSet`]), because a poll of a stream costs as much as a datagram.
+//! Most arrivals are datagrams, and each wakes the session's task. The session's stream and its end are polled only
+//! when they were woken themselves ([`WakerSet`]), because a poll of a stream costs as much as a datagram.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -23,8 +23,8 @@ use crate::{MAX_DATAGRAM, ObserveWebTransport, SessionError, Violation, WebTrans
 
 /// Bytes of a read of the stream, at most.
 const CHUNK: usize = 64 << 10;
-/// A client that closes ends its stream and its session, and the end of the stream may arrive first. The reader waits this long
-/// for the session's end, which has the code.
+/// A client that closes ends its stream and its session, and the end of the stream may arrive first. The reader waits
+/// this long for the session's end, which has the code.
 const END_FOLLOWS: Duration = Duration::from_secs(1);
 
 /// Indices in the set of wakers. Polled in this order, so that messages before a close are delivered before it.
@@ -32,7 +32,7 @@ const CONTROL: usize = 0;
 const END: usize = 1;
 const DATAGRAM: usize = 2;
 
-/// What a client has sent.
+/// A message of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A message of the stream. It may alias the receive buffer: copy it if it is kept.
@@ -69,7 +69,7 @@ enum ControlEnd {
     CutShort,
 }
 
-/// What happens on the session's stream.
+/// An event on the session's stream.
 enum ControlEvent {
     Opened(ControlRecv),
     Bytes(Bytes),

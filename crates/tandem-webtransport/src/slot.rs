@@ -1,7 +1,8 @@
 //! Assigns the streams of a connection to its one session.
 //!
-//! Streams arrive in any order, and the session begins when its CONNECT was answered; a stream may be first (draft-ietf-
-//! webtrans-http3, "Buffering Incoming Streams and Datagrams"). The first stream of the session becomes its control stream.
+//! Streams arrive in any order, and the session begins when its CONNECT was answered; a stream may be first
+//! (draft-ietf- webtrans-http3, "Buffering Incoming Streams and Datagrams"). The first stream of the session becomes
+//! its control stream.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -85,7 +86,8 @@ impl WebTransportSlot {
         self.assign(&mut self.state.lock(), id, send, recv);
     }
 
-    /// Counts a unidirectional stream of session `id`, and returns the code with which to stop it: no session reads one.
+    /// Counts a unidirectional stream of session `id`, and returns the code with which to stop it: no session reads
+    /// one.
     pub(crate) fn refuse_uni(&self, id: u64) -> u64 {
         let mut state = self.state.lock();
         self.count(&mut state, "unidirectional");

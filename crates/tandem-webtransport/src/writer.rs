@@ -20,9 +20,9 @@ const CLOSE: Duration = Duration::from_secs(1);
 const LAST_MESSAGES: Duration = Duration::from_millis(500);
 /// After the close capsule was answered, the client has this long to close the QUIC connection itself.
 ///
-/// Chromium's network process answers the capsule before the page's process has its code; a CONNECTION_CLOSE that arrives in
-/// between reaches the page first, as "Connection lost" without a code. Browsers close the connection once the session is
-/// over, so only a client that never does costs the full time.
+/// Chromium's network process answers the capsule before the page's process has its code; a CONNECTION_CLOSE that
+/// arrives in between reaches the page first, as "Connection lost" without a code. Browsers close the connection once
+/// the session is over, so only a client that never does costs the full time.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The writing half of a session.
@@ -107,8 +107,8 @@ impl SessionWriter {
         sent.map_err(|error| SessionError::Http(Arc::new(error)))
     }
 
-    /// Closes the session with an application's code and a reason of at most 1024 bytes, and then the connection. Messages
-    /// that were flushed arrive before the close. Takes at most two seconds.
+    /// Closes the session with an application's code and a reason of at most 1024 bytes, and then the connection.
+    /// Messages that were flushed arrive before the close. Takes at most two seconds.
     pub async fn close(mut self, code: u32, reason: &str) {
         let in_order = timeout(CLOSE, self.close_in_order(code, reason)).await.is_ok();
         let connection = self.datagrams.connection();
@@ -127,7 +127,8 @@ impl SessionWriter {
             (&mut self.acknowledged).await;
             return;
         }
-        // A browser drops what it hasn't read of a stream when the session closes: the last messages must have arrived before.
+        // A browser drops what it hasn't read of a stream when the session closes: the last messages must have arrived
+        // before.
         if let Some(control) = self.control.opened() {
             let _ = control.finish();
             let _ = timeout(LAST_MESSAGES, control.stopped()).await;

@@ -172,8 +172,8 @@ async fn what_was_sent_before_a_close_arrives_before_it() {
     server.stop().await;
 }
 
-/// Chromium's page learns the code after its network process has answered the capsule: a connection that the server ends
-/// in between takes the code with it.
+/// Chromium's page learns the code after its network process has answered the capsule: a connection that the server
+/// ends in between takes the code with it.
 #[tokio::test]
 async fn after_an_answered_close_the_connection_is_the_clients_to_end() {
     let mut server = TestServer::start();

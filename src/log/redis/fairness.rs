@@ -1,9 +1,10 @@
 //! Fairness among nodes with unequal round trips to Redis.
 //!
-//! A commit is a race for the room's next head, and a node whose round trip is longer than the pause between the others'
-//! commits loses every one of them. So a node that has lost [`PATIENT`] times in a row claims the next turn, with the very
-//! request that loses once more (`commit.lua`): until its next commit is in, or [`TURN`] is over, the others' commits to
-//! this room are answered `wait`, and sent again after a moment. It costs nothing where no node loses like that.
+//! A commit is a race for the room's next head, and a node whose round trip is longer than the pause between the
+//! others' commits loses every one of them. So a node that has lost [`PATIENT`] times in a row claims the next turn,
+//! with the very request that loses once more (`commit.lua`): until its next commit is in, or [`TURN`] is over, the
+//! others' commits to this room are answered `wait`, and sent again after a moment. It costs nothing where no node
+//! loses like that.
 
 use std::collections::HashMap;
 use std::time::Duration;

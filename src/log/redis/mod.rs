@@ -6,17 +6,17 @@
 //!                                                   └─► every node's Bus ──► BusInbox ──► follow
 //! ```
 //!
-//! **A lost answer.** Each commit has an id, and the room remembers the last one of each node: a request that is sent again
-//! finds out that it took effect. When that can't be found out in time the caller gets an error.
+//! **A lost answer.** Each commit has an id, and the room remembers the last one of each node: a request that is sent
+//! again finds out that it took effect. When that can't be found out in time the caller gets an error.
 //!
-//! **A node that is far from Redis** would lose every race against near ones: after some conflicts in a row it is given the
-//! room's next turn, and the others' commits wait for its commit (`fairness.rs`).
+//! **A node that is far from Redis** would lose every race against near ones: after some conflicts in a row it is given
+//! the room's next turn, and the others' commits wait for its commit (`fairness.rs`).
 //!
-//! **Redis loses data.** Nodes hear of it (the bus breaks, or the id of the data changes) as a gap in every room, and write
-//! back what they know ([`crate::log::Log::restore`]). The first node to write may know less than another one, whose last
-//! commit is acknowledged already. So commits to a room that was written back wait for
-//! [`RedisOptions::recovery_wait`](crate::redis::RedisOptions), and the highest head wins. A commit that was lost before
-//! the database had it is remembered by its node, and goes into the outbox again (`recent.rs`).
+//! **Redis loses data.** Nodes hear of it (the bus breaks, or the id of the data changes) as a gap in every room, and
+//! write back what they know ([`crate::log::Log::restore`]). The first node to write may know less than another one,
+//! whose last commit is acknowledged already. So commits to a room that was written back wait for
+//! [`RedisOptions::recovery_wait`](crate::redis::RedisOptions), and the highest head wins. A commit that was lost
+//! before the database had it is remembered by its node, and goes into the outbox again (`recent.rs`).
 
 mod bus;
 mod commit;

@@ -1,9 +1,9 @@
 //! The ephemeral lane to Redis: a queue, and a task that puts its messages on the connection.
 //!
-//! Pipelining: the task sends on without waiting for an answer, which says nothing that it needs; otherwise a tick would be
-//! as late as the ones before it. Pipelines under way are bounded, so a Redis that doesn't answer fills the queue, and then
-//! messages are dropped and counted. While there is no connection the task itself waits for one: pipelines that each
-//! waited would be sent in any order, and the offer of a call must not come after its candidates.
+//! Pipelining: the task sends on without waiting for an answer, which says nothing that it needs; otherwise a tick
+//! would be as late as the ones before it. Pipelines under way are bounded, so a Redis that doesn't answer fills the
+//! queue, and then messages are dropped and counted. While there is no connection the task itself waits for one:
+//! pipelines that each waited would be sent in any order, and the offer of a call must not come after its candidates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,8 +13,9 @@ use crate::telemetry::names;
 const RESTORES: usize = 32;
 
 impl RedisLog {
-    /// Writes back what a Redis that is new or has lost everything lacks: [`crate::repository::Repository::live_rooms`] at
-    /// a start. Only raises, like [`Log::restore`](crate::log::Log::restore); returns how many rooms it brought back.
+    /// Writes back what a Redis that is new or has lost everything lacks: [`crate::repository::Repository::live_rooms`]
+    /// at a start. Only raises, like [`Log::restore`](crate::log::Log::restore); returns how many rooms it brought
+    /// back.
     pub async fn restore_all(&self, snapshots: Vec<Snapshot>) -> Result<usize, LogError> {
         let mut restored = 0;
         let writes = snapshots.iter().map(|snapshot| self.write_back(snapshot));

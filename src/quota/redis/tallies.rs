@@ -1,7 +1,7 @@
 //! The keys under which visitors are counted in Redis; they contain no address and no user id.
 //!
-//! Names are HMACs with a random salt that the nodes share. All keys of an address, its users' too, are in the address's
-//! partition.
+//! Names are HMACs with a random salt that the nodes share. All keys of an address, its users' too, are in the
+//! address's partition.
 
 use std::net::IpAddr;
 

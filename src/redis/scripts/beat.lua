@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Renews a node's lease, and tells of the others. `reports`: what each node says of itself, and the drainer of the whole
--- cluster (field '@'). An empty `node` only looks. Times are ms.
--- Answers nodes whose lease runs, nodes whose lease ran out, the reports, and the time.
+-- Renews a node's lease, and tells of the others. `reports`: what each node says of itself, and the drainer of the
+-- whole cluster (field '@'). An empty `node` only looks. Times are ms. Answers nodes whose lease runs, nodes whose
+-- lease ran out, the reports, and the time.
 local leases, reports = unpack(KEYS)
 local node, lease, remember, report = unpack(ARGV)
 local time = redis.call('TIME')

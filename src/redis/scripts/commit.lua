@@ -4,16 +4,16 @@
 -- `id` names the commit, and `answer_life` is how long a lost answer may be asked for again.
 -- After the named arguments come the names of the `deleted` fields to delete, then fields and values to set.
 --
--- Answers {'ok', entry, era id, commits that the outbox lost to its bound}, {'again', …}, {'conflict', head}, {'vacant'},
--- {'early', head}, {'wait', ms}, or {'full'}: Redis is at its maxmemory, nothing was written.
+-- Answers {'ok', entry, era id, commits that the outbox lost to its bound}, {'again', …}, {'conflict', head},
+-- {'vacant'}, {'early', head}, {'wait', ms}, or {'full'}: Redis is at its maxmemory, nothing was written.
 local room, outbox, rooms, era, audited = unpack(KEYS)
 local expected, next_head, next_epoch, ended, clear, node, id, publish, channel, message, events, state, room_id,
   room_life, end_life, outbox_life, outbox_entries, claims_turn, turn_life, outbox_bytes, answer_life,
   deleted = unpack(ARGV, 1, 22)
 
--- A room that a node of 3.0.0 wrote back has '@hold' instead of '@frozen_until': it is honoured, and deleted alike. Such a
--- node doesn't know '@frozen_until' and would commit at once: the wait is not kept by it, for recovery_wait (2 s) after
--- Redis lost its data in the middle of an update. Nothing reads the field after its time.
+-- A room that a node of 3.0.0 wrote back has '@hold' instead of '@frozen_until': it is honoured, and deleted alike.
+-- Such a node doesn't know '@frozen_until' and would commit at once: the wait is not kept by it, for recovery_wait (2
+-- s) after Redis lost its data in the middle of an update. Nothing reads the field after its time.
 local found = redis.call('HMGET', room, '@head', '@end', '@last', '@turn', '@frozen_until', '@hold')
 local head, over, last, turn, frozen_until = found[1], found[2], found[3], found[4], found[5] or found[6]
 

@@ -1,7 +1,7 @@
--- (after take.lua) A JOIN: counts one for the address, and takes a place for the session in two sets (of the user, of the
--- address) of joined sessions, each by the moment at which it lapses. Times are ms; `counted` is 1 when the JOIN was
--- counted before.
--- Answers {'ok'}, {'wait', ms}, or {'full', 'user' or 'address', now, the `named` oldest places and when they lapse}.
+-- (after take.lua) A JOIN: counts one for the address, and takes a place for the session in two sets (of the user, of
+-- the address) of joined sessions, each by the moment at which it lapses. Times are ms; `counted` is 1 when the JOIN
+-- was counted before. Answers {'ok'}, {'wait', ms}, or {'full', 'user' or 'address', now, the `named` oldest places and
+-- when they lapse}.
 local joins, user, address = unpack(KEYS)
 local allowed, window, place, life, most_of_user, most_of_address, named, counted = unpack(ARGV)
 local wait = counted == '1' and 0 or take(joins, tonumber(allowed), tonumber(window))

@@ -1,7 +1,7 @@
--- The next entries of some outboxes, at most `count` of each: first what was handed out and never arrived (the answer was
--- lost, the call was made again), then what is new. Entries are acknowledged in order, so what is pending beyond the last
--- one that arrived was lost on its way.
--- The keys are the outboxes; after the named arguments comes, for each of them, the last entry that arrived.
+-- The next entries of some outboxes, at most `count` of each: first what was handed out and never arrived (the answer
+-- was lost, the call was made again), then what is new. Entries are acknowledged in order, so what is pending beyond
+-- the last one that arrived was lost on its way. The keys are the outboxes; after the named arguments comes, for each
+-- of them, the last entry that arrived.
 local group, consumer, count = unpack(ARGV, 1, 3)
 local answers = {}
 for i, outbox in ipairs(KEYS) do

@@ -1,6 +1,6 @@
--- Put before scripts that use it. Keeps an outbox within `most` bytes: removes the oldest entries, a tenth of the bytes at
--- a time. Entries are in the audit's order, so those that the database has are removed first. Returns how many commits were
--- removed that the database does not have.
+-- Put before scripts that use it. Keeps an outbox within `most` bytes: removes the oldest entries, a tenth of the bytes
+-- at a time. Entries are in the audit's order, so those that the database has are removed first. Returns how many
+-- commits were removed that the database does not have.
 local function shrink(outbox, audited, most)
   local function bytes()
     local used = redis.pcall('MEMORY', 'USAGE', outbox)

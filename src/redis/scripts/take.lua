@@ -1,5 +1,5 @@
--- Put before scripts that use it. Counts in a window; one that is used up makes the next twice as long, up to 64 times. A
--- counter is the text "used since strikes": strikes are windows in a row that were used up.
+-- Put before scripts that use it. Counts in a window; one that is used up makes the next twice as long, up to 64 times.
+-- A counter is the text "used since strikes": strikes are windows in a row that were used up.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 

@@ -1,6 +1,6 @@
 -- Room time: Redis' clock, and how far room time is ahead of it because that clock was put back once.
--- `era` only names the server: in a cluster all nodes must ask the same one. `floor`: room time is raised to this (µs; 0:
--- it is only read). Answers seconds, microseconds, and how far ahead (µs).
+-- `era` only names the server: in a cluster all nodes must ask the same one. `floor`: room time is raised to this (µs;
+-- 0: it is only read). Answers seconds, microseconds, and how far ahead (µs).
 local era, ahead_key = unpack(KEYS)
 local floor, life = unpack(ARGV)
 local time = redis.call('TIME')

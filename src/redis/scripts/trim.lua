@@ -1,8 +1,8 @@
--- (after shrink.lua) Removes entries that the audit is through with and that are older than `keep_from`, an entry's id. Above
--- three quarters of maxmemory it removes whatever the audit is through with; above nine tenths also the older half of the
--- rest, down to `rest_bytes`: live rooms need the memory.
--- Answers entries that wait for the audit, the time of the oldest of them (ms; 0: none), entries in all, live rooms, bytes
--- of the outbox, commits that were removed before the database had them, per cent of maxmemory in use (0: there is none).
+-- (after shrink.lua) Removes entries that the audit is through with and that are older than `keep_from`, an entry's id.
+-- Above three quarters of maxmemory it removes whatever the audit is through with; above nine tenths also the older
+-- half of the rest, down to `rest_bytes`: live rooms need the memory. Answers entries that wait for the audit, the time
+-- of the oldest of them (ms; 0: none), entries in all, live rooms, bytes of the outbox, commits that were removed
+-- before the database had them, per cent of maxmemory in use (0: there is none).
 local outbox, audited, rooms = unpack(KEYS)
 local group, keep_from, rest_bytes = unpack(ARGV)
 local live_rooms = redis.call('ZCARD', rooms)

@@ -55,7 +55,6 @@ pub enum TlsError {
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A file isn't what it should be.
@@ -65,7 +64,6 @@ pub enum TlsError {
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
         why: String,
     },
     /// A self-signed certificate can't be made.
@@ -76,14 +74,13 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// What [`CertStore::check`] did.
+/// Result of [`CertStore::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checked {
-    /// Nothing.
     Unchanged,
     /// New connections get another certificate.
     Replaced,
-    /// What is there now can't be used; the old certificate stays.
+    /// The files can't be used; the old certificate stays.
     Kept,
 }
 
@@ -92,7 +89,7 @@ pub enum Checked {
 pub struct CertStore {
     source: CertSource,
     current: ArcSwap<Served>,
-    /// What was complained of last, so that it is said once.
+    /// The last complaint, so that each is logged once.
     complaint: Mutex<Option<String>>,
 }
 
@@ -209,7 +206,8 @@ impl ResolvesServerCert for CertStore {
     }
 }
 
-/// A TLS configuration that serves whatever the store holds at each handshake. QUIC passes `&[&rustls::version::TLS13]`.
+/// A TLS configuration that serves whatever the store holds at each handshake. QUIC passes
+/// `&[&rustls::version::TLS13]`.
 pub fn server_config(
     store: Arc<CertStore>,
     versions: &[&'static rustls::SupportedProtocolVersion],

@@ -1,6 +1,6 @@
 /**
- * A media element as bad as real ones: it starts late, seeks slowly, runs a little off its rate, and reports its position
- * with jitter. `truePosition()` is the position on the screen. Its events come as tasks, after the fact.
+ * A media element as bad as real ones: it starts late, seeks slowly, runs a little off its rate, and reports its
+ * position with jitter. `truePosition()` is the position on the screen. Its events come as tasks, after the fact.
  */
 export class FakeVideo extends EventTarget {
   constructor(env, options = {}) {

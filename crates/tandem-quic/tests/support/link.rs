@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::rng::Rng;
 
-/// What the link does to a packet.
+/// Probabilities of the link's faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Weather {
     loss_percent: usize,
@@ -57,7 +57,8 @@ impl Drop for Link {
     }
 }
 
-/// Each address of the client has a socket of its own toward the server, so that a change of the one is a change of the other.
+/// Each address of the client has a socket of its own toward the server, so that a change of the one is a change of the
+/// other.
 async fn relay(front: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<(Weather, Rng)>>) {
     let mut sockets: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut returns = tokio::task::JoinSet::new();

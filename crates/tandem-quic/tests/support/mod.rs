@@ -21,8 +21,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// A close is sent once, and the kernel drops packets when a socket's buffer is full: whoever has missed it asks, and hears it
-/// again while the other side is closing (RFC 9000 §10.2.1).
+/// A close is sent once, and the kernel drops packets when a socket's buffer is full: whoever has missed it asks, and
+/// hears it again while the other side is closing (RFC 9000 §10.2.1).
 const KEEP_ALIVE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
-//! What the example needs beside its server: a certificate that browsers accept by its hash (P-256, valid for at most 14
-//! days), an address, and the code for the browser.
+//! What the example needs beside its server: a certificate that browsers accept by its hash (P-256, valid for at most
+//! 14 days), an address, and the code for the browser.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) fn address() -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// What to paste into a browser's console.
+/// A snippet for a browser's console.
 pub(crate) fn snippet(hash: &str, address: SocketAddr) -> String {
     include_str!("echo.js").replace("HASH", hash).replace("PORT", &address.port().to_string())
 }

@@ -1,10 +1,10 @@
 //! h3 calls a request malformed whose `:protocol` it doesn't know.
 //!
-//! h3 0.0.8 knows `webtransport` and `connect-udp`. Drafts since draft-ietf-webtrans-http3-15 say `webtransport-h3`, and a
-//! protocol that the server doesn't support deserves a 501 (RFC 9220 §3), not a stream error. So `:protocol` is taken out of
-//! the field section before h3 decodes it. The section is walked by its lengths only (RFC 9204 §4.5, without a dynamic table,
-//! which this server doesn't offer). Huffman coding gives each text one encoding, so names and values are compared as they
-//! stand on the wire.
+//! h3 0.0.8 knows `webtransport` and `connect-udp`. Drafts since draft-ietf-webtrans-http3-15 say `webtransport-h3`,
+//! and a protocol that the server doesn't support deserves a 501 (RFC 9220 §3), not a stream error. So `:protocol` is
+//! taken out of the field section before h3 decodes it. The section is walked by its lengths only (RFC 9204 §4.5,
+//! without a dynamic table, which this server doesn't offer). Huffman coding gives each text one encoding, so names and
+//! values are compared as they stand on the wire.
 //!
 //! Upstream: hyperium/h3#236 (merged, unreleased) added `websocket`; for values of the application's choice there is
 //! hyperium/h3#293 (open on 2026-11-30). Delete when h3 hands out an unknown `:protocol`.
@@ -33,7 +33,8 @@ const WEBTRANSPORT_H3: QpackText = QpackText {
     huffman: &[0xf0, 0x58, 0xd3, 0x60, 0xea, 0x45, 0x67, 0xb1, 0x2b, 0x4e, 0xcf],
 };
 
-/// Returns the section without `:protocol`, and its value. A section that can't be read is returned unchanged, for h3 to judge.
+/// Returns the section without `:protocol`, and its value. A section that can't be read is returned unchanged, for h3
+/// to judge.
 pub(crate) fn extract(section: Bytes) -> (Bytes, Option<ConnectProtocol>) {
     match find(&section) {
         Some((line, protocol)) => {
@@ -157,7 +158,8 @@ mod tests {
         line
     }
 
-    /// `:method CONNECT` (static 15), `:scheme https` (23), `:path /wt` (name 1), then the line, then `:authority` (name 0).
+    /// `:method CONNECT` (static 15), `:scheme https` (23), `:path /wt` (name 1), then the line, then `:authority`
+    /// (name 0).
     fn request(protocol: &[u8]) -> Bytes {
         [&[0, 0, 0xc0 | 15, 0xc0 | 23, 0x51, 3][..], b"/wt", protocol, &[0x50, 1, b'h']].concat().into()
     }

@@ -1,11 +1,11 @@
 //! h3 can't send the setting without which Safari opens no session.
 //!
-//! Safari 26.4 and later asks for SETTINGS_WEBTRANSPORT_MAX_SESSIONS of draft-ietf-webtrans-http3-07. h3 writes its SETTINGS
-//! frame in the first write of the control stream, so the adapter appends the setting to that write. The later drafts'
-//! 0x14e9cd29 and 0x2c7cf000 must not be sent: Safari would then expect flow-control settings too.
+//! Safari 26.4 and later asks for SETTINGS_WEBTRANSPORT_MAX_SESSIONS of draft-ietf-webtrans-http3-07. h3 writes its
+//! SETTINGS frame in the first write of the control stream, so the adapter appends the setting to that write. The later
+//! drafts' 0x14e9cd29 and 0x2c7cf000 must not be sent: Safari would then expect flow-control settings too.
 //!
-//! Upstream: hyperium/h3#347, with hyperium/h3#363 as its solution (both open on 2026-11-30). Delete when a release sends
-//! 0xc671706a.
+//! Upstream: hyperium/h3#347, with hyperium/h3#363 as its solution (both open on 2026-11-30). Delete when a release
+//! sends 0xc671706a.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -16,8 +16,8 @@ const WEBTRANSPORT_MAX_SESSIONS: u64 = 0xc671_706a;
 const CONTROL_STREAM: u64 = 0;
 const SETTINGS_FRAME: u64 = 4;
 
-/// Appends the setting to the first write of the control stream (its type, then the SETTINGS frame). Other bytes are returned
-/// unchanged.
+/// Appends the setting to the first write of the control stream (its type, then the SETTINGS frame). Other bytes are
+/// returned unchanged.
 pub(crate) fn extend(first_write: Bytes) -> Bytes {
     rewrite(&first_write).unwrap_or(first_write)
 }

@@ -2,8 +2,8 @@
 //!
 //! It can be encoded, so the number is read back from its encoding.
 //!
-//! Upstream: part of hyperium/h3#293 (an interface for extensions, open on 2026-11-30). Delete when `SessionId` converts to a
-//! number.
+//! Upstream: part of hyperium/h3#293 (an interface for extensions, open on 2026-11-30). Delete when `SessionId`
+//! converts to a number.
 
 use bytes::BytesMut;
 use h3::proto::coding::Encode as _;
