@@ -1,4 +1,4 @@
-//! The hub where no client can reach it: futures dropped in the middle, a log that fails, replicas behind.
+//! The hub where no client can reach it: dropped futures, a failing log, stale replicas.
 
 #[path = "support/hub_fixture.rs"]
 mod support;
@@ -34,7 +34,7 @@ async fn members_are_told_the_whole_state_when_room_time_is_put_right_in_one_ste
 async fn a_join_dropped_before_or_during_its_commit_leaves_no_ghost() {
     let fixture = HubFixture::new();
     let (_ann, anns) = fixture.join("ann").await;
-    // Whatever the moment: the commit takes 50 ms, and the join is dropped before, in the middle, and just after it.
+    // The commit takes 50 ms; the JOIN is dropped before, during, and just after it.
     for (step, patience) in [0, 1, 25, 49, 50, 51, 60].into_iter().enumerate() {
         fixture.log.faults().decide_by(|crossing| match crossing.what {
             What::Commit => Fate::Late(Duration::from_millis(50)),
@@ -55,7 +55,7 @@ async fn a_join_dropped_before_or_during_its_commit_leaves_no_ghost() {
     assert!(anns.heard().iter().all(|kind| kind != "DEGRADED true"));
 }
 
-/// The answer is there, and the session ends before it looks: a write that fails is noticed in the same turn.
+/// The session ends after the answer was sent and before it is read: a failed write is noticed in the same turn.
 #[tokio::test(start_paused = true)]
 async fn a_join_dropped_with_its_answer_unread_leaves_no_ghost() {
     let fixture = HubFixture::new();
@@ -63,15 +63,15 @@ async fn a_join_dropped_with_its_answer_unread_leaves_no_ghost() {
     let (session, subscriber) = (fixture.hub.new_session(), Arc::new(RecordingSubscriber::default()));
     {
         let mut joining = Box::pin(fixture.hub.join(fixture.request("bob", &session), subscriber.clone()));
-        // One look puts it into the queue …
+        // The first poll puts it into the queue …
         assert!(futures_util::poll!(joining.as_mut()).is_pending());
-        // … and while nobody looks again, it is committed, and bob's ROOM_STATE is out.
+        // … and before the next one it is committed, and bob's ROOM_STATE is sent.
         until("the commit", || subscriber.heard() == ["ROOM_STATE"]).await;
     }
     until("bob to be gone", || fixture.members().contains(&("bob".to_owned(), false))).await;
 }
 
-/// One session is `ann`, asks to be `bob`, and is reset: at whatever moment of that JOIN, it leaves no live member behind.
+/// A session that is `ann` asks to be `bob` and is reset at some moment of that JOIN: no live member stays behind.
 #[tokio::test(start_paused = true)]
 async fn a_session_reset_while_it_becomes_somebody_else_leaves_no_ghost() {
     for patience in [0, 1, 25, 49, 50, 51, 60] {
@@ -86,7 +86,7 @@ async fn a_session_reset_while_it_becomes_somebody_else_leaves_no_ghost() {
             });
             let joining = fixture.hub.join(fixture.request("bob", &session), subscriber.clone());
             let joined = tokio::time::timeout(Duration::from_millis(patience), joining).await;
-            // What a session does when it ends: it gives back the membership that it knows of.
+            // A session that ends gives back the membership that it knows of.
             let known = if let Ok(Ok(bob)) = joined { bob } else { ann };
             fixture.hub.depart(known, Departure::Lost);
             fixture.log.faults().calm();
@@ -97,7 +97,7 @@ async fn a_session_reset_while_it_becomes_somebody_else_leaves_no_ghost() {
     }
 }
 
-/// The answer is there, and the session ends in the same turn: it still believes that it is `ann`.
+/// The answer is sent, and the session ends in the same turn: it still counts itself as `ann`.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_became_somebody_else_and_never_heard_of_it_leaves_no_ghost() {
     let fixture = HubFixture::new();
@@ -113,7 +113,7 @@ async fn a_session_that_became_somebody_else_and_never_heard_of_it_leaves_no_gho
     until("nobody to be live", || fixture.members().iter().all(|(_, live)| !live)).await;
 }
 
-/// The log refuses the JOIN as `bob`: the session is who it was, must be told so, and is gone when it ends.
+/// The log refuses the JOIN as `bob`: the session stays `ann`, is told so, and `ann` is lost when it ends.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_could_not_become_somebody_else_is_who_it_was() {
     let fixture = HubFixture::new();
@@ -177,7 +177,7 @@ async fn a_pin_that_changes_while_it_is_checked_is_checked_again() {
         let mut request = fixture.request(user, &session);
         request.pin = Some(Pin::parse(typed).unwrap());
         let mut joining = Box::pin(fixture.hub.join(request, Arc::new(RecordingSubscriber::default())));
-        // It has seen the hash of now, and is at its argon2.
+        // It has read the current hash, and runs its argon2.
         assert!(futures_util::poll!(joining.as_mut()).is_pending());
         set_pin("2222").await;
         let outcome = joining.await;
@@ -203,7 +203,7 @@ async fn what_can_not_be_committed_is_refused_and_everybody_is_told_how_it_stand
         (anns.heard(), bobs.heard()),
         (vec!["DEGRADED true".into(), "UNAVAILABLE".into()], vec!["DEGRADED true".to_owned()])
     );
-    // Said once, however often it fails.
+    // Told once, however often commits fail.
     fixture.chat(&ann, 2);
     until("the refusal", || !anns.heard.lock().is_empty()).await;
     assert_eq!((anns.heard(), bobs.heard()), (vec!["UNAVAILABLE".to_owned()], vec![]));
@@ -224,7 +224,7 @@ async fn what_the_hub_must_see_through_is_tried_until_the_log_is_back() {
     fixture.fail(&[What::Commit, What::Load]);
     fixture.hub.depart(bob, Departure::Lost);
     fixture.hub.depart(cat, Departure::Left);
-    // Ten minutes without a log: nothing piles up, nothing is lost.
+    // Ten minutes without a log: the hub's commands neither multiply nor get lost.
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(fixture.members().len(), 3);
     fixture.log.faults().calm();
@@ -234,12 +234,12 @@ async fn what_the_hub_must_see_through_is_tried_until_the_log_is_back() {
     assert_eq!((count("MEMBER_CONNECTION false"), count("USER_LEFT"), count("DEGRADED false")), (1, 2, 1), "{heard:?}");
 }
 
-/// The answer is lost, the commit is not: JOIN says UNAVAILABLE, and nobody may stay behind as a live member.
+/// The answer of a commit is lost: JOIN is refused with UNAVAILABLE, and no live member may stay behind.
 #[tokio::test(start_paused = true)]
 async fn a_join_that_was_committed_without_anybody_knowing_leaves_no_ghost() {
     let fixture = HubFixture::new();
     let (_ann, _) = fixture.join("ann").await;
-    // Nor is it heard of, or the room read again, which would tell.
+    // Neither the delivery nor a read tells the outcome.
     fixture.fail(&[What::Answer, What::Load, What::Delivery]);
     let session = fixture.hub.new_session();
     let subscriber = Arc::new(RecordingSubscriber::default());
@@ -251,7 +251,7 @@ async fn a_join_that_was_committed_without_anybody_knowing_leaves_no_ghost() {
     assert!(!fixture.members().contains(&("bob".to_owned(), true)), "{:?}", fixture.members());
 }
 
-/// Found by the chaos run: the client had long come back by another connection, which its own old JOIN then ended for good.
+/// Found by the chaos run: the client had come back over another connection, which its own old JOIN then superseded.
 #[tokio::test(start_paused = true)]
 async fn a_join_that_was_given_up_takes_nothing_over_when_the_log_is_back() {
     let fixture = HubFixture::new();
@@ -262,7 +262,7 @@ async fn a_join_that_was_given_up_takes_nothing_over_when_the_log_is_back() {
     until("the log to be away", || subscriber.heard().contains(&"UNAVAILABLE".to_owned())).await;
     let mut request = fixture.request("ann", &fixture.hub.new_session());
     request.token = Some(ResumeToken::presented(&token));
-    // It waits in the queue, for the next attempt.
+    // It waits in the queue for the next attempt.
     let joining = fixture.hub.join(request, Arc::new(RecordingSubscriber::default()));
     assert!(tokio::time::timeout(Duration::from_millis(1), joining).await.is_err());
     fixture.log.faults().calm();
@@ -287,7 +287,7 @@ async fn a_room_takes_so_many_commands_and_no_more() {
         fixture.chat(&ann, reference);
     }
     assert_eq!(anns.heard(), ["OVERLOADED"; 4]);
-    // JOIN too; a loss is never refused.
+    // A JOIN is refused, too; a loss never is.
     let session = fixture.hub.new_session();
     assert!(matches!(
         fixture.hub.join(fixture.request("bob", &session), Arc::new(RecordingSubscriber::default())).await,
@@ -334,7 +334,7 @@ async fn a_signal_that_its_target_has_no_room_for_is_refused_to_its_sender_from_
     let answer = bobs.heard.lock()[0].clone();
     assert_eq!((&answer["code"], &answer["ref"]), (&"RATE_LIMITED".into(), &7.into()), "{answer}");
     assert!(answer["retryAfterMs"].as_u64().is_some());
-    // From this node the answer is at hand.
+    // Only this node's answer arrives.
     let (cat, _) = fixture.join("cat").await;
     assert!(matches!(fixture.hub.signal(&cat, &ann.actor().user, &signal, "OFFER", None), Err(Refusal::TargetBusy)));
     assert!(!anns.heard().contains(&"OFFER".to_owned()));
@@ -350,7 +350,7 @@ async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_memb
     let (ann, _) = fixture.join("ann").await;
     let (bob, subscriber) = fixture.join_at(&far, "bob").await;
     assert_eq!(subscriber.heard(), ["ROOM_STATE"]);
-    // Two are lost on their way to bob's node, the third arrives.
+    // Two deliveries to bob's node are lost, the third arrives.
     fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Delivery if crossing.node.as_str() == "node-2" => Fate::Lost,
         _ => Fate::Arrives,
@@ -365,12 +365,12 @@ async fn a_replica_that_missed_something_reads_the_room_again_and_tells_its_memb
     let heard = subscriber.heard();
     assert!(heard.contains(&"ROOM_STATE".to_owned()), "{heard:?}");
     assert!(heard.iter().filter(|kind| *kind == "CHAT").count() <= 1, "{heard:?}");
-    // And it is a member like before.
+    // bob is a member as before.
     far.depart(bob, Departure::Left);
     until("bob to be gone", || fixture.members() == [("ann".to_owned(), true)]).await;
 }
 
-/// Nothing else is said in the room, so no other gap would be noticed.
+/// No other commit of the room follows, so no later gap would be noticed.
 #[tokio::test(start_paused = true)]
 async fn what_was_missed_is_read_again_until_the_log_answers() {
     let fixture = HubFixture::new();
@@ -399,12 +399,12 @@ async fn what_was_missed_is_read_again_until_the_log_answers() {
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE"]);
 }
 
-/// A snapshot overtakes the JOIN's own event: the joiner gets its ROOM_STATE, and what follows.
+/// A snapshot overtakes the JOIN's own event: the joiner gets its ROOM_STATE and all later events.
 #[tokio::test(start_paused = true)]
 async fn a_join_that_a_snapshot_brings_is_a_join() {
     let fixture = HubFixture::new();
     let (ann, _) = fixture.join("ann").await;
-    // The commit is in; its answer is on its way for a while, and meanwhile a gap makes the node load the room.
+    // The commit is durable and its answer late; meanwhile a gap makes the node load the room.
     fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Answer => Fate::Late(Duration::from_millis(100)),
         What::Delivery => Fate::Lost,
@@ -432,7 +432,7 @@ async fn what_was_taken_is_committed_before_a_stop_closes_the_log() {
         What::Commit => Fate::Late(Duration::from_millis(200)),
         _ => Fate::Arrives,
     });
-    // The first is under way, the others wait for it.
+    // The first is in flight; the others wait for it.
     fixture.chat(&ann, 1);
     tokio::time::sleep(Duration::from_millis(10)).await;
     fixture.chat(&ann, 2);
@@ -460,7 +460,7 @@ async fn a_planned_stop_takes_nobody_s_membership() {
     assert_eq!(bobs.heard(), Vec::<String>::new());
 }
 
-/// A customer of IPv6 has 2^64 addresses: guesses from all of them are one guesser's.
+/// An IPv6 customer has 2^64 addresses: guesses from all of them are counted as one guesser's.
 #[tokio::test(start_paused = true)]
 async fn guesses_from_one_network_are_counted_together() {
     let mut fixture = HubFixture::new();
@@ -483,7 +483,7 @@ async fn guesses_from_one_network_are_counted_together() {
     assert_eq!(knock(&fixture, "bob", "4711", "2001:db8:0:1::1").await, Ok(()));
 }
 
-/// The commit that failed was the room's last: nothing else would ever say that the log is back.
+/// The failed commit was the room's last: no later commit would show that the log is back.
 #[tokio::test(start_paused = true)]
 async fn a_room_in_which_nothing_more_is_said_does_not_stay_degraded() {
     let fixture = HubFixture::new();
@@ -498,7 +498,7 @@ async fn a_room_in_which_nothing_more_is_said_does_not_stay_degraded() {
     assert_eq!(anns.heard(), ["DEGRADED true", "UNAVAILABLE", "DEGRADED false"]);
 }
 
-/// As a node of a newer version may write it: that is trouble for the room's members here, not for the whole node.
+/// As a node of a newer version may write it: this affects the room's members here, not the node.
 #[tokio::test(start_paused = true)]
 async fn a_room_that_can_not_be_read_does_not_make_the_node_unready() {
     let fixture = HubFixture::new();
@@ -535,7 +535,7 @@ async fn a_room_that_can_not_be_read_does_not_make_the_node_unready() {
     assert_eq!((status.degraded_rooms, status.unreadable_rooms), (0, 1));
 }
 
-/// Members in their grace time are counted where they were last: not on every node that has a replica of their room.
+/// Members in their grace time are counted by the node of their last session, not by every node with a replica.
 #[tokio::test(start_paused = true)]
 async fn a_node_counts_its_own_members_in_their_grace_time_and_no_others() {
     let fixture = HubFixture::new();
@@ -550,7 +550,7 @@ async fn a_node_counts_its_own_members_in_their_grace_time_and_no_others() {
     until("it to be over", || counts(&fixture.hub) == (1, 0) && counts(&far) == (0, 0)).await;
 }
 
-/// Leaving rooms behind costs a client one JOIN each; `MAX_KEPT_ROOMS_PER_ADDRESS` bounds what a node keeps of them.
+/// A client leaves a room behind for one JOIN; `MAX_KEPT_ROOMS_PER_ADDRESS` bounds what a node keeps of them.
 #[tokio::test(start_paused = true)]
 async fn a_node_keeps_so_many_rooms_of_one_address_and_no_more() {
     let limits = Limits { kept_rooms: 2, grace_secs: 5, room_keep_minutes: 60, ..Limits::default() };
@@ -577,7 +577,7 @@ async fn a_node_keeps_so_many_rooms_of_one_address_and_no_more() {
         names.iter().filter(is_kept).count()
     };
     let first = ["a", "b", "c", "d"];
-    // They fall due in one moment.
+    // Their grace times end in one moment.
     left_behind(&first, here).await;
     assert_eq!((kept(&first), hub.status().rooms), (2, 2), "the others ended with their grace time");
     left_behind(&["e", "f", "g"], elsewhere).await;

@@ -1,4 +1,4 @@
-//! Panics on demand: one costs one connection or one room, or ends the process (docs/ARCHITECTURE.md, "Panics").
+//! Injected panics: each costs one connection or one room, or ends the process (docs/ARCHITECTURE.md, "Panics").
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,7 +21,7 @@ use tandem::hub::{Departure, Hub, HubParts, Membership};
 use tandem::room::{ChatLine, Room};
 use tokio_util::sync::CancellationToken;
 
-/// Panics where it is told to, once.
+/// Panics once, in the method that the test names.
 #[derive(Default)]
 struct Faulty {
     subscriber: RecordingSubscriber,
@@ -81,7 +81,7 @@ fn live(fixture: &HubFixture, name: &str) -> usize {
     fixture.hub.inspect(&RoomId::parse(name).unwrap()).map_or(0, |room| room.live_sessions().len())
 }
 
-/// Friday's members lose their connections and nothing else; sunday's hear nothing of it.
+/// Friday's members lose their connections; sunday's members are told nothing.
 async fn friday_is_read_again(fixture: &HubFixture, outlets: &[&RecordingSubscriber]) {
     until("friday's sessions to be closed", || outlets.iter().all(|subscriber| subscriber.closed.lock().is_some()))
         .await;
@@ -170,7 +170,7 @@ async fn a_log_that_panics_costs_the_room_that_asked() {
     doings.commit_panics.store(true, Ordering::Relaxed);
     fixture.chat(&ann, 1);
     friday_is_read_again(&fixture, &[&anns]).await;
-    // A JOIN that waits for such a commit is refused, and leaves nobody behind.
+    // A JOIN that waits for such a commit is refused, and leaves no member behind.
     doings.commit_panics.store(true, Ordering::Relaxed);
     let refused = fixture
         .hub
@@ -180,12 +180,12 @@ async fn a_log_that_panics_costs_the_room_that_asked() {
     until("everybody to be gone", || fixture.hub.inspect(&room()).is_none_or(|room| room.is_vacant())).await;
 }
 
-// ---- what serves everybody ends the process
+// ---- tasks of all rooms end the process
 
-/// The name of the fault, in the process that is to die of it.
+/// The environment variable with the fault, for the process that is to die of it.
 const FAULT: &str = "HUB_PANICS_FAULT";
 
-/// Runs this test alone in a process of its own, with a fault; answers how it ended, and what it wrote.
+/// Runs this test alone in a process with the fault; returns its signal and its stderr.
 async fn dies_of(fault: &str, test: &str) -> (Option<i32>, String) {
     let program = std::env::current_exe().unwrap();
     let mut command = tokio::process::Command::new(program);

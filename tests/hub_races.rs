@@ -1,5 +1,5 @@
-//! Two nodes that commit to one room, and a node that has to catch up with thousands: members hear events, and the whole
-//! state only where something is really missing.
+//! Two nodes that commit to one room, and a node that catches up with thousands: members hear events, and the whole
+//! state only after a real gap.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ fn texts(subscriber: &RecordingSubscriber, kind: &str) -> Vec<u64> {
     heard.iter().filter(|message| message["type"] == kind).map(|message| message["seq"].as_u64().unwrap()).collect()
 }
 
-/// A node whose log's answers can be late, or panic.
+/// A node whose log answers late, or panics.
 fn around(fixture: &HubFixture, name: &str) -> (Hub, Arc<Doings>) {
     let node = NodeId::parse(name).unwrap();
     let (log, doings) = Around::of(fixture.log.attach(node.clone()));
@@ -52,7 +52,7 @@ async fn a_commit_conflict_takes_no_event_from_anybody() {
     let far = fixture.far();
     let (ann, anns) = fixture.join("ann").await;
     let (bob, bobs) = fixture.join_at(&far, "bob").await;
-    // Answers take a while: in that time each node decides on what the other has changed already.
+    // Answers are late: meanwhile each node decides on a state that the other has changed.
     fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Answer => Fate::Late(Duration::from_millis(3)),
         What::Delivery => Fate::Late(Duration::from_millis(7)),
@@ -69,7 +69,7 @@ async fn a_commit_conflict_takes_no_event_from_anybody() {
     assert!(texts(&anns, "CHAT").is_sorted());
     for subscriber in [&anns, &bobs] {
         assert_eq!(texts(subscriber, "ROOM_STATE").len(), 1, "the JOIN's alone");
-        // Answers come after the events that they are about.
+        // Replies follow the events that they are about.
         let mut seen = 0;
         for message in subscriber.heard.lock().iter().filter(|message| message["seq"].is_u64()) {
             let seq = message["seq"].as_u64().unwrap();
@@ -81,7 +81,7 @@ async fn a_commit_conflict_takes_no_event_from_anybody() {
     }
 }
 
-/// What a v2 client can't read from ROOM_STATE: that it is host now.
+/// An event that ROOM_STATE can't replace for a v2 client: it is host now.
 #[tokio::test(start_paused = true)]
 async fn a_v2_member_whose_node_loses_a_race_hears_who_is_host() {
     let fixture = HubFixture::new();
@@ -92,7 +92,7 @@ async fn a_v2_member_whose_node_loses_a_race_hears_who_is_host() {
     request.dialect = Dialect::V2;
     let joined = far.join(request, bobs.clone()).await;
     let bob = joined.map_err(|refusal| refusal.to_string()).unwrap();
-    // The news is on its way to bob's node while that node decides what bob says.
+    // The event is under way to bob's node while that node decides bob's command.
     fixture.log.faults().decide_by(|crossing| match crossing.what {
         What::Delivery if crossing.node.as_str() == "node-2" => Fate::Late(Duration::from_millis(20)),
         _ => Fate::Arrives,
@@ -105,7 +105,7 @@ async fn a_v2_member_whose_node_loses_a_race_hears_who_is_host() {
     assert_eq!(bobs.heard(), ["ROOM_STATE", "HOST_CHANGED", "CHAT", "ACK"]);
 }
 
-/// A real gap: what the winner committed never comes.
+/// A real gap: the delivery of the winner's commit is lost.
 #[tokio::test(start_paused = true)]
 async fn what_a_lost_race_has_shown_and_never_comes_is_read() {
     let fixture = HubFixture::new();
@@ -123,7 +123,7 @@ async fn what_a_lost_race_has_shown_and_never_comes_is_read() {
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE", "CHAT", "ACK"]);
 }
 
-/// A JOIN that loses its race is a JOIN like any other, and so is one into a room that ends meanwhile.
+/// JOINs that lose their race, and JOINs into a room that ends meanwhile.
 #[tokio::test(start_paused = true)]
 async fn joins_and_ends_that_race_leave_one_order_and_no_ghost() {
     for delay in 0..8 {
@@ -194,7 +194,7 @@ async fn a_node_with_thousands_of_rooms_catches_up_within_seconds() {
     assert_eq!(behind, 0, "rooms are behind, {next} commits later");
 }
 
-/// While one room's read is on its way, the other rooms hear what is said in them.
+/// While one room is read slowly, members of other rooms hear their events.
 #[tokio::test(start_paused = true)]
 async fn a_slow_read_of_one_room_stops_no_other() {
     let fixture = HubFixture::new();
@@ -228,7 +228,7 @@ async fn a_slow_read_of_one_room_stops_no_other() {
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE"]);
 }
 
-/// The room is being read, and the answer is on its way, when something is missed once more.
+/// Another commit is missed while the answer to a read is under way.
 #[tokio::test(start_paused = true)]
 async fn what_is_missed_while_a_room_is_read_is_read_too() {
     let fixture = HubFixture::new();
@@ -236,7 +236,7 @@ async fn what_is_missed_while_a_room_is_read_is_read_too() {
     let (ann, _) = fixture.join("ann").await;
     let (_bob, bobs) = fixture.join_at(&far, "bob").await;
     *doings.load_takes.lock() = Duration::from_millis(100);
-    // Of six commits the second and the last arrive.
+    // Of six deliveries the second and the last arrive.
     let mut count = 0;
     fixture.log.faults().decide_by(move |crossing| {
         let delivery = crossing.what == What::Delivery && crossing.node.as_str() == "node-2";
@@ -247,7 +247,7 @@ async fn what_is_missed_while_a_room_is_read_is_read_too() {
         fixture.chat(&ann, reference);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // Its answer shows the second. Three more are lost, and the sixth comes before the answer does.
+    // The read shows the second commit. Three more deliveries are lost, and the sixth arrives before the answer does.
     for reference in 3..=6 {
         fixture.chat(&ann, reference);
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,4 +1,4 @@
-//! The lossy line of `benches/loss`, without the line: its rules, on a clock that is an argument.
+//! The lossy line of `benches/loss` as a pure value: its rules, with the clock as an argument.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use link::{Conditions, Fate, Link};
 
 const SEED: u64 = 7;
 
-/// 100 ms away, wide, without a fault.
+/// 100 ms round trip, ample rate, no loss.
 const CLEAN: Conditions = Conditions {
     delay: Duration::from_millis(50),
     jitter: Duration::ZERO,
@@ -24,7 +24,7 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Sends `count` numbered packets, one each ms, and takes out what comes: when, and which.
+/// Sends `count` numbered packets, one each ms; returns when each came out.
 fn carried(link: &mut Link, count: u32) -> Vec<(Duration, u32)> {
     let mut out = Vec::new();
     let mut take = |link: &mut Link, until: Duration| {

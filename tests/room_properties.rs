@@ -1,4 +1,4 @@
-//! What holds of a room after every step of every script.
+//! Invariants of a room after every step of random scripts.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ fn an_empty_script_is_a_script() {
     room_script::run(&[]);
 }
 
-/// Scripts that only ever get refused would prove nothing.
+/// Scripts whose commands are all refused would prove nothing.
 #[test]
 fn scripts_reach_every_event_and_every_refusal() {
     let mut seen = BTreeMap::new();
@@ -86,7 +86,7 @@ fn scripts_reach_every_event_and_every_refusal() {
     }
 }
 
-/// SplitMix64, so that this test is the same every time.
+/// SplitMix64, so that the test repeats.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {

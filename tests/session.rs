@@ -1,4 +1,4 @@
-//! The session's loop over the in-memory transport, under paused time: what would take real clients minutes.
+//! The session's loop over the in-memory transport, under paused time: tests that would take real clients minutes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 struct SessionFixture {
     services: Services,
     tracker: TaskTracker,
-    /// Keeps the log.
+    /// Keeps the log alive.
     _log: MemoryLog,
 }
 
@@ -75,7 +75,7 @@ impl SessionFixture {
     }
 }
 
-/// As many bytes as anybody likes.
+/// Limits without byte budgets.
 fn without_budgets() -> Limits {
     const MANY: u64 = 1_000_000_000;
     Limits {
@@ -94,7 +94,6 @@ async fn say(client: &MemoryClient, message: Value) -> bool {
     client.message(Bytes::from(message.to_string())).await
 }
 
-/// The next message.
 async fn hear(client: &mut MemoryClient) -> Value {
     loop {
         match client.recv().await.expect("a message") {
@@ -105,7 +104,7 @@ async fn hear(client: &mut MemoryClient) -> Value {
     }
 }
 
-/// How it ends; what comes before is thrown away.
+/// The closing code; discards what comes before.
 async fn end(client: &mut MemoryClient) -> CloseCode {
     let end = async {
         loop {
@@ -144,7 +143,7 @@ async fn ticks_have_a_bucket_of_their_own() {
         while mallory.try_recv().is_some() {}
     }
     assert!((10.0..14.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
-    // At the rate of a busy player it goes on for ever.
+    // At the rate of a busy player a session is never paused to its end.
     let mut ann = fixture.join("ann").await;
     for _ in 0..2000 {
         say(&ann, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await;
@@ -163,21 +162,21 @@ async fn silence_ends_a_session_and_any_frame_is_life() {
     silent.go_silent();
     assert_eq!(end(&mut silent).await, CloseCode::Idle);
     assert!((14.9..20.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
-    // One that answers no ping but speaks.
+    // A client that answers no ping but sends messages.
     let speaking = fixture.join("speaking").await;
     speaking.go_silent();
     for _ in 0..20 {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(say(&speaking, json!({"type": "POSITION_UPDATE", "currentTime": 1, "isPlaying": true})).await);
     }
-    // One that says nothing but answers when asked.
+    // A client that sends nothing but answers PROBE.
     let answering = fixture.join("answering").await;
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(say(&answering, json!({"type": "PING"})).await);
     assert_eq!(fixture.open(), 1, "the one that spoke has been silent for ten minutes now");
 }
 
-/// A browser answers pings for a page in the back/forward cache: that is no life.
+/// A browser answers pings for a page in the back/forward cache: pongs alone keep no v3 session.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answers_pings() {
     let fixture = SessionFixture::new(Limits::default());
@@ -188,7 +187,7 @@ async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answe
     assert!((14.9..20.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
 }
 
-/// A silent page is asked before it is ended, whatever the times are set to.
+/// A silent page is sent PROBE before it is closed, whatever the settings.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_is_asked_in_time_with_any_idle_time() {
     for (heartbeat_secs, idle_secs) in [(1, 3), (1, 6), (5, 6), (8, 15), (20, 60)] {
@@ -202,7 +201,7 @@ async fn a_page_of_v3_is_asked_in_time_with_any_idle_time() {
     }
 }
 
-/// A hidden tab's timers fire once a minute, its message handlers at once: it answers, and says nothing by itself.
+/// A hidden tab's timers fire once a minute, its message handlers at once: it answers PROBE and sends nothing else.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_is_asked_only_while_it_is_silent() {
     let fixture = SessionFixture::new(Limits::default());
@@ -221,7 +220,7 @@ async fn a_page_of_v3_is_asked_only_while_it_is_silent() {
     drop(ann);
 }
 
-/// Its PING every 15 s is the life of a v2 page; in a hidden tab it comes once a minute, and pongs bridge the time between.
+/// A v2 page lives by its PING every 15 s, or once a minute in a hidden tab; pongs bridge the time between.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v2_lives_by_a_ping_a_minute_and_not_by_pongs_alone() {
     let fixture = SessionFixture::new(Limits::default());
@@ -238,7 +237,7 @@ async fn a_page_of_v2_lives_by_a_ping_a_minute_and_not_by_pongs_alone() {
     assert!((149.0..160.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
 }
 
-/// Browsers may lose a transport's closing code; the message before it comes in order.
+/// Browsers may lose a transport's closing code; CLOSING arrives in order before it.
 #[tokio::test(start_paused = true)]
 async fn the_last_message_of_a_v3_session_is_its_closing_code() {
     let fixture = SessionFixture::new(Limits::default());
@@ -288,7 +287,7 @@ async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
     let gone = hear(&mut ann).await;
     assert_eq!((&gone["type"], &gone["userId"]), (&json!("MEMBER_CONNECTION"), &json!("lazy")));
     assert!((9.9..11.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
-    // A second one is sent more than its outbox holds: no waiting.
+    // The second one is sent more than its outbox holds: closed at once.
     let _greedy = fixture.join("greedy").await;
     hear(&mut ann).await;
     let begin = Clock::instant();
@@ -301,12 +300,12 @@ async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
 }
 
-/// A message with so many bytes of SDP.
+/// An OFFER with `bytes` of SDP.
 fn offer(to: &str, bytes: usize) -> Value {
     json!({"type": "OFFER", "to": to, "offer": {"type": "offer", "sdp": "v".repeat(bytes)}})
 }
 
-/// Says it so often, and collects the codes of the refusals until all of it was dealt with.
+/// Sends the message `times` times and collects the codes of all refusals.
 async fn press(client: &mut MemoryClient, message: &Value, times: usize) -> Vec<String> {
     let mut codes = Vec::new();
     for turn in 0..=times {
@@ -327,7 +326,7 @@ fn code_of(message: &Value) -> Option<String> {
     message["code"].as_str().map(str::to_owned)
 }
 
-/// Everything that has arrived, until it answers a PING; panics when it was closed.
+/// Everything that arrives before the PONG of a PING; panics if the session is closed.
 async fn hears_all(client: &mut MemoryClient) -> Vec<Value> {
     say(client, json!({"type": "PING", "timestamp": 4711})).await;
     let mut all = Vec::new();
@@ -342,13 +341,13 @@ async fn hears_all(client: &mut MemoryClient) -> Vec<Value> {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_signals_is_its_senders_refusal_and_never_its_targets_end() {
-    // Without rates too: what a target's outbox has room for is a size.
+    // Without rates too: the bound of a target's outbox is a size.
     for rates in [true, false] {
         let mut fixture = SessionFixture::new(Limits::default());
         fixture.services.rates = rates;
         let (mut ann, mut mallory) = (fixture.join("ann").await, fixture.join("mallory").await);
         hear(&mut ann).await;
-        // Ann's line is slow: nothing is read while the burst comes.
+        // Ann's line is slow: nothing is read during the burst.
         let codes = press(&mut mallory, &offer("ann", 30_000), 500).await;
         let refused = codes.iter().filter(|code| *code == "RATE_LIMITED").count();
         assert!(refused > 100, "rates {rates}: {refused} refusals among {}", codes.len());
@@ -367,7 +366,7 @@ async fn a_burst_of_custom_messages_ends_nobody_who_reads() {
     }
     let mut mallory = fixture.join("mallory").await;
     let custom = json!({"type": "CUSTOM", "namespace": "a.b", "payload": "x".repeat(16_000)});
-    // More than a transport and an outbox hold together, from somebody who is within its rate of messages.
+    // More than a transport and an outbox hold together, sent within the message rate.
     let codes = press(&mut mallory, &custom, 450).await;
     assert!(codes.iter().filter(|code| *code == "RATE_LIMITED").count() > 300, "{codes:?}");
     for other in &mut others {
@@ -384,7 +383,7 @@ async fn a_member_of_v2_with_a_full_line_that_answers_pings_is_not_taken_for_dea
     hear(&mut host).await;
     let mut mallory = fixture.join("mallory").await;
     hear(&mut host).await;
-    // The line is full: what is asked of the host's client now reaches it only behind what waits.
+    // The line is full: a probe now reaches the host's client only after what is queued.
     for _ in 0..300 {
         say(&mallory, json!({"type": "OFFER", "to": "host", "offer": {}})).await;
     }
@@ -394,7 +393,7 @@ async fn a_member_of_v2_with_a_full_line_that_answers_pings_is_not_taken_for_dea
     tokio::time::sleep(Duration::from_secs(2)).await;
     say(&thief, join).await;
     assert_eq!(hear(&mut thief).await["code"], "USER_ID_TAKEN");
-    // The line is free again: the client answers, and is the host that it was.
+    // The line is free again: the client answers, and is still the host.
     hears_all(&mut host).await;
     say(&host, json!({"type": "TOGGLE_GUEST_CONTROL", "enabled": true})).await;
     while hear(&mut host).await["type"] != "GUEST_CONTROL" {}
@@ -411,7 +410,7 @@ async fn a_member_that_is_asked_again_and_again_has_no_more_time_for_it() {
     bob.go_silent();
     tokio::time::sleep(Duration::from_millis(1)).await;
     let begin = Clock::instant();
-    // Each JOIN makes the server ask bob's connection; no answer comes.
+    // Each JOIN makes the server probe bob's connection; no answer comes.
     let asking: Vec<_> = (0..20).map(|_| fixture.connect()).collect();
     let ask = async {
         for client in &asking {
@@ -439,7 +438,7 @@ async fn a_slow_reader_that_makes_progress_is_not_ended() {
         chats += ann.try_recv().is_some() as usize;
     }
     assert!(chats > 300);
-    // 200 KiB wait in the outbox; the client takes five messages a second, which is slow, and not nothing.
+    // 200 KiB wait in the outbox; the client reads five messages a second: slow, but not stalled.
     let begin = Clock::instant();
     let mut heard = 0;
     while heard < 350 {

@@ -1,4 +1,4 @@
-//! What decoding refuses, and what it lets pass.
+//! What decoding refuses, and what it accepts.
 
 use tandem::domain::{
     Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, MediaTime, RoomTime, TickReport, UrlPolicy,

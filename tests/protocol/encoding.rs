@@ -1,4 +1,4 @@
-//! What the messages say.
+//! The contents of encoded messages.
 
 use std::time::Duration;
 

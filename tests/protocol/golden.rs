@@ -1,4 +1,4 @@
-//! The bytes as they are: a difference here is a difference for clients that are out there.
+//! The bytes on the wire: a difference here is a difference for existing clients.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The wire: golden files, what decoding refuses and what it lets pass, and that nothing a client writes can break it.
+//! The wire protocol: golden files, what decoding refuses and accepts, and that no client input can break it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -80,7 +80,7 @@ proptest! {
         fuzz_bodies::compact(&bytes);
     }
 
-    /// What was kept of free JSON is the same JSON, and comes out of the encoder as the same JSON.
+    /// Free JSON keeps its meaning through the decoder and the encoder.
     #[test]
     fn free_json_means_the_same_afterwards(text in any::<String>(), number in any::<i64>(), flag in any::<bool>()) {
         let payload = serde_json::json!({"text": text, &*text: [number, flag, null_or(number)], "nested": {"a": [[]]}});

@@ -1,4 +1,4 @@
-//! What v2 got wrong and the codec alone can get right, by the numbers of the list.
+//! Faults of v2 that the codec alone can repeat, by the numbers of the list.
 
 use serde_json::Value;
 use tandem::domain::{ErrorCode, Limits, NodeId};

@@ -1,5 +1,5 @@
-//! The fuzz targets' bodies; the same bodies replay the corpus in a plain test (`tests/fuzz_corpus.rs`)
-//! and run under proptest.
+//! The bodies of the fuzz targets; they also replay the corpus in a plain test (`tests/fuzz_corpus.rs`) and run under
+//! proptest.
 
 #![allow(dead_code, reason = "no test file uses all of it")]
 
@@ -12,7 +12,7 @@ use tandem::protocol::{ClientMessage, Compact, Rules, decode, decode_compact, en
 use tandem_webtransport::capsule::{self, CapsuleReader, CloseCapsule};
 use tandem_webtransport::message::MessageReader;
 
-/// A text frame: a message of a known kind, or a refusal that can be sent.
+/// A text frame: decodes to a message of a known kind, or to a refusal that can be sent.
 pub(crate) fn client_message(bytes: &[u8]) {
     match decode(bytes, &Rules::default()) {
         Ok(request) => assert!(ClientMessage::KINDS.contains(&request.message.kind())),
@@ -26,7 +26,7 @@ pub(crate) fn client_message(bytes: &[u8]) {
     }
 }
 
-/// A binary frame or a datagram: what was read as a tick says the same when it is written.
+/// A binary frame or a datagram: a decoded tick encodes to the same tick.
 pub(crate) fn compact(bytes: &[u8]) {
     let limits = Limits::default();
     let Ok(Compact::Tick(report)) = decode_compact(bytes, &limits) else { return };
@@ -34,8 +34,8 @@ pub(crate) fn compact(bytes: &[u8]) {
     assert_eq!(again, Ok(Compact::Tick(report)));
 }
 
-/// The CONNECT stream, cut into pieces as the first byte says: found is the same as in one piece, and it is what a
-/// CLOSE capsule of ours says.
+/// The CONNECT stream, cut into pieces as the first byte says: the result is the same as in one piece, and a CLOSE
+/// capsule is found as it was written.
 pub(crate) fn capsule(bytes: &[u8]) {
     let Some((&piece, bytes)) = bytes.split_first() else { return };
     let whole = first_close(bytes, bytes.len().max(1));
@@ -68,7 +68,7 @@ pub(crate) fn control_stream(bytes: &[u8]) {
     }
 }
 
-/// The messages, and how it ended: between two of them, within one, or with a violation.
+/// The messages, and how the stream ended: between two of them, within one, or with a violation.
 fn messages(bytes: &[u8], limit: usize, piece: usize) -> (Vec<Vec<u8>>, Result<bool, String>) {
     let (mut reader, mut messages) = (MessageReader::new(limit), Vec::new());
     for piece in bytes.chunks(piece) {

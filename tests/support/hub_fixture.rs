@@ -1,4 +1,4 @@
-//! A hub on a memory log whose crossings can fail, under paused time, and members that write down what they hear.
+//! A hub on a memory log with injected faults, under paused time, and subscribers that record what they get.
 
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "a test fails by panicking")]
 
@@ -26,12 +26,12 @@ use tandem::room::Ask;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Writes down what it is given.
+/// Records what it is given.
 #[derive(Default)]
 pub struct RecordingSubscriber {
     pub heard: Mutex<Vec<Value>>,
     pub closed: Mutex<Option<CloseCode>>,
-    /// Half of what may wait for it waits.
+    /// Half of its outbox is used.
     pub full: AtomicBool,
 }
 
@@ -40,7 +40,7 @@ impl RecordingSubscriber {
         self.heard.lock().push(serde_json::from_slice(bytes).unwrap());
     }
 
-    /// Everything since the last look: type, or ERROR's code.
+    /// Drains what was recorded since the last call: the type, or ERROR's code.
     pub fn heard(&self) -> Vec<String> {
         let name = |message: &Value| {
             let kind = message["type"].as_str().unwrap().to_owned();
@@ -165,7 +165,7 @@ impl HubFixture {
         self.join_at(&self.hub, user).await
     }
 
-    /// On another node of the same log.
+    /// Joins on another node of the same log.
     pub async fn join_at(&self, hub: &Hub, user: &str) -> (Membership, Arc<RecordingSubscriber>) {
         let (session, subscriber) = (hub.new_session(), Arc::new(RecordingSubscriber::default()));
         let joined = hub.join(self.request(user, &session), subscriber.clone()).await;
@@ -177,13 +177,13 @@ impl HubFixture {
         self.hub.submit(membership, Ask::Chat { text }, "CHAT", Some(reference));
     }
 
-    /// Which members are there, and whether they are live.
+    /// The members, and whether they are live.
     pub fn members(&self) -> Vec<(String, bool)> {
         let Some(room) = self.hub.inspect(&room()) else { return Vec::new() };
         room.members().iter().map(|(user, member)| (user.to_string(), member.is_live())).collect()
     }
 
-    /// Fails every crossing of these kinds until told otherwise.
+    /// Loses every crossing of these kinds until told otherwise.
     pub fn fail(&self, kinds: &'static [What]) {
         self.log.faults().decide_by(|crossing| if kinds.contains(&crossing.what) { Fate::Lost } else { Fate::Arrives });
     }
@@ -193,7 +193,7 @@ pub fn room() -> RoomId {
     RoomId::parse("friday").unwrap()
 }
 
-/// Until it holds, in virtual time.
+/// Waits until the condition holds, in virtual time.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let turns = async {
         while !holds() {

@@ -1,5 +1,5 @@
-//! An in-process connection, for tests and the simulation. Bounded like a real one: a client that doesn't read makes
-//! the session's writes wait. It keeps no time of its own, so it works under tokio's paused time.
+//! An in-process transport for tests and the simulation. Bounded like a real one: the session's writes wait for a
+//! client that doesn't read. It keeps no time of its own, so it works under tokio's paused time.
 
 #![allow(unreachable_pub, dead_code, reason = "each test uses a part of it")]
 
@@ -84,7 +84,7 @@ impl Outbound for MemoryOutbound {
                 Outgoing::Message(bytes) => self.frames.send(Delivered::Message(bytes)).await.map_err(|_| lost())?,
                 Outgoing::Drain => self.frames.send(Delivered::Drain).await.map_err(|_| lost())?,
                 Outgoing::Ping => self.ping()?,
-                // Like a datagram: what doesn't fit is dropped.
+                // Like a datagram: one that doesn't fit is dropped.
                 Outgoing::Compact(compact) => match self.frames.try_send(Delivered::Compact(compact.message())) {
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(lost()),
                     Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
@@ -100,7 +100,7 @@ impl Outbound for MemoryOutbound {
 }
 
 impl MemoryOutbound {
-    /// PROBE, which a page answers from its message handler.
+    /// Answers PROBE as a page does.
     fn ask_page(&self) -> Result<(), TransportError> {
         let Some(answers) = self.pongs.upgrade() else { return Err(lost()) };
         if !self.silent.load(Ordering::Relaxed) && !self.frozen.load(Ordering::Relaxed) {
@@ -123,24 +123,22 @@ fn lost() -> TransportError {
     TransportError::Lost("the other end was dropped".to_owned())
 }
 
-/// One thing that a client received.
+/// A frame that a client received.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivered {
     /// UTF-8 JSON.
     Message(Bytes),
     /// A compact message.
     Compact(Bytes),
-    /// The server will go soon.
+    /// The server's DRAIN.
     Drain,
-    /// The end.
     Closed {
         code: CloseCode,
-        /// In words.
         reason: String,
     },
 }
 
-/// The client's end. Dropping it is a pulled cable.
+/// The client's end. Dropping it loses the connection.
 #[derive(Debug)]
 pub struct MemoryClient {
     to_server: mpsc::Sender<Frame>,
@@ -150,37 +148,36 @@ pub struct MemoryClient {
 }
 
 impl MemoryClient {
-    /// Sends a frame; waits while the session doesn't read. `false`: the session is gone.
+    /// Sends a frame; waits while the session doesn't read. `false`: the session has ended.
     pub async fn send(&self, frame: Frame) -> bool {
         self.to_server.send(frame).await.is_ok()
     }
 
-    /// Sends JSON text.
     pub async fn message(&self, json: impl Into<Bytes>) -> bool {
         self.send(Frame::Message(json.into())).await
     }
 
-    /// Ends in order.
+    /// Closes in order.
     pub async fn close(&self) -> bool {
         self.send(Frame::Closed(u32::from(CloseCode::Normal.number()))).await
     }
 
-    /// Stays connected without a sign of life: pings are not answered any more.
+    /// Stops answering pings and probes.
     pub fn go_silent(&self) {
         self.silent.store(true, Ordering::Relaxed);
     }
 
-    /// Stays connected as a page in the back/forward cache does: its network stack answers pings, the page nothing.
+    /// Behaves like a page in the back/forward cache: its network stack answers pings, the page nothing.
     pub fn freeze(&self) {
         self.frozen.store(true, Ordering::Relaxed);
     }
 
-    /// The next thing from the server; `None` after the end.
+    /// The next frame; `None` after the end.
     pub async fn recv(&mut self) -> Option<Delivered> {
         self.at_client.recv().await
     }
 
-    /// The next thing, if it is there already.
+    /// The next frame, if there is one.
     pub fn try_recv(&mut self) -> Option<Delivered> {
         self.at_client.try_recv().ok()
     }

@@ -1,4 +1,4 @@
-//! Bytes into commands, and what a command says of itself.
+//! Bytes to commands, and the properties of commands.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) const USERS: [&str; 5] = ["ann", "bob", "cat", "dan", "eve"];
 pub(super) const PINS: [&str; 3] = ["one", "two", "three"];
 const SESSIONS: u64 = 7;
 
-/// Bytes as choices; past the end everything is 0.
+/// Bytes as choices; past the end every byte is 0.
 pub(super) struct Script<'a> {
     rest: &'a [u8],
 }
@@ -56,7 +56,7 @@ impl<'a> Script<'a> {
         serde_json::from_value(text.into()).expect("any text is a hash to the room")
     }
 
-    /// Few of them, so that they meet again.
+    /// Few of them, so that they collide.
     fn key(&mut self) -> KeyHash {
         KeyHash::from_bytes([self.byte() % 4; 32])
     }
@@ -94,7 +94,7 @@ impl<'a> Script<'a> {
 
 impl Stage {
     pub(super) fn command(&mut self, script: &mut Script<'_>) -> Command {
-        // Gates are rare, and READY is for gates.
+        // Gates are rare, and READY is of no use without one.
         let kind = match script.byte() % 40 {
             34..=36 => 22,
             37 | 38 => 28,
@@ -181,7 +181,7 @@ impl Stage {
         }
     }
 
-    /// Mostly nothing, or what the room shows; sometimes what it no longer does.
+    /// Mostly nothing, or what the room shows; sometimes what it no longer shows.
     fn basis(&self, script: &mut Script<'_>) -> Basis {
         let byte = script.byte();
         let film = match byte % 8 {
@@ -193,7 +193,7 @@ impl Stage {
         Basis { film, gate }
     }
 
-    /// Mostly ready.
+    /// Mostly a ready player.
     fn player(&self, script: &mut Script<'_>) -> Player {
         let byte = script.byte();
         let state = match byte % 8 {
@@ -210,7 +210,7 @@ impl Stage {
         }
     }
 
-    /// Mostly a member on its session, else anybody on any.
+    /// Mostly a member on its session, else any user on any session.
     fn actor(&self, script: &mut Script<'_>) -> Actor {
         let choice = script.byte();
         let live: Vec<_> = self
@@ -225,7 +225,7 @@ impl Stage {
         if choice >= 230 || live.is_empty() {
             return Actor { user: script.user(), session: script.session() };
         }
-        // The host has more to say.
+        // The host acts more often.
         let host = live.iter().find(|actor| self.room.is_host(&actor.user));
         match host {
             Some(host) if choice < 110 => host.clone(),
@@ -250,7 +250,7 @@ impl Stage {
             1 => PinProof::Fresh(script.pin()),
             2 => PinProof::Checked { against: script.pin(), fits: script.flag() },
             3 => PinProof::Checked { against: pin_of(&self.room).unwrap_or_else(|| script.pin()), fits: false },
-            // As a checker finds it.
+            // As the hub's check finds it.
             _ => pin_of(&self.room).map_or(PinProof::None, |against| PinProof::Checked { against, fits: true }),
         };
         self.next_token = self.next_token.wrapping_add(1);
@@ -317,7 +317,7 @@ pub(super) fn moves(command: &Command) -> bool {
     )
 }
 
-/// Through the stored form, as the hub's checker can't see more either.
+/// Through the stored form: the hub's check sees no more either.
 pub(super) fn pin_of(room: &Room) -> Option<PinHash> {
     let record = serde_json::to_value(room).expect("a record");
     serde_json::from_value(record["pin"].clone()).expect("a hash or null")

@@ -1,5 +1,5 @@
-//! Reads arbitrary bytes as a script of room commands, plays it, and asserts after each step what must always hold.
-//! Used by `tests/room_properties.rs` and by the fuzz target.
+//! Plays arbitrary bytes as a script of room commands, and asserts the room's invariants after each step. Used by
+//! `tests/room_properties.rs` and by the fuzz target.
 
 mod room_commands;
 
@@ -14,10 +14,10 @@ use tandem::room::{
 
 use room_commands::{PINS, Script, USERS, actor_of, asked, for_hosts, moves, pin_of};
 
-/// Commands of a script under the fuzzer: longer ones find nothing that shorter ones don't, and cost executions.
+/// Commands of a script under the fuzzer: longer ones find nothing more, and cost executions.
 const FUZZED_COMMANDS: usize = 48;
-/// The stored form is compared after so many commands: to write and read a room as JSON costs more than the rest of a
-/// step together, and a replica that went astray stays astray.
+/// How many commands lie between two comparisons of the stored form: writing and reading a room as JSON costs more than
+/// the rest of a step, and a replica that diverged stays diverged.
 const FUZZED_RECORDS: usize = 16;
 
 /// Plays the script as the fuzzer does: bounded, for thousands of executions a second.
@@ -37,7 +37,7 @@ pub fn run(data: &[u8]) {
     stage.everybody_leaves();
 }
 
-/// Plays the script and says what occurred in it, by the names of events and refusals.
+/// Plays the script and counts what occurred in it, by the names of events and refusals.
 pub fn play(data: &[u8]) -> BTreeMap<String, usize> {
     let mut script = Script::new(data);
     let mut stage = Stage::new(&mut script);
@@ -49,21 +49,21 @@ pub fn play(data: &[u8]) -> BTreeMap<String, usize> {
     stage.seen
 }
 
-/// The room, its clock, what is remembered to compare with.
+/// The room, its clock, and what is kept to compare with.
 struct Stage {
     room: Room,
     limits: Limits,
     now: RoomTime,
     /// The latest `now` so far: clocks of nodes differ by some ms.
     latest: RoomTime,
-    /// Took in the same events from a copy, through their stored form.
+    /// A copy that applies the same events, through their stored form.
     replica: Room,
     /// The last slot given in the epoch.
     last_slot: u16,
     /// The last gate opened in the epoch.
     last_gate: u32,
     next_token: u8,
-    /// The last commands, to be sent again.
+    /// Earlier commands, to be repeated.
     sent: Vec<Command>,
     seen: BTreeMap<String, usize>,
 }
@@ -95,12 +95,12 @@ impl Stage {
         }
     }
 
-    /// One command of the script, at its time.
+    /// Plays one command of the script.
     fn turn(&mut self, script: &mut Script<'_>) {
         self.advance(script);
         let command = self.command(script);
         self.step(&command);
-        // Gates wait only for players that are ready: most who enter say so at once.
+        // Gates wait only for ready players: most members that join report one at once.
         if let Command::Join(join) = &command
             && !script.byte().is_multiple_of(4)
         {
@@ -110,7 +110,7 @@ impl Stage {
         }
     }
 
-    /// Lets time pass; sometimes exactly to the room's deadline, sometimes back: nodes don't agree to the millisecond.
+    /// Advances the clock; sometimes exactly to the room's deadline, sometimes back: nodes' clocks differ.
     fn advance(&mut self, script: &mut Script<'_>) {
         let byte = script.byte();
         let step = Duration::from_millis(u64::from(byte % 32));
@@ -150,7 +150,7 @@ impl Stage {
         self.check_room();
     }
 
-    /// Applies an event here and, through its stored form, on the replica.
+    /// Applies an event to the room and, through its stored form, to the replica.
     fn take(&mut self, event: &Event) {
         let head = self.room.head();
         let playback = *self.room.playback();
@@ -212,7 +212,7 @@ impl Stage {
         assert!(playback.at <= latest, "scheduled too far ahead");
     }
 
-    /// Nobody does what it may not.
+    /// Asserts that the command's sender had the right to it.
     fn check_authority(&self, before: &Room, command: &Command, outcome: &Result<Vec<Event>, Reject>) {
         let Some(by) = actor_of(command) else { return };
         if !before.member(&by.user).is_some_and(|member| member.is_on(&by.session)) {
@@ -274,7 +274,7 @@ impl Stage {
         assert_eq!(ended, self.room.is_vacant() && !before.is_vacant(), "a room ends with its last member");
     }
 
-    /// Nobody comes in without the PIN, or as somebody else without that member's token.
+    /// Asserts that nobody entered without the PIN, or as a member without its token.
     fn check_entry(&self, before: &Room, join: &Join, events: &[Event]) {
         let admitted = |pin| join.pin == PinProof::Checked { against: pin, fits: true };
         let has_pin = || pin_of(before).is_none_or(admitted);
@@ -363,7 +363,7 @@ impl Stage {
         }
     }
 
-    /// The stored form is the room, and whoever follows the events has it too.
+    /// Asserts that the stored form is the room, and that the replica is equal.
     fn check_record(&self) {
         let record = serde_json::to_string(&self.room).expect("a room is stored");
         let read: Room = serde_json::from_str(&record).expect("and read");
@@ -371,7 +371,7 @@ impl Stage {
         assert_eq!(self.replica, self.room, "the replica went astray");
     }
 
-    /// The end of every script: whatever happened, the room can be left, and then nothing stays.
+    /// Ends the script: every room can be left, and then nothing of it stays.
     fn everybody_leaves(&mut self) {
         let members: Vec<_> = self.room.members().iter().map(|(user, member)| (user.clone(), member.clone())).collect();
         for (user, member) in members {

@@ -1,4 +1,4 @@
-//! One value behind every message of the wire, encoded: for the golden files and for the documentation's test.
+//! A sample of every message of the wire, encoded: for the golden files and for the documentation's test.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -87,7 +87,7 @@ pub(crate) fn state(room: &Room, token: Option<&ResumeToken>, now: RoomTime) -> 
     encode_state(room, &joined, &Limits::default())
 }
 
-/// Every event that has a message, with the room as it is after it.
+/// Every event that has a message, with the room after it.
 pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
     let playback = playing_from(12.5, at(60));
     let paused = Playback { position: position(93.25), playing: false, ..playback };
@@ -192,7 +192,7 @@ pub(crate) fn signals() -> Vec<(&'static str, Signal)> {
     ]
 }
 
-/// Every message that the server sends, in several shapes where it has several.
+/// Every message that the server sends, in all of its shapes.
 pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     let playback = playing_from(12.5, at(0));
     let (ann, node) = (user("ann"), NodeId::parse("node-1").unwrap());
@@ -252,7 +252,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     all
 }
 
-/// Every message that a client may send, all fields given, as v3 sends it; then what v2 leaves out or writes otherwise.
+/// Every message that a client may send, with all fields, as v3 sends it.
 pub(crate) const CLIENT_MESSAGES: &[&str] = &[
     r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","clientKey":"Y2xpZW50IGtleSBvZiBhbm4","hostKey":"aG9zdCBrZXkgb2YgZnJpZGF5","owner":"47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU","ref":1}"#,
     r#"{"type":"LEAVE"}"#,
@@ -285,7 +285,7 @@ pub(crate) const CLIENT_MESSAGES: &[&str] = &[
     r#"{"type":"MEMBER_STATUS","rttMs":14.2,"driftMs":-3.1,"clockErrorMs":0.8,"buffering":false}"#,
 ];
 
-/// Messages of v2 clients with fields that they leave out, add, or write otherwise.
+/// Messages of v2 clients, with fields that they omit, add, or write differently.
 pub(crate) const V2_MESSAGES: &[&str] = &[
     r#"{"type":"JOIN","roomId":"friday","userId":"ann","username":"","timestamp":1795000000000}"#,
     r#"{"type":"JOIN","roomId":"friday","userId":"ann","username":"Ann","pin":null,"timestamp":1795000000000}"#,

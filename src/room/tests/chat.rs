@@ -1,4 +1,4 @@
-//! What a room remembers of what was said.
+//! The chat that a room keeps.
 
 use super::scene::{Scene, v3};
 

@@ -103,7 +103,7 @@ fn who_joins_or_returns_during_a_gate_is_not_awaited() {
 #[test]
 fn whoever_goes_in_whatever_way_is_awaited_no_more() {
     let (ann, bob) = (v3("ann"), v3("bob"));
-    // The room itself starts here: with the longest lead, because no measured one came with the command.
+    // The room itself starts here, with the longest lead: the command brought no measured one.
     let play = "server play 60 @510";
     let lost = "lost bob until 30010";
     let cases = [

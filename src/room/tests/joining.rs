@@ -80,10 +80,10 @@ fn the_old_token_is_valid_until_the_new_one_is_used() {
     let ann = v3("ann");
     let mut scene = Scene::of(&[&ann]);
     scene.at(1).send(ann.on(7).join_with(b'a')).taken();
-    // The answer with token 7 was lost: the first token still opens, and replaces 7.
+    // The answer with token 7 was lost: the first token is still valid, and replaces 7.
     scene.at(2).send(ann.on(8).join_with(b'a')).expect(&["resumed ann on 8, proved"]);
     scene.at(3).send(ann.on(9).join_with(7)).refused(Reject::TokenInvalid);
-    // 8 is used: the first one is over.
+    // Token 8 was used: the first one is no longer valid.
     scene.at(4).send(ann.on(9).join_with(8)).taken();
     scene.at(5).send(ann.on(10).join_with(b'a')).refused(Reject::TokenInvalid);
     let member = &scene.room.members[&user("ann")];

@@ -1,4 +1,4 @@
-//! A room whose members were all lost.
+//! Rooms whose members were all lost.
 
 use super::scene::{LEAD, Scene, fitting, ms, v2, v3};
 use crate::room::{Command, PinProof, Reject};
@@ -15,13 +15,13 @@ fn when_everybody_is_away_the_room_stands_where_the_last_one_was_and_waits() {
     scene.at(0).send(ann.play(4200.0)).taken();
     scene.at(10_000).send(bob.drop_out()).taken();
     scene.at(20_100).send(ann.drop_out()).taken();
-    // Bob's time doesn't end while nobody is there: all are away alike.
+    // Bob's grace time doesn't end while no member is live: all are away alike.
     assert_eq!(scene.room.next_deadline(), Some(ms(50_100)));
     scene.at(40_000).deadline().nothing();
     scene.at(50_100).deadline().expect(&[&format!("kept until {} 4225 @50100", 50_100 + HOURS)]);
     assert_eq!(scene.room.next_deadline(), Some(ms(50_100 + HOURS)));
     scene.at(3_600_000).deadline().nothing();
-    // An hour later: the token fits, and everything is as it was.
+    // An hour later the token is valid, and everything is as it was.
     scene.at(3_600_001).send(ann.on(7).join_with(b'a')).expect(&["resumed ann on 7, proved", "lost bob until 3630001"]);
     assert_eq!((scene.host(), scene.position(9_999_999)), ("ann", 4225.0));
     assert_eq!(scene.room.url.as_ref().unwrap().as_str(), "https://example.org/film");
@@ -88,7 +88,7 @@ fn a_member_whose_time_was_over_meanwhile_comes_back_with_its_token_and_needs_no
     scene.at(30_001).deadline().expect(&["left bob Lost"]);
     scene.at(40_000).send(bob.on(7).join_with(b'x')).refused(Reject::PinRequired);
     scene.at(40_000).send(bob.on(7).join_with(b'b')).expect(&["joined bob #3"]);
-    // One who left on purpose has given it up.
+    // A member that left deliberately gave the room up.
     scene.at(40_001).send(bob.on(7).leave()).taken();
     scene.at(40_002).send(bob.on(8).join_with(7)).refused(Reject::PinRequired);
 }

@@ -55,7 +55,7 @@ fn a_room_of_lost_members_lives_until_the_last_grace_time_ends() {
     let mut scene = Scene::of(&[&ann, &bob]);
     scene.at(0).send(ann.drop_out()).taken();
     scene.at(5_000).send(bob.drop_out()).expect(&["lost bob until 35000"]);
-    // With nobody there, nobody's time ends before the others'.
+    // Without a live member no grace time ends before the others.
     scene.at(30_000).deadline().nothing();
     scene.at(31_000).send(v3("cat").join()).expect(&["joined cat #3"]);
     scene.at(31_000).deadline().expect(&["left ann Lost", "host cat"]);
@@ -112,7 +112,7 @@ fn a_kick_takes_members_only_and_lets_them_return_after_a_while() {
     scene.at(2).send(ann.kick("cat")).refused(Reject::TargetGone);
     scene.at(3).send(v3("bob").drop_out()).taken();
     scene.at(4).send(ann.kick("bob")).expect(&["left bob Kicked"]);
-    // The token is of a membership that is over: it opens nothing and harms nothing.
+    // The token of a membership that is over proves nothing, and does no harm.
     scene.at(60_004).send(v3("bob").join_with(b'b')).expect(&["joined bob #3"]);
 }
 

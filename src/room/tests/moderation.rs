@@ -1,4 +1,4 @@
-//! Whose room it is, and who is kept out: kicks, bans, places of an address, slots.
+//! Owners and moderation: kicks, bans, places of an address, slots.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ fn a_member_that_was_removed_is_kept_out_for_a_while_by_id_client_and_name_at_it
     scene.at(20_000).send(bob.join_from(2, 2)).refused(kicked(40));
     scene.at(20_000).send(cat.join_from(1, 2)).refused(kicked(40));
     scene.at(20_000).send(named(cat.join_from(2, 1), "Bob")).refused(kicked(40));
-    // The token of before is worth nothing.
+    // The earlier token is invalid.
     scene.at(20_000).send(bob.join_with(b'b')).refused(kicked(40));
-    // Others of the household, and others of the name.
+    // Others of the same address, and others of the same name.
     scene.at(20_001).send(named(v3("dad").join_from(3, 1), "Dad")).expect(&["joined dad #3"]);
     scene.at(20_002).send(named(v3("eve").join_from(4, 4), "Bob")).expect(&["joined eve #4"]);
     scene.at(60_000).send(named(bob.join_from(1, 1), "Bob")).expect(&["joined bob #5"]);
@@ -94,13 +94,13 @@ fn one_address_has_its_places_in_a_room_and_leaves_the_others_theirs() {
     for number in 0..scene.limits.room_address_members {
         let guest = v3(&format!("{number}-guest")).on(1000 + number);
         scene.at(1).send(guest.join_from(1, 7)).taken();
-        // Those who don't stay hold their places for the grace time.
+        // Lost members hold their places for the grace time.
         scene.at(1).send(guest.drop_out()).taken();
     }
     let one_more = v3("one-more");
     scene.at(2).send(one_more.join_from(1, 7)).refused(Reject::AddressFull);
     scene.at(2).send(one_more.join_from(1, 8)).taken();
-    // Who comes back to its own place needs no other.
+    // A member that comes back needs no second place.
     scene
         .at(3)
         .send(Join { presented: Some(super::scene::token(1000_u64 as u8)), ..v3("0-guest").on(9).join_from(1, 7) })
@@ -114,7 +114,7 @@ fn slots_go_round_and_a_number_comes_again_when_all_others_were_given() {
     scene.room.next_slot = u16::MAX;
     scene.at(1).send(bob.join()).expect(&["joined bob #65535"]);
     scene.at(2).send(v3("cat").join()).expect(&["joined cat #2"]);
-    // Longest-joined is who joined first, not who has the smallest number.
+    // The longest-joined member is the one that joined first, not the one with the smallest number.
     scene.at(3).send(ann.leave()).expect(&["left ann left", "host bob"]);
     scene.at(4).send(v3("dan").join()).expect(&["joined dan #3"]);
 }
@@ -125,14 +125,14 @@ fn the_owner_is_host_whenever_it_enters_whoever_opened_the_room() {
     let owned = |number| OwnerClaim { host_key: None, owner: Some(key(number)) };
     let holds = |number| OwnerClaim { host_key: Some(key(number)), owner: None };
     let mut scene = Scene::new();
-    // Whoever was invited came first.
+    // The invited member came first.
     scene.at(0).send(Join { claim: owned(1), ..bob.join() }).taken();
     assert_eq!((scene.host(), scene.room.owner()), ("bob", Some(&key(1))));
     scene.at(1).send(Join { claim: holds(2), ..v3("eve").join() }).expect(&["joined eve #2"]);
     scene.at(2).send(Join { claim: owned(3), ..v3("max").join() }).expect(&["joined max #3"]);
     assert_eq!(scene.room.owner(), Some(&key(1)), "an invitation says nothing of a room that is there");
     scene.at(3).send(Join { claim: holds(1), ..ann.join() }).expect(&["joined ann #4", "host ann"]);
-    // What the owner gave away on purpose stays given away when its line breaks for a moment.
+    // What the owner gave away stays given away when its connection breaks for a moment.
     scene.at(4).send(ann.hand_over("bob")).taken();
     scene.at(5).send(Join { claim: holds(1), ..ann.on(9).join_with(b'a') }).expect(&["resumed ann on 9, proved"]);
     assert_eq!(scene.host(), "bob");
@@ -146,7 +146,7 @@ fn another_tab_of_the_owner_s_browser_takes_nothing_from_the_one_that_hosts() {
     let mut scene = Scene::new();
     scene.at(0).send(Join { claim: holds, origin: browser(7), ..ann.join() }).taken();
     scene.at(1).send(Join { claim: holds, origin: browser(7), ..tab.join() }).expect(&["joined ann-2 #2"]);
-    // Her other machine has the key too, and another browser.
+    // The owner's other machine has the host key too, and another client key.
     scene.at(2).send(Join { claim: holds, origin: browser(8), ..v3("tv").join() }).expect(&["joined tv #3", "host tv"]);
 }
 

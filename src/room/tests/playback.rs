@@ -54,7 +54,7 @@ fn a_pause_where_the_sender_s_player_stands_already_is_at_once() {
     scene.at(5_000).send(ann.pause(14.8)).expect(&["ann pause 14.8 @5000"]);
     scene.at(6_000).send(ann.play(14.8)).taken();
     scene.at(8_000).send(old.control(Control::Pause, Some(16.5), Some(7_900))).expect(&["old pause 16.5 @8000"]);
-    // Nothing moves: there is nothing to wait for.
+    // The film stands: there is nothing to schedule.
     scene.at(9_000).send(ann.control(Control::Pause, Some(3.0), Some(8_900))).expect(&["ann pause 3 @9000"]);
 }
 
@@ -63,7 +63,7 @@ fn without_a_position_the_room_s_own_counts() {
     let ann = v3("ann");
     let mut scene = Scene::of(&[&ann]);
     scene.at(0).send(ann.play(10.0)).taken();
-    // Play while it plays: the line of the film does not bend.
+    // PLAY while it plays doesn't bend the vector.
     scene.at(2_000).send(ann.control(Control::Play, None, None)).expect(&["ann play 12 @2100"]);
     scene.at(4_100).send(ann.control(Control::Pause, None, None)).expect(&["ann pause 14.1 @4200"]);
     scene.at(9_000).send(ann.control(Control::Play, None, Some(8_000))).expect(&["ann play 14.1 @9100"]);
@@ -199,7 +199,7 @@ fn without_a_timestamp_only_the_room_s_last_command_is_a_repetition() {
     scene.at(0).send(play.clone()).taken();
     scene.at(100).send(play.clone()).nothing();
     scene.at(1_000).send(bob.control(Control::Pause, None, None)).taken();
-    // Ann means it: the film stood still.
+    // Deliberate: the film was paused in between.
     scene.at(2_000).send(play.clone()).taken();
     for (at, between) in
         [(3_000, ann.rate(2.0)), (4_000, ann.show("https://a.org/", 0.0)), (5_000, ann.adopt(1.0, false))]

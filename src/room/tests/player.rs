@@ -1,4 +1,4 @@
-//! Players: whom a gate waits for, how long the film is, and what a command was decided on.
+//! Players: which of them a gate awaits, the film's length, and what a command was decided on.
 
 use super::scene::{Scene, ms, seconds, v2, v3};
 use crate::domain::{Player, PlayerState, Rate};
@@ -33,7 +33,7 @@ fn a_player_that_fails_or_goes_while_a_gate_waits_is_awaited_no_more() {
     for (player, told) in [
         (bob.fails("network"), "player bob failed"),
         (bob.shows(Player::default(), None), "player bob none"),
-        // The page was loaded anew, and has its player yet to show.
+        // The page was reloaded, and has not reported its player yet.
         (bob.on(7).join_with(b'b').into(), "resumed bob on 7, proved"),
     ] {
         let mut scene = Scene::of(&[&ann, &bob]);
@@ -82,7 +82,7 @@ fn with_another_film_every_player_that_was_shown_starts_over() {
     assert_eq!((scene.room.film(), scene.room.duration()), (1, None));
     let states = scene.room.members().values().map(|member| member.player.state).collect::<Vec<_>>();
     assert_eq!(states, [PlayerState::Loading, PlayerState::Loading, PlayerState::None]);
-    // v2's SYNC_PLAYBACK is another film only with another address.
+    // SYNC_PLAYBACK of v2 is another film only with another address.
     scene.at(2).send(ann.adopt(5.0, false)).taken();
     assert_eq!(scene.room.film(), 1);
 }
@@ -143,7 +143,7 @@ fn a_film_that_plays_stands_at_its_end() {
     assert_eq!(scene.room.next_deadline(), None);
     assert_eq!((scene.position(99_000), scene.room.playback().playing), (90.0, false));
     assert_eq!(scene.room.playback.seq, scene.room.head.seq);
-    // From the end it goes no further, until somebody seeks back.
+    // At the end the film goes no further, until a member seeks back.
     scene.at(20_000).send(ann.control(Control::Play, None, None)).taken();
     scene.at(20_100).deadline().expect(&["server end 90 @20100"]);
     scene.at(20_200).send(ann.seek(95.0)).expect(&["ann seek 90 @20200 gate 1 [ann]"]);
@@ -169,7 +169,7 @@ fn the_host_says_how_long_the_film_is_and_without_it_the_middle_of_the_others() 
     scene.at(0).send(cat.measures(1.0)).expect(&["player cat ready, ends 90"]);
     scene.at(0).send(dan.measures(89.9)).expect(&["player dan ready, ends 89.9"]);
     scene.at(1).send(ann.measures(90.2)).expect(&["player ann ready, ends 90.2"]);
-    // Guests that agree on a lie don't end the host's film.
+    // Guests that agree on a false length don't end the host's film.
     for guest in [&bob, &cat, &dan] {
         scene.at(2).send(guest.measures(0.5)).taken();
     }
@@ -195,7 +195,7 @@ fn what_a_member_that_goes_has_said_goes_with_it() {
     scene.at(0).send(ann.measures(0.5)).taken();
     scene.at(0).send(bob.measures(90.0)).expect(&["player bob ready, ends 0.5"]);
     scene.at(1).send(ann.leave()).expect(&["player ann none, ends 90", "left ann left", "host bob"]);
-    // The last one's word stays: the film is no longer for its going.
+    // The last report stays: the film is no longer for the member's leaving.
     scene.at(2).send(v3("cat").join()).taken();
     scene.at(3).send(bob.leave()).expect(&["left bob left", "host cat"]);
     assert_eq!(scene.room.duration(), Some(seconds(90.0)));
@@ -222,7 +222,7 @@ fn a_seek_that_says_nothing_leaves_a_paused_room_paused() {
     scene.at(1).send(ann.seek_resuming(30.0, None, None)).expect(&["ann seek 30 @1"]);
     scene.at(2).send(ann.play(30.0)).taken();
     scene.at(3).send(ann.seek_resuming(40.0, None, None)).expect(&["ann seek 40 @3 gate 1 [ann]"]);
-    // A person who pauses at the gate means it.
+    // A pause at the gate is deliberate.
     scene.at(4).send(ann.pause(40.0)).taken();
     scene.at(5).send(ann.seek_resuming(50.0, None, None)).expect(&["ann seek 50 @5"]);
 }

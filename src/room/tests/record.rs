@@ -1,4 +1,4 @@
-//! The stored form. Rooms outlive a deploy in it: when this test fails, old records can't be read any more.
+//! The stored form. Rooms survive a deploy in it: if this test fails, stored rooms can't be read any more.
 
 use serde_json::json;
 

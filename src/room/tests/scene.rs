@@ -1,4 +1,4 @@
-//! A room, a clock that the test sets, people, and events as short texts.
+//! A room, a clock that the test sets, members, and events as short texts.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::room::{
 /// Scene time 0, in room time.
 pub(super) const START_MS: i64 = 1_795_000_000_000;
 
-/// The lead that people's commands carry.
+/// The lead of members' commands.
 pub(super) const LEAD: Duration = Duration::from_millis(100);
 
 pub(super) fn ms(at: i64) -> RoomTime {
@@ -52,7 +52,7 @@ pub(super) fn url(text: &str) -> MediaUrl {
     MediaUrl::parse(text, &Default::default(), &Limits::default()).unwrap()
 }
 
-/// Somebody, over one session (the number is also the token that a JOIN over it gets).
+/// A user on one session; the session's number is also the token that its JOIN gets.
 #[derive(Clone)]
 pub(super) struct Person {
     pub(super) actor: Actor,
@@ -72,7 +72,7 @@ pub(super) fn v2(name: &str) -> Person {
 }
 
 impl Person {
-    /// The same over another session.
+    /// The same user on another session.
     pub(super) fn on(&self, session: u64) -> Self {
         let mut other = self.clone();
         other.actor.session.id = session;
@@ -102,7 +102,7 @@ impl Person {
         }
     }
 
-    /// Over the client with this key, from this class of addresses.
+    /// With this client key and address class.
     pub(super) fn join_from(&self, client: u8, address: u16) -> Join {
         Join { origin: origin(client, address), ..self.join() }
     }
@@ -213,7 +213,7 @@ impl Person {
         self.shows(Player::of(PlayerState::Ready), None)
     }
 
-    /// Its player has a film of this length.
+    /// Its player has loaded a film of this length.
     pub(super) fn measures(&self, duration: f64) -> Command {
         self.shows(Player { duration: Some(seconds(duration)), ..Player::of(PlayerState::Ready) }, None)
     }
@@ -246,7 +246,7 @@ impl Scene {
         Self { room, limits: Limits::default(), now: ms(0) }
     }
 
-    /// A room that these founded and entered, in this order, at time 0, each with a player that is ready.
+    /// A room that these users created and entered, in this order, at time 0, each with a ready player.
     pub(super) fn of(people: &[&Person]) -> Self {
         let mut scene = Self::without_players(people);
         for person in people {
@@ -255,7 +255,7 @@ impl Scene {
         scene
     }
 
-    /// The same, and nobody shows a player.
+    /// The same, without players.
     pub(super) fn without_players(people: &[&Person]) -> Self {
         let mut scene = Self::new();
         for person in people {
@@ -264,13 +264,13 @@ impl Scene {
         scene
     }
 
-    /// Scene time, ms.
+    /// Sets the clock to a scene time, ms.
     pub(super) fn at(&mut self, at: i64) -> &mut Self {
         self.now = ms(at);
         self
     }
 
-    /// Decides, and applies what was decided.
+    /// Decides a command, and applies the events.
     pub(super) fn send(&mut self, command: impl Into<Command>) -> Sent<'_> {
         let before = self.room.clone();
         let command = command.into();
@@ -281,12 +281,12 @@ impl Scene {
         Sent { scene: self, before, outcome }
     }
 
-    /// Lets the room's deadlines pass as a hub would.
+    /// Sends the deadline command, as a hub does when the deadline is due.
     pub(super) fn deadline(&mut self) -> Sent<'_> {
         self.send(Command::Deadline { lead: LEAD, may_keep: true })
     }
 
-    /// Where the film stands at a scene time.
+    /// The position at a scene time.
     pub(super) fn position(&self, at: i64) -> f64 {
         self.room.playback.position_at(ms(at)).seconds()
     }
@@ -319,7 +319,7 @@ impl<'a> Sent<'a> {
         self.scene
     }
 
-    /// Nothing to do: accepted, without an event.
+    /// Accepted without an event.
     #[track_caller]
     pub(super) fn nothing(self) -> &'a mut Scene {
         assert_eq!(self.before, self.scene.room);
@@ -333,7 +333,7 @@ impl<'a> Sent<'a> {
         self.scene
     }
 
-    /// Accepted with some event; which, another test says.
+    /// Accepted with some event; another test checks which.
     #[track_caller]
     pub(super) fn taken(self) -> &'a mut Scene {
         assert_ne!(self.outcome, Ok(vec![]));

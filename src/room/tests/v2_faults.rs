@@ -1,4 +1,4 @@
-//! What v2 got wrong and a room alone can get wrong, by the numbers of the v2 wire reference.
+//! Faults of v2 that a room alone can repeat, by the numbers of the v2 wire reference.
 
 use super::scene::{Scene, fitting, pin_hash, v2, v3};
 use crate::room::{Control, PinProof, Reject};
