@@ -3,12 +3,12 @@
 //!
 //! Each takes the link to Redis and the node's id; none knows the log.
 
-mod outbox;
+mod drainer;
 mod roster;
 mod time;
 mod watch;
 
-pub use outbox::{DrainOptions, Drainer};
+pub use drainer::{DrainOptions, Drainer};
 pub use roster::{Census, ClusterNodes, Roster, Sweep};
 pub use time::RoomTimeKeeper;
 pub use watch::{NodeReport, NodeWatch, WatchOptions};

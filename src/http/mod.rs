@@ -1,7 +1,6 @@
 //! Everything that is asked over plain HTTP: probes, diagnostics, addresses, short links, history, the demo page.
 //! Handlers know the rest of the server through [`Backend`] only.
 
-mod addresses;
 mod base_path;
 mod caller;
 pub mod demo;
@@ -11,6 +10,7 @@ mod host;
 pub mod ice;
 mod nodes;
 mod not_found;
+mod own_addresses;
 pub mod probe;
 mod rate;
 mod request_id;

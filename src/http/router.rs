@@ -16,7 +16,8 @@ use super::not_found::not_found;
 use super::rate::LookupRate;
 use super::request_id::{self, REQUEST_ID, RequestId};
 use super::{
-    Caller, HttpServices, HttpState, addresses, demo, error, events, health, host, ice, short_links, status, transports,
+    Caller, HttpServices, HttpState, demo, error, events, health, host, ice, own_addresses, short_links, status,
+    transports,
 };
 use crate::domain::{HostPattern, UrlPolicy};
 use crate::telemetry::names;
@@ -87,7 +88,7 @@ pub fn router(http: HttpServices) -> Router {
         .route("/health", get(health::health))
         .route("/ready", get(health::ready).layer(Extension(health::Readiness::default())))
         .route("/api/transports", get(transports::transports))
-        .route("/api/addresses", get(addresses::addresses))
+        .route("/api/addresses", get(own_addresses::own_addresses))
         .route("/api/ice-servers", get(ice::ice_servers))
         .merge(diagnostics)
         .merge(lookups)

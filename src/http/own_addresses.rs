@@ -1,4 +1,4 @@
-//! By which addresses other machines reach this server: for the page of somebody who is on this machine, whose own
+//! Addresses by which other machines reach this server, for a page on this machine, whose own
 //! address (`localhost`) means nothing to others.
 
 use axum::Json;
@@ -12,7 +12,7 @@ use crate::transport::proxies::TrustedProxies;
 
 /// Only this machine is told: the addresses of an inner network are nobody else's business. Behind a proxy every peer
 /// may be on loopback, so nobody is told there.
-pub(super) async fn addresses(State(http): HttpState, caller: Caller) -> Response {
+pub(super) async fn own_addresses(State(http): HttpState, caller: Caller) -> Response {
     let asked = caller.authority.as_ref().map(|authority| authority.host()).unwrap_or_default();
     // A page of another origin can't have this host in its request unless it is on this machine, too (DNS rebinding).
     let by_loopback = matches!(asked, "localhost" | "127.0.0.1" | "[::1]");
