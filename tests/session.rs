@@ -16,7 +16,7 @@ use tandem::domain::{CloseCode, Limits, NodeId, RoomTime, UrlPolicy};
 use tandem::hub::{Hub, HubParts};
 use tandem::log::memory::MemoryLog;
 use tandem::protocol::Rules;
-use tandem::quota::Full;
+use tandem::quota::CapsFull;
 use tandem::quota::{AddressBudgets, MemoryQuotas};
 use tandem::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use tandem::session::{self, Services, SessionCounts};
@@ -512,9 +512,9 @@ async fn a_stop_brings_what_waits_then_drain_then_the_close() {
 #[tokio::test(start_paused = true)]
 async fn who_is_turned_away_can_read_why() {
     for (full, code) in [
-        (Full::Node, CloseCode::Overloaded),
-        (Full::Address, CloseCode::Overloaded),
-        (Full::Draining, CloseCode::GoingAway),
+        (CapsFull::Node, CloseCode::Overloaded),
+        (CapsFull::Address, CloseCode::Overloaded),
+        (CapsFull::Draining, CloseCode::GoingAway),
     ] {
         let (transport, mut client) = pair();
         session::turn_away(transport, full).await;

@@ -39,7 +39,7 @@ use crate::log::LogError;
 use crate::panics;
 use crate::protocol::Rules;
 use crate::quota::AddressBudgets;
-use crate::quota::{Cap, Caps, Full};
+use crate::quota::{Cap, Caps, CapsFull};
 use crate::redis::LinkError;
 use crate::repository::{Repository, RepositoryError};
 use crate::session::transport::Transport;
@@ -533,8 +533,8 @@ impl Accept for SessionAcceptor {
 
     fn admit(&self, peer: IpAddr) -> Result<Cap, SessionRefused> {
         self.admission.admit(peer).map_err(|full| match full {
-            Full::Draining => SessionRefused::Draining,
-            Full::Node | Full::Address => SessionRefused::Full { retry_after: Duration::from_secs(5) },
+            CapsFull::Draining => SessionRefused::Draining,
+            CapsFull::Node | CapsFull::Address => SessionRefused::Full { retry_after: Duration::from_secs(5) },
         })
     }
 

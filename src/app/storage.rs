@@ -131,7 +131,7 @@ impl Storage {
             let (link, rows) = (Arc::clone(&drained), Arc::clone(&rows));
             Drainer::new(link, drainer.clone(), rows, DrainOptions::default()).run(until.clone())
         }));
-        // A Redis that is new, or has lost everything, learns what the database knows.
+        // A Redis that is new, or has lost everything, gets the rooms of the database.
         let restored = redis.restore_all(repository.live_rooms().await?).await?;
         if restored > 0 {
             tracing::warn!(rooms = restored, "rooms that Redis did not have came back from the database");

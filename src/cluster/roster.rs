@@ -24,9 +24,8 @@ pub struct Roster {
     pub alive: Vec<NodeId>,
     /// Their leases ran out.
     pub gone: Vec<NodeId>,
-    /// Their reports with their last renewals: JSON.
+    /// Their reports of themselves with the last renewals: JSON.
     pub reports: BTreeMap<NodeId, String>,
-    /// Counts of the drainer.
     pub census: Option<Census>,
 }
 
@@ -38,7 +37,7 @@ impl Roster {
     }
 }
 
-/// Counts that the drainer makes for the whole cluster.
+/// Counts of the whole cluster, by the drainer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Census {
@@ -68,7 +67,7 @@ pub struct Sweep {
     pub orphans: Vec<RoomId>,
 }
 
-/// Findings of the last renewal.
+/// As of the last renewal.
 #[derive(Debug, Clone)]
 struct SeenNodes {
     at: Instant,
@@ -82,7 +81,7 @@ pub struct ClusterNodes {
     link: Arc<RedisLink>,
     node: NodeId,
     seen: Mutex<Option<SeenNodes>>,
-    /// Report of the next renewal.
+    /// Sent with the next renewal.
     report: Mutex<String>,
 }
 
@@ -104,7 +103,7 @@ impl ClusterNodes {
         Ok(roster)
     }
 
-    /// Sets this node's report from the next renewal on: JSON.
+    /// What this node says of itself from the next renewal on: JSON.
     pub fn say(&self, report: String) {
         *self.report.lock() = report;
     }
@@ -114,8 +113,8 @@ impl ClusterNodes {
         self.roster_as("", remember, remember).await
     }
 
-    /// The last renewal. A planned stop is not a loss: the lease runs for `farewell` more, and members that have not
-    /// come back to another node by then are found by its end.
+    /// The last renewal. A planned stop is not a loss: the lease runs for `farewell` more, and members that have not come back
+    /// to another node by then are found by its end.
     pub async fn sign_off(&self, farewell: Duration) -> Result<(), LinkError> {
         let end = self.link.millis().await?.saturating_add(millis(farewell));
         let mut goodbye = redis::pipe();
@@ -142,8 +141,8 @@ impl ClusterNodes {
         self.link.lease(SWEEPER, &self.node, lease).run().await
     }
 
-    /// Live rooms without a follower on any node and without a commit for `quiet`. Removes rooms that no longer exist
-    /// from the index.
+    /// Live rooms without a follower on any node and without a commit for `quiet`. Removes rooms that no longer exist from
+    /// the index.
     pub async fn sweep(&self, quiet: Duration) -> Result<Sweep, LinkError> {
         let mut sweep = Sweep::default();
         let before = self.link.millis().await?.saturating_sub(millis(quiet)) / 1000;
@@ -184,7 +183,7 @@ impl ClusterNodes {
     }
 }
 
-/// Tells all nodes what the drainer has counted.
+/// Publishes the census to all nodes.
 pub(super) async fn tell(link: &RedisLink, census: &Census) -> Result<(), LinkError> {
     let text = serde_json::to_string(census).unwrap_or_default();
     let mut tell = redis::pipe();

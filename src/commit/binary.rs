@@ -56,7 +56,7 @@ impl ByteWriter {
     }
 }
 
-/// Holds what is not read yet.
+/// Holds the bytes that are not read yet.
 pub(crate) struct ByteReader(pub(crate) Bytes);
 
 impl ByteReader {

@@ -27,7 +27,7 @@ pub struct Commit {
     /// The events, heads ascending.
     pub entries: Arc<[Entry]>,
     pub patch: Patch,
-    /// The room's row afterwards.
+    /// The room's columns afterwards.
     pub row: RoomRow,
 }
 

@@ -1,4 +1,4 @@
-//! The fields of an outbox entry in Redis: `room`, `head`, `events` (JSON, for anybody: `docs/EVENTS.md`) and `state`
+//! The fields of an outbox entry in Redis: `room`, `head`, `events` (JSON, public: `docs/EVENTS.md`) and `state`
 //! (binary, ours). Bodies of events are for replicas; the outbox has none.
 
 use std::collections::{BTreeMap, HashSet};

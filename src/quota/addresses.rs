@@ -1,8 +1,9 @@
-//! What the sessions of one client address may make this node send and store: byte buckets that they share.
+//! Byte buckets of client addresses, shared by the sessions of each: they bound the bytes that this node sends and stores
+//! for an address.
 //!
-//! A session asks for its address's buckets with the first message that costs something, and keeps them. An address keeps
-//! its buckets until they are full again: a connection that ends and comes back finds what it has used. Each node counts
-//! for itself: a question to Redis for every message would cost more than the message.
+//! A session gets its address's buckets with the first message that costs something, and keeps them. An address keeps its
+//! buckets until they are full again, so reconnecting gains nothing. Each node counts for itself: a request to Redis for
+//! every message would cost more than the message.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -16,73 +17,70 @@ use super::bucket::{Bucket, Pace};
 use crate::clock::Clock;
 use crate::domain::{Limits, counted_as};
 
-/// Addresses remembered after their last session; those with sessions are bounded by these.
+/// Addresses remembered after their last session; addresses with sessions are bounded by the sessions.
 const IDLE: usize = 100_000;
-/// Remembered addresses that each newcomer looks at, to forget those whose buckets are full.
+/// Remembered addresses that each new session checks, to forget those with full buckets.
 const LOOKS: usize = 4;
 
 /// The buckets of all addresses; clones share them.
 #[derive(Debug, Clone)]
-pub struct AddressBudgets(Arc<Inner>);
+pub struct AddressBudgets(Arc<AddressBudgetTable>);
 
 #[derive(Debug)]
-struct Inner {
-    paces: Paces,
-    known: Mutex<Known>,
+struct AddressBudgetTable {
+    paces: AddressPaces,
+    known: Mutex<KnownAddresses>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownAddresses {
     by_address: HashMap<IpAddr, Arc<AddressBudget>>,
-    /// Whom to look at next.
+    /// In the order in which they are checked.
     order: VecDeque<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Paces {
+struct AddressPaces {
     committed: Pace,
     relayed: Pace,
     pins: Pace,
 }
 
-/// One address's.
+/// The buckets of one address.
 #[derive(Debug)]
 pub struct AddressBudget {
-    paces: Paces,
-    buckets: Mutex<Buckets>,
+    paces: AddressPaces,
+    buckets: Mutex<AddressBuckets>,
 }
 
 #[derive(Debug)]
-struct Buckets {
+struct AddressBuckets {
     committed: Bucket,
     relayed: Bucket,
     pins: Bucket,
 }
 
-/// What a message costs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
-    /// Bytes that are committed, and so stored.
+    /// Bytes that are committed.
     pub committed: f64,
-    /// Bytes that leave for members, each copy counted.
+    /// Bytes sent to members, each copy counted.
     pub relayed: f64,
     /// PINs to hash.
     pub pins: f64,
 }
 
 impl AddressBudgets {
-    /// Nothing is used up yet.
     pub fn new(limits: &Limits) -> Self {
-        let paces = Paces {
+        let paces = AddressPaces {
             committed: Pace::of(limits.address_committed_bytes_per_sec, 128.0),
             relayed: Pace::of(limits.address_relayed_bytes_per_sec, 8.0),
-            // Ten times what one session may, a quarter of that at once.
+            // Ten times the rate of one session, a quarter of it as a burst.
             pins: Pace::new(limits.pin_changes_per_minute as f64 / 6.0, limits.pin_changes_per_minute as f64 * 2.5),
         };
-        Self(Arc::new(Inner { paces, known: Mutex::default() }))
+        Self(Arc::new(AddressBudgetTable { paces, known: Mutex::default() }))
     }
 
-    /// Those of a client.
     pub fn of(&self, address: IpAddr) -> Arc<AddressBudget> {
         let (address, now) = (counted_as(address), Clock::instant());
         let mut known = self.0.known.lock();
@@ -93,7 +91,7 @@ impl AddressBudgets {
         let paces = self.0.paces;
         let full = |pace| Bucket::full(pace, now);
         let buckets =
-            Buckets { committed: full(paces.committed), relayed: full(paces.relayed), pins: full(paces.pins) };
+            AddressBuckets { committed: full(paces.committed), relayed: full(paces.relayed), pins: full(paces.pins) };
         let budget = Arc::new(AddressBudget { paces, buckets: Mutex::new(buckets) });
         known.by_address.insert(address, Arc::clone(&budget));
         known.order.push_back(address);
@@ -101,7 +99,7 @@ impl AddressBudgets {
     }
 }
 
-impl Known {
+impl KnownAddresses {
     /// Forgets addresses without a session: some of those whose buckets are full, and the oldest when there are too many.
     fn tidy(&mut self, now: Instant) {
         let crowded = self.by_address.len() >= IDLE;
@@ -118,9 +116,9 @@ impl Known {
 }
 
 impl AddressBudget {
-    /// Takes what a message costs, or nothing and says how long to wait.
+    /// Takes the cost, or nothing and returns how long to wait.
     pub fn spend(&self, cost: Cost, now: Instant) -> Result<(), Duration> {
-        let Buckets { committed, relayed, pins } = &mut *self.buckets.lock();
+        let AddressBuckets { committed, relayed, pins } = &mut *self.buckets.lock();
         let mut all = [
             (committed, self.paces.committed, cost.committed),
             (relayed, self.paces.relayed, cost.relayed),
@@ -136,8 +134,8 @@ impl AddressBudget {
     }
 
     fn is_full(&self, now: Instant) -> bool {
-        let Buckets { committed, relayed, pins } = &mut *self.buckets.lock();
-        let Paces { committed: c, relayed: r, pins: p } = self.paces;
+        let AddressBuckets { committed, relayed, pins } = &mut *self.buckets.lock();
+        let AddressPaces { committed: c, relayed: r, pins: p } = self.paces;
         committed.is_full(c, now) && relayed.is_full(r, now) && pins.is_full(p, now)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How a bucket fills. Many buckets share one, so it is not kept in them.
+/// Rate and burst of a bucket. Many buckets share one, so it is not kept in them.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     per_sec: f64,
@@ -12,19 +12,18 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So much a second, so much at once.
     pub fn new(per_sec: f64, burst: f64) -> Self {
         Self { per_sec, burst }
     }
 
-    /// So much a second, so many seconds' worth at once.
+    /// A burst of so many `seconds` of the rate.
     pub fn of(per_sec: u64, seconds: f64) -> Self {
         Self { per_sec: per_sec as f64, burst: per_sec as f64 * seconds }
     }
 }
 
-/// What is left of one. Anything may be taken while anything is left: what it takes beyond that is owed, so that a
-/// message larger than the bucket passes once, and the sum holds all the same.
+/// A token bucket that may go into debt: any amount is taken while the level is positive, so that a message larger than the
+/// bucket passes once, and the debt is repaid at the rate.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     left: f64,
@@ -32,7 +31,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// With a whole burst in it.
+    /// With a whole burst.
     pub fn full(pace: Pace, now: Instant) -> Self {
         Self { left: pace.burst, filled: now }
     }
@@ -41,16 +40,16 @@ impl Bucket {
     pub fn wait(&mut self, reserve: f64, pace: Pace, now: Instant) -> Option<Duration> {
         self.fill(pace, now);
         let missing = reserve - self.left;
-        // At least a millisecond: the answer is told in these, and zero would say "at once".
+        // At least 1 ms, the unit on the wire: zero would mean "at once".
         (missing >= 0.0).then(|| Duration::from_secs_f64((missing / pace.per_sec).clamp(0.001, 86_400.0)))
     }
 
-    /// Takes so much, whatever is left.
+    /// Takes the amount whatever the level is.
     pub fn charge(&mut self, amount: f64) {
         self.left -= amount;
     }
 
-    /// Takes so much, or says how long to wait.
+    /// Takes the amount, or returns how long to wait.
     pub fn take(&mut self, amount: f64, pace: Pace, now: Instant) -> Result<(), Duration> {
         match self.wait(0.0, pace, now) {
             Some(wait) => Err(wait),
@@ -61,7 +60,7 @@ impl Bucket {
         }
     }
 
-    /// Whether it is as good as a new one.
+    /// Whether the level is a whole burst.
     pub fn is_full(&mut self, pace: Pace, now: Instant) -> bool {
         self.fill(pace, now);
         self.left >= pace.burst

@@ -1,12 +1,12 @@
-//! How many connections, or sessions, are held: in all, from one address, and from one network of IPv6 addresses.
+//! Bounds on connections, or sessions: in all, from one address, and from one network of IPv6 addresses.
 //!
 //! ```text
-//! QUIC endpoint ─┐ open(address): a handshake under way
+//! QUIC endpoint ─┐ open(address): a handshake in progress
 //! TLS listener ──┼──────────────► Caps ──► Cap: counted until it is dropped
-//! plain listener ┘ admit(address): a whole place
+//! plain listener ┘ admit(address): an established connection
 //! ```
-//! QUIC and TCP share one table, so an address has its places once, whatever it connects by. An address counts only when it
-//! is proved (RFC 9000 §8.1, or TCP's handshake): otherwise packets with a forged sender would use up the places of another.
+//! QUIC and TCP share one table, so an address has its places once, over all transports. An address counts only after its
+//! validation (RFC 9000 §8.1, or TCP's handshake): otherwise packets with a forged source would use up another's places.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,15 +16,15 @@ use parking_lot::Mutex;
 
 use crate::domain::{counted_as, network_of};
 
-/// A /48 of IPv6 may hold this many times what one address may: a site's network has 65,536 networks that count as
-/// addresses, and an attacker has a site's network for the asking.
+/// How many times an address's places an IPv6 /48 may hold. A /48 has 65,536 networks that count as addresses, and an
+/// attacker gets a /48 easily.
 const NETWORK_SHARE: usize = 8;
-/// The same of handshakes under way.
+/// The same for handshakes in progress.
 const NETWORK_HANDSHAKES: usize = 4;
 
-/// Why there is no place.
+/// Which bound is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
+pub enum CapsFull {
     /// The node's number (`MAX_SESSIONS`).
     #[error("this server has no place for another session")]
     Node,
@@ -36,52 +36,51 @@ pub enum Full {
     Draining,
 }
 
-/// Counts who holds a [`Cap`] until it ends; clones share the count.
+/// Counts the [`Cap`]s that are held; clones share the count.
 #[derive(Debug, Clone)]
 pub struct Caps {
-    shared: Arc<Inner>,
-    /// Places that this handle leaves free for others.
+    table: Arc<CapTable>,
+    /// Places that this handle leaves to other handles.
     leaves: usize,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct CapTable {
     total: usize,
-    per_address: Option<PerAddress>,
-    held: Mutex<Held>,
+    per_address: Option<AddressBound>,
+    held: Mutex<HeldCaps>,
 }
 
-/// What one address may hold.
 #[derive(Debug, Clone, Copy)]
-struct PerAddress {
+struct AddressBound {
     places: usize,
     handshakes: usize,
 }
 
-impl PerAddress {
+impl AddressBound {
     fn of(places: usize) -> Self {
-        // A quarter is plenty for people who come back together after a restart; a small number still lets an office in.
+        // A quarter is enough for clients that reconnect together after a restart; at least 64, for an office behind a NAT.
         Self { places, handshakes: (places / 4).clamp(64, 256).min(places) }
     }
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct HeldCaps {
     total: usize,
-    by_address: HashMap<IpAddr, Count>,
+    by_address: HashMap<IpAddr, AddressCount>,
     /// Networks of IPv6 addresses.
-    by_network: HashMap<IpAddr, Count>,
+    by_network: HashMap<IpAddr, AddressCount>,
     closed: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Count {
+struct AddressCount {
     places: usize,
-    /// Those of them whose handshake is under way.
+    /// Those of them whose handshake is in progress.
     handshakes: usize,
 }
 
-impl Count {
+impl AddressCount {
     fn has_place(&self, places: usize, handshakes: usize, is_handshake: bool) -> bool {
         self.places < places && (!is_handshake || self.handshakes < handshakes)
     }
@@ -95,75 +94,75 @@ impl Count {
 impl Caps {
     /// `per_address` `None`: only the total counts.
     pub fn new(total: usize, per_address: Option<usize>) -> Self {
-        let per_address = per_address.map(PerAddress::of);
-        Self { shared: Arc::new(Inner { total, per_address, held: Mutex::default() }), leaves: 0 }
+        let per_address = per_address.map(AddressBound::of);
+        Self { table: Arc::new(CapTable { total, per_address, held: Mutex::default() }), leaves: 0 }
     }
 
-    /// The same table, of whose total `places` are left to other handles.
+    /// A handle of the same table that leaves `places` of the total to other handles.
     #[must_use]
     pub fn leaving(&self, places: usize) -> Self {
-        Self { shared: Arc::clone(&self.shared), leaves: places }
+        Self { table: Arc::clone(&self.table), leaves: places }
     }
 
-    /// A place for one from there.
-    pub fn admit(&self, address: IpAddr) -> Result<Cap, Full> {
+    /// A place for an established connection.
+    pub fn admit(&self, address: IpAddr) -> Result<Cap, CapsFull> {
         self.take(address, false)
     }
 
-    /// A place for one from there whose handshake is under way: of these an address has fewer.
-    pub fn open(&self, address: IpAddr) -> Result<Cap, Full> {
+    /// A place for a handshake in progress: an address may have fewer of these.
+    pub fn open(&self, address: IpAddr) -> Result<Cap, CapsFull> {
         self.take(address, true)
     }
 
-    /// Whether there would be a place for one from there. Takes none: the address isn't proved.
-    pub fn check(&self, address: IpAddr) -> Result<(), Full> {
-        self.has_place(&self.shared.held.lock(), address, true)
+    /// Whether [`Caps::open`] would succeed, for an address that is not validated yet.
+    pub fn check(&self, address: IpAddr) -> Result<(), CapsFull> {
+        self.has_place(&self.table.held.lock(), address, true)
     }
 
-    fn has_place(&self, held: &Held, address: IpAddr, is_handshake: bool) -> Result<(), Full> {
+    fn has_place(&self, held: &HeldCaps, address: IpAddr, is_handshake: bool) -> Result<(), CapsFull> {
         if held.closed {
-            return Err(Full::Draining);
+            return Err(CapsFull::Draining);
         }
-        if held.total >= self.shared.total.saturating_sub(self.leaves) {
-            return Err(Full::Node);
+        if held.total >= self.table.total.saturating_sub(self.leaves) {
+            return Err(CapsFull::Node);
         }
-        let Some(PerAddress { places, handshakes }) = self.shared.per_address else { return Ok(()) };
-        let count = |counts: &HashMap<IpAddr, Count>, key| counts.get(&key).copied().unwrap_or_default();
+        let Some(AddressBound { places, handshakes }) = self.table.per_address else { return Ok(()) };
+        let count = |counts: &HashMap<IpAddr, AddressCount>, key| counts.get(&key).copied().unwrap_or_default();
         let (of_network, hands_of_network) = (places * NETWORK_SHARE, handshakes * NETWORK_HANDSHAKES);
         let has_place = count(&held.by_address, counted_as(address)).has_place(places, handshakes, is_handshake)
             && network_of(address).is_none_or(|network| {
                 count(&held.by_network, network).has_place(of_network, hands_of_network, is_handshake)
             });
-        if has_place { Ok(()) } else { Err(Full::Address) }
+        if has_place { Ok(()) } else { Err(CapsFull::Address) }
     }
 
-    fn take(&self, address: IpAddr, is_handshake: bool) -> Result<Cap, Full> {
-        let mut held = self.shared.held.lock();
+    fn take(&self, address: IpAddr, is_handshake: bool) -> Result<Cap, CapsFull> {
+        let mut held = self.table.held.lock();
         self.has_place(&held, address, is_handshake)?;
         let (address, network) = (counted_as(address), network_of(address));
-        if self.shared.per_address.is_some() {
+        if self.table.per_address.is_some() {
             held.by_address.entry(address).or_default().add(is_handshake);
             if let Some(network) = network {
                 held.by_network.entry(network).or_default().add(is_handshake);
             }
         }
         held.total += 1;
-        Ok(Cap { caps: Arc::clone(&self.shared), address, network, is_handshake })
+        Ok(Cap { table: Arc::clone(&self.table), address, network, is_handshake })
     }
 
-    /// From now on nobody.
+    /// Refuses everything from now on.
     pub fn close(&self) {
-        self.shared.held.lock().closed = true;
+        self.table.held.lock().closed = true;
     }
 
-    /// Held now.
+    /// Places held now.
     pub fn held(&self) -> usize {
-        self.shared.held.lock().total
+        self.table.held.lock().total
     }
 
-    /// The address that holds most, with its number, if it holds more than half of all.
+    /// The address that holds more than half of all places, with their number.
     pub fn majority(&self) -> Option<(IpAddr, usize)> {
-        let held = self.shared.held.lock();
+        let held = self.table.held.lock();
         let most = held.by_address.iter().max_by_key(|(_, count)| count.places)?;
         (most.1.places * 2 > held.total).then_some((*most.0, most.1.places))
     }
@@ -172,23 +171,23 @@ impl Caps {
 /// One place; given back when dropped.
 #[derive(Debug)]
 pub struct Cap {
-    caps: Arc<Inner>,
+    table: Arc<CapTable>,
     address: IpAddr,
     network: Option<IpAddr>,
     is_handshake: bool,
 }
 
 impl Cap {
-    /// The handshake is done: the place no longer counts among those under way.
+    /// The handshake is done: the place no longer counts as one in progress.
     pub fn established(&mut self) {
         if std::mem::take(&mut self.is_handshake) {
             self.change(|count| count.handshakes -= 1);
         }
     }
 
-    /// Changes the counts that this place is in; nothing is kept of those who left.
-    fn change(&self, change: impl Fn(&mut Count)) {
-        let held = &mut *self.caps.held.lock();
+    /// Changes the counts that this place is in, and removes empty ones.
+    fn change(&self, change: impl Fn(&mut AddressCount)) {
+        let held = &mut *self.table.held.lock();
         let of_network = self.network.map(|network| (&mut held.by_network, network));
         for (counts, key) in [Some((&mut held.by_address, self.address)), of_network].into_iter().flatten() {
             if let Some(count) = counts.get_mut(&key) {
@@ -208,7 +207,7 @@ impl Drop for Cap {
             count.places -= 1;
             count.handshakes -= handshakes;
         });
-        self.caps.held.lock().total -= 1;
+        self.table.held.lock().total -= 1;
     }
 }
 
@@ -216,7 +215,7 @@ impl Drop for Cap {
 mod tests {
     use std::net::IpAddr;
 
-    use super::{Caps, Full, NETWORK_HANDSHAKES, NETWORK_SHARE};
+    use super::{Caps, CapsFull, NETWORK_HANDSHAKES, NETWORK_SHARE};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -227,14 +226,14 @@ mod tests {
         let caps = Caps::new(2, Some(1));
         let (a, b, c) = (address("192.0.2.1"), address("192.0.2.2"), address("192.0.2.3"));
         let first = caps.admit(a).unwrap();
-        assert_eq!(caps.admit(a).err(), Some(Full::Address), "one address, one place");
+        assert_eq!(caps.admit(a).err(), Some(CapsFull::Address), "one address, one place");
         let second = caps.admit(b).unwrap();
-        assert_eq!(caps.admit(c).err(), Some(Full::Node), "two places in all");
+        assert_eq!(caps.admit(c).err(), Some(CapsFull::Node), "two places in all");
         drop(first);
         assert!(caps.admit(c).is_ok());
         drop(second);
         assert_eq!(caps.held(), 0);
-        assert!(caps.shared.held.lock().by_address.is_empty(), "nothing is kept of those who left");
+        assert!(caps.table.held.lock().by_address.is_empty(), "nothing is kept of those who left");
     }
 
     #[test]
@@ -258,7 +257,7 @@ mod tests {
         assert!(caps.admit(address("2001:db8:8::1")).is_ok(), "another site");
         assert!(caps.admit(address("192.0.2.1")).is_ok());
         drop(held);
-        assert!(caps.shared.held.lock().by_network.is_empty());
+        assert!(caps.table.held.lock().by_network.is_empty());
     }
 
     #[test]
@@ -278,7 +277,7 @@ mod tests {
         let caps = Caps::new(3, None);
         let public = caps.leaving(1);
         let _held = [public.admit(address("192.0.2.1")).unwrap(), public.admit(address("192.0.2.2")).unwrap()];
-        assert_eq!(public.admit(address("192.0.2.3")).err(), Some(Full::Node));
+        assert_eq!(public.admit(address("192.0.2.3")).err(), Some(CapsFull::Node));
         assert!(caps.admit(address("192.0.2.3")).is_ok());
     }
 
@@ -298,6 +297,6 @@ mod tests {
     fn who_closes_admits_nobody() {
         let caps = Caps::new(9, None);
         caps.close();
-        assert_eq!(caps.admit(address("192.0.2.1")).err(), Some(Full::Draining));
+        assert_eq!(caps.admit(address("192.0.2.1")).err(), Some(CapsFull::Draining));
     }
 }

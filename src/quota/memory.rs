@@ -1,4 +1,4 @@
-//! The counts of one process.
+//! Quotas of one process.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,22 +13,21 @@ use super::{Allowances, Exceeded, QuotaPlace, Quotas, Visitor};
 use crate::clock::Clock;
 use crate::domain::{RoomId, counted_as};
 
-/// Quotas that nobody else shares; also what a node of a cluster goes by when the others can't be asked.
+/// Also a cluster node's own counts, which decide while Redis can't be reached.
 pub struct MemoryQuotas {
     allowances: Allowances,
     pins: Throttle<(RoomId, IpAddr)>,
     joins: Throttle<IpAddr>,
-    places: Arc<Mutex<Places>>,
+    places: Arc<Mutex<HeldPlaces>>,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct HeldPlaces {
     users: HashMap<Visitor, u64>,
     addresses: HashMap<IpAddr, u64>,
 }
 
 impl MemoryQuotas {
-    /// Nothing is used up yet.
     pub fn new(allowances: Allowances) -> Self {
         Self {
             pins: Throttle::new(allowances.pin_attempts, allowances.window),
@@ -55,7 +54,6 @@ impl MemoryQuotas {
         self.pins.refund(&(room.clone(), counted_as(address)));
     }
 
-    /// A place, if there is one.
     pub fn place(&self, visitor: &Visitor) -> Result<QuotaPlace, Exceeded> {
         let mut places = self.places.lock();
         let held = |count: Option<&u64>| count.copied().unwrap_or_default();
@@ -68,7 +66,7 @@ impl MemoryQuotas {
         Ok(self.seat(&mut places, visitor))
     }
 
-    fn seat(&self, places: &mut Places, visitor: &Visitor) -> QuotaPlace {
+    fn seat(&self, places: &mut HeldPlaces, visitor: &Visitor) -> QuotaPlace {
         *places.users.entry(visitor.clone()).or_default() += 1;
         *places.addresses.entry(visitor.address).or_default() += 1;
         let (shared, whose) = (Arc::clone(&self.places), visitor.clone());
@@ -80,7 +78,7 @@ impl MemoryQuotas {
     }
 }
 
-/// Nothing is kept of those who left.
+/// Removes empty counts.
 fn leave<K: Hash + Eq>(counts: &mut HashMap<K, u64>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;

@@ -1,5 +1,5 @@
-//! What clients may use up: JOINs and wrong PINs by the minute, sessions at a time; and, in this process alone, bytes
-//! ([`Bucket`], [`AddressBudgets`]).
+//! Rate limits and bounds on what clients use: JOINs and wrong PINs by the minute, sessions at a time; and, in this process
+//! alone, bytes ([`Bucket`], [`AddressBudgets`]) and connections ([`Caps`]).
 //!
 //! ```text
 //! hub ── enter(visitor) / guess(room, address) ──► quotas ── QuotaPlace | Exceeded
@@ -7,15 +7,15 @@
 //! ```
 //!
 //! Guarantees that every implementation gives, held by one contract suite:
-//! 1. The numbers hold over all who share the quotas: [`MemoryQuotas`] over this process, the Redis log's over all nodes.
-//! 2. There is an answer within a bounded time. When those who share can't be asked, this process's own counts decide:
-//!    never an open door, never an endless wait.
+//! 1. The counts hold over all that share the quotas: [`MemoryQuotas`] over this process, [`redis`] over all nodes.
+//! 2. There is an answer within a bounded time. While the shared counts can't be reached, this process's own counts decide:
+//!    never unlimited, never blocked.
 //! 3. A place comes back when it is dropped, and when the process that held it has died.
-//! 4. Who comes back to a membership with its token is never turned away ([`Quotas::readmit`]), but is counted.
+//! 4. A member that resumes with its token is never refused ([`Quotas::readmit`]), but is counted.
 //!
-//! **Who a user is.** User ids are the clients' own choice and unique within a room only, so one alone names nobody: two
-//! strangers in two rooms may bear the same, and whoever reads yours could use up your places. A user, here, is an id at
-//! an address (as [`counted_as`] counts addresses).
+//! **A user is an id at an address** (as [`counted_as`] counts addresses). User ids are the clients' own choice and unique
+//! within a room only: two strangers in two rooms may have the same one, and a client could use up another's places by
+//! taking its id.
 
 mod addresses;
 mod bucket;
@@ -33,10 +33,9 @@ use futures_util::future::BoxFuture;
 use crate::domain::{Limits, RoomId, UserId, counted_as};
 pub use addresses::{AddressBudget, AddressBudgets, Cost, longest_wait};
 pub use bucket::{Bucket, Pace};
-pub use caps::{Cap, Caps, Full};
+pub use caps::{Cap, Caps, CapsFull};
 pub use memory::MemoryQuotas;
 
-/// The numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowances {
     /// Wrong PINs of an address for a room, a window.
@@ -47,7 +46,7 @@ pub struct Allowances {
     pub user_sessions: u64,
     /// Joined sessions of an address at a time.
     pub address_sessions: u64,
-    /// What the rates are counted in. One that is used up makes the next twice as long, up to 64 times.
+    /// The window of the rates. One that is used up makes the next twice as long, up to 64 times.
     pub window: Duration,
 }
 
@@ -63,7 +62,7 @@ impl From<&Limits> for Allowances {
     }
 }
 
-/// Who asks for a place.
+/// A user id at an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Visitor {
     user: UserId,
@@ -71,23 +70,21 @@ pub struct Visitor {
 }
 
 impl Visitor {
-    /// This user id, from there.
     pub fn new(user: UserId, address: IpAddr) -> Self {
         Self { user, address: counted_as(address) }
     }
 
-    /// The id.
     pub fn user(&self) -> &UserId {
         &self.user
     }
 
-    /// The address, as it is counted.
+    /// As it is counted.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 }
 
-/// Which number is used up.
+/// Which allowance is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exceeded {
     /// JOINs, or PINs, in this window.
@@ -95,14 +92,12 @@ pub enum Exceeded {
         /// How long to wait.
         retry_after: Duration,
     },
-    /// The user has as many sessions as one may.
     UserSessions,
-    /// Its address has.
     AddressSessions,
 }
 
 impl Exceeded {
-    /// How long to wait; nothing is known of when a session ends.
+    /// Zero where a session has to end first: nothing is known of when.
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::Rate { retry_after } => *retry_after,
@@ -111,21 +106,21 @@ impl Exceeded {
     }
 }
 
-/// Asked before the hub works for a client.
+/// Asked by the hub before a JOIN and before a PIN is hashed.
 pub trait Quotas: Send + Sync + 'static {
     /// A JOIN of a session that has no place yet: counts it, and takes a place.
     fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>>;
 
-    /// A JOIN of a session that keeps its place: only counts.
+    /// A JOIN of a session that keeps its place: only counted.
     fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>>;
 
-    /// A place for a member that comes back with its token.
+    /// A place for a member that resumes with its token.
     fn readmit(&self, visitor: &Visitor) -> QuotaPlace;
 
-    /// A PIN is about to be compared. Taken before the work: guesses that come all at once are counted too.
+    /// A PIN is about to be compared. Counted before the work, so that concurrent guesses count too.
     fn guess<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, Result<(), Exceeded>>;
 
-    /// It was right, and is not counted after all.
+    /// The PIN was right: takes the count back.
     fn guessed_right<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, ()>;
 }
 
@@ -136,12 +131,10 @@ pub struct QuotaPlace {
 }
 
 impl QuotaPlace {
-    /// A place that is given back so.
     pub fn new(visitor: Visitor, give_back: impl FnOnce() + Send + Sync + 'static) -> Self {
         Self { visitor, give_back: Some(Box::new(give_back)) }
     }
 
-    /// Whose it is.
     pub fn visitor(&self) -> &Visitor {
         &self.visitor
     }

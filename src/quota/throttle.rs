@@ -1,12 +1,11 @@
 //! Counts per key in a window, with a growing penalty: PIN attempts per room and address, JOINs per address.
 //!
-//! The table has a bound, and a full table refuses nobody for being full: the oldest entry of a key that has done nothing
-//! wrong makes place (its allowance was not used up), and one of the others only when there is no such entry. An attacker
-//! with more addresses than the table holds could so have its own entries forgotten. Therefore, while entries make place for others,
-//! a key that is not in the table is also counted with its network ([`Key::network`]: an IPv4 /24, an IPv6 /48), which has
-//! [`NETWORK`] times the allowance.
+//! The table is bounded, and a full table refuses no key for being full: it evicts the oldest entry whose allowance was not
+//! used up, and one of the others only when there is no such entry. An attacker with more addresses than the table holds
+//! could so have its own entries evicted. Therefore, while entries are evicted, a key that is not in the table is also
+//! counted with its network ([`ThrottleKey::network`]: an IPv4 /24, an IPv6 /48), which has [`NETWORK`] times the allowance.
 //!
-//! Every call costs the same: entries that are over are removed one or two a call, in the order in which their windows began.
+//! Every call costs the same: expired entries are removed one or two a call, in the order in which their windows began.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -23,19 +22,18 @@ const KEYS: usize = 100_000;
 /// How many addresses' worth a network may use while the table is full.
 const NETWORK: u64 = 16;
 
-/// What is counted.
-pub(super) trait Key: Hash + Eq + Clone {
-    /// The same of all addresses nearby.
+pub(super) trait ThrottleKey: Hash + Eq + Clone {
+    /// The key that all addresses of the network share.
     fn network(&self) -> Self;
 }
 
-impl Key for IpAddr {
+impl ThrottleKey for IpAddr {
     fn network(&self) -> Self {
         neighbourhood_of(*self)
     }
 }
 
-impl Key for (RoomId, IpAddr) {
+impl ThrottleKey for (RoomId, IpAddr) {
     fn network(&self) -> Self {
         (self.0.clone(), self.1.network())
     }
@@ -44,31 +42,31 @@ impl Key for (RoomId, IpAddr) {
 pub(super) struct Throttle<K> {
     allowed: u64,
     window: Duration,
-    counts: Mutex<Counts<K>>,
+    counts: Mutex<ThrottleCounts<K>>,
 }
 
-struct Counts<K> {
-    keys: Table<K>,
-    networks: Table<K>,
+struct ThrottleCounts<K> {
+    keys: ThrottleTable<K>,
+    networks: ThrottleTable<K>,
     /// Until then, keys that are not in the table are counted with their networks.
     crowded_until: Option<Instant>,
 }
 
-impl<K: Key> Throttle<K> {
+impl<K: ThrottleKey> Throttle<K> {
     pub(super) fn new(allowed: u64, window: Duration) -> Self {
         Self::with_places(allowed, window, KEYS)
     }
 
     fn with_places(allowed: u64, window: Duration, places: usize) -> Self {
-        let table = |allowed| Table::new(allowed, window, places);
-        let counts = Counts { keys: table(allowed), networks: table(allowed * NETWORK), crowded_until: None };
+        let table = |allowed| ThrottleTable::new(allowed, window, places);
+        let counts = ThrottleCounts { keys: table(allowed), networks: table(allowed * NETWORK), crowded_until: None };
         Self { allowed, window, counts: Mutex::new(counts) }
     }
 
-    /// Takes one; or says how long to wait.
+    /// Takes one, or returns how long to wait.
     pub(super) fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
         let mut counts = self.counts.lock();
-        let Counts { keys, networks, crowded_until } = &mut *counts;
+        let ThrottleCounts { keys, networks, crowded_until } = &mut *counts;
         keys.tidy(now);
         if self.allowed > 0 && !keys.knows(&key) {
             if crowded_until.is_some_and(|until| now < until) {
@@ -91,19 +89,19 @@ impl<K: Key> Throttle<K> {
     }
 }
 
-struct Table<K> {
+struct ThrottleTable<K> {
     allowed: u64,
     window: Duration,
     places: usize,
-    counts: HashMap<K, Count>,
-    /// By the beginning of their windows. An entry whose window began anew is further back once more.
+    counts: HashMap<K, ThrottleCount>,
+    /// By the beginning of their windows. An entry whose window began anew is in it twice; the later one counts.
     order: VecDeque<(K, Instant)>,
-    /// Those that were found guilty when their turn came.
+    /// Keys that had used up their allowance when they became the oldest.
     guilty: VecDeque<K>,
 }
 
 #[derive(Clone, Copy)]
-struct Count {
+struct ThrottleCount {
     used: u64,
     since: Instant,
     /// Windows in a row that were used up: each doubles the wait, up to 64 windows.
@@ -112,7 +110,7 @@ struct Count {
     listed: bool,
 }
 
-impl<K: Key> Table<K> {
+impl<K: ThrottleKey> ThrottleTable<K> {
     fn new(allowed: u64, window: Duration, places: usize) -> Self {
         Self { allowed, window, places, counts: HashMap::new(), order: VecDeque::new(), guilty: VecDeque::new() }
     }
@@ -126,13 +124,13 @@ impl<K: Key> Table<K> {
         let span = |strikes: u32| *window * (1_u32 << strikes);
         let count = counts.entry(key.clone()).or_insert_with(|| {
             order.push_back((key.clone(), now));
-            Count { used: 0, since: now, strikes: 0, listed: false }
+            ThrottleCount { used: 0, since: now, strikes: 0, listed: false }
         });
         let elapsed = now.saturating_duration_since(count.since);
         if elapsed >= span(count.strikes) {
             let exhausted = count.used >= *allowed && elapsed < span(count.strikes) * 2;
             let strikes = if exhausted { (count.strikes + 1).min(6) } else { 0 };
-            *count = Count { used: 0, since: now, strikes, listed: count.listed };
+            *count = ThrottleCount { used: 0, since: now, strikes, listed: count.listed };
             order.push_back((key, now));
         }
         if count.used >= *allowed {
@@ -148,15 +146,15 @@ impl<K: Key> Table<K> {
         }
     }
 
-    fn is_guilty(&self, count: &Count) -> bool {
+    fn is_guilty(&self, count: &ThrottleCount) -> bool {
         count.strikes > 0 || count.used >= self.allowed
     }
 
-    fn is_over(&self, count: &Count, now: Instant) -> bool {
+    fn is_over(&self, count: &ThrottleCount, now: Instant) -> bool {
         now >= count.since + self.window * (1_u32 << count.strikes) * 2
     }
 
-    /// Removes what is over, a step or two of it.
+    /// Removes an expired entry or two.
     fn tidy(&mut self, now: Instant) {
         for _ in 0..2 {
             let Some(count) = self.oldest() else { break };
@@ -177,8 +175,8 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// The innocent entry whose window began first. What is guilty before it goes to the others, once.
-    fn oldest(&mut self) -> Option<Count> {
+    /// The oldest entry whose allowance is not used up. Used-up ones before it move to `guilty`, once each.
+    fn oldest(&mut self) -> Option<ThrottleCount> {
         loop {
             let (key, since) = self.order.front()?;
             match self.counts.get(key).copied() {
@@ -201,7 +199,7 @@ impl<K: Key> Table<K> {
         }
     }
 
-    /// Room for one more. True: something had to go that was not over.
+    /// Makes room for one more. True: an entry was evicted that had not expired.
     fn make_place(&mut self) -> bool {
         if self.counts.len() < self.places {
             return false;
@@ -226,7 +224,7 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(60);
 
-    impl Key for &'static str {
+    impl ThrottleKey for &'static str {
         fn network(&self) -> Self {
             &self[..1]
         }

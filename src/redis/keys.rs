@@ -77,7 +77,7 @@ pub(crate) const SWEEPER: &str = "tandem:{nodes}:sweeper";
 /// The nodes' leases: a sorted set, by the moment at which each ends.
 pub(crate) const LEASES: &str = "tandem:{nodes}:leases";
 
-/// Reports of the nodes, and the drainer's of the cluster.
+/// The nodes' reports of themselves, and the drainer's of the cluster.
 pub(crate) const REPORTS: &str = "tandem:{nodes}:reports";
 /// The salt of the hashes of addresses and user ids.
 pub(crate) const SALT: &str = "tandem:{nodes}:salt";

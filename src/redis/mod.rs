@@ -1,5 +1,5 @@
 //! The connection to Redis (or Valkey) 7 or later, be it one server, one with Sentinels, or a cluster: its options, its
-//! keys, and every script. What is done with it is in `log::redis`, [`crate::cluster`] and `quota::redis`.
+//! keys, and every script. Its users are `log::redis`, [`crate::cluster`] and `quota::redis`.
 //!
 //! Keys, by partition (`pNN`, 64 of them, by a hash of the room's name; the braces keep a commit on one shard):
 //!
@@ -11,9 +11,9 @@
 //! | `tandem:{pNN}:era` | a random id of the data: another one means that Redis has lost it | [`Lives::outbox`] |
 //! | `tandem:{pNN}:audited` | the last outbox entry that the database has | [`Lives::outbox`] |
 //! | `tandem:{p00}:ahead` | how far room time is ahead of Redis' clock, because that was put back once (µs) | [`Lives::outbox`], renewed |
-//! | `tandem:{pNN}:joins:<address>`, `…:pins:<address and room>` | what of a rate is used up | two windows of it |
+//! | `tandem:{pNN}:joins:<address>`, `…:pins:<address and room>` | counter of a rate | two windows of it |
 //! | `tandem:{pNN}:address:<address>`, `…:user:<user>` | sorted set of joined sessions by the moment at which they lapse | [`Lives::place`], renewed |
-//! | `tandem:{nodes}:salt` | what the addresses and users in those names are hashed with | [`Lives::place`], renewed |
+//! | `tandem:{nodes}:salt` | salt of the hashes of addresses and users in key names | [`Lives::place`], renewed |
 //! | `tandem:{nodes}:leases` | sorted set of nodes by the end of their lease, ms | a minute after the last one |
 //! | `tandem:{nodes}:reports` | hash: what each node says of itself, and the drainer (`@`) of the whole cluster, JSON | as the leases |
 //! | `tandem:{nodes}:drainer`, `…:sweeper` | which node does it | seconds |
@@ -36,7 +36,7 @@ pub use link::{LinkError, RedisLink};
 pub use options::{Lives, RedisOptions};
 pub(crate) use outbox_bounds::note_lost;
 pub(crate) use scripts::{
-    CommitAnswer, CommitRequest, EnterAnswer, EnterRequest, Found, Lost, RestoreAnswer, ScriptCall,
+    CommitAnswer, CommitRequest, EnterAnswer, EnterRequest, FoundCommits, LostCommit, RestoreAnswer, ScriptCall,
 };
 pub(crate) use server::RedisKind;
 pub(crate) use values::{StreamId, millis, parse_head, snapshot};

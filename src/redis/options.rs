@@ -1,4 +1,4 @@
-//! Where Redis is, and what a node asks of it.
+//! The address of Redis, timeouts, lives and bounds.
 
 use std::path::PathBuf;
 use std::time::Duration;

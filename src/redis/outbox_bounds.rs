@@ -1,4 +1,4 @@
-//! What the outboxes may hold, so that Redis keeps memory for live rooms.
+//! Bounds of the outboxes, so that Redis keeps memory for live rooms.
 //!
 //! Three bounds, each of which removes the oldest entries, those that the database has first:
 //! * with each commit, the partition's share of [`RedisOptions::outbox_bytes`](super::RedisOptions) (`shrink.lua`);

@@ -13,7 +13,7 @@ use super::values::{StreamId, head_text, millis, parse_head, stored_field};
 use crate::commit::{Commit, Snapshot};
 use crate::domain::{Head, NodeId, RoomId, RoomTime};
 
-/// What an outbox keeps when memory is nearly used up, bytes.
+/// Bytes that an outbox keeps when memory is nearly used up.
 const REST: u64 = 64 << 10;
 
 macro_rules! scripts {
@@ -195,7 +195,6 @@ impl FromRedisValue for CommitAnswer {
     }
 }
 
-/// What became of a room that was written back.
 pub(crate) enum RestoreAnswer {
     /// Redis had less, and has it now.
     Raised,
@@ -217,15 +216,15 @@ impl FromRedisValue for RestoreAnswer {
     }
 }
 
-/// What of a node's own commits an outbox has.
-pub(crate) struct Found {
+/// Which of a node's own commits an outbox has.
+pub(crate) struct FoundCommits {
     pub(crate) era_id: String,
     /// The last entry that the database has.
     pub(crate) audited: Option<StreamId>,
     pub(crate) missing: Vec<StreamId>,
 }
 
-impl FromRedisValue for Found {
+impl FromRedisValue for FoundCommits {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let (era_id, audited, missing) = <(String, String, Vec<String>)>::from_redis_value(value)?;
         let missing = missing.iter().filter_map(|entry| StreamId::parse(entry)).collect();
@@ -234,7 +233,7 @@ impl FromRedisValue for Found {
 }
 
 /// A commit that Redis had lost.
-pub(crate) struct Lost<'a> {
+pub(crate) struct LostCommit<'a> {
     pub(crate) room: &'a RoomId,
     pub(crate) head: Head,
     pub(crate) events: &'a [u8],
@@ -243,7 +242,7 @@ pub(crate) struct Lost<'a> {
     pub(crate) new_era: String,
 }
 
-/// What trimming an outbox found.
+/// The state of an outbox after trimming.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Trimmed {
     /// Commits that the database doesn't have.
@@ -371,7 +370,7 @@ impl RedisLink {
             .rest(snapshot.fields.iter().map(|(field, value)| (stored_field(field), &value[..])))
     }
 
-    pub(crate) fn look_up(&self, partition: Partition, entries: &[StreamId]) -> ScriptCall<'_, Found> {
+    pub(crate) fn look_up(&self, partition: Partition, entries: &[StreamId]) -> ScriptCall<'_, FoundCommits> {
         ScriptCall::of(self, &self.scripts.look_up)
             .key("outbox", partition.outbox())
             .key("era", partition.era())
@@ -380,7 +379,7 @@ impl RedisLink {
     }
 
     /// Answers the commit's new entry, and the id of the data.
-    pub(crate) fn requeue(&self, partition: Partition, lost: &Lost<'_>) -> ScriptCall<'_, (StreamId, String)> {
+    pub(crate) fn requeue(&self, partition: Partition, lost: &LostCommit<'_>) -> ScriptCall<'_, (StreamId, String)> {
         ScriptCall::of(self, &self.scripts.requeue)
             .key("outbox", partition.outbox())
             .key("era", partition.era())
@@ -556,7 +555,7 @@ impl RedisLink {
 mod tests {
     use super::*;
 
-    /// What a typed function passes.
+    /// The names that a typed function passes.
     #[derive(Default, Debug, PartialEq)]
     pub(super) struct PassedNames {
         keys: Vec<String>,
@@ -617,7 +616,7 @@ mod tests {
             claim: None,
             answer_life: second,
         };
-        let lost = Lost { room: &room, head: next, events, state, new_era: String::new() };
+        let lost = LostCommit { room: &room, head: next, events, state, new_era: String::new() };
         let text = String::new;
         let enter = EnterRequest {
             joins: text(),

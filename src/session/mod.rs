@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::domain::{CloseCode, Dialect, TransportKind};
 use crate::hub::Hub;
 use crate::protocol::{self, Rules};
-use crate::quota::{AddressBudgets, Full};
+use crate::quota::{AddressBudgets, CapsFull};
 use crate::telemetry::names;
 pub use counts::SessionCounts;
 use dispatch::{Dispatch, MessageWork};
@@ -137,10 +137,10 @@ struct SessionContext<'a> {
 }
 
 /// Closes a connection for which there is no place, with a code that its client can read.
-pub async fn turn_away<T: Transport>(transport: T, full: Full) {
+pub async fn turn_away<T: Transport>(transport: T, full: CapsFull) {
     let code = match full {
-        Full::Draining => CloseCode::GoingAway,
-        Full::Node | Full::Address => CloseCode::Overloaded,
+        CapsFull::Draining => CloseCode::GoingAway,
+        CapsFull::Node | CapsFull::Address => CloseCode::Overloaded,
     };
     let (_, outbound) = transport.split();
     let _ = timeout(CLOSING, outbound.close(code, &full.to_string())).await;

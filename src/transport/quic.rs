@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tandem_quic::{ConnectionLimits, ConnectionPermit, LimitReached, QuicEvent, QuicOptions};
 
-use crate::quota::{Cap, Caps, Full};
+use crate::quota::{Cap, Caps, CapsFull};
 use crate::telemetry::names;
 
 pub use tandem_quic::{BindError, MAX_ENDPOINTS, NodeIdentity, QuicListener, ServerId, SharedSecret};
@@ -39,10 +39,10 @@ fn boxed(cap: Cap) -> Box<dyn ConnectionPermit> {
     Box::new(cap)
 }
 
-fn reached(full: Full) -> LimitReached {
+fn reached(full: CapsFull) -> LimitReached {
     match full {
-        Full::Address => LimitReached::Address,
-        Full::Node | Full::Draining => LimitReached::Total,
+        CapsFull::Address => LimitReached::Address,
+        CapsFull::Node | CapsFull::Draining => LimitReached::Total,
     }
 }
 

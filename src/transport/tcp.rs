@@ -27,7 +27,7 @@ use tower::Service;
 use super::paced::{BodyProgress, stalled};
 use super::stall::Unstalled;
 use super::{ProbesOnly, Public};
-use crate::quota::{Cap, Caps, Full};
+use crate::quota::{Cap, Caps, CapsFull};
 use crate::telemetry::{Seldom, names};
 
 /// After an accept that failed for want of file descriptors or memory: spinning would make it worse.
@@ -128,7 +128,7 @@ impl Descriptors {
     }
 
     /// One for a connection, and whether it is one of those kept for probes.
-    fn take(&self, peer: SocketAddr, is_public: bool) -> Result<(Cap, bool), Full> {
+    fn take(&self, peer: SocketAddr, is_public: bool) -> Result<(Cap, bool), CapsFull> {
         let places = if is_public { self.places.leaving(self.kept) } else { self.places.clone() };
         let cap = places.admit(peer.ip())?;
         Ok((cap, self.places.held() > self.total - self.kept))

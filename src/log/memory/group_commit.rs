@@ -1,4 +1,4 @@
-//! Group commit: everything that waits is stored in one append, and only then is anybody told.
+//! Group commit: all waiting commits are stored in one append, and answered and published only then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::unsaved::UnsavedCommits;
-use super::{CommitAnswer, MemoryLogCore, MemoryLogState, QueuedCommit};
+use super::{MemoryLogCore, MemoryLogState, OutcomeSender, QueuedCommit};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::domain::RoomId;
@@ -30,7 +30,7 @@ pub(super) struct GroupCommit {
     repository: Option<Arc<dyn Repository>>,
     /// The commits of an append that failed, and may be stored all the same. Nothing is appended before that is known.
     suspects: Vec<Commit>,
-    /// What was answered while the disk was full.
+    /// Commits that were answered while the disk was full.
     unsaved: UnsavedCommits,
     /// When the full disk was tried last.
     tried: Option<Instant>,
@@ -60,8 +60,8 @@ impl From<RepositoryError> for Unstored {
 struct AppendBatch {
     commits: Vec<Commit>,
     /// One for each commit.
-    answers: Vec<CommitAnswer>,
-    conflicts: Vec<(RoomId, CommitAnswer)>,
+    answers: Vec<OutcomeSender>,
+    conflicts: Vec<(RoomId, OutcomeSender)>,
 }
 
 impl GroupCommit {
@@ -112,7 +112,7 @@ impl GroupCommit {
         }
     }
 
-    /// Stores what a full disk didn't take, if there is space now.
+    /// Stores the commits that a full disk didn't take, if there is space now.
     async fn store_unsaved(&mut self) {
         self.process(AppendBatch::default()).await;
     }
@@ -142,7 +142,7 @@ impl GroupCommit {
         }
     }
 
-    /// Rooms go on while the disk is full; what they commit is stored when there is space.
+    /// Rooms go on while the disk is full; their commits are stored when there is space.
     fn keep_unsaved(&mut self, batch: &AppendBatch, error: Option<&RepositoryError>) {
         batch.commits.iter().for_each(|commit| self.unsaved.add(commit));
         metrics::gauge!(names::UNSAVED_ROOMS).set(self.unsaved.rooms() as f64);
@@ -185,7 +185,7 @@ impl GroupCommit {
             if matches!(error, RepositoryError::Full { .. }) {
                 self.tried = Some(Clock::instant());
             } else {
-                // What was kept from before is settled already, and may be stored twice.
+                // Unsaved commits are settled already, and storing them twice is harmless.
                 self.suspects.clone_from(&batch.commits);
             }
             return Err(error.into());
@@ -204,7 +204,7 @@ impl GroupCommit {
         Ok(())
     }
 
-    /// Asks which suspects are stored. These are settled now; whatever was decided without them conflicts.
+    /// Asks which suspects are stored. These are settled now; commits decided without them conflict.
     async fn clear_up(&mut self, repository: &dyn Repository, batch: &mut AppendBatch) -> Result<(), RepositoryError> {
         if self.suspects.is_empty() {
             return Ok(());
@@ -266,13 +266,13 @@ impl GroupCommit {
     }
 }
 
-/// Rolls rooms back, and returns the answers due to everything that was accepted in them: what is in the batch, and what
-/// was decided on top of it since. The caller keeps the lock while it corrects the rooms.
+/// Rolls rooms back, and returns the senders of all commits that were accepted in them: those in the batch, and those
+/// decided on top of it since. The caller keeps the lock while it corrects the rooms.
 fn take_out(
     state: &mut MemoryLogState,
     batch: &mut AppendBatch,
     rooms: &BTreeSet<RoomId>,
-) -> Vec<(RoomId, CommitAnswer)> {
+) -> Vec<(RoomId, OutcomeSender)> {
     let mut answers = batch.take_out(rooms);
     for room in rooms {
         state.sequence.roll_back(room);
@@ -288,7 +288,7 @@ fn take_out(
     answers
 }
 
-fn refuse(answers: Vec<(RoomId, CommitAnswer)>, error: &LogError) {
+fn refuse(answers: Vec<(RoomId, OutcomeSender)>, error: &LogError) {
     for (_, answer) in answers {
         let _ = answer.send(Err(error.clone()));
     }
@@ -327,7 +327,7 @@ impl AppendBatch {
         self.commits.iter().map(|commit| commit.room.clone()).collect()
     }
 
-    fn take_out(&mut self, rooms: &BTreeSet<RoomId>) -> Vec<(RoomId, CommitAnswer)> {
+    fn take_out(&mut self, rooms: &BTreeSet<RoomId>) -> Vec<(RoomId, OutcomeSender)> {
         let mut owed = Vec::new();
         let all = std::mem::take(&mut self.commits).into_iter().zip(std::mem::take(&mut self.answers));
         for (commit, answer) in all {

@@ -8,8 +8,8 @@
 //! while the last one was on its way (group commit). Without one, commits are as durable as the process.
 //!
 //! The compare-and-set counts what was accepted, everything else what is settled. So of two commits that expect the same
-//! head the second never goes to the disk, yet what the loser is shown is durable: its answer waits until what was ahead
-//! of it is settled or rolled back. When an append fails, all its commits and all that were accepted on top of them get
+//! head the second never goes to the disk, yet the head that the loser gets is durable: its answer waits until the commits
+//! ahead of it are settled or rolled back. When an append fails, all its commits and all that were accepted on top of them get
 //! an error. Whether the append took effect is asked ([`Repository::heads`]) before the next one: if it did, its commits
 //! are settled late, and followers hear of them.
 //!
@@ -86,7 +86,7 @@ impl MemoryLog {
     }
 }
 
-/// What the handles and the group commit share. Locks are taken in the order `state`, a report queue's.
+/// Shared by the handles and the group commit. Locks are taken in the order `state`, a report queue's.
 #[derive(Debug)]
 struct MemoryLogCore {
     state: Mutex<MemoryLogState>,
@@ -105,14 +105,14 @@ struct MemoryLogState {
     closed: bool,
 }
 
-type CommitAnswer = oneshot::Sender<Result<Outcome, LogError>>;
+type OutcomeSender = oneshot::Sender<Result<Outcome, LogError>>;
 
 /// What waits for the group commit.
 #[derive(Debug)]
 enum QueuedCommit {
-    Accepted(Commit, CommitAnswer),
-    /// A commit that lost against an accepted one: it is shown the room when that one's fate is known.
-    Conflict(RoomId, CommitAnswer),
+    Accepted(Commit, OutcomeSender),
+    /// A commit that lost against an accepted one: it is answered when that one is settled or rolled back.
+    Conflict(RoomId, OutcomeSender),
 }
 
 impl MemoryLogCore {

@@ -1,4 +1,4 @@
-//! What one node has not heard yet: a bounded queue, in order.
+//! Reports that one node has not taken yet: a bounded queue, in order.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

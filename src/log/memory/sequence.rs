@@ -1,8 +1,8 @@
 //! The order of each room: the compare-and-set, without I/O or locks.
 //!
-//! A commit is first *accepted*: its expectation held, it waits for the disk, and the next one must expect its head.
-//! Then it is *settled*: durable, and from now on visible. What was accepted and could not be stored is rolled back;
-//! nobody has seen it.
+//! A commit is first *accepted*: its expectation held, it waits for the disk, and the next one must expect its head. Then it
+//! is *settled*: durable, and from now on visible. A commit that was accepted and could not be stored is rolled back before
+//! it was visible.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -23,7 +23,7 @@ pub(super) struct Sequence {
 #[derive(Debug)]
 struct RoomSequence {
     settled: Settled,
-    /// The accepted head that is not settled.
+    /// Commits that are accepted and not settled.
     ahead: Option<Ahead>,
 }
 
@@ -46,8 +46,7 @@ struct Ahead {
 pub(super) enum Acceptance {
     /// It waits for the disk.
     Accepted,
-    /// Its expectation is not the head. Answer with [`Sequence::latest_head`] when nothing of the room is ahead any
-    /// more.
+    /// Its expectation is not the head. Answer with [`Sequence::latest_head`] when nothing of the room is ahead any more.
     Conflict,
     /// Its heads don't ascend, or its epoch is not later than the one that ended.
     Refused(LogError),
@@ -144,7 +143,7 @@ impl Sequence {
         snapshot.head = commit.next;
     }
 
-    /// Forgets what was accepted in the room and is not settled.
+    /// Forgets the room's commits that are accepted and not settled.
     pub(super) fn roll_back(&mut self, room: &RoomId) {
         if let Some(place) = self.rooms.get_mut(room) {
             place.ahead = None;

@@ -14,7 +14,7 @@ use crate::redis::{self, CommitAnswer, CommitRequest, LinkError, Partition, Stre
 
 /// Pause before a commit is sent again to a Redis that was full.
 const FULL: Duration = Duration::from_millis(50);
-/// A node trims the outboxes of a full Redis no more often: what it frees must be seen first.
+/// A node trims the outboxes of a full Redis no more often: the memory that it frees shows with a delay.
 const RELIEF_EVERY: Duration = Duration::from_millis(500);
 /// Partitions that are trimmed at the same time.
 const AT_ONCE: usize = 16;

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use super::RedisLog;
 use crate::commit::Commit;
 use crate::domain::{Head, RoomId};
-use crate::redis::{Found, LinkError, Lost, Partition, StreamId};
+use crate::redis::{FoundCommits, LinkError, LostCommit, Partition, StreamId};
 use crate::telemetry::names;
 
-/// Bounds of what is remembered.
+/// Bounds of the remembered commits.
 const COMMITS: usize = 8192;
 const BYTES: usize = 32 << 20;
 /// How often Redis is asked what became of them.
@@ -105,7 +105,7 @@ impl RecentByPartition {
     }
 
     /// Returns the lost ones, and forgets those that the database has.
-    fn settle(&mut self, partition: Partition, found: &Found) -> Vec<RecentCommit> {
+    fn settle(&mut self, partition: Partition, found: &FoundCommits) -> Vec<RecentCommit> {
         let Some(queue) = self.partitions.remove(&partition) else { return Vec::new() };
         let (mut stay, mut lost) = (VecDeque::new(), Vec::new());
         for kept in queue {
@@ -172,7 +172,8 @@ impl RedisLog {
         while let Some(kept) = lost.pop_front() {
             // Each loss begins an era of its own: under an earlier id the second loss would not be noticed.
             let new_era = format!("{}-again", self.next_id());
-            let again = Lost { room: &kept.room, head: kept.head, events: &kept.events, state: &kept.state, new_era };
+            let again =
+                LostCommit { room: &kept.room, head: kept.head, events: &kept.events, state: &kept.state, new_era };
             match self.link.requeue(partition, &again).run().await {
                 Ok((entry, era_id)) => self.recent.0.lock().keep(partition, RecentCommit { entry, era_id, ..kept }),
                 Err(error) => {

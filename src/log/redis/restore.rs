@@ -13,9 +13,8 @@ use crate::telemetry::names;
 const RESTORES: usize = 32;
 
 impl RedisLog {
-    /// Writes back what a Redis that is new or has lost everything lacks: [`crate::repository::Repository::live_rooms`]
-    /// at a start. Only raises, like [`Log::restore`](crate::log::Log::restore); returns how many rooms it brought
-    /// back.
+    /// Writes rooms back to a Redis that is new or has lost everything, at a start: those of
+    /// [`crate::repository::Repository::live_rooms`]. Only raises, like [`Log::restore`](crate::log::Log::restore); returns how many rooms it brought back.
     pub async fn restore_all(&self, snapshots: Vec<Snapshot>) -> Result<usize, LogError> {
         let mut restored = 0;
         let writes = snapshots.iter().map(|snapshot| self.write_back(snapshot));

@@ -24,11 +24,11 @@ pub(super) enum BusBody {
         expected: Head,
         entries: Arc<[Entry]>,
     },
-    /// To all who follow the room.
+    /// To all nodes that follow the room.
     Ephemeral(Bytes),
     /// To one node, whether it follows or not.
     Directed(Bytes),
-    /// The room was written back, or a node of another version committed: what is known of it may be wrong.
+    /// The room was written back, or a node of another version committed: replicas must be read again.
     Reload,
 }
 
