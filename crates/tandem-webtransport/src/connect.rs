@@ -17,14 +17,14 @@ use crate::h3_workarounds::held_bytes::HeldBytes;
 
 /// How the client ended a session.
 #[derive(Debug, Clone)]
-pub(crate) enum SessionEnd {
+pub(crate) enum ClientEnd {
     /// By a close capsule, or by the stream's end, which stands for code 0.
     Closed(u32),
     /// By a failure: a malformed close, or a lost connection.
     Failed(SessionError),
 }
 
-impl SessionEnd {
+impl ClientEnd {
     /// Whether the client waits for a close capsule of the server's.
     pub(crate) fn is_malformed(&self) -> bool {
         matches!(self, Self::Failed(SessionError::MalformedClose(_)))
@@ -71,11 +71,11 @@ impl ConnectRecv {
     pub(crate) fn run(
         mut self,
         send: Arc<Mutex<ConnectSend>>,
-        end: Arc<SetOnce<SessionEnd>>,
+        end: Arc<SetOnce<ClientEnd>>,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let ended = self.read().await;
-            if let (SessionEnd::Closed(_), Ok(mut send)) = (&ended, send.try_lock()) {
+            if let (ClientEnd::Closed(_), Ok(mut send)) = (&ended, send.try_lock()) {
                 // Browsers report a clean close only if their close capsule was answered with the stream's end. If the
                 // lock is taken, the writer is inside a capsule that the client won't read.
                 Box::pin(send.finish()).await;
@@ -89,12 +89,12 @@ impl ConnectRecv {
         }
     }
 
-    async fn read(&mut self) -> SessionEnd {
+    async fn read(&mut self) -> ClientEnd {
         let mut capsules = CapsuleReader::default();
         loop {
             let mut data = match self.stream.recv_data().await {
                 Ok(Some(data)) => data,
-                Ok(None) => return SessionEnd::Closed(0),
+                Ok(None) => return ClientEnd::Closed(0),
                 Err(error) => return self.failed(error),
             };
             self.held.delivered(data.remaining());
@@ -102,18 +102,18 @@ impl ConnectRecv {
                 Ok(None) => {}
                 Ok(Some(close)) => {
                     tracing::debug!(close.code, close.reason, "closed by the peer");
-                    return SessionEnd::Closed(close.code);
+                    return ClientEnd::Closed(close.code);
                 }
-                Err(malformed) => return SessionEnd::Failed(malformed.into()),
+                Err(malformed) => return ClientEnd::Failed(malformed.into()),
             }
         }
     }
 
-    fn failed(&self, error: StreamError) -> SessionEnd {
-        SessionEnd::Failed(match self.connection.close_reason() {
+    fn failed(&self, error: StreamError) -> ClientEnd {
+        ClientEnd::Failed(match self.connection.close_reason() {
             Some(ConnectionError::ApplicationClosed(close)) => match codes::from_quic(close.error_code) {
                 // Some clients send their code in CONNECTION_CLOSE only.
-                Some(code) => return SessionEnd::Closed(code),
+                Some(code) => return ClientEnd::Closed(code),
                 None => SessionError::ConnectionClosed {
                     code: close.error_code.into_inner(),
                     reason: String::from_utf8_lossy(&close.reason).into_owned(),

@@ -16,7 +16,7 @@ use tandem_wake::WakerSet;
 use tokio::sync::{SetOnce, oneshot};
 use tokio::time::Sleep;
 
-use crate::connect::SessionEnd;
+use crate::connect::ClientEnd;
 use crate::message::MessageReader;
 use crate::slot::ControlRecv;
 use crate::{MAX_DATAGRAM, ObserveWebTransport, SessionError, Violation, WebTransportEvent, varint};
@@ -50,7 +50,7 @@ pub struct SessionReader {
     wakers: WakerSet<3>,
     control: ControlReader,
     messages: MessageReader,
-    ended: BoxFuture<'static, SessionEnd>,
+    ended: BoxFuture<'static, ClientEnd>,
     observe: ObserveWebTransport,
 }
 
@@ -85,7 +85,7 @@ impl SessionReader {
         quarter_id: u64,
         control: oneshot::Receiver<ControlRecv>,
         message_bytes: usize,
-        end: Arc<SetOnce<SessionEnd>>,
+        end: Arc<SetOnce<ClientEnd>>,
         observe: ObserveWebTransport,
     ) -> Self {
         Self {
@@ -129,8 +129,8 @@ impl SessionReader {
             } else if let Poll::Ready(end) = self.wakers.poll_if_woken(END, |context| self.ended.as_mut().poll(context))
             {
                 return Poll::Ready(match end {
-                    SessionEnd::Closed(code) => Ok(Received::Closed(code)),
-                    SessionEnd::Failed(error) => Err(error),
+                    ClientEnd::Closed(code) => Ok(Received::Closed(code)),
+                    ClientEnd::Failed(error) => Err(error),
                 });
             } else {
                 match ready!(self.poll_datagram()) {

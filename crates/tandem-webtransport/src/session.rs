@@ -8,7 +8,7 @@ use tandem_quic::{ConnectionError, QuicConnection};
 use tokio::sync::{Mutex, SetOnce};
 
 use crate::capsule::MalformedClose;
-use crate::connect::{ConnectSend, SessionEnd};
+use crate::connect::{ClientEnd, ConnectSend};
 use crate::message::Violation;
 use crate::slot::ControlStream;
 use crate::{ObserveWebTransport, SessionDatagrams, SessionReader, SessionWriter};
@@ -65,7 +65,7 @@ pub(crate) struct SessionParts {
     /// Resolves when the client has acknowledged all of the CONNECT stream.
     pub(crate) acknowledged: BoxFuture<'static, ()>,
     /// How the client ended the session.
-    pub(crate) end: Arc<SetOnce<SessionEnd>>,
+    pub(crate) end: Arc<SetOnce<ClientEnd>>,
     pub(crate) observe: ObserveWebTransport,
 }
 

@@ -9,7 +9,7 @@ use tandem_quic::SendStream;
 use tokio::sync::{Mutex, SetOnce, oneshot};
 use tokio::time::timeout;
 
-use crate::connect::{ConnectSend, SessionEnd};
+use crate::connect::{ClientEnd, ConnectSend};
 use crate::{SessionDatagrams, SessionError, capsule, codes};
 
 /// Messages up to this size are copied into one buffer; longer ones are written from where they are.
@@ -31,7 +31,7 @@ pub struct SessionWriter {
     control: ControlWriter,
     connect: Arc<Mutex<ConnectSend>>,
     acknowledged: BoxFuture<'static, ()>,
-    end: Arc<SetOnce<SessionEnd>>,
+    end: Arc<SetOnce<ClientEnd>>,
     gathered: BytesMut,
     batch: Vec<Bytes>,
 }
@@ -47,7 +47,7 @@ impl SessionWriter {
         control: oneshot::Receiver<SendStream>,
         connect: Arc<Mutex<ConnectSend>>,
         acknowledged: BoxFuture<'static, ()>,
-        end: Arc<SetOnce<SessionEnd>>,
+        end: Arc<SetOnce<ClientEnd>>,
     ) -> Self {
         let control = ControlWriter::Awaited(control);
         let (gathered, batch) = (BytesMut::new(), Vec::new());
