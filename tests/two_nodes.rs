@@ -19,7 +19,7 @@ use support::client::Carrier::{Quinn, WebSocket, Wtransport};
 use support::client::Client;
 use support::server::{TestProcess, TestServer, until};
 
-/// What the nodes share.
+/// Services that the nodes share.
 struct Ground {
     redis: RedisServer,
     database: Database,

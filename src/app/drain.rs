@@ -23,7 +23,7 @@ pub(super) enum Phase {
     Serving,
     /// Sessions were told to reconnect, and end.
     Leaving,
-    /// What was accepted is committed.
+    /// Commits of accepted commands are under way.
     Committing,
     /// The log and the database are closed.
     Closing,

@@ -19,7 +19,7 @@ pub(super) fn raise_limit() -> u64 {
     }
 }
 
-/// What is left of them for TCP connections.
+/// The rest of them, for TCP connections.
 pub(super) fn descriptors(limit: u64, sessions: u64) -> Descriptors {
     // A small limit is shared: half for connections, a part of these for probes.
     let total = limit.saturating_sub(OWN).max(limit / 2);

@@ -11,7 +11,7 @@ pub struct LimitRow {
     pub default: u64,
     /// The range that may be configured.
     pub range: (u64, u64),
-    /// What is limited, and in which unit.
+    /// Meaning and unit.
     pub meaning: &'static str,
     /// The code of a request beyond it, if clients can exceed it.
     pub code: Option<ErrorCode>,

@@ -454,7 +454,7 @@ mod tests {
         Snapshot { room: commit.room.clone(), head: commit.next, fields: fields.collect() }
     }
 
-    /// What stands in databases and in Redis, and what nodes of two versions tell each other while a cluster is
+    /// The format in databases and in Redis, and between nodes of two versions while a cluster is
     /// updated.
     ///
     /// When this test fails, the change must be one that the version before can live with, and that can live with what

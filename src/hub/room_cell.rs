@@ -323,7 +323,7 @@ impl RoomCellState {
         self.reloads_needed > self.reloads_done
     }
 
-    /// What a read that starts now will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are in
+    /// The gaps that a read from now on will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are in
     /// its answer, or are over by then.
     pub(super) fn begin_reload(&mut self) -> (Head, u64) {
         self.early.clear();

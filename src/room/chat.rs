@@ -8,7 +8,7 @@ use crate::domain::{ChatText, RoomTime, UserId, Username};
 /// The size of the kept lines as messages, in bytes: about 64 KiB.
 const KEPT_BYTES: usize = 65_536;
 
-/// What a line costs beside its texts: the fields of its message, and escapes. In bytes.
+/// Bytes of a line beside its texts: the fields of its message, and escapes.
 const LINE_BYTES: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

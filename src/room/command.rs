@@ -35,7 +35,7 @@ pub struct Join {
     pub claim: OwnerClaim,
 }
 
-/// What a JOIN claims about the room's owner.
+/// A JOIN's claim about the room's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OwnerClaim {
     /// Hash of the joiner's own host key for this room.
@@ -57,7 +57,7 @@ pub enum PinProof {
     Checked { against: PinHash, fits: bool },
 }
 
-/// What the sender of a command saw when it decided, as far as it says so. A command for another film is refused.
+/// The room as the sender of a command saw it, as far as it says so. A command for another film is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Basis {
     /// The room's film ([`Room::film`](super::Room::film)).

@@ -110,7 +110,7 @@ pub struct Member {
     pub origin: Origin,
 }
 
-/// What recognises a client that returns under another id. Never sent to any client.
+/// Marks by which a client that returns under another id is recognised. Never sent to any client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Origin {
     /// Hash of the client key.

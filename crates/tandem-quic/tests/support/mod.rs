@@ -146,7 +146,7 @@ pub(crate) fn certificate() -> (CertificateDer<'static>, Arc<dyn ResolvesServerC
     (certificate.clone(), Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key))))
 }
 
-/// FNV-1a.
+/// FNV-1a hash.
 pub(crate) fn digest(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

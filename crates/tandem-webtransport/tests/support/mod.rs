@@ -31,7 +31,7 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// What the echo session saw.
+/// One thing that the echo session saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seen {
     Opened(IpAddr),
@@ -233,7 +233,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// What a browser accepts by its hash: P-256, at most 14 days.
+/// A certificate that a browser accepts by its hash: P-256, at most 14 days.
 pub(crate) fn certificate() -> (CertificateDer<'static>, Arc<dyn ResolvesServerCert>) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
