@@ -22,14 +22,14 @@ pub struct ClientRequest {
 }
 
 /// `timestamp` of a PING as sent: whole numbers stay whole.
-pub type Echo = serde_json::Number;
+pub type PingEcho = serde_json::Number;
 
 #[derive(Debug, Clone)]
 pub enum ClientMessage {
     Join(JoinMessage),
     Leave,
     Ping {
-        echo: Option<Echo>,
+        echo: Option<PingEcho>,
     },
     /// The answer of a page to PROBE; its arrival is its whole content.
     Alive,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::PROTOCOL;
-use super::client_message::Echo;
+use super::client_message::PingEcho;
 use super::json_text::Embedded;
 use super::messages::{
     self, ExactMillis, GateFields, MediaMillis, Millis, RelayedFields, SentFields, Shown, StampFields, StandingFields,
@@ -234,7 +234,7 @@ pub fn encode_error(
     })
 }
 
-pub fn encode_pong(echo: Option<&Echo>, now: RoomTime) -> Bytes {
+pub fn encode_pong(echo: Option<&PingEcho>, now: RoomTime) -> Bytes {
     event(&messages::PongMessage { sent: SentFields { timestamp: Millis(now) }, echo })
 }
 

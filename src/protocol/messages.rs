@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
-use super::client_message::Echo;
+use super::client_message::PingEcho;
 use super::json_text::Embedded;
 use crate::domain::{
     ChatText, Head, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, PlayerReason, PlayerState, Rate, RoomId,
@@ -337,7 +337,7 @@ messages! {
     }
     PongMessage<'a> = "PONG" {
         #[serde(flatten)] sent: SentFields,
-        echo: Option<&'a Echo>,
+        echo: Option<&'a PingEcho>,
     }
     AckMessage = "ACK" {
         #[serde(rename = "ref")] reference: u64,

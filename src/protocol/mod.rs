@@ -18,7 +18,7 @@ mod fields;
 mod json_text;
 mod messages;
 
-pub use client_message::{BadRequest, ClientMessage, ClientRequest, Echo, JoinMessage, Rules};
+pub use client_message::{BadRequest, ClientMessage, ClientRequest, JoinMessage, PingEcho, Rules};
 pub use compact::{Compact, decode_compact, encode_clock_reply, encode_tick};
 pub use decode::decode;
 pub use encode::{

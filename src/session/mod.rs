@@ -71,12 +71,12 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// How a session ends. Without a code the connection was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct SessionEnd {
+struct SessionExit {
     code: Option<CloseCode>,
     reason: String,
 }
 
-impl SessionEnd {
+impl SessionExit {
     fn lost(reason: impl Into<String>) -> Self {
         Self { code: None, reason: reason.into() }
     }
@@ -147,14 +147,14 @@ pub async fn turn_away<T: Transport>(transport: T, full: CapsFull) {
 }
 
 /// Reads frames one after the other: a message is handled before the next is read, so none overtakes another.
-async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &SessionContext<'_>) -> SessionEnd {
+async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &SessionContext<'_>) -> SessionExit {
     let SessionContext { services, outbox, life, span } = *common;
     let mut rate = MessageRate::new(&services.rules.limits, services.rates);
     loop {
         let frame = match inbound.next().await {
-            Ok(Frame::Closed(code)) => return SessionEnd::lost(format!("closed by the client with {code}")),
+            Ok(Frame::Closed(code)) => return SessionExit::lost(format!("closed by the client with {code}")),
             Ok(frame) => frame,
-            Err(TransportError::Lost(reason)) => return SessionEnd::lost(reason),
+            Err(TransportError::Lost(error)) => return SessionExit::lost(error.to_string()),
             Err(TransportError::Violation { code, reason }) => return outbox.end_in_order(code, &reason).await,
         };
         let of_page = matches!(frame, Frame::Message(_) | Frame::Compact(_));
@@ -191,7 +191,7 @@ async fn read<I: Inbound>(inbound: &mut I, dispatch: &mut Dispatch, common: &Ses
 }
 
 /// Writes the outbox, a batch a flush, and pings if the transport has no keep-alive of its own.
-async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> SessionEnd {
+async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> SessionExit {
     let SessionContext { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let stall = Duration::from_secs(rules.limits.write_stall_secs);
     let period = Duration::from_secs(rules.limits.heartbeat_secs);
@@ -210,7 +210,7 @@ async fn write<O: Outbound>(outbound: &mut O, common: &SessionContext<'_>) -> Se
                 batch.push(Outgoing::Ping);
             }
             let taken = outbox.take(&mut batch);
-            if let Some(SessionEnd { code: Some(code), reason }) = &taken.end
+            if let Some(SessionExit { code: Some(code), reason }) = &taken.end
                 && life.dialect() == Some(Dialect::V3)
             {
                 batch.push(Outgoing::Message(protocol::encode_closing(*code, reason, clock.now())));
@@ -251,7 +251,7 @@ async fn deliver<O: Outbound>(
     batch: &mut Vec<Outgoing>,
     stall: Duration,
     life: &PeerLiveness,
-) -> Result<(), SessionEnd> {
+) -> Result<(), SessionExit> {
     let mut work = pin!(outbound.send(batch));
     // Most writes finish at once and need no timer.
     let done = if let Poll::Ready(done) = futures_util::poll!(work.as_mut()) {
@@ -270,8 +270,8 @@ async fn deliver<O: Outbound>(
     };
     match done {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(SessionEnd::lost(error.to_string())),
-        Err(_) => Err(SessionEnd::with(CloseCode::SlowConsumer, "a write stalled")),
+        Ok(Err(error)) => Err(SessionExit::lost(error.to_string())),
+        Err(_) => Err(SessionExit::with(CloseCode::SlowConsumer, "a write stalled")),
     }
 }
 
@@ -283,7 +283,7 @@ async fn tick(heartbeat: Option<&mut Interval>) {
 }
 
 /// Ends a session for what no frame causes: a missing JOIN, silence, an overflowing outbox.
-async fn watch(common: &SessionContext<'_>) -> SessionEnd {
+async fn watch(common: &SessionContext<'_>) -> SessionExit {
     let SessionContext { services: Services { rules, clock, .. }, outbox, life, .. } = *common;
     let limits = &rules.limits;
     let idle = Duration::from_secs(limits.idle_secs);
@@ -312,7 +312,7 @@ async fn watch(common: &SessionContext<'_>) -> SessionEnd {
             }
             None => until(join_by),
             Some(Dialect::V2) if now >= page + legacy_silence => {
-                return SessionEnd::with(CloseCode::Idle, "the page says nothing");
+                return SessionExit::with(CloseCode::Idle, "the page says nothing");
             }
             Some(Dialect::V2) => until(page + legacy_silence),
             Some(Dialect::V3) if now < page + ask_after => until(page + ask_after),
@@ -329,25 +329,25 @@ async fn watch(common: &SessionContext<'_>) -> SessionEnd {
                 asked = Some((page, since));
                 let answers_by = (page + idle).max(since + PROBE);
                 if now >= answers_by {
-                    return SessionEnd::with(CloseCode::Idle, CloseCode::Idle.meaning());
+                    return SessionExit::with(CloseCode::Idle, CloseCode::Idle.meaning());
                 }
                 until(answers_by);
             }
         }
         if !life.keeps_itself {
             if now >= heard + idle {
-                return SessionEnd::with(CloseCode::Idle, CloseCode::Idle.meaning());
+                return SessionExit::with(CloseCode::Idle, CloseCode::Idle.meaning());
             }
             until(heard + idle);
             if let Some(probed) = outbox.probed_at().filter(|probed| *probed > heard) {
                 if now >= probed + PROBE {
-                    return SessionEnd::with(CloseCode::Idle, "no sign of life when asked");
+                    return SessionExit::with(CloseCode::Idle, "no sign of life when asked");
                 }
                 until(probed + PROBE);
             }
         }
         if outbox.has_overflowed() {
-            return SessionEnd::with(CloseCode::SlowConsumer, CloseCode::SlowConsumer.meaning());
+            return SessionExit::with(CloseCode::SlowConsumer, CloseCode::SlowConsumer.meaning());
         }
         tokio::select! {
             biased;
@@ -365,7 +365,7 @@ async fn at(time: Option<Instant>) {
 }
 
 /// At a planned stop: queued messages are written, then GOING_AWAY. The writer ends the session.
-async fn announce_stop(common: &SessionContext<'_>) -> SessionEnd {
+async fn announce_stop(common: &SessionContext<'_>) -> SessionExit {
     let SessionContext { services, outbox, .. } = *common;
     services.stop.cancelled().await;
     outbox.end_in_order(CloseCode::GoingAway, CloseCode::GoingAway.meaning()).await

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::transport::{DatagramSender, Outgoing};
-use super::{Services, SessionEnd};
+use super::{Services, SessionExit};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, CompactBytes, Head, MemberSlot};
 use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Reply, TickDelivery};
@@ -70,7 +70,7 @@ struct OutboxQueue {
     /// When the first unanswered ping of a probe was passed to the transport.
     probed_at: Option<Instant>,
     /// Set once; later messages are not queued.
-    end: Option<SessionEnd>,
+    end: Option<SessionExit>,
     overflowed: bool,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct OutboxBatch {
     /// Ping the peer.
     pub(super) probe: bool,
     /// The session ends after this batch.
-    pub(super) end: Option<SessionEnd>,
+    pub(super) end: Option<SessionExit>,
 }
 
 impl Outbox {
@@ -145,13 +145,13 @@ impl Outbox {
     }
 
     /// Ends the session after what is queued. Never returns: the writer ends the session.
-    pub(super) async fn end_in_order(&self, code: CloseCode, reason: &str) -> SessionEnd {
+    pub(super) async fn end_in_order(&self, code: CloseCode, reason: &str) -> SessionExit {
         self.finish(code, reason);
         pending().await
     }
 
     fn finish(&self, code: CloseCode, reason: &str) {
-        self.queue.lock().end.get_or_insert_with(|| SessionEnd::with(code, reason));
+        self.queue.lock().end.get_or_insert_with(|| SessionExit::with(code, reason));
         self.filled.notify_one();
     }
 

@@ -87,7 +87,7 @@ pub enum Outgoing {
 pub enum TransportError {
     /// The connection ended without a close.
     #[error("connection lost: {0}")]
-    Lost(String),
+    Lost(Box<dyn std::error::Error + Send + Sync>),
     /// The peer broke the transport's rules; the session is closed with this code.
     #[error("{reason}")]
     Violation { code: CloseCode, reason: String },

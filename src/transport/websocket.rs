@@ -268,7 +268,7 @@ impl Inbound for WebSocketInbound {
                     self.0.broken.store(true, Ordering::Relaxed);
                     return Err(failure(error));
                 }
-                None => return Err(TransportError::Lost("the connection ended without a close".to_owned())),
+                None => return Err(TransportError::Lost("the connection ended without a close".into())),
             };
             return Ok(match message {
                 Message::Text(text) => Frame::Message(text.into()),
@@ -352,14 +352,14 @@ fn failure(error: Error) -> TransportError {
     let code = match &error {
         Error::Capacity(_) => CloseCode::TooBig,
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing) => {
-            return TransportError::Lost(error.to_string());
+            return TransportError::Lost(error.into());
         }
         Error::Protocol(_) | Error::Utf8(_) | Error::AttackAttempt => CloseCode::ProtocolError,
         Error::WriteBufferFull(_) => CloseCode::SlowConsumer,
         Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<TooManyFragments>()) => {
             CloseCode::ProtocolError
         }
-        _ => return TransportError::Lost(error.to_string()),
+        _ => return TransportError::Lost(error.into()),
     };
     TransportError::Violation { code, reason: error.to_string() }
 }

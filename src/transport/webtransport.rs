@@ -163,16 +163,16 @@ impl Inbound for WebTransportInbound {
             Ok(Received::Message(message)) => Ok(Frame::Message(message)),
             Ok(Received::Datagram(payload)) => Ok(Frame::Compact(payload)),
             Ok(Received::Closed(code)) => Ok(Frame::Closed(code)),
-            Err(error) => Err(failure(&error)),
+            Err(error) => Err(failure(error)),
         }
     }
 }
 
-fn failure(error: &SessionError) -> TransportError {
-    let code = match error {
+fn failure(error: SessionError) -> TransportError {
+    let code = match &error {
         SessionError::Violation(Violation::TooLong { .. }) => CloseCode::TooBig,
         SessionError::Violation(_) | SessionError::MalformedClose(_) => CloseCode::ProtocolError,
-        lost => return TransportError::Lost(lost.to_string()),
+        _ => return TransportError::Lost(error.into()),
     };
     TransportError::Violation { code, reason: error.to_string() }
 }
@@ -193,15 +193,15 @@ impl Outbound for WebTransportOutbound {
         }
         // What is rare is boxed: a future is as large as its largest state for all its life.
         if drain {
-            Box::pin(self.0.drain()).await.map_err(|error| failure(&error))?;
+            Box::pin(self.0.drain()).await.map_err(failure)?;
         }
         // Messages first: datagrams may have to wait.
-        self.0.flush().await.map_err(|error| failure(&error))?;
+        self.0.flush().await.map_err(failure)?;
         for datagram in compact {
             let datagrams = self.0.datagrams();
             if !datagrams.try_send(&datagram) {
                 let sent = Box::pin(datagrams.send(&datagram)).await;
-                sent.map_err(|error| TransportError::Lost(error.to_string()))?;
+                sent.map_err(|error| TransportError::Lost(error.into()))?;
             }
         }
         Ok(())

@@ -120,7 +120,7 @@ impl MemoryOutbound {
 }
 
 fn lost() -> TransportError {
-    TransportError::Lost("the other end was dropped".to_owned())
+    TransportError::Lost("the other end was dropped".into())
 }
 
 /// A frame that a client received.

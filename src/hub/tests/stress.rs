@@ -61,7 +61,7 @@ impl SessionMeasurements for TokenKeeper {
 }
 
 /// A member of one room, connected to one of two nodes.
-struct Visitor {
+struct RoamingMember {
     room: RoomId,
     user: &'static str,
     keeper: Arc<TokenKeeper>,
@@ -70,7 +70,7 @@ struct Visitor {
     rng: StdRng,
 }
 
-impl Visitor {
+impl RoamingMember {
     async fn join(&mut self, hubs: &[Hub; 2]) {
         let hub = &hubs[self.place];
         let (user, address) = (UserId::parse(self.user).unwrap(), IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -119,7 +119,7 @@ async fn two_nodes_under_load_agree_on_every_room_and_on_its_deadline() {
         for (place, user) in ["ann", "bob"].into_iter().enumerate() {
             let rng = StdRng::seed_from_u64(SEED << 32 | (index * 2 + place) as u64);
             let (room, keeper) = (room.clone(), Arc::default());
-            let mut visitor = Visitor { room, user, keeper, place, membership: None, rng };
+            let mut visitor = RoamingMember { room, user, keeper, place, membership: None, rng };
             visitor.join(&hubs).await;
             visitors.push(visitor);
         }
