@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tandem::app::App;
 use tandem::config::Config;
-use tandem::config::cli::{self, CliError, Command};
+use tandem::config::cli::{self, CliCommand, CliError};
 use tandem::panics;
 use tandem::telemetry::{LogFormat, Metrics, init_logging, json_lines};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,13 +15,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let outcome = match cli::from_process() {
-        Ok(Command::Serve(config)) => serve(*config),
-        Ok(Command::CheckConfig(config)) => {
+        Ok(CliCommand::Serve(config)) => serve(*config),
+        Ok(CliCommand::CheckConfig(config)) => {
             print!("{config}");
             config.unknown.iter().for_each(|unknown| eprintln!("tandem: {unknown}"));
             Ok(())
         }
-        Ok(Command::Health(url)) => tandem::http::probe::ask(&url).map_err(anyhow::Error::msg),
+        Ok(CliCommand::Health(url)) => tandem::http::probe::ask(&url).map_err(anyhow::Error::msg),
         // `--help` and `--version` come this way too.
         Err(CliError::Usage(usage)) => usage.exit(),
         Err(error) => Err(error.into()),

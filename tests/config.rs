@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use secrecy::ExposeSecret;
-use tandem::config::cli::{CliError, Command, parse};
+use tandem::config::cli::{CliCommand, CliError, parse};
 use tandem::config::{Config, Environment, settings};
 use tandem::domain::Limits;
 use tandem::transport::quic::ServerId;
@@ -14,7 +14,7 @@ use tandem::transport::tls::CertSource;
 fn config(environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
     let arguments = ["tandem"].iter().chain(flags).copied().collect::<Vec<_>>();
     match parse(arguments, &environment.iter().copied().collect::<Environment>()) {
-        Ok(Command::Serve(config) | Command::CheckConfig(config)) => Ok(*config),
+        Ok(CliCommand::Serve(config) | CliCommand::CheckConfig(config)) => Ok(*config),
         Ok(other) => panic!("{other:?}"),
         Err(CliError::Config(error)) => Err(error.to_string()),
         Err(CliError::Usage(error)) => Err(error.to_string()),
@@ -339,7 +339,7 @@ fn health_asks_the_configured_port_even_when_other_settings_are_wrong() {
     let asks = |environment: &[(&str, &str)], flags: &[&str]| {
         let arguments = ["tandem", "health"].iter().chain(flags).copied().collect::<Vec<_>>();
         match parse(arguments, &environment.iter().copied().collect::<Environment>()) {
-            Ok(Command::Health(url)) => url.to_string(),
+            Ok(CliCommand::Health(url)) => url.to_string(),
             other => panic!("{other:?}"),
         }
     };

@@ -24,13 +24,13 @@ use secrecy::ExposeSecret;
 use tandem::commit::Commit;
 use tandem::config::Postgres;
 use tandem::domain::{Head, RoomId};
-use tandem::repository::postgres::{Limits, PostgresRepository};
+use tandem::repository::postgres::{PostgresRepository, TimeLimits};
 use tandem::repository::{Repository, RepositoryError};
 
 /// No test takes a tenth of it.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Short, for tests that see time run out.
-const SOON: Limits = Limits { connect: Duration::from_millis(500), answer: Duration::from_millis(1000) };
+const SOON: TimeLimits = TimeLimits { connect: Duration::from_millis(500), answer: Duration::from_millis(1000) };
 /// One line a row, of all tables that an append writes.
 const EVERYTHING: &str = "SELECT rooms::text FROM rooms UNION ALL SELECT users::text FROM users \
                           UNION ALL SELECT room_fields::text FROM room_fields \

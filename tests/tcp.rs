@@ -208,12 +208,12 @@ async fn a_reader_of_http2_that_opens_no_window_is_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_on_all_addresses_is_healthy_where_the_machine_has_ipv4_only() {
-    use tandem::config::cli::{Command, parse};
+    use tandem::config::cli::{CliCommand, parse};
     // As in a container without IPv6: nobody answers at ::1.
     let site = site(Parts::default()).await;
     let settings = [("HOST", "::".to_owned()), ("PORT", site.plain.port().to_string())];
     let environment = settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let Ok(Command::Health(url)) = parse(["tandem", "health"], &environment) else { panic!("no probe") };
+    let Ok(CliCommand::Health(url)) = parse(["tandem", "health"], &environment) else { panic!("no probe") };
     let asked = tokio::task::spawn_blocking(move || probe::ask(&url));
     assert_eq!(within(asked).await.unwrap(), Ok(()));
 }

@@ -148,12 +148,12 @@ fn drawn(link: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::cli::{Command, parse};
+    use crate::config::cli::{CliCommand, parse};
     use crate::config::{Environment, Machine};
 
     fn config(settings: &[(&str, &str)]) -> Config {
         let environment: Environment = settings.iter().copied().collect();
-        let Ok(Command::Serve(mut config)) = parse(["tandem"], &environment) else { panic!("{settings:?}") };
+        let Ok(CliCommand::Serve(mut config)) = parse(["tandem"], &environment) else { panic!("{settings:?}") };
         let addresses = ["192.168.1.5", "2001:db8::5"].map(|text| text.parse().unwrap()).to_vec();
         config.machine = Machine { name: Some("laptop".to_owned()), addresses };
         *config

@@ -3,30 +3,27 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr};
 
-use clap::{Arg, ArgMatches, Command as Clap};
+use clap::{Arg, ArgMatches, Command};
 
 use super::settings::{self, Setting};
 use super::{Config, ConfigError, ConfigErrors, Environment, Raw};
 use crate::http::probe::ProbeUrl;
 
-/// What to do.
+/// The command.
 #[derive(Debug)]
-pub enum Command {
-    /// Run the server.
+pub enum CliCommand {
     Serve(Box<Config>),
-    /// Print the resolved configuration.
     CheckConfig(Box<Config>),
-    /// Ask a running server whether it lives.
+    /// Ask a running server for its health.
     Health(ProbeUrl),
 }
 
-/// Why there is nothing to do.
+/// Why no command runs.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The command line can't be read, or asked for help: `clap::Error::exit` prints it and ends.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// Settings are wrong.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
 }
@@ -38,7 +35,7 @@ impl From<ConfigError> for CliError {
 }
 
 /// Reads the process's own command line and environment.
-pub fn from_process() -> Result<Command, CliError> {
+pub fn from_process() -> Result<CliCommand, CliError> {
     parse(std::env::args_os(), &Environment::of_process())
 }
 
@@ -46,7 +43,7 @@ pub fn from_process() -> Result<Command, CliError> {
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     environment: &Environment,
-) -> Result<Command, CliError> {
+) -> Result<CliCommand, CliError> {
     let matches = clap().try_get_matches_from(arguments)?;
     let (name, of_command) = matches.subcommand().unwrap_or(("serve", &matches));
     // A flag may stand before or behind the command.
@@ -57,16 +54,16 @@ pub fn parse(
     let raw = Raw::gather(&flag, environment)?;
     if name == "health" {
         let url = of_command.get_one::<String>("url").cloned();
-        return Ok(Command::Health(match url {
+        return Ok(CliCommand::Health(match url {
             Some(url) => probe_url(&url)?,
             None => own_health(&raw)?,
         }));
     }
     let config = Box::new(Config::resolve(raw, environment)?);
-    Ok(if name == "check-config" { Command::CheckConfig(config) } else { Command::Serve(config) })
+    Ok(if name == "check-config" { CliCommand::CheckConfig(config) } else { CliCommand::Serve(config) })
 }
 
-/// Only HOST and PORT matter, so that a probe doesn't fail for anything else.
+/// Reads only HOST and PORT, so that a probe doesn't fail for other settings.
 fn own_health(raw: &Raw) -> Result<ProbeUrl, ConfigError> {
     let host = raw.text("HOST").and_then(|host| host.parse::<IpAddr>().ok());
     let is_everywhere = host == Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
@@ -90,7 +87,7 @@ fn warning(setting: &Setting) -> String {
     settings::file_of(setting.name).map(warning).unwrap_or_default()
 }
 
-fn clap() -> Clap {
+fn clap() -> Command {
     let flags = settings::all().into_iter().map(|setting| {
         let default = if setting.default.is_empty() { "unset".to_owned() } else { setting.default.clone() };
         Arg::new(setting.name)
@@ -103,7 +100,7 @@ fn clap() -> Clap {
             .global(true)
     });
     let url = Arg::new("url").long("url").value_name("URL").help("what to ask, instead of /health on HOST and PORT");
-    Clap::new("tandem")
+    Command::new("tandem")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps a group's video players in step")
         .after_help(
@@ -112,7 +109,7 @@ fn clap() -> Clap {
              (REDIS_URL_FILE and so on), or the variable.",
         )
         .args(flags)
-        .subcommand(Clap::new("serve").about("run the server (what happens without a command, too)"))
-        .subcommand(Clap::new("check-config").about("print the resolved configuration, secrets hidden"))
-        .subcommand(Clap::new("health").about("exit 0 if a server answers on PORT, else 1").arg(url))
+        .subcommand(Command::new("serve").about("run the server (what happens without a command, too)"))
+        .subcommand(Command::new("check-config").about("print the resolved configuration, secrets hidden"))
+        .subcommand(Command::new("health").about("exit 0 if a server answers on PORT, else 1").arg(url))
 }

@@ -7,18 +7,16 @@ use url::Url;
 
 use super::{ConfigError, Raw, number};
 
-/// A log shared by several nodes.
 #[derive(Debug, Clone)]
 pub struct Redis {
     /// `redis://` or `rediss://`.
     pub url: SecretString,
-    /// CA file that replaces the machine's, PEM.
+    /// PEM file of the authorities that are trusted instead of the machine's.
     pub ca: Option<PathBuf>,
-    /// Bytes that the outboxes may hold.
+    /// Bytes that all outboxes may hold.
     pub outbox_bytes: u64,
 }
 
-/// A database shared by several nodes.
 #[derive(Debug, Clone)]
 pub struct Postgres {
     /// `postgres://`.
@@ -60,7 +58,7 @@ fn redis_url(raw: &Raw) -> Result<Option<SecretString>, ConfigError> {
     }
     let database = raw.parsed("REDIS_DB", |text| number::<u16>(text, "the number of a database"))?.unwrap_or(0);
     let user = raw.text("REDIS_PASSWORD").map(|_| "");
-    let place = Place { scheme: "redis", host: "REDIS_HOST", port: "REDIS_PORT", password: "REDIS_PASSWORD" };
+    let place = UrlParts { scheme: "redis", host: "REDIS_HOST", port: "REDIS_PORT", password: "REDIS_PASSWORD" };
     place.url(raw, 6379, user, &database.to_string())
 }
 
@@ -75,7 +73,7 @@ pub(super) fn postgres(raw: &Raw) -> Result<Option<Postgres>, ConfigError> {
     }
     let (user, database) = (raw.text("POSTGRES_USER"), raw.text("POSTGRES_DB").unwrap_or("tandem"));
     let place =
-        Place { scheme: "postgres", host: "POSTGRES_HOST", port: "POSTGRES_PORT", password: "POSTGRES_PASSWORD" };
+        UrlParts { scheme: "postgres", host: "POSTGRES_HOST", port: "POSTGRES_PORT", password: "POSTGRES_PASSWORD" };
     // v2's files set these two also where no database is used.
     if raw.text("POSTGRES_HOST").is_none() && (user.is_some() || raw.text("POSTGRES_DB").is_some()) {
         let why = "without a host there is no PostgreSQL to use them with";
@@ -85,7 +83,7 @@ pub(super) fn postgres(raw: &Raw) -> Result<Option<Postgres>, ConfigError> {
     Ok(url.map(|url| Postgres { url, pool_size }))
 }
 
-/// A whole URL, of one of these schemes, and none of the parts beside it.
+/// The URL of one of these schemes, if it is set; its parts must then be unset.
 fn given(
     raw: &Raw,
     name: &'static str,
@@ -104,15 +102,15 @@ fn given(
     Ok(url)
 }
 
-/// The settings that stand for a URL.
-struct Place {
+/// The settings that a URL may be split into.
+struct UrlParts {
     scheme: &'static str,
     host: &'static str,
     port: &'static str,
     password: &'static str,
 }
 
-impl Place {
+impl UrlParts {
     fn url(&self, raw: &Raw, port: u16, user: Option<&str>, path: &str) -> Result<Option<SecretString>, ConfigError> {
         let port = raw
             .parsed(self.port, |text| {

@@ -5,15 +5,13 @@ use std::path::Path;
 
 use super::raw::Environment;
 
-/// Interfaces of containers and virtual machines: their addresses are this machine's inside only.
+/// Prefixes of virtual interfaces (containers, virtual machines), whose addresses only this machine reaches.
 const VIRTUAL: [&str; 9] = ["docker", "br-", "veth", "virbr", "cni", "flannel", "podman", "lxc", "lxdbr"];
-/// A machine with more addresses prints and certifies the first ones.
+/// Addresses that are printed, and named in a self-signed certificate.
 const MOST_ADDRESSES: usize = 8;
 
-/// The machine's limits as the operating system states them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
-    /// Its host name.
     pub name: Option<String>,
     /// Addresses of its network interfaces, IPv4 first; no loopback, no link-local ones. Empty in a container, whose
     /// own addresses only its machine reaches.

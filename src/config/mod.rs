@@ -1,5 +1,5 @@
-//! Settings: raw texts (`raw`), understood and checked once (`Config::resolve`), immutable from then on. The only place
-//! that reads the environment.
+//! Settings: raw texts (`raw`), parsed and checked once (`Config::resolve`), then immutable. Only this module reads the
+//! environment.
 
 pub mod cli;
 mod database;
@@ -28,7 +28,7 @@ use crate::transport::proxies::TrustedProxies;
 use crate::transport::quic::{MAX_ENDPOINTS, NodeIdentity, ServerId, SharedSecret};
 use crate::transport::tls::CertSource;
 
-/// Everything that was configured.
+/// The settings as the modules want them.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `HOST`
@@ -47,7 +47,6 @@ pub struct Config {
     pub base_path: BasePath,
     /// `NODE_URL`.
     pub node_url: Option<NodeUrl>,
-    /// The machine's limits as the operating system states them.
     pub machine: Machine,
     /// `TRUSTED_PROXIES`
     pub trusted_proxies: TrustedProxies,
@@ -75,62 +74,39 @@ pub struct Config {
     pub node: NodeId,
     /// `LOG_LEVEL`
     pub log_level: String,
-    /// `LOG_FORMAT`; `None`: as the terminal decides.
+    /// `LOG_FORMAT`; `None`: pretty on a terminal, else JSON.
     pub log_format: Option<LogFormat>,
     /// `OTLP_ENDPOINT`, `OTLP_CA_PATH`, `OTLP_SAMPLE_PERCENT`; `None`: nothing is traced.
     pub otlp: Option<Otlp>,
-    /// Every limit.
     pub limits: Limits,
     /// Names in the environment that look like settings and are none.
     pub unknown: Vec<Unknown>,
     report: String,
 }
 
-/// Why a configuration is refused: one line that names the variable.
+/// Why a configuration is refused: one line that names the setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// It can't be understood.
+    /// The value can't be parsed, or is out of range.
     #[error("{name}={value}: {why}")]
     Wrong {
-        /// The variable.
         name: &'static str,
-        /// The value; secrets are not repeated.
+        /// As it was set; `(hidden)` for a secret.
         value: String,
         why: String,
     },
-    /// It isn't text.
     #[error("{name}: not UTF-8")]
-    NotText {
-        /// The variable.
-        name: &'static str,
-    },
-    /// It must be there.
+    NotText { name: &'static str },
     #[error("{name} is not set")]
-    Missing {
-        /// The variable.
-        name: &'static str,
-    },
-    /// One makes no sense without another.
+    Missing { name: &'static str },
+    /// `name` is set, and needs `other`, which is not.
     #[error("{name} needs {other}: {why}")]
-    Needs {
-        /// The variable that is set.
-        name: &'static str,
-        other: &'static str,
-        why: &'static str,
-    },
-    /// Two contradict each other.
+    Needs { name: &'static str, other: &'static str, why: &'static str },
     #[error("{name} and {other}: {why}")]
-    Contradiction {
-        /// One variable.
-        name: &'static str,
-        /// The other.
-        other: &'static str,
-        /// In which way.
-        why: &'static str,
-    },
+    Contradiction { name: &'static str, other: &'static str, why: &'static str },
 }
 
-/// All that is wrong with a configuration, a line each.
+/// Every error of a configuration, a line each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
@@ -148,7 +124,7 @@ impl From<ConfigError> for ConfigErrors {
 }
 
 impl ConfigError {
-    /// The settings that it is about. One that doesn't name a setting names several, or what stands for them.
+    /// The settings that the error names; `name` and `other` may hold several, joined by "or".
     fn about(&self) -> Vec<&'static str> {
         let (name, other) = match self {
             Self::Wrong { name, .. } | Self::NotText { name } | Self::Missing { name } => (*name, ""),
@@ -160,13 +136,16 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Understands and checks everything, and reports all that is wrong: what is, is put aside, and the rest is looked
-    /// at as if it had not been set.
+    /// Parses and checks all settings.
+    ///
+    /// # Errors
+    /// Every wrong setting: after an error the settings that it names are put aside, and the rest is checked as if
+    /// these were unset.
     pub fn resolve(raw: Raw, environment: &Environment) -> Result<Self, ConfigErrors> {
         let mut raw = raw;
         let mut errors = raw.read_secrets();
         let mut aside: Vec<&'static str> = errors.iter().flat_map(ConfigError::about).collect();
-        // A file that can't be read stands for its secret.
+        // A secret whose file can't be read counts as wrong, too.
         aside.extend(
             settings::SECRETS
                 .iter()
@@ -181,7 +160,7 @@ impl Config {
                 Err(error) => error,
             };
             let about = error.about();
-            // What only follows from an error that is told already is none of its own.
+            // An error that only follows from one that was reported is not reported.
             let follows = !matches!(error, ConfigError::Wrong { .. }) && about.iter().any(|name| aside.contains(name));
             if !follows {
                 errors.push(error);
@@ -283,7 +262,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Every setting with its value and who set it, secrets hidden: what `tandem check-config` prints.
+    /// Every setting with its value and source, secrets hidden: the output of `tandem check-config`.
     pub fn report(&self) -> &str {
         &self.report
     }
@@ -300,7 +279,7 @@ fn number<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
 }
 
 fn host_name(text: &str) -> Result<String, String> {
-    // One address or name, no port: the ports are QUIC_PORT's and the request's.
+    // Without a port: the server knows its ports.
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     if bare.parse::<IpAddr>().is_ok() || name(text) {
@@ -341,7 +320,7 @@ fn certificate(raw: &Raw, host: IpAddr, public: Option<&str>, machine: &Machine)
         (None, None) => {
             let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
             let own = machine.name.iter().flat_map(|name| {
-                // The name that mDNS gives the machine in its own network.
+                // The machine's name by mDNS.
                 [Some(name.clone()), (!name.contains('.')).then(|| format!("{name}.local"))].into_iter().flatten()
             });
             let bound: Vec<String> = match host {
@@ -435,7 +414,7 @@ fn limits(raw: &Raw) -> Result<Limits, ConfigError> {
     Ok(limits)
 }
 
-/// Two processes on one machine must not share a name, so a random number follows.
+/// The machine's name and a random number: two processes on one machine must not share a name.
 fn made_node(machine: Option<&str>) -> Result<NodeId, String> {
     let machine: String = machine.unwrap_or("node").chars().take(48).collect();
     NodeId::parse(&format!("{machine}-{:06x}", rand::random::<u32>() & 0xff_ffff)).map_err(|invalid| invalid.message)

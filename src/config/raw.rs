@@ -1,4 +1,5 @@
-//! What was said, before it is understood: flags over environment over defaults.
+//! The texts of the settings before they are parsed: a flag wins over the environment, the environment over the
+//! default.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,7 +8,7 @@ use std::fmt;
 use super::settings::{self, Setting};
 use super::{ConfigError, database};
 
-/// The environment, taken once.
+/// A copy of the environment.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 
@@ -17,10 +18,9 @@ impl Environment {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
     }
 
-    /// Names that look like ours but are no setting: nothing would read them. Those that begin with `TANDEM_`, and
-    /// those that differ from a setting by a slip of the pen.
+    /// Names that nothing reads: they begin with `TANDEM_`, or differ from a setting by at most two characters.
     pub(super) fn unknown(&self) -> Vec<Unknown> {
-        // Kubernetes puts its own into every pod of a namespace with a Service called "tandem…".
+        // Kubernetes sets service links in every pod of a namespace with a Service called "tandem…".
         let numbered =
             |name: &str| name.split("_PORT_").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         let link = |name: &str, value: &OsString| {
@@ -53,12 +53,11 @@ impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
     }
 }
 
-/// A name in the environment that is no setting.
+/// A name in the environment that looks like a setting and is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown {
-    /// The name.
     pub name: String,
-    /// The name that was probably meant.
+    /// The setting that was probably meant.
     pub meant: Option<&'static str>,
 }
 
@@ -72,13 +71,13 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// Whether one becomes the other by changing, adding or leaving out at most two characters.
+/// Whether the edit distance (Levenshtein) is at most two.
 fn is_slip(one: &str, other: &str) -> bool {
     const MOST: usize = 2;
     if one.len().abs_diff(other.len()) > MOST {
         return false;
     }
-    // Levenshtein's distance, a row at a time.
+    // A row of the distance matrix at a time.
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (n, a) in one.chars().enumerate() {
@@ -92,13 +91,12 @@ fn is_slip(one: &str, other: &str) -> bool {
     row[other.len()] <= MOST
 }
 
+/// Origin of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The command line.
     Flag,
-    /// The environment.
     Environment,
-    /// A file that a setting names.
+    /// The file that `…_FILE` names.
     File,
     Default,
 }
@@ -114,12 +112,12 @@ impl fmt::Display for Source {
     }
 }
 
-/// One text for each setting.
+/// The text and the origin of each setting.
 #[derive(Debug, Clone)]
 pub struct Raw(BTreeMap<&'static str, (String, Source)>);
 
 impl Raw {
-    /// An empty variable counts as unset: that is what compose files and manifests make of a missing value.
+    /// An empty variable counts as unset: compose files and manifests make one of a missing value.
     pub fn gather(flags: &dyn Fn(&Setting) -> Option<String>, environment: &Environment) -> Result<Self, ConfigError> {
         let mut values = BTreeMap::new();
         for setting in settings::all() {
@@ -138,7 +136,7 @@ impl Raw {
         Ok(Self(values))
     }
 
-    /// Reads the secrets that are in files. What can't be read is told, and stays unset.
+    /// Reads the secrets that are in files; one that can't be read is an error and stays unset.
     pub(super) fn read_secrets(&mut self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
         for &(name, file) in settings::SECRETS {
@@ -158,7 +156,7 @@ impl Raw {
         errors
     }
 
-    /// As if nobody had set it; says whether somebody had.
+    /// Resets a setting to its default; returns whether it had been set.
     pub(super) fn put_aside(&mut self, name: &str) -> bool {
         let setting = settings::all().into_iter().find(|setting| setting.name == name);
         let Some(setting) = setting.filter(|_| self.source(name) != Source::Default) else { return false };
@@ -171,12 +169,11 @@ impl Raw {
         self.0.get(name).map(|(value, _)| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// Where the setting's value comes from.
     pub(super) fn source(&self, name: &str) -> Source {
         self.0.get(name).map_or(Source::Default, |(_, source)| *source)
     }
 
-    /// The text as something, or the error that names the setting.
+    /// The parsed value; the error names the setting, and hides a secret's value.
     pub(super) fn parsed<T, E: std::fmt::Display>(
         &self,
         name: &'static str,
@@ -188,7 +185,7 @@ impl Raw {
         parse(text).map(Some).map_err(|why| ConfigError::Wrong { name, value, why: why.to_string() })
     }
 
-    /// As [`Raw::parsed`], for a setting that has a default.
+    /// [`Raw::parsed`] for a setting that has a default.
     pub(super) fn required<T>(
         &self,
         name: &'static str,
@@ -198,7 +195,7 @@ impl Raw {
     }
 }
 
-/// A file as secrets are kept in: one line, of which the end is no part.
+/// The content of a secret's file without the end of its line.
 fn read_secret(path: &str) -> Result<String, String> {
     let text = std::fs::read(path).map_err(|error| error.to_string())?;
     let text = String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned())?;
@@ -206,7 +203,7 @@ fn read_secret(path: &str) -> Result<String, String> {
     if secret.is_empty() { Err("it is empty".to_owned()) } else { Ok(secret.to_owned()) }
 }
 
-/// A wrong value in one line of bearable length. A URL with credentials, where none belong, doesn't show them.
+/// A wrong value as one line of at most 200 characters. A URL with credentials is shown without them.
 fn shown(text: &str) -> String {
     const CHARS: usize = 200;
     if text.contains("//") && text.contains('@') {

@@ -58,9 +58,10 @@ const FIRST: &[(&str, &str)] = &[
     ("LOG_LEVEL", "debug"),
 ];
 
-type Row = (&'static str, &'static str, &'static str, &'static str);
+/// Section, name, default, meaning.
+type SettingRow = (&'static str, &'static str, &'static str, &'static str);
 
-const TABLE: &[Row] = &[
+const TABLE: &[SettingRow] = &[
     (LISTENERS, "HOST", "127.0.0.1", "address that all listeners bind to"),
     (
         LISTENERS,
@@ -214,8 +215,7 @@ const TABLE: &[Row] = &[
     (OPERATION, "OTLP_SAMPLE_PERCENT", "100", "share of the requests that are traced (0-100)"),
 ];
 
-/// Values that must not be shown, each with the setting that names a file which holds it. Of the two URLs only the
-/// password is hidden.
+/// Secrets, each with the setting that names a file with it. Of the two URLs only the password is hidden.
 pub const SECRETS: &[(&str, &str)] = &[
     ("QUIC_SHARED_SECRET", "QUIC_SHARED_SECRET_FILE"),
     ("REDIS_URL", "REDIS_URL_FILE"),
@@ -225,7 +225,7 @@ pub const SECRETS: &[(&str, &str)] = &[
     ("TURN_SECRET", "TURN_SECRET_FILE"),
 ];
 
-/// The setting that names a file which holds this one's value.
+/// The setting that names the file of this secret.
 pub fn file_of(name: &str) -> Option<&'static str> {
     SECRETS.iter().find(|(secret, _)| *secret == name).map(|(_, file)| *file)
 }

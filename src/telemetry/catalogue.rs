@@ -1,38 +1,31 @@
-//! Every metric in one table: the name that code records by, and what it means. `docs/OPERATIONS.md` follows from it.
+//! Every metric in one table: its name, kind, unit, labels and meaning. The table of `docs/OPERATIONS.md` and the help
+//! texts of `/metrics` are made from it.
 
 use std::fmt::Write as _;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-/// What kind of number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows.
+pub enum MetricKind {
     Counter,
-    /// Goes up and down.
     Gauge,
-    /// A distribution.
     Histogram,
 }
 
 /// One line of the catalogue.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// The name.
     pub name: &'static str,
-    /// What kind of number.
-    pub kind: Kind,
-    /// Of what.
+    pub kind: MetricKind,
     pub unit: Unit,
-    /// By what it is split.
     pub labels: &'static [&'static str],
-    /// In words.
+    /// One sentence for operators.
     pub help: &'static str,
 }
 
 macro_rules! catalogue {
     ($($konst:ident = $name:literal, $kind:ident, $unit:ident, [$($label:literal),*], $help:literal;)*) => {
-        /// Names to record by.
+        /// Constants for `metrics::counter!` and its like.
         pub mod names {
             $(#[doc = $help] pub const $konst: &str = $name;)*
         }
@@ -41,9 +34,9 @@ macro_rules! catalogue {
         #[cfg(test)]
         const CONSTANTS: &[(&str, &str)] = &[$((stringify!($konst), $name),)*];
 
-        /// The catalogue itself.
+        /// Every metric, in the order of the documentation.
         pub const CATALOGUE: &[Metric] = &[
-            $(Metric { name: $name, kind: Kind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: $help },)*
+            $(Metric { name: $name, kind: MetricKind::$kind, unit: Unit::$unit, labels: &[$($label),*], help: $help },)*
         ];
     };
 }
@@ -130,13 +123,13 @@ pub fn markdown() -> String {
     text
 }
 
-/// Tells the installed recorder what the numbers mean.
+/// Gives the installed recorder kind, unit and help of each metric.
 pub(super) fn describe() {
     for metric in CATALOGUE {
         match metric.kind {
-            Kind::Counter => describe_counter!(metric.name, metric.unit, metric.help),
-            Kind::Gauge => describe_gauge!(metric.name, metric.unit, metric.help),
-            Kind::Histogram => describe_histogram!(metric.name, metric.unit, metric.help),
+            MetricKind::Counter => describe_counter!(metric.name, metric.unit, metric.help),
+            MetricKind::Gauge => describe_gauge!(metric.name, metric.unit, metric.help),
+            MetricKind::Histogram => describe_histogram!(metric.name, metric.unit, metric.help),
         }
     }
 }
@@ -176,7 +169,7 @@ mod tests {
         for metric in CATALOGUE {
             assert!(seen.insert(metric.name), "{} twice", metric.name);
             assert!(metric.name.starts_with("tandem_"), "{}", metric.name);
-            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert_eq!(metric.kind == MetricKind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
             assert_eq!(metric.unit == Unit::Seconds, metric.name.ends_with("_seconds"), "{}", metric.name);
             assert_eq!(metric.unit == Unit::Bytes, metric.name.ends_with("_bytes"), "{}", metric.name);
             assert!(matches!(metric.unit, Unit::Seconds | Unit::Bytes | Unit::Count), "{}: a base unit", metric.name);

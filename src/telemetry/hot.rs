@@ -1,29 +1,27 @@
-//! Numbers of the hot paths: each looks its handle up once, not at every message.
+//! Metrics of the hot paths: each looks its handle up once, not at every message.
 //!
-//! `metrics::counter!` hashes the name and the labels, allocates them, and takes a lock of the registry, every time.
-//! That is nothing for what happens once a session, and too much for what happens once a message. Here a `static`
-//! beside the code that records keeps the handle from the first use on; from then on recording is an atomic addition.
+//! `metrics::counter!` hashes the name and the labels, allocates them, and takes a lock of the registry each time:
+//! cheap once a session, expensive once a message. Here a `static` beside the code that records keeps the handle after
+//! its first use; recording is then one atomic addition.
 //!
 //! ```text
 //! static RELAYED: HotCounter = HotCounter::new(names::TICKS_RELAYED, &[]);
 //! RELAYED.increment(1);
 //! ```
-//! Handles are the process's recorder's ([`Metrics::install`](super::Metrics::install)). As long as there is none,
-//! nothing is kept and the ordinary way is taken, so a test's local recorder sees what is recorded in a process that
-//! has no other.
+//! Only handles of the process's recorder ([`Metrics::install`](super::Metrics::install)) are kept. Without one each
+//! call looks its handle up, so that a test's local recorder sees what is recorded.
 
 use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
-/// Labels that are known when the program is written.
 type Labels = &'static [(&'static str, &'static str)];
 
-/// The process's recorder.
+/// Set once the process has a recorder.
 static INSTALLED: OnceLock<Arc<PrometheusRecorder>> = OnceLock::new();
 
-/// From now on handles are kept.
+/// Handles may be kept from now on.
 pub(super) fn keep_handles_of(recorder: Arc<PrometheusRecorder>) {
     let _ = INSTALLED.set(recorder);
 }
@@ -55,7 +53,6 @@ impl HotCounter {
         Self { name, labels, handle: OnceLock::new() }
     }
 
-    /// Counts.
     pub fn increment(&self, by: u64) {
         match self.handle.get() {
             Some(handle) => handle.increment(by),
@@ -73,7 +70,7 @@ impl HotCounter {
     }
 }
 
-/// Counters that differ in one label, whose values are a closed list.
+/// Counters of one name, one for each value of a label from a closed list.
 pub struct HotCounters {
     name: &'static str,
     label: &'static str,
@@ -87,7 +84,7 @@ impl HotCounters {
         Self { name, label, values, handles: OnceLock::new() }
     }
 
-    /// Counts one of them. A value that is not in the list is counted too, the slow way.
+    /// Increments the counter of this value; one that is not in the list is looked up each time.
     pub fn increment(&self, value: &'static str, by: u64) {
         let place = self.values.iter().position(|known| *known == value);
         match (self.handles.get(), place) {
@@ -119,7 +116,6 @@ impl HotHistogram {
         Self { name, handle: OnceLock::new() }
     }
 
-    /// Records one observation.
     pub fn record(&self, value: f64) {
         match self.handle.get() {
             Some(handle) => handle.record(value),

@@ -1,5 +1,6 @@
-//! One log line as one flat JSON object: time, level, node, what its spans know (session, room, user, correlation id),
-//! and the event's own fields. Flat, so that `roomId` is `roomId` whether a span or the event named it; the inner wins.
+//! One log line as one flat JSON object: time, level, node, the fields of its spans (session, room, user, correlation
+//! id), and the event's own fields. Flat, so that a query for `roomId` finds it in spans and events; the innermost
+//! wins.
 
 use std::fmt;
 
@@ -37,7 +38,7 @@ where
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<JsonFields>>().map(|fields| fields.fields.as_str());
             if let Some(Ok(Value::Object(fields))) = fields.map(serde_json::from_str) {
-                // What is meant for the tracer's own use (`otel.name`) is of none here.
+                // Fields such as `otel.name` are for the tracer only.
                 line.extend(fields.into_iter().filter(|(name, _)| !name.starts_with("otel.")));
             }
         }
@@ -47,8 +48,7 @@ where
     }
 }
 
-/// A text for people as lines of the log's form: for what is said on standard output, which a container's log holds
-/// too.
+/// A text for people as JSON lines, for standard output, which a container's log holds too.
 pub fn json_lines(node: &str, text: &str) -> String {
     let mut time = String::new();
     let _ = SystemTime.format_time(&mut Writer::new(&mut time));
@@ -64,7 +64,7 @@ pub fn json_lines(node: &str, text: &str) -> String {
     text.lines().map(str::trim).filter(|text| !text.is_empty()).map(line).collect()
 }
 
-/// Takes an event's fields in.
+/// Collects an event's fields.
 struct Fields<'a>(&'a mut Map<String, Value>);
 
 impl Fields<'_> {

@@ -15,12 +15,12 @@ use tracing_subscriber::{EnvFilter, Layer};
 use super::json::Flat;
 use super::otlp::{self, Otlp, OtlpError};
 
-/// Name of the span of a HTTP request; the one at `info` that is traced.
+/// Name of the span of an HTTP request: the only span at `info` that is traced.
 pub const REQUEST_SPAN: &str = "http";
-/// Name of the span of a probe or a scrape; the one at `debug` that isn't.
+/// Name of the span of a probe or a scrape: the only span at `debug` that is not traced.
 pub const PROBE_SPAN: &str = "probe";
 
-/// How a line looks.
+/// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -29,16 +29,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Logging can't start.
+/// Why logging can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The filter can't be read.
     #[error("{0}")]
     Filter(String),
-    /// It has started before.
     #[error("logging has started already")]
     Twice,
-    /// Traces can't be sent.
     #[error(transparent)]
     Otlp(#[from] OtlpError),
 }
@@ -46,12 +43,12 @@ pub enum LoggingError {
 /// Reads `LOG_LEVEL`: a level, or a list such as `info,tandem::hub=debug`. A bare `debug` or `trace` means this server;
 /// its libraries stay at `info` unless they are named (`debug,quinn=debug`).
 pub fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
-    // A word that is no level would be taken for the name of a module, and silence everything else.
+    // `EnvFilter` takes a word that is no level for the name of a module, and would silence everything else.
     let is_level = |word: &str| !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok();
     if let Some(word) = text.split(',').map(str::trim).find(|word| !word.contains(['=', '[']) && !is_level(word)) {
         return Err(LoggingError::Filter(format!("{word:?} is not one of error, warn, info, debug, trace, off")));
     }
-    // Debugging the server is not debugging its libraries: theirs is asked for by name.
+    // Libraries are debugged only if they are named.
     let of_tandem = |word: &str| match word.trim() {
         detail @ ("debug" | "trace" | "DEBUG" | "TRACE") => format!("info,tandem={detail}"),
         other => other.to_owned(),
@@ -60,7 +57,7 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
     EnvFilter::try_new(directives.join(",")).map_err(|error| LoggingError::Filter(error.to_string()))
 }
 
-/// What must be ended in order at the end of the process.
+/// Flushes the traces at the end of the process.
 #[must_use = "the last traces are sent by `finish`"]
 #[derive(Debug)]
 pub struct Logging {
@@ -68,7 +65,7 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Sends the last traces; bounded. It waits, so not on the async threads.
+    /// Sends the last traces, within [`otlp::FLUSH`](super::otlp). Blocks: not for async threads.
     pub fn finish(self) {
         if let Some(traces) = &self.traces {
             otlp::finish(traces);
@@ -104,8 +101,8 @@ pub fn init_logging(
     Ok(Logging { traces })
 }
 
-/// Spans at `debug` are requests and commits; the ones at `info` are there for the log lines within them, but for those
-/// of HTTP requests. Probes are nobody's request.
+/// Traced are the spans at `debug` (requests and commits, not probes), and of those at `info` only HTTP requests: the
+/// others give log lines their fields.
 fn is_traced(metadata: &Metadata<'_>) -> bool {
     let traced = match *metadata.level() {
         Level::DEBUG => metadata.name() != PROBE_SPAN,

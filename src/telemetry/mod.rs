@@ -1,4 +1,4 @@
-//! What the operator sees: log lines, metrics, traces.
+//! Logs, metrics and traces.
 
 mod catalogue;
 mod hot;
@@ -13,7 +13,7 @@ pub(crate) mod trace_dispatcher;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use catalogue::{CATALOGUE, Kind, Metric, markdown, names};
+pub use catalogue::{CATALOGUE, Metric, MetricKind, markdown, names};
 pub use hot::{HotCounter, HotCounters, HotHistogram};
 pub use json::json_lines;
 pub use logging::{LogFormat, Logging, LoggingError, PROBE_SPAN, REQUEST_SPAN, init_logging, parse_filter};
@@ -24,26 +24,26 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Histograms are folded at this interval, so that they don't grow between two scrapes.
+/// Interval at which the samples of histograms are folded into buckets, so that they don't grow between two scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Buckets of durations, s: from a group commit on a fast disk to a stalled one.
 const SECONDS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Buckets of what members report of their players, s: a frame, what an ear hears, what an eye sees, lost.
+/// Buckets of what members report of their players, s: from a frame to a player that has lost the room.
 const DRIFT_SECONDS: &[f64] =
     &[0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
 
-/// Buckets of a number of things.
+/// Buckets of counts.
 const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 
-/// Reads what was recorded.
+/// Access to the recorded values.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Makes the process's recorder, once; later calls give the same one.
+    /// Installs the process's recorder; later calls return the same one.
     pub fn install() -> Result<Self, MetricsError> {
         static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
         let mut installed = INSTALLED.lock();
@@ -91,7 +91,7 @@ impl Metrics {
         self.render().lines().filter(|line| !line.starts_with('#')).filter_map(number).collect()
     }
 
-    /// Folds histograms until stopped.
+    /// Folds histograms until it is stopped.
     pub async fn upkeep(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(UPKEEP);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -106,13 +106,12 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// Metrics can't be recorded.
+/// Why metrics can't be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// The exporter refused its settings.
     #[error("metrics: {0}")]
     Build(String),
-    /// Somebody else's recorder is installed.
+    /// Another recorder is installed.
     #[error("metrics: another recorder is installed")]
     Taken,
 }

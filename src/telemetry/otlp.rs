@@ -34,22 +34,22 @@ use url::Url;
 use crate::authorities::{self, AuthoritiesError};
 use crate::clock::Clock;
 
-/// One export.
+/// Time limit of one export.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What the last spans get at a stop.
+/// Time limit of the last export, at a stop.
 const FLUSH: Duration = Duration::from_millis(500);
-/// A warning about a collector that is away comes this often.
+/// Interval of the warning about a collector that doesn't answer.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Of an answer nothing is read beyond this.
+/// Bytes that are read of an answer.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// Where traces go.
+/// The collector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {
     endpoint: Url,
-    /// Of a hundred requests, so many are traced.
+    /// Share of the requests that are traced, per cent.
     percent: u8,
-    /// Whose certificates are trusted instead of the machine's: PEM.
+    /// PEM file of the authorities that are trusted instead of the machine's.
     ca: Option<PathBuf>,
 }
 
@@ -72,13 +72,13 @@ impl Otlp {
         Ok(Self { endpoint, percent: 100, ca: None })
     }
 
-    /// Of a hundred requests, so many are traced.
+    /// Traces this share of the requests, per cent.
     #[must_use]
     pub fn sampled(self, percent: u8) -> Self {
         Self { percent, ..self }
     }
 
-    /// Whose certificates are trusted instead of the machine's.
+    /// Trusts the authorities of this PEM file instead of the machine's.
     #[must_use]
     pub fn trusting(self, ca: Option<PathBuf>) -> Self {
         Self { ca, ..self }
@@ -89,7 +89,7 @@ impl Otlp {
         self.endpoint.scheme() == "https"
     }
 
-    /// A client's TLS. Without `https://` nobody is trusted, and nothing is read.
+    /// TLS of the client. Over plain HTTP the root store stays empty and no CA file is read.
     fn tls(&self) -> Result<rustls::ClientConfig, OtlpError> {
         let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -105,13 +105,11 @@ impl Otlp {
     }
 }
 
-/// Exporting can't start.
+/// Why exporting can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// The exporter can't be made.
     #[error("OTLP_ENDPOINT: {0}")]
     Start(String),
-    /// The file of the collector's authorities.
     #[error("OTLP_CA_PATH={0}")]
     Authorities(#[source] AuthoritiesError),
     /// The machine has none.
@@ -119,9 +117,10 @@ pub enum OtlpError {
     NoAuthorities(String),
 }
 
-/// The exporter at work. On a runtime only: it is where requests to the collector run.
+/// A running exporter. Needs a Tokio runtime, on which its requests run.
 pub(super) fn start(otlp: &Otlp, node: &str) -> Result<SdkTracerProvider, OtlpError> {
-    // Said here, it isn't asked of OTEL_EXPORTER_OTLP_PROTOCOL, which operators for OpenTelemetry put into every pod.
+    // Set here, because otherwise the SDK reads OTEL_EXPORTER_OTLP_PROTOCOL, which OpenTelemetry's operator sets in
+    // each pod.
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
@@ -145,19 +144,19 @@ pub(super) fn start(otlp: &Otlp, node: &str) -> Result<SdkTracerProvider, OtlpEr
         .build())
 }
 
-/// Makes the spans of that exporter.
+/// The tracer of that exporter.
 pub(super) fn tracer(provider: &SdkTracerProvider) -> SdkTracer {
     provider.tracer("tandem")
 }
 
-/// Sends what is left, for no longer than [`FLUSH`]. Waits: not on the async threads.
+/// Sends what is left, within [`FLUSH`]. Blocks: not for async threads.
 pub(super) fn finish(provider: &SdkTracerProvider) {
     if let Err(error) = provider.shutdown_with_timeout(FLUSH) {
         tracing::warn!(%error, "the last traces are lost");
     }
 }
 
-/// A HTTP client on the server's own runtime and TLS. The SDK's thread has no runtime: it only waits for the answer.
+/// An HTTP client on the server's runtime and TLS. The SDK's thread has no runtime: it only waits for the answer.
 struct Collector {
     runtime: tokio::runtime::Handle,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -174,7 +173,7 @@ impl Collector {
         }
     }
 
-    /// Once in a while: a collector is away for as long as somebody mends it.
+    /// Limits the warnings: a collector may be away for hours.
     fn warn(&self, error: &dyn fmt::Display) {
         let mut warned = self.warned.lock();
         if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
@@ -208,7 +207,7 @@ impl HttpClient for Collector {
             }
             Ok::<_, HttpError>(Response::from_parts(head, body))
         };
-        // Made on the runtime too: this thread has no timers.
+        // The timer belongs to the runtime: the SDK's thread has none.
         let task = self.runtime.spawn(async move { tokio::time::timeout(PATIENCE, exchange).await });
         Box::pin(async move {
             let outcome = match task.await {
@@ -221,7 +220,7 @@ impl HttpClient for Collector {
     }
 }
 
-/// The innermost reason: hyper's own words say only that it failed.
+/// The innermost source: hyper's own text says only that the request failed.
 fn because(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,4 +1,4 @@
-//! A warning that would be repeated with every attempt, said at intervals.
+//! Rate limit of a warning that every attempt would repeat.
 
 use std::time::Duration;
 
@@ -7,20 +7,19 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 
-/// How often an outage is spoken of: `docs/OPERATIONS.md` promises it.
+/// Interval of warnings about an outage; `docs/OPERATIONS.md` names it.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// The times at which one kind of trouble was logged. The first is due at once, the next after 30 s.
+/// When one kind of trouble was last logged. The first time is due at once, the next after 30 s.
 #[derive(Debug, Default)]
 pub struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
-    /// One that has said nothing yet.
     pub const fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    /// Whether the trouble may be logged now; if so it counts as logged.
+    /// Whether the trouble may be logged now; if so, it counts as logged.
     pub fn is_due(&self) -> bool {
         let mut last = self.0.lock();
         let due = last.is_none_or(|at| at.elapsed() >= EVERY);
@@ -30,7 +29,7 @@ impl Seldom {
         due
     }
 
-    /// The trouble is over: the next one is due at once. Says whether there was any, so that its end can be logged.
+    /// Ends the trouble: the next one is due at once. Returns whether there was any, so that its end can be logged.
     pub fn clear(&self) -> bool {
         self.0.lock().take().is_some()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tandem::app::App;
 use tandem::config::Environment;
-use tandem::config::cli::{Command, parse};
+use tandem::config::cli::{CliCommand, parse};
 use tandem::telemetry::Metrics;
 use tandem::vital::Lost;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -199,7 +199,7 @@ impl TestServer {
 
     async fn run(site: &Site, tracker: &TaskTracker) -> (Place, (CancellationToken, JoinHandle<Result<(), Lost>>)) {
         let environment: Environment = site.settings.iter().cloned().collect();
-        let Ok(Command::Serve(config)) = parse(["tandem"], &environment) else { panic!("the settings are wrong") };
+        let Ok(CliCommand::Serve(config)) = parse(["tandem"], &environment) else { panic!("the settings are wrong") };
         let app = soon("the start", App::build(*config, Metrics::install().unwrap())).await.expect("a start");
         let place = Place {
             plain: app.plain_address().unwrap(),

@@ -37,24 +37,24 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Time limits of calls to the database.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct TimeLimits {
     /// For a connection, new or from the pool.
     pub connect: Duration,
     /// For a call, and as `statement_timeout` on the server. Large batches get more.
     pub answer: Duration,
 }
 
-impl Default for Limits {
+impl Default for TimeLimits {
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), answer: Duration::from_secs(10) }
     }
 }
 
-/// Reading every room, or pruning, may take this many times [`Limits::answer`].
+/// Reading every room, or pruning, may take this many times [`TimeLimits::answer`].
 const LONG: u32 = 6;
-/// A migration, or waiting for another node's, may take this many times [`Limits::answer`]: one rewrites the history.
+/// A migration, or waiting for another node's, may take this many times [`TimeLimits::answer`]: one rewrites the history.
 const MIGRATION: u32 = 360;
-/// Entries for which a batch gets another [`Limits::answer`].
+/// Entries for which a batch gets another [`TimeLimits::answer`].
 const ENTRIES_AN_ANSWER: usize = 20_000;
 
 #[derive(Debug)]
@@ -62,20 +62,20 @@ pub struct PostgresRepository {
     pool: PgPool,
     /// Host and database, without the password.
     place: String,
-    limits: Limits,
+    limits: TimeLimits,
     /// Advisory lock that each append of this repository holds, shared, until its transaction ends;
     /// [`Repository::heads`] takes it exclusively, so it waits for them.
     appending: i64,
 }
 
-/// A connection of the pool on loan. Only [`Lease::end`] with a success returns it; after an error, or when the future
+/// A connection of the pool on loan. Only [`PooledLease::end`] with a success returns it; after an error, or when the future
 /// is dropped, an answer may still be on its way, so the connection is closed.
-struct Lease<'a> {
+struct PooledLease<'a> {
     repository: &'a PostgresRepository,
     connection: Option<PoolConnection<sqlx::Postgres>>,
 }
 
-impl Lease<'_> {
+impl PooledLease<'_> {
     fn connection(&mut self) -> &mut PgConnection {
         self.connection.as_mut().expect("it is given back only when the lease ends")
     }
@@ -91,7 +91,7 @@ impl Lease<'_> {
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for PooledLease<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());
@@ -102,11 +102,11 @@ impl Drop for Lease<'_> {
 impl PostgresRepository {
     /// Connects and migrates the schema; nodes that open at the same time take turns.
     pub async fn open(url: &SecretString, pool_size: u32) -> Result<Self, RepositoryError> {
-        Self::open_within(url, pool_size, Limits::default()).await
+        Self::open_within(url, pool_size, TimeLimits::default()).await
     }
 
     /// [`PostgresRepository::open`] with other limits.
-    pub async fn open_within(url: &SecretString, pool_size: u32, limits: Limits) -> Result<Self, RepositoryError> {
+    pub async fn open_within(url: &SecretString, pool_size: u32, limits: TimeLimits) -> Result<Self, RepositoryError> {
         let options = PgConnectOptions::from_str(url.expose_secret())
             .map_err(|source| RepositoryError::Open { place: "of DATABASE_URL".to_owned(), source })?
             .application_name("tandem")
@@ -128,14 +128,14 @@ impl PostgresRepository {
         Ok(Self { pool, place, limits, appending: rand::random() })
     }
 
-    async fn lease(&self) -> Result<Lease<'_>, RepositoryError> {
+    async fn lease(&self) -> Result<PooledLease<'_>, RepositoryError> {
         let connection = self.pool.acquire().await.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => {
                 RepositoryError::Silent { place: self.place.clone(), after: self.limits.connect }
             }
             error => error.into(),
         })?;
-        Ok(Lease { repository: self, connection: Some(connection) })
+        Ok(PooledLease { repository: self, connection: Some(connection) })
     }
 
     /// Works on a connection of the pool, for as long as `limit`.
@@ -240,7 +240,7 @@ impl Repository for PostgresRepository {
     }
 }
 
-fn pool(size: u32, limits: Limits) -> PgPoolOptions {
+fn pool(size: u32, limits: TimeLimits) -> PgPoolOptions {
     let millis = limits.answer.as_millis();
     // The server cancels what its client has given up, so that it releases its locks. Sent as statements, because
     // connection poolers don't pass options of the connection on.

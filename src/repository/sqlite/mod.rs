@@ -52,7 +52,7 @@ pub struct SqliteRepository {
     path: PathBuf,
     readers: SqlitePool,
     options: SqliteConnectOptions,
-    writer: Mutex<Writer>,
+    writer: Mutex<WriterSlot>,
     /// Bytes that the file may have.
     most: Option<u64>,
     bounded: Seldom,
@@ -61,7 +61,7 @@ pub struct SqliteRepository {
 }
 
 #[derive(Debug)]
-enum Writer {
+enum WriterSlot {
     Ready(SqliteConnection),
     /// Its last use failed or was cancelled; the next use opens another. (A full disk ends a transaction without sqlx
     /// noticing, and the connection stays unusable.)
@@ -69,16 +69,16 @@ enum Writer {
     Closed,
 }
 
-/// The writing connection on loan. Only [`Lease::end`] with a success returns it.
-struct Lease<'a> {
-    slot: MutexGuard<'a, Writer>,
+/// The writing connection on loan. Only [`WriterLease::end`] with a success returns it.
+struct WriterLease<'a> {
+    slot: MutexGuard<'a, WriterSlot>,
     connection: SqliteConnection,
 }
 
-impl Lease<'_> {
+impl WriterLease<'_> {
     fn end<T>(mut self, result: Result<T, RepositoryError>) -> Result<T, RepositoryError> {
         if result.is_ok() {
-            *self.slot = Writer::Ready(self.connection);
+            *self.slot = WriterSlot::Ready(self.connection);
         }
         result
     }
@@ -126,7 +126,7 @@ impl SqliteRepository {
             path,
             readers: SqlitePoolOptions::new().max_connections(READERS).connect_lazy_with(readers),
             options,
-            writer: Mutex::new(Writer::Ready(writer)),
+            writer: Mutex::new(WriterSlot::Ready(writer)),
             most,
             bounded: Seldom::new(),
             lock: parking_lot::Mutex::new(Some(lock)),
@@ -138,17 +138,17 @@ impl SqliteRepository {
         &self.path
     }
 
-    async fn writer(&self) -> Result<Lease<'_>, RepositoryError> {
+    async fn writer(&self) -> Result<WriterLease<'_>, RepositoryError> {
         let mut slot = self.writer.lock().await;
-        let connection = match std::mem::replace(&mut *slot, Writer::Lost) {
-            Writer::Ready(connection) => connection,
-            Writer::Lost => self.options.connect().await.map_err(|error| open_error(&self.path, error))?,
-            Writer::Closed => {
-                *slot = Writer::Closed;
+        let connection = match std::mem::replace(&mut *slot, WriterSlot::Lost) {
+            WriterSlot::Ready(connection) => connection,
+            WriterSlot::Lost => self.options.connect().await.map_err(|error| open_error(&self.path, error))?,
+            WriterSlot::Closed => {
+                *slot = WriterSlot::Closed;
                 return Err(sqlx::Error::PoolClosed.into());
             }
         };
-        Ok(Lease { slot, connection })
+        Ok(WriterLease { slot, connection })
     }
 
     /// Turns SQLite's codes for damage and a full disk into errors that say what to do.
@@ -206,7 +206,7 @@ impl SqliteRepository {
 
     async fn end(&self) {
         self.readers.close().await;
-        if let Writer::Ready(mut writer) = std::mem::replace(&mut *self.writer.lock().await, Writer::Closed) {
+        if let WriterSlot::Ready(mut writer) = std::mem::replace(&mut *self.writer.lock().await, WriterSlot::Closed) {
             // If the checkpoint fails, the next start reads the WAL: slower, nothing is lost.
             let checkpoint = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut writer).await;
             let closed = writer.close().await;
