@@ -1,4 +1,4 @@
-//! Tasks without which the process must not live on: listeners, and whatever else serves everybody.
+//! Tasks without which the process must not live on: listeners.
 //!
 //! ```text
 //! QUIC endpoint, TCP listener, … ── guard ──► Vital ── lost() ──► app: drains, then ends with an exit code
@@ -17,21 +17,20 @@ use futures_util::FutureExt;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
-/// Where the loss of a vital task is reported; clones share it.
+/// Takes reports of lost vital tasks; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Vital(Arc<SetOnce<Lost>>);
 
-/// A vital task that is gone.
+/// A vital task that ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{task} is gone ({why}); the process can't serve without it")]
 pub struct Lost {
     pub task: &'static str,
-    /// How it ended.
     pub why: String,
 }
 
 impl Vital {
-    /// Runs `work` to its end. An end by a panic, by an error, or before `stop`, is reported.
+    /// Runs `work` to its end. A panic, an error, or an end before `stop` is reported.
     pub async fn guard<E: fmt::Display>(
         self,
         task: &'static str,
@@ -45,7 +44,7 @@ impl Vital {
             Err(panic) => format!("panic: {}", words(&*panic)),
         };
         tracing::error!(task, why, "a vital task is gone; the process ends");
-        // The first loss is reason enough.
+        // Only the first loss is kept.
         let _ = self.0.set(Lost { task, why });
     }
 

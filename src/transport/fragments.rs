@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Fragments of one message. No client of ours sends any; browsers cut messages that are larger than ours may be.
+/// Fragments of one message, at most. Browsers fragment only messages above the server's size limit.
 const FRAGMENTS: u32 = 64;
 
 /// A client sent a message of too many fragments.
@@ -18,7 +18,7 @@ const FRAGMENTS: u32 = 64;
 #[error("a message of more than {FRAGMENTS} fragments")]
 pub(super) struct TooManyFragments;
 
-/// A stream whose reading side is a client's frames.
+/// A stream whose incoming bytes are a client's frames.
 #[derive(Debug)]
 pub(super) struct FragmentLimit<S> {
     stream: S,
@@ -31,22 +31,22 @@ impl<S> FragmentLimit<S> {
     }
 }
 
-/// Where in the frames the next byte stands.
+/// Position in the frames.
 #[derive(Debug, Default)]
 struct FrameScanner {
-    /// Bytes of the header that were read, and the header.
+    /// Bytes of the current header that were read.
     read: u8,
     first: u8,
     second: u8,
     length: u64,
-    /// Bytes of the payload that are still to come.
+    /// Bytes of the payload that remain.
     payload: u64,
     /// Fragments of the current message.
     fragments: u32,
 }
 
 impl FrameScanner {
-    /// Passes over bytes as they come.
+    /// Follows the next bytes.
     fn pass(&mut self, mut bytes: &[u8]) -> Result<(), TooManyFragments> {
         while let Some((byte, rest)) = bytes.split_first() {
             if self.payload > 0 {
@@ -88,7 +88,7 @@ impl FrameScanner {
         if self.fragments > FRAGMENTS { Err(TooManyFragments) } else { Ok(()) }
     }
 
-    /// Bytes of the extended length.
+    /// Bytes of the extended payload length.
     fn length_bytes(&self) -> u8 {
         match self.second & 0x7f {
             126 => 2,

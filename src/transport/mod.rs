@@ -1,8 +1,9 @@
 //! Transports turn bytes into frames and back; nothing about rooms is decided here.
 //!
 //! ```text
-//! UDP ─► quic (handshakes, caps, stop) ─► webtransport ─┬─ CONNECT /wt ─► Accept::admit ─► Accept::serve(session)
-//!                                                       └─ any other request ─► axum::Router
+//! UDP ─► tandem_quic ─► tandem_webtransport ─┬─ CONNECT /wt ─► webtransport ─► Accept::admit ─► Accept::serve(session)
+//!                                            └─ any other request ─► axum::Router ─► http
+//! TCP ─► tcp (TLS, HTTP) ─► axum::Router ─► http ─ /ws ─► websocket ─► Accept::serve(session)
 //! ```
 //! The seam toward the application is [`Accept`]: a transport asks `admit` before it answers a client, then hands the
 //! opened session to `serve` and keeps nothing of it but the machinery that moves its bytes. The session ends when the
@@ -31,20 +32,20 @@ pub trait Accept: Clone + Send + Sync + 'static {
     /// A place for one session, given back when dropped.
     type Permit: Send + 'static;
 
-    /// Whether there is a place for a session of this client. Asked before the client is answered.
+    /// Takes a place for a session of this client, before the client is answered.
     fn admit(&self, peer: IpAddr) -> Result<Self::Permit, SessionRefused>;
 
     /// Runs one session to its end.
     fn serve<T: Transport + 'static>(&self, transport: T, permit: Self::Permit) -> BoxFuture<'static, ()>;
 }
 
-/// Why there is no place: both answer 503.
+/// Why there is no place. Both answer 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionRefused {
     /// The node, or the client's address, has all the sessions it may have.
     #[error("no place for another session")]
     Full {
-        /// When a client may ask again.
+        /// When the client may ask again.
         retry_after: Duration,
     },
     /// The node is stopping; another one has a place.
@@ -52,10 +53,10 @@ pub enum SessionRefused {
     Draining,
 }
 
-/// Request extension: this connection has one of the last file descriptors, which are kept for probes and diagnostics.
+/// Request extension: the connection has one of the last file descriptors, which are reserved for probes and diagnostics.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbesOnly;
 
-/// Request extension: this request came in over a public listener, where `/status` and `/metrics` are refused.
+/// Request extension: the request arrived at a public listener, where `/status` and `/metrics` are refused.
 #[derive(Debug, Clone, Copy)]
 pub struct Public;

@@ -1,4 +1,4 @@
-//! Which web pages may open sessions: those of `ALLOWED_ORIGINS`, and always the server's own.
+//! The web pages that may open sessions: those of `ALLOWED_ORIGINS`, and the server's own.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -13,26 +13,25 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 
-/// Refusals are logged once in this time, with their number.
+/// Refusals are logged at most once in this time, with their number.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
-/// An origin is written into the log up to this length.
+/// Characters of an origin that are logged.
 const SHOWN_CHARS: usize = 100;
 
-/// The origins that may open a session. Nothing here uses cookies, so this keeps other people's pages from using this
-/// server, not from impersonating its users; a client that is no browser sends no origin and is let in.
+/// The origins that may open a session. Sessions don't use cookies, so the check keeps other sites from using this server, not
+/// from impersonating its users. A client that is no browser sends no origin and is admitted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OriginPolicy {
     any: bool,
     exact: HashSet<String>,
-    /// With `://`: extensions have an origin per installation, so they are allowed by scheme.
+    /// With `://`. A browser extension has a different origin in each installation, so extensions are allowed by scheme.
     schemes: Vec<String>,
 }
 
-/// An entry of the list that is no origin.
+/// An entry of the list is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{entry}` is not an origin: write https://host[:port], scheme://*, or *")]
 pub struct OriginError {
-    /// The entry.
     pub entry: String,
 }
 
@@ -50,7 +49,6 @@ impl OriginPolicy {
         Ok(policy)
     }
 
-    /// Whether this origin is on the list.
     pub fn allows(&self, origin: &str) -> bool {
         if self.any {
             return true;
@@ -75,7 +73,7 @@ impl OriginPolicy {
             self.schemes.push(format!("{scheme}://"));
             return Ok(());
         }
-        // Browsers send the origin in its canonical form: without the scheme's default port, without a path.
+        // Browsers send the origin in canonical form: without the scheme's default port and without a path.
         let url = url::Url::parse(&lower).map_err(|_| bad())?;
         let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
         if host.contains('*') || !bare || !url.username().is_empty() || url.host_str().is_none_or(str::is_empty) {
@@ -88,13 +86,12 @@ impl OriginPolicy {
     }
 }
 
-/// The policy of a running server, which knows its own addresses.
+/// The policy, with the addresses of a running server.
 #[derive(Debug, Clone)]
 pub struct OriginGuard {
     policy: OriginPolicy,
     /// `PUBLIC_HOST`.
     public_host: Option<String>,
-    /// Ports that the server listens on.
     ports: Vec<u16>,
     complaints: Arc<Mutex<Complaints>>,
 }
@@ -102,7 +99,7 @@ pub struct OriginGuard {
 #[derive(Debug, Default)]
 struct Complaints {
     last: Option<Instant>,
-    /// Refusals since then.
+    /// Refusals since `last`.
     unsaid: u64,
 }
 
@@ -113,7 +110,7 @@ impl From<OriginPolicy> for OriginGuard {
 }
 
 impl OriginGuard {
-    /// `ports`: those that the server listens on, its page may have come from any of them.
+    /// `ports`: those that the server listens on. Its page may come from any of them.
     pub fn new(policy: OriginPolicy, public_host: Option<String>, ports: Vec<u16>) -> Self {
         Self { policy, public_host, ports, complaints: Arc::default() }
     }
@@ -168,7 +165,7 @@ impl OriginGuard {
     }
 }
 
-/// Host names compare without case; all spellings of the machine itself are one.
+/// Compares host names without case; all names of the loopback interface are equal.
 fn same_host(one: &str, other: &str) -> bool {
     fn bare(host: &str) -> &str {
         host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 
-/// A piece of a body; what a reader must take in the time.
+/// Bytes of a piece, which a reader must take within the time limit.
 const PIECE: usize = 16 * 1024;
 
-/// The bodies of a connection; clones share it.
+/// When the bodies of a connection last made progress; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct BodyProgress(Arc<Mutex<BodyProgressState>>);
 
@@ -36,7 +36,7 @@ impl BodyProgress {
         Self(Arc::new(Mutex::new(BodyProgressState { open: 0, progress: Clock::instant() })))
     }
 
-    /// A body of this connection.
+    /// Wraps a body of this connection.
     pub(super) fn body(&self, body: Body) -> PacedBody {
         let mut state = self.0.lock();
         state.open += 1;
@@ -51,7 +51,7 @@ impl BodyProgress {
     }
 }
 
-/// Resolves when nothing was taken of the connection's open bodies for so long; without a pace, never.
+/// Resolves when no open body of the connection has made progress for `limit`; never without a connection.
 pub(super) async fn stalled(pace: Option<&BodyProgress>, limit: Duration) {
     let Some(pace) = pace else { return std::future::pending().await };
     while !pace.is_stalled(limit) {
@@ -59,7 +59,7 @@ pub(super) async fn stalled(pace: Option<&BodyProgress>, limit: Duration) {
     }
 }
 
-/// A body that notes when it is asked for more.
+/// A body that notes when it is polled.
 pub(super) struct PacedBody {
     body: Body,
     /// Rest of the piece that the body itself gave.

@@ -1,16 +1,16 @@
-//! Whose word about a client's address counts.
+//! Trusted proxies, whose `X-Forwarded-*` headers tell a client's address.
 
 use std::net::IpAddr;
 
-/// The proxies of `TRUSTED_PROXIES`. Only their `X-Forwarded-*` headers are read, only on `PORT`.
+/// `TRUSTED_PROXIES`. Only their `X-Forwarded-*` headers are read, and only on `PORT`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TrustedProxies {
     /// The peer is the client.
     #[default]
     None,
-    /// So many proxies stand in front, each of which appends its peer's address.
+    /// This many proxies in front, each of which appends its peer's address.
     Count(usize),
-    /// Proxies have addresses in these networks.
+    /// Proxies with addresses in these networks.
     Networks(Vec<Network>),
 }
 
@@ -27,7 +27,7 @@ impl TrustedProxies {
         text.split(',').map(|item| Network::parse(item.trim())).collect::<Result<_, _>>().map(Self::Networks)
     }
 
-    /// Whether this peer's headers are believed.
+    /// Whether this peer's headers are read.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         match self {
             Self::None => false,
@@ -36,8 +36,8 @@ impl TrustedProxies {
         }
     }
 
-    /// The client's address. `forwarded` is `X-Forwarded-For`, all its lines in order. What stands left of the last
-    /// trusted proxy's entry was written by the client and is not read.
+    /// The client's address. `forwarded`: the lines of `X-Forwarded-For`, in order. Entries left of the last trusted proxy's were
+    /// written by the client and are not read.
     pub fn client<'a>(&self, peer: IpAddr, forwarded: impl IntoIterator<Item = &'a str>) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {
@@ -61,7 +61,7 @@ impl TrustedProxies {
     }
 }
 
-/// An entry: an address, perhaps with a port.
+/// Parses an entry: an address, perhaps with a port.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let bare = text.parse::<IpAddr>().ok();
     let bracketed = || text.strip_prefix('[')?.split_once(']')?.0.parse::<IpAddr>().ok();
@@ -69,7 +69,6 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     bare.or_else(with_port).or_else(bracketed).map(|address| address.to_canonical())
 }
 
-/// An address range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     base: IpAddr,
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_skipped_from_the_right_and_a_stranger_is_not_believed() {
+    fn networks_are_skipped_from_the_right_and_an_untrusted_peer_is_the_client() {
         assert_eq!(client("10.0.0.0/8", "10.0.0.1", &["6.6.6.6, 203.0.113.7, 10.9.9.9"]), "203.0.113.7");
         assert_eq!(client("10.0.0.0/8,fd00::/8", "fd00::1", &["203.0.113.7:5000"]), "203.0.113.7");
         assert_eq!(client("10.0.0.0/8", "192.0.2.1", &["203.0.113.7"]), "192.0.2.1");
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_network_is_refused() {
+    fn a_text_that_is_no_network_is_refused() {
         for wrong in ["10.0.0.0/33", "ten", "10.0.0.0/x", "17", "::/129"] {
             assert!(TrustedProxies::parse(wrong).is_err(), "{wrong}");
         }

@@ -15,12 +15,12 @@ use tokio::time::Sleep;
 /// Bytes to be taken by the end of the time: 4.3 kbit/s at 30 s.
 const STEP: usize = 16 * 1024;
 
-/// Ends with `TimedOut` where the peer takes nothing.
+/// Fails a write with `TimedOut` when it makes no progress.
 #[derive(Debug)]
 pub(super) struct Unstalled<S> {
     stream: S,
     limit: Duration,
-    /// A write waits since a while; the bytes that were taken meanwhile.
+    /// The time limit of a waiting write, and the bytes that were taken since it began.
     waiting: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -29,7 +29,7 @@ impl<S> Unstalled<S> {
         Self { stream, limit, waiting: None }
     }
 
-    /// `offered` bytes were there to be written, and this is what became of them.
+    /// Judges the outcome of a write of `offered` bytes.
     fn judge(
         &mut self,
         context: &mut Context<'_>,
@@ -37,7 +37,7 @@ impl<S> Unstalled<S> {
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         match &written {
-            // Everything was taken: nobody waits.
+            // Everything was taken.
             Poll::Ready(Ok(count)) if *count >= offered => self.waiting = None,
             Poll::Ready(Ok(count)) => {
                 if let Some((_, taken)) = &mut self.waiting {
@@ -107,7 +107,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_nothing_or_next_to_nothing_is_given_up() {
+    async fn a_peer_that_takes_nothing_or_a_byte_at_a_time_times_out() {
         for every in [None, Some(Duration::from_secs(5))] {
             let (ours, mut theirs) = tokio::io::duplex(64);
             let mut stream = Unstalled::new(ours, LIMIT);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn small_writes_that_are_taken_after_a_while_are_no_stall_however_far_apart() {
+    async fn small_writes_that_are_taken_late_are_no_stall() {
         let (ours, mut theirs) = tokio::io::duplex(64);
         let mut stream = Unstalled::new(ours, LIMIT);
         for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! The two TCP listeners: plain HTTP on `PORT`, HTTPS on the TCP side of `QUIC_PORT`. Both serve one router.
+//! The two TCP listeners: plain HTTP on `PORT`, and HTTPS on the TCP side of `QUIC_PORT`. Both serve one router.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -30,24 +30,22 @@ use super::{ProbesOnly, Public};
 use crate::quota::{Cap, Caps, CapsFull};
 use crate::telemetry::{Seldom, names};
 
-/// After an accept that failed for want of file descriptors or memory: spinning would make it worse.
+/// Pause after an accept that failed (EMFILE, ENFILE, ENOBUFS, ENOMEM): retrying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time to ask for a connection that has one of the last file descriptors.
+/// Time for the request of a connection that has one of the last file descriptors.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Connections that wait to be accepted; tokio's own default.
+/// Connections that wait to be accepted (listen(2)); tokio's default.
 const BACKLOG: i32 = 1024;
 
-/// A listener that can't be had.
+/// A TCP port can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: can't listen on {address}: {source}")]
 pub struct TcpBindError {
     /// The variable with the port.
     pub setting: &'static str,
-    /// Where.
     pub address: SocketAddr,
-    /// Why.
     pub source: std::io::Error,
 }
 
@@ -61,7 +59,7 @@ pub async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListe
     bound.map_err(|source| TcpBindError { setting, address, source })
 }
 
-/// `::` means everything, IPv4 too, whatever the system's default is.
+/// `::` accepts IPv4 too, whatever the system's default is.
 fn dual_stack(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = socket2::Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_only_v6(false)?;
@@ -72,16 +70,15 @@ fn dual_stack(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Times that a connection may take.
+/// Time limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// TLS handshake.
     pub handshake: Duration,
-    /// The head of a request, and the wait for the next one.
+    /// For the head of a request, and for the wait before it.
     pub header: Duration,
-    /// What requests get to finish once the server stops.
+    /// For requests under way when the server stops.
     pub drain: Duration,
-    /// Time in which a peer must take some of what it is sent: of TCP, and of the windows of HTTP/2.
+    /// In which a peer must take some of what it is sent, by TCP and by the windows of HTTP/2.
     pub stall: Duration,
 }
 
@@ -96,24 +93,20 @@ impl Default for Timeouts {
     }
 }
 
-/// What both listeners share. Every connection runs on `tracker`, and so does what it was upgraded to: when the
-/// tracker is empty, nothing is left.
+/// Serves HTTP on a TCP listener. Every connection runs on `tracker`, and so does what it was upgraded to: when the tracker is
+/// empty, nothing is left.
 #[derive(Debug, Clone)]
 pub struct HttpServer {
-    /// Answers requests.
     pub router: Router,
-    /// Times.
     pub timeouts: Timeouts,
-    /// Holds every task.
     pub tracker: TaskTracker,
-    /// Ends accepting, and lets connections finish what they do.
+    /// Ends accepting; requests under way may finish.
     pub stop: CancellationToken,
-    /// File descriptors that connections may have.
     pub descriptors: Descriptors,
 }
 
-/// The file descriptors of both TCP listeners, of which the last ones are kept for probes on the plain one: a process that
-/// has none left can't even say that it lives.
+/// The file descriptors of both TCP listeners. The last ones are reserved for probes on the plain listener: a process without
+/// a free descriptor couldn't answer `/health`.
 #[derive(Debug, Clone)]
 pub struct Descriptors {
     places: Caps,
@@ -122,12 +115,12 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// `total` in all, of which `kept` are for probes.
+    /// `kept` of `total` are for probes.
     pub fn new(total: usize, kept: usize) -> Self {
         Self { places: Caps::new(total, None), total, kept: kept.min(total) }
     }
 
-    /// One for a connection, and whether it is one of those kept for probes.
+    /// Takes a descriptor for a connection. True: it is one of those for probes.
     fn take(&self, peer: SocketAddr, is_public: bool) -> Result<(Cap, bool), CapsFull> {
         let places = if is_public { self.places.leaving(self.kept) } else { self.places.clone() };
         let cap = places.admit(peer.ip())?;
@@ -135,7 +128,7 @@ impl Descriptors {
     }
 }
 
-/// What a connection holds while it lives, and what it was upgraded to.
+/// A connection's place and descriptor, held until the connection, or what it was upgraded to, ends.
 #[derive(Debug)]
 pub struct ConnectionPermits {
     place: Cap,
@@ -191,8 +184,8 @@ impl HttpServer {
 }
 
 impl HttpServer {
-    /// A connection to its end; when the server stops, what is under way gets some time. On a connection that never
-    /// asked anything nothing is: browsers open them ahead, and hyper would wait for their first request.
+    /// Runs a connection to its end. When the server stops, a request under way gets some time. A connection without a request
+    /// is dropped: browsers open connections ahead, and hyper would wait for the first request.
     async fn run<C>(&self, connection: C, has_asked: &AtomicBool, finish: impl FnOnce(Pin<&mut C>)) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
@@ -213,7 +206,7 @@ impl HttpServer {
 struct HttpConnection {
     server: HttpServer,
     secure: Option<AltSvc>,
-    /// It has one of the last file descriptors.
+    /// The connection has one of the last file descriptors.
     probes_only: bool,
 }
 
@@ -244,7 +237,7 @@ impl HttpConnection {
                             .increment(1);
                         continue;
                     };
-                    // Small messages must not wait for one another.
+                    // TCP_NODELAY: Nagle's algorithm would delay small messages.
                     let _ = stream.set_nodelay(true);
                     let stream = Unstalled::new(stream, self.server.timeouts.stall);
                     let held = ConnectionPermits { place, _descriptor: descriptor };
@@ -262,7 +255,7 @@ impl HttpConnection {
         }
     }
 
-    /// For a connection that has one of the last descriptors: one answer, and little time to ask.
+    /// Allows one request, and little time for it: the connection has one of the last descriptors.
     fn restrict(&mut self) {
         self.probes_only = true;
         self.server.timeouts.header = self.server.timeouts.header.min(PROBE_PATIENCE);
@@ -275,7 +268,7 @@ impl HttpConnection {
         let (server, timeouts, io) = (self.server.clone(), self.server.timeouts, TokioIo::new(stream));
         let (held, asked) = (Arc::new(held), Arc::new(AtomicBool::new(false)));
         let has_asked = Arc::clone(&asked);
-        // A connection of HTTP/2 whose window stays closed is busy as far as TCP can tell.
+        // Flow control of HTTP/2: to TCP a connection whose windows stay closed looks busy.
         let pace = http2.then(BodyProgress::new);
         let bodies = pace.clone();
         let keep_alive = !self.probes_only;
@@ -283,7 +276,7 @@ impl HttpConnection {
             asked.store(true, Ordering::Relaxed);
             self.clone().answer(request, peer, Arc::clone(&held), bodies.clone())
         });
-        // Not hyper-util's `auto`: it waits without limit for the bytes that say which version a client speaks.
+        // Not hyper-util's `auto`, which waits without limit for the bytes that tell the version.
         let ended = if http2 {
             let connection = http2::Builder::new(TrackedExecutor(server.tracker.clone()))
                 .timer(TokioTimer::new())
@@ -291,7 +284,7 @@ impl HttpConnection {
                 .max_concurrent_streams(64)
                 .max_header_list_size(32 * 1024)
                 .serve_connection(io, service);
-            // HTTP/2 has no time limit of its own for the first request.
+            // hyper has no time limit for the first request of HTTP/2.
             let never_asks = async {
                 tokio::time::sleep(timeouts.header).await;
                 if has_asked.load(Ordering::Relaxed) {
@@ -344,7 +337,7 @@ impl HttpConnection {
     }
 }
 
-/// HTTP/2 runs its streams as tasks: on the tracker, like everything.
+/// Spawns the tasks of HTTP/2 streams on the tracker.
 #[derive(Debug, Clone)]
 struct TrackedExecutor(TaskTracker);
 

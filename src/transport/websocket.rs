@@ -1,7 +1,7 @@
-//! WebSocket: the upgrade, and the frames.
+//! WebSocket (RFC 6455): the upgrade, and the frames.
 //!
-//! The upgrade is done here rather than by axum, so that its task stands on the tracker that shutdown waits for, and so
-//! that what a client broke is a typed error. A text frame is a message, a binary frame a compact one.
+//! The upgrade is not axum's, so that its task runs on the tracker that shutdown waits for and protocol errors are typed. A text
+//! frame carries a JSON message, a binary frame a compact message.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -42,20 +42,20 @@ use crate::domain::{CloseCode, Limits, TransportKind};
 use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use crate::telemetry::names;
 
-/// Taken at once for every connection, for its life: the library's default is 128 KiB. What a client sends every second
-/// fits; the rare larger message is read in more than one piece.
+/// Bytes of the read buffer, which tungstenite allocates for each connection for all its life (128 KiB by default). A client's
+/// periodic messages fit; a larger message is read in several pieces.
 const READ_BUFFER: usize = 1024;
-/// Written without waiting for the flush once so much is there.
+/// Bytes that are buffered before a write without a flush.
 const WRITE_BUFFER: usize = 16 * 1024;
-/// RFC 6455: the code of a close frame that carries none.
+/// The code that stands for a close frame without one (RFC 6455 §7.1.5).
 const NO_CODE: u32 = 1005;
-/// Longest reason of a close frame, bytes (RFC 6455 has place for 123).
+/// Bytes of a close frame's reason, at most (RFC 6455 §5.5 allows 123).
 const REASON_BYTES: usize = 120;
 
 /// Runs a session to its end.
 pub type ServeWebSocket = Arc<dyn Fn(WebSocketTransport) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Where WebSocket connections come in.
+/// Answers upgrade requests and starts their sessions.
 #[derive(Clone)]
 pub struct WebSocketUpgrade {
     origins: OriginGuard,
@@ -66,7 +66,7 @@ pub struct WebSocketUpgrade {
 }
 
 impl WebSocketUpgrade {
-    /// Sessions run on `tracker`; once `draining` is cancelled, no new one is let in.
+    /// Sessions run on `tracker`; after `draining` is cancelled, upgrades are refused.
     pub fn new(
         origins: OriginGuard,
         limits: &Limits,
@@ -110,11 +110,11 @@ impl WebSocketUpgrade {
         let upgrade = hyper::upgrade::on(&mut request);
         let (config, serve) = (self.config, Arc::clone(&self.serve));
         self.tracker.spawn(async move {
-            // The connection's place is taken until the session ends.
+            // Held until the session ends.
             let _cap = cap;
             match upgrade.await {
                 Ok(io) => {
-                    // Boxed: it holds the stream several times, and this task holds it for the session's life.
+                    // Boxed: this future holds the stream several times, and the task keeps its size for the session's life.
                     let stream = Box::pin(WebSocketStream::from_raw_socket(
                         FragmentLimit::new(TokioIo::new(io)),
                         Role::Server,
@@ -150,7 +150,7 @@ fn refuse(response: Response, reason: &'static str) -> Response {
     response
 }
 
-/// RFC 6455, 4.2.1: what the answer's `Sec-WebSocket-Accept` is, or why there is none.
+/// Validates the client's handshake (RFC 6455 §4.2.1); returns the value of `Sec-WebSocket-Accept`.
 fn handshake(request: &Request) -> Result<HeaderValue, UpgradeRefusal> {
     let headers = request.headers();
     if request.method() != Method::GET {
@@ -175,7 +175,7 @@ fn handshake(request: &Request) -> Result<HeaderValue, UpgradeRefusal> {
     HeaderValue::from_str(&STANDARD.encode(digest)).map_err(|_| no_key)
 }
 
-/// Status, the header that tells what would be right, words.
+/// Status, the header field that says what is expected, and the body.
 type UpgradeRefusal = (StatusCode, (HeaderName, &'static str), &'static str);
 
 fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
@@ -185,11 +185,11 @@ fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 
 type UpgradedStream = WebSocketStream<FragmentLimit<TokioIo<Upgraded>>>;
 
-/// Both halves work from one task, so the locks are never contended: they only make the sharing safe.
+/// Shared by both halves. They are polled from one task, so the locks are never contended.
 #[derive(Debug)]
 struct WebSocketShared {
     stream: Mutex<UpgradedStream>,
-    /// The peer broke the protocol: what it sends from then on is no frames.
+    /// The peer has broken the protocol: what follows can't be parsed as frames.
     broken: AtomicBool,
     pings: Mutex<Pings>,
 }
@@ -205,7 +205,7 @@ impl WebSocketShared {
         Self { stream: Mutex::new(stream), broken: AtomicBool::new(false), pings: Mutex::default() }
     }
 
-    /// Writes all of them, and flushes once.
+    /// Writes all messages, then flushes once.
     async fn send(&self, messages: impl Iterator<Item = Message>) -> Result<(), Error> {
         let mut messages = messages.peekable();
         poll_fn(|cx| {
@@ -221,7 +221,7 @@ impl WebSocketShared {
         .await
     }
 
-    /// A ping that a pong can be told by.
+    /// A ping with a number by which its pong is recognised.
     fn ping(&self) -> Message {
         let mut pings = self.pings.lock();
         pings.count += 1;
@@ -254,14 +254,13 @@ impl Transport for WebSocketTransport {
     }
 }
 
-/// The reading half.
 #[derive(Debug)]
 pub struct WebSocketInbound(Arc<WebSocketShared>);
 
 impl Inbound for WebSocketInbound {
     async fn next(&mut self) -> Result<Frame, TransportError> {
         loop {
-            // Cancel-safe: what was read so far stays in the stream's own buffer.
+            // Cancel-safe: a partial frame stays in the stream's buffer.
             let message = match poll_fn(|cx| self.0.stream.lock().poll_next_unpin(cx)).await {
                 Some(Ok(message)) => message,
                 Some(Err(error)) => {
@@ -293,7 +292,6 @@ impl WebSocketInbound {
     }
 }
 
-/// The writing half.
 #[derive(Debug)]
 pub struct WebSocketOutbound(Arc<WebSocketShared>);
 
@@ -314,14 +312,13 @@ impl Outbound for WebSocketOutbound {
             end -= 1;
         }
         let frame = CloseFrame { code: code.number().into(), reason: reason[..end].into() };
-        // Fails when the peer's close was answered already: there is nothing to add then.
+        // Fails if the peer's close was answered already.
         let _ = self.0.send(std::iter::once(Message::Close(Some(frame)))).await;
         if self.0.send(std::iter::empty()).await.is_err() {
             return;
         }
-        // Dropping a socket that holds unread data resets it, and the reset would overtake the close frame. So only
-        // this direction ends now; the rest of what the peer sends is read and thrown away until its own close, after
-        // which nothing comes, or its end.
+        // Closing a TCP socket with unread data sends RST, which would overtake the close frame. So only the sending direction is
+        // shut down; the peer's data is read and dropped until its close frame or the end of the stream.
         let shutdown = poll_fn(|cx| Pin::new(self.0.stream.lock().get_mut()).poll_shutdown(cx)).await;
         while shutdown.is_ok() && !self.0.broken.load(Ordering::Relaxed) {
             match poll_fn(|cx| self.0.stream.lock().poll_next_unpin(cx)).await {
@@ -330,7 +327,7 @@ impl Outbound for WebSocketOutbound {
                 Some(Err(_)) => break,
             }
         }
-        // On the heap, and only now: an array would be part of every session for all its life.
+        // On the heap: an array would be part of the session's future for all its life.
         let mut rest = vec![0; 4096];
         while shutdown.is_ok() {
             let mut buffer = ReadBuf::new(&mut rest);
@@ -342,7 +339,7 @@ impl Outbound for WebSocketOutbound {
     }
 }
 
-/// As a raw frame the shared bytes need no second UTF-8 check: they come from our own encoder.
+/// A raw frame skips tungstenite's UTF-8 check: the bytes come from this server's encoder.
 fn raw(payload: Bytes, kind: Data) -> Message {
     debug_assert!(kind == Data::Binary || std::str::from_utf8(&payload).is_ok());
     Message::Frame(RawFrame::message(payload, OpCode::Data(kind), true))
