@@ -1,8 +1,8 @@
-//! FrameScanner of WebSocket that are no messages, counted before the library puts them together.
+//! Limits the fragments of a WebSocket message.
 //!
-//! A message may come in any number of fragments (RFC 6455 §5.4), empty ones among them. The library joins them and
-//! says nothing until the last one, so nobody would count them: with six bytes each, a slow line keeps a core busy.
-//! This reader follows the frames' headers as the bytes pass, and ends a message of more than [`FRAGMENTS`] of them.
+//! A message may come in any number of fragments (RFC 6455 §5.4), empty ones among them. tungstenite joins them and
+//! reports only the whole message, so a client could keep a core busy with fragments of six bytes. This reader parses the
+//! frame headers as the bytes pass, and fails a message of more than [`FRAGMENTS`] fragments.
 
 use std::io;
 use std::pin::Pin;

@@ -133,9 +133,9 @@ impl OriginGuard {
         fits
     }
 
-    /// The page of this very server. Its host is the one that the request was sent to, or `PUBLIC_HOST`; its port is
-    /// the request's own, one of the server's (the page came over TCP, the session goes over UDP), or 443 of a proxy in
-    /// front.
+    /// Whether the origin is this server's own page. Its host is the one that the request was sent to, or `PUBLIC_HOST`.
+    /// Its port is the request's, one of the server's (the page came over TCP, the session goes over UDP), or 443 of a
+    /// proxy in front.
     fn is_own(&self, origin: &str, asked: Option<&Authority>) -> bool {
         let Ok(origin) = url::Url::parse(origin) else { return false };
         let (Some(host), Some(port), "http" | "https") =

@@ -1,8 +1,8 @@
-//! A TCP stream whose peer must take what it is sent.
+//! A time limit for stalled TCP writes.
 //!
-//! A peer that leaves its window closed keeps the connection, and what waits for it, for as long as it likes: TCP
-//! itself gives up only a peer that is gone. So a write that waits must make progress: [`STEP`] bytes within a time, or
-//! whatever is there if it is less. A peer that takes a byte now and then gains nothing by that.
+//! A peer that keeps its receive window closed holds the connection, and the data that waits for it, for as long as it
+//! likes: TCP gives up only on a peer that doesn't answer. So a write that waits must make progress: [`STEP`] bytes within
+//! the limit, or all that is offered if that is less. A peer that takes a byte now and then is ended, too.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
