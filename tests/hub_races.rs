@@ -9,6 +9,7 @@ mod around;
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use around::{Around, Doings};
@@ -226,6 +227,29 @@ async fn a_slow_read_of_one_room_stops_no_other() {
     assert_eq!(texts(&dans, "CHAT").len(), 1, "sunday waits for friday's read");
     until("friday to be read", || bobs.heard.lock().len() > 1).await;
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE"]);
+}
+
+/// Between the subscription and the answer to the read a room's commits come in: the read has some of them, the others follow.
+#[tokio::test(start_paused = true)]
+async fn commits_that_come_while_a_room_is_opened_are_no_gap() {
+    let fixture = HubFixture::new();
+    let (far, doings) = around(&fixture, "node-2");
+    let (ann, _) = fixture.join("ann").await;
+    *doings.load_takes.lock() = Duration::from_millis(100);
+    fixture.log.faults().decide_by(|crossing| match crossing.what {
+        What::Delivery if crossing.node.as_str() == "node-2" => Fate::Late(Duration::from_millis(30)),
+        _ => Fate::Arrives,
+    });
+    let speaking = async {
+        for reference in 0..30 {
+            fixture.chat(&ann, reference);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ((_bob, bobs), ()) = tokio::join!(fixture.join_at(&far, "bob"), speaking);
+    until("bob to know all", || texts(&bobs, "CHAT").len() == 30).await;
+    assert_eq!(texts(&bobs, "ROOM_STATE").len(), 1, "the JOIN's alone");
+    assert_eq!(doings.loads.load(Ordering::Relaxed), 1, "the room was read once");
 }
 
 /// Another commit is missed while the answer to a read is under way.

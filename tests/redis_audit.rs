@@ -148,6 +148,12 @@ async fn what_redis_lost_before_the_database_had_it_is_stored_all_the_same() {
     let known = node.load(&friday).await.unwrap().unwrap();
     server.shell().await.ask::<()>("FLUSHALL").await;
     node.restore(known).await.unwrap();
+    // Others have their turn to write back first; then it is decided anew.
+    let early = node.commit(after(&friday, head(EPOCH, 20))).await;
+    assert!(
+        matches!(early, Ok(tandem::log::Outcome::Conflict(Some(latest))) if latest == head(EPOCH, 20)),
+        "{early:?}"
+    );
     committed(&node, after(&friday, head(EPOCH, 20))).await;
     database.repository.fails.store(false, Ordering::SeqCst);
     database.holds(&friday, 21).await;

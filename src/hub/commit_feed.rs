@@ -73,7 +73,8 @@ pub(super) fn take(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, entries: &[E
     }
     // Its predecessors are missing: it is kept until the room was read.
     state.keep_for_later(expected, events);
-    if !state.needs_reload() {
+    // A read under way, as at the opening of a room, may bring them. What doesn't follow its answer is a gap.
+    if !state.needs_reload() && !state.is_being_read() {
         count_gaps("sequence", 1);
         state.note_gap();
         hub.work_on(cell, &mut state);
@@ -102,7 +103,7 @@ pub(super) fn take_waiting(hub: &Hub, cell: &Arc<RoomCell>) {
                 Some(expected) => (expected, events),
                 None => {
                     state.put_back(expected, events);
-                    if !state.needs_reload() {
+                    if !state.needs_reload() && !state.is_being_read() {
                         count_gaps("sequence", 1);
                         state.note_gap();
                         hub.work_on(cell, &mut state);

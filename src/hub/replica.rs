@@ -29,6 +29,22 @@ enum Installed {
     Unclear,
 }
 
+/// A read of the room that is under way, for as long as the value lives.
+struct Reading<'a>(&'a RoomCell);
+
+impl<'a> Reading<'a> {
+    fn of(cell: &'a RoomCell) -> Self {
+        cell.lock().begin_read();
+        Self(cell)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.lock().end_read();
+    }
+}
+
 impl Hub {
     /// Restores rooms that outlived the process. Their playback runs on; members that were connected have the grace
     /// time, from now, to come back. Returns the number of rooms.
@@ -85,18 +101,29 @@ impl Hub {
             Opening::of(self, cell)
         };
         let cell = Arc::clone(&opening.cell);
-        cell.load_once(async {
+        let opened = cell.load_once(async {
+            let _reading = Reading::of(&cell);
             let subscribed = self.0.parts.log.subscribe(room).await;
             subscribed.map_err(|error| self.unavailable("subscribe", room, &error))?;
             self.reload(&cell).await
-        })
-        .await?;
+        });
+        let opened = opened.await;
+        // Commits that came between the read and this moment were kept.
+        commit_feed::take_waiting(self, &cell);
+        opened?;
         opening.done = true;
         Ok(cell)
     }
 
     /// Reads the room from the log again.
     pub(super) async fn reload(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
+        let read = self.read(cell).await;
+        commit_feed::take_waiting(self, cell);
+        read
+    }
+
+    async fn read(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
+        let _reading = Reading::of(cell);
         let (asked_at, settles) = cell.lock().begin_reload();
         let loaded = self.0.parts.log.load(cell.id()).await;
         let snapshot = loaded.map_err(|error| self.unavailable("load", cell.id(), &error))?;
@@ -109,7 +136,6 @@ impl Hub {
             // A gap that was noted since the question stays open.
             cell.lock().reloaded(settles);
         }
-        commit_feed::take_waiting(self, cell);
         Ok(())
     }
 

@@ -74,6 +74,8 @@ pub(super) struct RoomCellState {
     /// how many of these times a read has settled.
     reloads_needed: u64,
     reloads_done: u64,
+    /// Reads under way, the first one at the opening included.
+    reads: u32,
     /// When a commit failed last, unless one has succeeded since. Members were told DEGRADED.
     failed_commit: Option<Instant>,
     /// This version can't read the stored state.
@@ -198,6 +200,7 @@ impl RoomCell {
             openers: 0,
             reloads_needed: 0,
             reloads_done: 0,
+            reads: 0,
             failed_commit: None,
             unreadable: false,
             kept_place: None,
@@ -321,6 +324,19 @@ impl RoomCellState {
 
     pub(super) fn needs_reload(&self) -> bool {
         self.reloads_needed > self.reloads_done
+    }
+
+    pub(super) fn begin_read(&mut self) {
+        self.reads += 1;
+    }
+
+    pub(super) fn end_read(&mut self) {
+        self.reads -= 1;
+    }
+
+    /// Commits that don't follow are kept for the end of the read.
+    pub(super) fn is_being_read(&self) -> bool {
+        self.reads > 0
     }
 
     /// The gaps that a read from now on will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are in

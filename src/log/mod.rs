@@ -46,6 +46,8 @@ pub trait Log: Send + Sync + 'static {
     /// * Within the commit heads ascend: `expected` < each entry's, the last of which is `next`. Anything else, and a
     ///   commit without entries, is an error.
     ///
+    /// A conflict may name the head that was expected: the log wants a new decision, because what other nodes know may
+    /// have reached the caller meanwhile.
     /// After `Conflict(None)` the caller's room is vacant at `Head::default()`. Heads and commits from a conflict, from
     /// [`Log::load`] or from [`Log::follow`] are durable: a commit that is rolled back is never shown.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Outcome, LogError>>;

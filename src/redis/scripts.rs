@@ -168,6 +168,9 @@ pub(crate) enum CommitAnswer {
     Vacant,
     /// The epoch is not later than that of this head, which has ended.
     Early(Head),
+    /// The room was written back, and nobody commits to it for so long, so that nodes which know more write that back. It
+    /// stands at this head.
+    Frozen(Duration, Head),
     /// Commits to this room wait for another node; ask again after so long.
     Wait(Duration),
     /// Redis is at its `maxmemory`, and nothing was written.
@@ -188,6 +191,10 @@ impl FromRedisValue for CommitAnswer {
             "conflict" => head(&mut answer).map(Self::Conflict),
             "vacant" => Ok(Self::Vacant),
             "early" => head(&mut answer).map(Self::Early),
+            "frozen" => {
+                let rest = Duration::from_millis(answer.next()?);
+                Ok(Self::Frozen(rest, head(&mut answer)?))
+            }
             "wait" => Ok(Self::Wait(Duration::from_millis(answer.next()?))),
             "full" => Ok(Self::Full),
             _ => Err(answer.unknown()),

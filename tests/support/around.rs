@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, dead_code, reason = "each test binary uses a part")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub struct Doings {
     pub follow_panics: AtomicBool,
     /// Delay of the answer to a load; commits of that time are not in it.
     pub load_takes: Mutex<Duration>,
+    /// Loads so far.
+    pub loads: AtomicUsize,
 }
 
 pub struct Around {
@@ -43,6 +45,7 @@ impl Log for Around {
 
     fn load<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Option<Snapshot>, LogError>> {
         Box::pin(async move {
+            self.doings.loads.fetch_add(1, Ordering::Relaxed);
             let loaded = self.inner.load(room).await;
             let takes = *self.doings.load_takes.lock();
             if !takes.is_zero() {

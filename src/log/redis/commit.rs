@@ -43,7 +43,7 @@ impl RedisLog {
                 self.recent.add(Partition::of(&commit.room), entry, era_id, &commit, events, state);
                 Ok(Outcome::Committed)
             }
-            CommitAnswer::Conflict(latest) => Ok(Outcome::Conflict(Some(latest))),
+            CommitAnswer::Conflict(latest) | CommitAnswer::Frozen(_, latest) => Ok(Outcome::Conflict(Some(latest))),
             CommitAnswer::Vacant => Ok(Outcome::Conflict(None)),
             CommitAnswer::Early(ended) => Err(too_early(&commit, ended)),
             CommitAnswer::Wait(_) | CommitAnswer::Full => Err(LogError::Full),
@@ -58,6 +58,11 @@ impl RedisLog {
             let longest = match call.run().await? {
                 CommitAnswer::Wait(_) if since.elapsed() > deadline => return Err(LogError::Overtaken(deadline)),
                 CommitAnswer::Wait(longest) => longest,
+                // Decided before other nodes had their turn to write back: the bus has brought what they knew by now.
+                CommitAnswer::Frozen(rest, head) => {
+                    tokio::time::sleep(rest).await;
+                    return Ok(CommitAnswer::Frozen(rest, head));
+                }
                 CommitAnswer::Full if since.elapsed() > deadline => return Err(LogError::Full),
                 CommitAnswer::Full => {
                     self.relieve().await?;

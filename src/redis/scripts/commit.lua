@@ -5,7 +5,8 @@
 -- After the named arguments come the names of the `deleted` fields to delete, then fields and values to set.
 --
 -- Answers {'ok', entry, era id, commits that the outbox lost to its bound}, {'again', …}, {'conflict', head},
--- {'vacant'}, {'early', head}, {'wait', ms}, or {'full'}: Redis is at its maxmemory, nothing was written.
+-- {'vacant'}, {'early', head}, {'frozen', ms, head}, {'wait', ms}, or {'full'}: Redis is at its maxmemory, nothing was
+-- written.
 local room, outbox, rooms, era, audited = unpack(KEYS)
 local expected, next_head, next_epoch, ended, clear, node, id, publish, channel, message, events, state, room_id,
   room_life, end_life, outbox_life, outbox_entries, claims_turn, turn_life, outbox_bytes, answer_life,
@@ -37,7 +38,7 @@ end
 
 -- Frozen: the room was lost and written back, and another node may know more of it.
 if frozen_until and now < tonumber(frozen_until) then
-  return {'wait', tonumber(frozen_until) - now}
+  return {'frozen', tonumber(frozen_until) - now, head}
 end
 -- '@turn': the node that lost several races in a row (a long round trip to Redis) commits next, the others wait.
 if turn then
