@@ -93,7 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// Whoever started the server may have stopped reading: no reason to die.
+/// A closed standard output is ignored: the process that started the server may have stopped reading.
 fn say(lines: &str) {
     let mut out = std::io::stdout();
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());

@@ -1,5 +1,5 @@
-//! The database is out of reach, silent, or dies: calls fail soon and say so, nothing is half-written, and it works again
-//! by itself afterwards.
+//! The database is out of reach, silent, or dies: calls fail soon and say so, nothing is half-written, and it works
+//! again by itself afterwards.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -24,7 +24,7 @@ export function vectorsOf(tabs) {
   return [...bySeq.values()].sort((a, b) => a.seq - b.seq);
 }
 
-/** The vector in force at each moment is the last one whose `at` has come; what its command was tells whether it is a start. */
+/** The vector in force is the last one whose `at` has come; its command tells whether it is a start. */
 export function analyse(tabs, { until }) {
   const vectors = vectorsOf(tabs);
   const following = (index) => vectors[index + 1]?.heard ?? until;

@@ -75,8 +75,8 @@ fn origin(scheme: &str, host: &str, port: u16) -> String {
     }
 }
 
-/// The lines that a start prints. `stores`: where rooms and history are. With `picture`, the first address for others is
-/// drawn as a QR code, for the phones in the room.
+/// The lines that a start prints. `stores`: where rooms and history are. With `picture`, the first address for others
+/// is drawn as a QR code, for the phones in the room.
 pub(super) fn announcement(addresses: &Addresses<'_>, stores: &str, node: &NodeId, picture: bool) -> String {
     let mut text =
         format!("tandem {} is serving. Open {} in two browsers.\n", env!("CARGO_PKG_VERSION"), addresses.here());

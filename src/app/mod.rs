@@ -59,13 +59,13 @@ use drain::{Phase, Progress};
 use proxy_hint::ProxyHint;
 use storage::Storage;
 
-/// What sessions get to read RECONNECT before they are closed.
+/// Time for sessions to read RECONNECT before they are closed.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// RECONNECT spreads the members' return over this time.
 const RETURN_SPREAD: Duration = Duration::from_millis(1500);
 /// Sessions that have not ended by then are dropped.
 const DRAIN: Duration = Duration::from_secs(10);
-/// What waits for its commit, and the log and the database to close, get this long each: longer only where a disk or a
+/// Queued commands, the closing log and the closing database get this long each: longer only where a disk or a
 /// server fails.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How often old audit events are looked for.
@@ -133,7 +133,7 @@ struct Parts {
     vital: Vital,
 }
 
-/// What listens on `QUIC_PORT`, UDP and TCP.
+/// The listeners on `QUIC_PORT`, UDP and TCP.
 struct Secure {
     quic: QuicListener,
     tcp: TcpListener,
@@ -204,7 +204,7 @@ impl App {
         self.secure.as_ref().map(|secure| secure.quic.local_addr())
     }
 
-    /// What to say on the terminal. `picture`: with a QR code of the address for others.
+    /// The announcement on the terminal. `picture`: with a QR code of the address for others.
     pub fn announcement(&self, picture: bool) -> String {
         let (config, stores) = (&self.parts.config, self.storage.for_people(&self.parts.config));
         match self.addresses() {
@@ -466,7 +466,8 @@ fn connection_caps(config: &Config) -> Caps {
     Caps::new(connections(limits.sessions), of_address)
 }
 
-/// Connections for so many sessions: some more, because who comes too late must be told so, and probes must get through.
+/// Connections for so many sessions: some more, because who comes too late must be told so, and probes must get
+/// through.
 fn connections(sessions: u64) -> usize {
     count(sessions.saturating_add(sessions / 5).saturating_add(64))
 }
@@ -491,7 +492,7 @@ async fn prune(repository: Arc<dyn Repository>, clock: Clock, age: Duration) {
     }
 }
 
-/// What members last reported, into the tables that people read: a row a member and minute at most.
+/// Writes members' last reports into the tables that people read: a row a member and minute at most.
 async fn store_reports(hub: Hub, repository: Arc<dyn Repository>) {
     static AWAY: Seldom = Seldom::new();
     let mut every = tokio::time::interval(REPORTS_EVERY);

@@ -339,8 +339,8 @@ impl RoomCellState {
         self.reads > 0
     }
 
-    /// The gaps that a read from now on will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are in
-    /// its answer, or are over by then.
+    /// The gaps that a read from now on will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are
+    /// in its answer, or are over by then.
     pub(super) fn begin_reload(&mut self) -> (Head, u64) {
         self.early.clear();
         (self.room.head(), self.reloads_needed)

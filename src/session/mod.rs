@@ -48,7 +48,7 @@ use message_rate::{MessageRate, RateExceeded};
 use outbox::Outbox;
 use transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 
-/// What all sessions of a node share.
+/// Services that a node's sessions share.
 #[derive(Clone)]
 pub struct Services {
     pub hub: Hub,
@@ -128,7 +128,7 @@ pub fn run<T: Transport>(transport: T, services: Services, place: impl Send) -> 
     }
 }
 
-/// What the futures of a session share, behind one reference: each holds it twice.
+/// State that the futures of a session share, behind one reference: each holds it twice.
 struct SessionContext<'a> {
     services: &'a Services,
     outbox: &'a Outbox,

@@ -93,8 +93,8 @@ impl Default for Timeouts {
     }
 }
 
-/// Serves HTTP on a TCP listener. Every connection runs on `tracker`, and so does what it was upgraded to: when the tracker is
-/// empty, nothing is left.
+/// Serves HTTP on a TCP listener. Every connection runs on `tracker`, and so does what it was upgraded to: when the
+/// tracker is empty, nothing is left.
 #[derive(Debug, Clone)]
 pub struct HttpServer {
     pub router: Router,
@@ -105,8 +105,8 @@ pub struct HttpServer {
     pub descriptors: Descriptors,
 }
 
-/// The file descriptors of both TCP listeners. The last ones are reserved for probes on the plain listener: a process without
-/// a free descriptor couldn't answer `/health`.
+/// The file descriptors of both TCP listeners. The last ones are reserved for probes on the plain listener: a process
+/// without a free descriptor couldn't answer `/health`.
 #[derive(Debug, Clone)]
 pub struct Descriptors {
     places: Caps,
@@ -184,8 +184,8 @@ impl HttpServer {
 }
 
 impl HttpServer {
-    /// Runs a connection to its end. When the server stops, a request under way gets some time. A connection without a request
-    /// is dropped: browsers open connections ahead, and hyper would wait for the first request.
+    /// Runs a connection to its end. When the server stops, a request under way gets some time. A connection without a
+    /// request is dropped: browsers open connections ahead, and hyper would wait for the first request.
     async fn run<C>(&self, connection: C, has_asked: &AtomicBool, finish: impl FnOnce(Pin<&mut C>)) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,

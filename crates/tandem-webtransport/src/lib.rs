@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! QUIC ──► h3_adapter ─► h3 ─► connection ─┬─ the session's stream ─► slot ─► WebTransportSession
-//!                                          └─ request ─► request ─┬─ CONNECT ─► connect (capsules) ─► WebTransportSession
+//!                                          └─ request ─► request ─┬─ CONNECT ─► connect (capsules) ─► session
 //!                                                                 └─ any other ─► http ─► Application::answer
 //! ```
 //! A connection's task accepts streams and never waits for a request. Each request has a task of its own. A session

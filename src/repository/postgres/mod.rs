@@ -52,7 +52,8 @@ impl Default for TimeLimits {
 
 /// Reading every room, or pruning, may take this many times [`TimeLimits::answer`].
 const LONG: u32 = 6;
-/// A migration, or waiting for another node's, may take this many times [`TimeLimits::answer`]: one rewrites the history.
+/// A migration, or waiting for another node's, may take this many times [`TimeLimits::answer`]: one rewrites the
+/// history.
 const MIGRATION: u32 = 360;
 /// Entries for which a batch gets another [`TimeLimits::answer`].
 const ENTRIES_AN_ANSWER: usize = 20_000;
@@ -68,8 +69,8 @@ pub struct PostgresRepository {
     appending: i64,
 }
 
-/// A connection of the pool on loan. Only [`PooledLease::end`] with a success returns it; after an error, or when the future
-/// is dropped, an answer may still be on its way, so the connection is closed.
+/// A connection of the pool on loan. Only [`PooledLease::end`] with a success returns it; after an error, or when the
+/// future is dropped, an answer may still be on its way, so the connection is closed.
 struct PooledLease<'a> {
     repository: &'a PostgresRepository,
     connection: Option<PoolConnection<sqlx::Postgres>>,

@@ -79,7 +79,7 @@ export class Stores {
   }
 }
 
-/** One address for several nodes, as a load balancer is: a connection goes to the preferred node, or to one that answers. */
+/** A load balancer: a connection goes to the preferred node, or to one that answers. */
 export class Balancer {
   #nodes;
   #listener = createServer({ pauseOnConnect: true }, (client) => {

@@ -1,4 +1,4 @@
-/** An environment under the test's control: time, timers, the page's events, randomness. Nothing waits for real time. */
+/** An environment under the test's control: time, timers, the page's events, randomness. No test waits in real time. */
 
 /** mulberry32: small, seeded, good enough for jitter. */
 export function seededRandom(seed) {

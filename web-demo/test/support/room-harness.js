@@ -2,7 +2,7 @@ import { connect } from '../../client/index.js';
 import { FakeEnv } from './fake-env.js';
 import { FakeServer } from './fake-server.js';
 
-/** A room on a fake line, with everything that its listeners were told. `setup` sees the server before the client does. */
+/** A room on a fake connection, and all events of its listeners. `setup` gets the server before the client does. */
 export function openRoom({ env = new FakeEnv(), server = new FakeServer(env), setup, address = 'https://tandem.test:4433', ...options } = {}) {
   setup?.(server, env);
   const room = connect({

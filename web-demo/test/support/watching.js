@@ -7,7 +7,7 @@ import { joinedRoom } from './room-harness.js';
 
 export const URL_OF_FILM = 'https://example.org/film.webm';
 
-/** A joined room with a film loaded, and a player that follows it. The server acknowledges and commits every command. */
+/** A joined room with a film, and a player that follows it. The server acknowledges and commits every command. */
 export async function watching({ seed = 1, video: videoOptions, host = true, prepare = () => {}, before = () => {}, loads = true, ...syncOptions } = {}) {
   const env = new FakeEnv({ seed });
   const server = new FakeServer(env);
