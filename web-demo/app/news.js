@@ -129,10 +129,15 @@ export function setupNews({ room, signal }, say, fresh, reloaded) {
     known = now;
     host = room.hostUserId;
   };
-  // One act may be two events (a host leaves, another follows): changes that come together are one line.
+  const differs = () => known === null || room.hostUserId !== host || room.members.length !== known.size
+    || room.members.some((m) => known?.get(m.userId) !== m.username);
+  // One act may be two events (a host leaves, another follows): changes that come together are one line. The time runs
+  // from the first difference, not from any change (a tick), or it could end between the two.
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  listen(room, 'change', () => (timer ??= setTimeout(compare, TOGETHER_MS)), signal);
+  listen(room, 'change', () => {
+    if (timer === undefined && differs()) timer = setTimeout(compare, TOGETHER_MS);
+  }, signal);
   signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
   compare();
 }
