@@ -4,8 +4,8 @@
 //! QUIC endpoint, TCP listener, … ── guard ──► Vital ── lost() ──► app: drains, then ends with an exit code
 //! ```
 //! tokio catches a panic in a task and ends that task only. That suits a connection's task; a listener that is gone
-//! leaves a process whose `/health` is green and that no client can reach. So the loss of a vital task is reported here,
-//! and the process ends for its supervisor to restart it.
+//! leaves a process whose `/health` is green and that no client can reach. So the loss of a vital task is reported
+//! here, and the process ends for its supervisor to restart it.
 
 use std::any::Any;
 use std::fmt;

@@ -1,9 +1,9 @@
 //! `BASE_PATH`: the path under which a proxy shows the server to its clients.
 //!
-//! A proxy may take the prefix off (nginx's `proxy_pass http://127.0.0.1:4001/;`, Traefik's StripPrefix), or pass it
-//! on. Paths with and without it lead to the same handlers, because probes and clients of `QUIC_PORT` come without.
-//! Whatever the server hands out is relative to the request where that is possible: a proxy that strips its prefix need
-//! not say so.
+//! A proxy may strip the prefix (nginx's `proxy_pass http://127.0.0.1:4001/;`, Traefik's StripPrefix) or pass it on.
+//! Paths with and without the prefix lead to the same handlers, because probes and clients of `QUIC_PORT` don't send
+//! it. Addresses in answers are relative to the request where that is possible, so a proxy that strips the prefix need
+//! not tell.
 
 use axum::Router;
 use axum::extract::Request;
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, StatusCode, header};
 
-/// Empty, or a path with a slash in front and none behind.
+/// Empty, or a path with a leading slash and no trailing one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BasePath(String);
 
@@ -31,14 +31,13 @@ impl BasePath {
         Ok(Self(format!("/{path}")))
     }
 
-    /// As a prefix of paths.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Answers with and without the prefix. `/watch` itself leads to `/watch/`: the page's own addresses are relative to
-/// it.
+/// Routes paths with and without the prefix. `/watch` redirects to `/watch/`, because the page's own addresses are
+/// relative.
 pub(super) fn mount<S: Clone + Send + Sync + 'static>(router: Router<S>, base: &BasePath) -> Router<S> {
     if base.0.is_empty() {
         return router;
@@ -53,7 +52,7 @@ pub(super) fn mount<S: Clone + Send + Sync + 'static>(router: Router<S>, base: &
         }
         Box::pin(next.run(request))
     };
-    // The layer is outside of what takes the prefix off.
+    // Outside of the nested router, which strips the prefix.
     router.clone().nest(&format!("{}/", base.0), router).layer(middleware::from_fn(to_directory))
 }
 

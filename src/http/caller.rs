@@ -1,4 +1,4 @@
-//! Who asks, and by which address it reached us.
+//! The client of a request, and the address by which it reached this server.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,28 +13,27 @@ use super::{BasePath, HttpServices, host};
 use crate::transport::Public;
 use crate::transport::proxies::TrustedProxies;
 
-/// The sender of a request.
+/// The client of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Where the client is: the peer, or what trusted proxies say.
+    /// The peer's address, or the one that trusted proxies report.
     pub address: IpAddr,
-    /// Whether it came over TLS, here or at a trusted proxy.
+    /// Whether the request came over TLS, here or at a trusted proxy.
     pub secure: bool,
-    /// The host, and perhaps port, that it asked for.
+    /// Host, and port if given, of the request.
     pub authority: Option<Authority>,
-    /// The path under which it sees this server: what a trusted proxy says that it took off (`X-Forwarded-Prefix`),
-    /// else `BASE_PATH`.
+    /// The path under which the client sees this server: the prefix that a trusted proxy has stripped
+    /// (`X-Forwarded-Prefix`), else `BASE_PATH`.
     pub prefix: String,
 }
 
 impl Caller {
-    /// Reads a request.
     pub fn of(parts: &Parts, proxies: &TrustedProxies, base: &BasePath) -> Self {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical());
         let asked =
             || parts.uri.authority().cloned().or_else(|| host::parse(first(&parts.headers, header::HOST.as_str())?));
-        // Nothing stands between a client and the public port, so nobody's word counts there.
+        // No proxy stands before the public port, so forwarding headers are not read there.
         if parts.extensions.get::<Public>().is_some() {
             return Self { address: peer, secure: true, authority: asked(), prefix: base.as_str().to_owned() };
         }
@@ -53,7 +52,7 @@ impl Caller {
         }
     }
 
-    /// `http` or `https`, and the authority.
+    /// The scheme, with `s` over TLS, and the authority.
     pub(super) fn base_url(&self, scheme: &str) -> Option<String> {
         let authority = self.authority.as_ref()?;
         Some(format!("{scheme}{}://{authority}", if self.secure { "s" } else { "" }))

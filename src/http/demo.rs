@@ -1,4 +1,4 @@
-//! The demo page, out of the binary: entity tags, ranges (the film), nothing else.
+//! The demo page, embedded in the binary, with entity tags and ranges (for the film).
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -17,14 +17,11 @@ use super::not_found::{no_such_endpoint, not_found};
 /// Finds a file by its path (`app/main.js`).
 pub type Assets = Arc<dyn Fn(&str) -> Option<Asset> + Send + Sync>;
 
-/// A file.
 #[derive(Debug, Clone)]
 pub struct Asset {
-    /// Its content.
     pub bytes: Bytes,
-    /// Its type.
     pub content_type: &'static str,
-    /// Its entity tag, with the quotes.
+    /// With the quotes.
     pub etag: String,
 }
 
@@ -42,7 +39,7 @@ pub struct Asset {
 #[exclude = ".*"]
 struct Files;
 
-/// The files built into this binary (a debug build reads them from the source tree).
+/// The files embedded in this binary. A debug build reads them from the source tree.
 pub fn embedded() -> Assets {
     Arc::new(|path| {
         let file = Files::get(path)?;
@@ -55,12 +52,11 @@ pub fn embedded() -> Assets {
     })
 }
 
-/// Names of the files built in.
 pub fn embedded_names() -> impl Iterator<Item = String> {
     Files::iter().map(Cow::into_owned)
 }
 
-/// Browsers take scripts, styles and WebAssembly only by their right type.
+/// Browsers load scripts, styles and WebAssembly only with the right type.
 fn content_type(path: &str) -> &'static str {
     match path.rsplit_once('.').map_or("", |(_, extension)| extension) {
         "html" => "text/html; charset=utf-8",
@@ -92,14 +88,14 @@ pub(super) async fn serve(State(http): HttpState, method: Method, uri: Uri, head
     }
     let path = uri.path().trim_start_matches('/');
     let path = if path.is_empty() || path.ends_with('/') { format!("{path}index.html") } else { path.to_owned() };
-    // Embedded names are exact; a debug build reads a directory, so what climbs or hides is refused before.
+    // A debug build reads a directory, so paths with `..` or hidden names are refused.
     if path.split('/').any(|part| part.starts_with('.')) {
         return not_found(&http, uri.path(), &headers);
     }
     let asset = (http.assets)(&path);
     let mut response =
         asset.map_or_else(|| not_found(&http, uri.path(), &headers), |asset| respond(asset, &method, &headers));
-    // Other people's pages import the client and show the film.
+    // Pages of other origins import the client and show the film.
     if path.starts_with("client/") || path.starts_with("media/") {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
@@ -114,7 +110,7 @@ fn respond(asset: Asset, method: &Method, headers: &HeaderMap) -> Response {
         out.insert(header::ETAG, etag);
     }
     out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // Names carry no version, so everything is asked for again; the entity tag makes that cheap.
+    // File names carry no version, so browsers revalidate each time; the entity tag makes that cheap.
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if text(headers, header::IF_NONE_MATCH).is_some_and(|tags| matches(tags, &asset.etag)) {
         out.remove(header::CONTENT_TYPE);
@@ -164,7 +160,8 @@ enum Range {
 }
 
 impl Range {
-    /// One range is served; several, or what isn't a range, are answered with the whole (RFC 9110 leaves that open).
+    /// A single range is served. Several ranges, or an invalid one, are answered with the whole file, as RFC 9110 §14.2
+    /// allows.
     fn parse(header: &str, length: u64) -> Self {
         let Some((first, last)) = header.strip_prefix("bytes=").and_then(|spec| spec.split_once('-')) else {
             return Self::Whole;

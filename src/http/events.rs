@@ -39,7 +39,7 @@ struct Line {
     seq: u64,
     kind: String,
     user_id: Option<String>,
-    /// ms of room time.
+    /// Room time in milliseconds.
     at: i64,
     data: Box<RawValue>,
 }
@@ -63,7 +63,7 @@ pub(super) async fn events(
         return Ok(error(StatusCode::BAD_REQUEST, "after is the `next` of an earlier answer"));
     };
     let limit = asked.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, LARGEST_LIMIT);
-    // The same answer for a room that isn't there: nobody learns which rooms exist.
+    // A missing room gets the same answer, so that room names can't be probed.
     if !http.backend.authorize_member(&room, &user, &token).await? {
         return Ok(error(StatusCode::FORBIDDEN, "not a member of this room"));
     }

@@ -17,27 +17,27 @@ use super::{HttpServices, HttpState};
 use crate::clock::Clock;
 use crate::transport::Public;
 
-/// How long a check of readiness holds.
+/// A readiness check is reused for this long.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long one that isn't answered is waited for before another one is begun.
+/// An unanswered check is waited for this long before another begins.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The process answers; v2's body.
+/// Liveness, with v2's body.
 pub(super) async fn health(State(http): HttpState) -> Json<Value> {
     Json(json!({"status": "ok", "nodeId": http.node}))
 }
 
 type Checks = Vec<(&'static str, Result<(), String>)>;
-/// One attempt, for whoever waits for it.
+/// One attempt, shared by the requests that wait for it.
 type Check = Shared<BoxFuture<'static, Checks>>;
 
-/// The last check of readiness, shared by whoever asks within a second: a check asks the stores, and anybody may ask
-/// here.
+/// The last readiness check, shared by all requests within a second: a check queries the stores, and `/ready` is
+/// public.
 #[derive(Clone, Default)]
 pub(super) struct Readiness(Arc<Mutex<Option<(Instant, Check)>>>);
 
 impl Readiness {
-    /// All who ask drive one attempt: none of them depends on another's being polled.
+    /// Every waiting request polls the shared attempt, so none depends on another's being polled.
     fn check(&self, http: &Arc<HttpServices>) -> Check {
         let now = Clock::instant();
         let mut last = self.0.lock();
@@ -54,8 +54,8 @@ impl Readiness {
     }
 }
 
-/// Whether sessions can be served. A server that drains stays ready (design, Kubernetes): it refuses sessions itself.
-/// On the public port nobody learns why it is not: the words of a database are not for everybody.
+/// Readiness. A draining server stays ready and refuses sessions itself: an unready pod would lose its UDP connections.
+/// On the public port the reasons of a failure are left out, because they may disclose the database's words.
 pub(super) async fn ready(
     State(http): HttpState,
     Extension(readiness): Extension<Readiness>,

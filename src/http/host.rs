@@ -1,9 +1,7 @@
-//! By which name a request asks: what is no host name is refused, and diagnostics are for names that are this server's
-//! own.
+//! The host of a request: malformed hosts are refused, and diagnostics are served only under the server's own names.
 //!
-//! DNS rebinding: a page of `evil.example`, whose name its owner turns to 127.0.0.1, is of one origin with whatever
-//! answers there, and may read it. Its requests still say `Host: evil.example`, so `/status` and `/metrics` go by the
-//! name.
+//! DNS rebinding: the owner of `evil.example` resolves it to 127.0.0.1, and then a page of that origin may read answers
+//! of a server there. Its requests still carry `Host: evil.example`, so `/status` and `/metrics` check the name.
 
 use std::net::Ipv6Addr;
 
@@ -11,11 +9,11 @@ use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Uri, Version};
 
-/// Endings of names that nobody can register in the public DNS (RFC 6761, RFC 6762, RFC 9476, Kubernetes' services).
+/// Suffixes that nobody can register in the public DNS (RFC 6761, RFC 6762, RFC 9476, Kubernetes' services).
 const INTERNAL: [&str; 4] = [".localhost", ".local", ".internal", ".svc"];
 
-/// Refuses a request whose target is no host and port (RFC 9110 §7.2): two Host fields, user information in it, or two
-/// different names in one request of HTTP/2 or HTTP/3.
+/// Refuses a request with an invalid target (RFC 9110 §7.2): two Host fields, user information, or two different names
+/// in a request of HTTP/2 or HTTP/3.
 pub(super) fn check(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<(), &'static str> {
     let mut fields = headers.get_all(HOST).iter();
     let field = match (fields.next(), fields.next()) {
@@ -28,7 +26,7 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<
     };
     if let Some(target) = uri.authority() {
         let target = parse(target.as_str()).ok_or("the request's target is no host name and port\n")?;
-        // HTTP/1.1 lets an absolute target differ, and only the target counts then (RFC 9112 §3.2.2).
+        // In HTTP/1.1 an absolute target replaces Host (RFC 9112 §3.2.2).
         let must_agree = version > Version::HTTP_11;
         if must_agree && field.is_some_and(|field| !field.as_str().eq_ignore_ascii_case(target.as_str())) {
             return Err("two different hosts\n");
@@ -37,13 +35,13 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<
     Ok(())
 }
 
-/// A host and perhaps a port, nothing else: it is handed back to clients.
+/// Parses a host with an optional port, and nothing else: the value is sent back to clients.
 pub(super) fn parse(text: &str) -> Option<Authority> {
     text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@') && !authority.host().is_empty())
 }
 
-/// Whether diagnostics may be asked for by this name: an address, `localhost`, a name that isn't the public DNS's, or
-/// one that was configured.
+/// Whether diagnostics are served under this name: an address, `localhost`, a name outside the public DNS, or the
+/// configured one.
 pub(super) fn is_own(host: &str, configured: Option<&str>) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&host);

@@ -1,5 +1,6 @@
-//! STUN and TURN servers for the members' WebRTC connections. TURN credentials follow the TURN REST convention: the
-//! user name is an expiry, the password its HMAC under a secret that only this server and the TURN server know.
+//! STUN and TURN servers for the members' WebRTC connections. TURN credentials follow the TURN REST convention
+//! (draft-uberti-behave-turn-rest): the user name is an expiry, the password its HMAC under a secret shared with the
+//! TURN server.
 
 use std::time::Duration;
 
@@ -19,22 +20,19 @@ use crate::domain::RoomTime;
 pub struct IceServers {
     /// `ICE_URLS`: without credentials.
     pub open: Vec<String>,
-    /// `TURN_URLS` and what goes with them.
+    /// `TURN_URLS`, `TURN_SECRET`, `TURN_TTL_SECS`.
     pub turn: Option<Turn>,
 }
 
 /// TURN servers that share one secret.
 #[derive(Debug, Clone)]
 pub struct Turn {
-    /// `TURN_URLS`.
     pub urls: Vec<String>,
-    /// `TURN_SECRET`.
     pub secret: SecretString,
-    /// `TURN_TTL_SECS`.
     pub ttl: Duration,
 }
 
-/// How long a list without credentials may be kept.
+/// A list without credentials may be cached for this long.
 const OPEN_TTL: Duration = Duration::from_secs(3600);
 
 /// Reads a comma-separated list of URLs with one of these schemes.
@@ -51,7 +49,7 @@ pub fn parse_urls(list: &str, schemes: &[&str]) -> Result<Vec<String>, String> {
 }
 
 impl IceServers {
-    /// The answer at a moment. `nonce` makes the user name of each caller its own.
+    /// The answer at `now`. `nonce` makes each caller's user name unique.
     fn answer(&self, now: RoomTime, nonce: u64) -> Value {
         let mut servers = Vec::new();
         if !self.open.is_empty() {
@@ -68,7 +66,7 @@ impl IceServers {
 }
 
 fn credential(secret: &str, username: &str) -> String {
-    // HMAC takes a key of any length, so this can't fail.
+    // Can't fail: HMAC takes a key of any length.
     let Ok(mac) = Hmac::<Sha1>::new_from_slice(secret.as_bytes()) else { return String::new() };
     STANDARD.encode(mac.chain_update(username.as_bytes()).finalize().into_bytes())
 }

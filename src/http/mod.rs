@@ -1,5 +1,5 @@
-//! Everything that is asked over plain HTTP: probes, diagnostics, addresses, short links, history, the demo page.
-//! Handlers know the rest of the server through [`Backend`] only.
+//! HTTP: probes, diagnostics, addresses, short links, history, the demo page. Handlers know the rest of the server only
+//! through [`Backend`].
 
 mod base_path;
 mod caller;
@@ -43,22 +43,22 @@ use crate::transport::websocket::WebSocketUpgrade;
 
 /// The hub and the repository, as the handlers need them.
 pub trait Backend: Send + Sync + 'static {
-    /// Each part that readiness depends on, and what is wrong with it.
+    /// Each part that readiness depends on, with its error.
     fn readiness(&self) -> BoxFuture<'_, Vec<(&'static str, Result<(), String>)>>;
 
     /// Whether the room has members, on any node.
     fn room_is_live<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<bool, Unavailable>>;
 
-    /// The room's short id, made if there is none; its life starts anew.
+    /// The room's short id, created if there is none. Its lifetime starts anew.
     fn mint_short<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<ShortId, Unavailable>>;
 
-    /// The room behind a short id; its life starts anew.
+    /// The room of a short id. Its lifetime starts anew.
     fn resolve_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>>;
 
-    /// The room that a short id stood for, expired or not; `None`: it was never made, or is forgotten.
+    /// The room of a short id, expired or not; `None` if the id was never created or is deleted.
     fn recall_short<'a>(&'a self, short: &'a ShortId) -> BoxFuture<'a, Result<Option<RoomId>, Unavailable>>;
 
-    /// Whether this token is that member's, of a room that is live.
+    /// Whether the token is that of a member of a live room.
     fn authorize_member<'a>(
         &'a self,
         room: &'a RoomId,
@@ -74,27 +74,26 @@ pub trait Backend: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Unavailable>>;
 
-    /// Where the other nodes are that live and have a public address.
+    /// Addresses of the other live nodes that have public ones.
     fn other_nodes(&self) -> Vec<NodeEndpoints> {
         Vec::new()
     }
 
-    /// Numbers of this node.
     fn status(&self) -> Status;
 }
 
 /// A node's status.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
-    /// It takes no new sessions.
+    /// The node refuses new sessions.
     pub draining: bool,
     /// Open sessions by transport.
     pub sessions: BTreeMap<&'static str, u64>,
     /// Live rooms on this node.
     pub rooms: u64,
-    /// Their members, those in grace too.
+    /// Members of these rooms, including those in grace.
     pub members: u64,
-    /// More, as the application likes (adapters, degraded or not, …).
+    /// Further fields of the application (adapters, degraded or not, …).
     pub details: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -111,14 +110,14 @@ impl IntoResponse for Unavailable {
     }
 }
 
-/// Where clients find this server, as far as a request doesn't say.
+/// How clients reach this server, as far as a request doesn't tell.
 #[derive(Debug, Clone)]
 pub struct PublicAddress {
     /// `PUBLIC_HOST`: instead of the request's own host name.
     pub host: Option<String>,
-    /// Where QUIC is bound (`HOST`).
+    /// The address that QUIC is bound to (`HOST`).
     pub bound: IpAddr,
-    /// Where QUIC is; `None`: it is off.
+    /// `None`: QUIC is off.
     pub quic_port: Option<u16>,
     /// `BASE_PATH`.
     pub base_path: BasePath,
@@ -126,33 +125,26 @@ pub struct PublicAddress {
 
 /// The router's dependencies.
 pub struct HttpServices {
-    /// This node's name.
     pub node: NodeId,
-    /// Room time.
     pub clock: Clock,
-    /// When the process started.
     pub started: RoomTime,
-    /// The rest of the server.
     pub backend: Arc<dyn Backend>,
     /// `/ws`.
     pub websocket: WebSocketUpgrade,
     /// `/metrics`.
     pub metrics: Metrics,
-    /// Proxies whose `X-Forwarded-*` is believed on `PORT`.
+    /// Read on `PORT` only.
     pub proxies: TrustedProxies,
-    /// Addresses for `/api/transports`.
     pub public: PublicAddress,
     /// SHA-256 of self-signed certificates (`CertStore::hashes`).
     pub hashes: Arc<dyn Fn() -> Vec<[u8; 32]> + Send + Sync>,
     /// Origins by which other machines reach this server, best first.
     pub for_others: Vec<String>,
-    /// Where short links lead.
     pub share_url: ShareUrl,
     /// Hosts that films may come from: the page's `media-src`.
     pub media: UrlPolicy,
     /// `/api/ice-servers`.
     pub ice: ice::IceServers,
-    /// The demo page.
     pub assets: demo::Assets,
     /// `MAX_LOOKUPS_PER_MINUTE`; `None`: no rate.
     pub lookups_per_minute: Option<u64>,
@@ -166,7 +158,7 @@ impl std::fmt::Debug for HttpServices {
 
 type HttpState = axum::extract::State<Arc<HttpServices>>;
 
-/// `{"error": …}`, as v2 words it.
+/// `{"error": …}`, v2's form.
 fn error(status: StatusCode, message: &str) -> Response {
     (status, Json(serde_json::json!({ "error": message }))).into_response()
 }

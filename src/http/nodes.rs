@@ -1,7 +1,7 @@
-//! `NODE_URL`: where clients reach one node of a cluster, past the address that all nodes share.
+//! `NODE_URL`: the address of one node of a cluster, beside the address that all nodes share.
 //!
-//! Each node says its own address in its report, which Redis carries to the others; `/api/transports` names those of
-//! the nodes that live. A client whose node is gone goes on at one of them.
+//! Each node publishes its own address in its report, through Redis; `/api/transports` lists those of the live nodes. A
+//! client whose node is gone reconnects to one of them.
 
 use std::net::SocketAddr;
 
@@ -10,13 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// An `http` or `https` address, with the path under which the node is shown. `https`: WebTransport is at the same
-/// port.
+/// An `http` or `https` address with the node's path. With `https`, WebTransport is at the same port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeUrl(Url);
 
 impl NodeUrl {
-    /// Reads an address.
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| error.to_string())?;
         let bare = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
@@ -26,7 +24,6 @@ impl NodeUrl {
         Ok(Self(url))
     }
 
-    /// The address.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
@@ -35,7 +32,7 @@ impl NodeUrl {
     /// another port. `hashes`: of a self-signed certificate.
     pub fn endpoints(&self, quic: Option<SocketAddr>, hashes: &[[u8; 32]]) -> NodeEndpoints {
         let mut socket = self.0.clone();
-        // Both pairs are special schemes, between which the standard allows a change.
+        // Can't fail: the URL standard allows a change between special schemes.
         let _ = socket.set_scheme(if self.0.scheme() == "https" { "wss" } else { "ws" });
         socket.set_path(&format!("{}/ws", self.0.path().trim_end_matches('/')));
         let web_transport = quic.map(|quic| {

@@ -1,5 +1,4 @@
-//! The answer for a path that leads nowhere: a page for people, JSON for programs below `/api/`, one line for all
-//! others.
+//! Answers to unknown paths: a page for browsers, JSON below `/api/`, one line for the rest.
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -10,8 +9,8 @@ use super::{HttpServices, error};
 /// The page, among the assets.
 const PAGE: &str = "404.html";
 
-/// `path` is the request's. Browsers that navigate ask for HTML by name; scripts, images and command-line programs
-/// don't.
+/// `path`: of the request. Browsers accept HTML explicitly when they navigate; scripts, images and command-line
+/// programs don't.
 pub(super) fn not_found(http: &HttpServices, path: &str, headers: &HeaderMap) -> Response {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     let wants_html = lines.flat_map(|line| line.split(',')).any(|kind| kind.trim().starts_with("text/html"));
@@ -24,8 +23,8 @@ pub(super) fn not_found(http: &HttpServices, path: &str, headers: &HeaderMap) ->
     }
 }
 
-/// The way from a path back to the server's base: a proxy may have put the server under a path that it doesn't know, so
-/// only relative addresses stay within it.
+/// The relative path from `path` to the server's base. It stays within the path under which a proxy may have put the
+/// server.
 pub(super) fn way_up(path: &str) -> String {
     match path.trim_start_matches('/').matches('/').count() {
         0 => "./".to_owned(),
@@ -33,7 +32,7 @@ pub(super) fn way_up(path: &str) -> String {
     }
 }
 
-/// The page is served at any depth: its links, which begin with the root, lead from there.
+/// Rewrites the page's links, which begin with the root, for the depth of `path`.
 fn relative(page: &Bytes, path: &str) -> Bytes {
     match std::str::from_utf8(page) {
         Ok(text) => text.replace("=\"/", &format!("=\"{}", way_up(path))).into(),
@@ -41,7 +40,6 @@ fn relative(page: &Bytes, path: &str) -> Bytes {
     }
 }
 
-/// For a path below `/api/`.
 pub(super) fn no_such_endpoint() -> Response {
     error(StatusCode::NOT_FOUND, "Not found")
 }

@@ -1,4 +1,4 @@
-//! `tandem health`: asks a server whether it lives, without a client library, for container health checks.
+//! `tandem health`: checks a server's liveness without an HTTP client library, for container health checks.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A URL that can be asked.
+/// The URL to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeUrl {
     authority: String,
     path: String,
-    /// Where else the same server may be found.
+    /// Another address of the same server.
     or_at: Option<IpAddr>,
 }
 
@@ -30,7 +30,7 @@ impl ProbeUrl {
         })
     }
 
-    /// The same, and where else to ask if nobody answers there.
+    /// The same URL, with another address to try if nothing answers.
     #[must_use]
     pub fn or_at(self, address: IpAddr) -> Self {
         Self { or_at: Some(address), ..self }
@@ -43,13 +43,13 @@ impl std::fmt::Display for ProbeUrl {
     }
 }
 
-/// One GET; the error says what went wrong. Blocks for a few seconds at the most.
+/// Sends one GET; the error is for the operator. Blocks for a few seconds at most.
 pub fn ask(url: &ProbeUrl) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{url}: {error}");
     let mut addresses: Vec<_> = url.authority.to_socket_addrs().map_err(failed)?.collect();
     let port = addresses.first().ok_or("no address")?.port();
     addresses.extend(url.or_at.map(|address| SocketAddr::new(address, port)));
-    // A name may have addresses of both families, of which a machine has one.
+    // A name may resolve to both families, of which the machine may have one.
     let mut outcome = Err("no address".to_owned());
     for address in addresses {
         outcome = ask_at(url, address);

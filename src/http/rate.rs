@@ -1,9 +1,8 @@
-//! How often one address may ask what costs the stores something without having joined a room.
+//! Rate limit for requests that use the stores without a membership, for each address.
 //!
-//! The table has a fixed size and no keys: two slots of it, chosen by a keyed hash of the address, hold until when the
-//! address has used up its rate (GCRA). An address is refused only when both are used up, so one that happens to share
-//! a slot with a busy one is answered all the same, and no number of addresses makes the table grow or throws anybody
-//! out of it.
+//! The table has a fixed size and stores no keys. A keyed hash of the address chooses two of its slots, each of which
+//! holds the time until when the rate is used up (GCRA). An address is refused only when both slots are used up:
+//! sharing one with a busy address costs nothing, and no number of addresses makes the table grow or evicts another.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -20,7 +19,7 @@ const SLOTS: usize = 1 << 14;
 const BURST: u32 = 4;
 
 pub(super) struct LookupRate {
-    /// Until when each slot is used up.
+    /// When each slot is free again.
     slots: Mutex<Box<[Option<Instant>]>>,
     keys: [RandomState; 2],
     interval: Duration,
@@ -36,14 +35,14 @@ impl LookupRate {
         }
     }
 
-    /// Counts a request; `Err`: how long to wait with the next one.
+    /// Counts a request, or returns the time to wait.
     pub(super) fn take(&self, address: IpAddr) -> Result<(), Duration> {
         let now = Clock::instant();
         let address = counted_as(address);
         let places = self.keys.each_ref().map(|key| key.hash_one(address) as usize % SLOTS);
         let mut slots = self.slots.lock();
         let used_up = places.iter().filter_map(|place| slots[*place]).collect::<Vec<_>>();
-        // The one that is used up less is nearer to this address's own use.
+        // The slot that is free earlier is nearer to this address's own use.
         let least = if used_up.len() < places.len() { now } else { used_up.into_iter().min().unwrap_or(now).max(now) };
         let wait = (least - now).saturating_sub(Duration::from_secs(60) / BURST);
         if !wait.is_zero() {

@@ -1,12 +1,10 @@
-//! What finds a request again: at the client, in the log of a proxy, in ours, and in a trace.
+//! Request ids, by which a request is found at the client, in a proxy's log, in this server's log and in a trace.
 //!
-//! A client or a proxy may name its request (`X-Request-Id`); a name that isn't well formed is not repeated anywhere,
-//! and the request gets one of ours. Every answer carries it, and every line that is logged on the way, as
-//! `correlationId`.
+//! A client or a proxy may send an id (`X-Request-Id`). A malformed one is ignored, and the request gets a new id. The
+//! answer carries the id, and so does every log line of the request, as `correlationId`.
 //!
-//! Two spans, because probes and scrapes come every few seconds from everybody: theirs is there for those who log at
-//! `debug`, and no trace; that of the others is a trace, and at `info`, so that a warning says to which request it
-//! belongs.
+//! Probes and scrapes arrive every few seconds, so they get a span at `debug` and no trace. Other requests get a span
+//! at `info`, which is traced, so that a warning shows its request.
 
 use std::fmt;
 
@@ -18,13 +16,12 @@ use tracing::{Span, field};
 use crate::domain::NodeId;
 use crate::telemetry::{PROBE_SPAN, REQUEST_SPAN};
 
-/// The header, of requests and answers.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id that is taken from a client.
+/// Characters of a client's id, at most.
 const LENGTH: usize = 64;
 
-/// Paths that machines ask all the time.
+/// Paths of probes and scrapes.
 const PROBES: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
 
 /// The id of one request.
@@ -32,8 +29,8 @@ const PROBES: [&str; 4] = ["/health", "/ready", "/status", "/metrics"];
 pub(super) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's, if it gives exactly one and that is 1–64 characters of `A–Z a–z 0–9 . _ : + / = -`; else a new
-    /// one: this node's name and a random number.
+    /// The client's id, if there is exactly one of 1–64 characters of `A–Z a–z 0–9 . _ : + / = -`; else a new one: the
+    /// node's name and a random number.
     pub(super) fn of(headers: &HeaderMap, node: &NodeId) -> Self {
         let mut given = headers.get_all(REQUEST_ID).iter();
         match (given.next(), given.next()) {
@@ -44,18 +41,17 @@ impl RequestId {
 
     fn new(node: &NodeId) -> Self {
         let number: u64 = rand::random();
-        // A node's name is made of characters that a header may have.
+        // Node names consist of characters that a header may have.
         let id = HeaderValue::try_from(format!("{node}-{number:016x}"));
         Self(id.unwrap_or_else(|_| HeaderValue::from(number)))
     }
 
-    /// For the answer.
     pub(super) fn into_header(self) -> HeaderValue {
         self.0
     }
 
-    /// Where the request's lines and its trace belong. Of the path only the route is said: paths have rooms and, in old
-    /// links, PINs in them.
+    /// The request's span. It names the route instead of the path, because paths contain rooms and, in v2's links,
+    /// PINs.
     pub(super) fn span(&self, request: &Request) -> Span {
         let method = word(request.method());
         let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
@@ -98,7 +94,7 @@ fn is_well_formed(id: &[u8]) -> bool {
     (1..=LENGTH).contains(&id.len()) && id.iter().all(allowed)
 }
 
-/// A client may call its method what it likes, and at length.
+/// Methods are the client's choice, and may be long: unknown ones have one name.
 fn word(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -112,7 +108,7 @@ fn word(method: &Method) -> &'static str {
     }
 }
 
-/// A span's name, as OpenTelemetry's conventions want it.
+/// The span's name by OpenTelemetry's conventions.
 struct Named<'a> {
     method: &'static str,
     route: &'a str,

@@ -1,4 +1,4 @@
-//! Which path is whose, and what holds for all of them.
+//! Routes, and the middleware of all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,13 @@ use crate::domain::{HostPattern, UrlPolicy};
 use crate::telemetry::names;
 use crate::transport::{ProbesOnly, Public};
 
-/// A handler that takes longer is given up.
+/// Time limit of a handler.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Nothing here takes a body worth mentioning.
+/// Bytes of a request's body, at most: no handler reads one.
 const BODY_BYTES: usize = 16 * 1024;
 
-/// The page is this server's own; what it plays and connects to may be elsewhere, but encrypted or on this machine.
+/// Scripts come from this server only. Media and connections may go elsewhere, but encrypted or to this machine.
 /// `media-src` follows [`UrlPolicy`], so that the page plays only what the server would relay.
 fn content_security_policy(media: &UrlPolicy) -> HeaderValue {
     let policy = format!(
@@ -37,7 +37,7 @@ fn content_security_policy(media: &UrlPolicy) -> HeaderValue {
          img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
         media_sources(media)
     );
-    // The sources hold only characters of host names.
+    // Can't fail: the sources consist of characters of host names.
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'"))
 }
 
@@ -102,7 +102,7 @@ async fn websocket(State(http): HttpState, caller: Caller, request: Request) -> 
     http.websocket.upgrade(request, caller.address, caller.authority.as_ref())
 }
 
-/// On the public port diagnostics look as if they weren't there.
+/// On the public port diagnostics answer 404.
 async fn only_on_port(State(http): HttpState, request: Request, next: Next) -> Response {
     if request.extensions().get::<Public>().is_some() {
         return not_found(&http, request.uri().path(), request.headers());
@@ -172,7 +172,7 @@ async fn answer(request: Request, next: Next, csp: HeaderValue) -> Response {
     response
 }
 
-/// Any page may read the API: nothing here goes by cookies.
+/// Any origin may read the API: it uses no cookies.
 fn preflight() -> Response {
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),

@@ -1,8 +1,8 @@
-//! Short links, with v2's bodies. A PIN never stands in a path or query: a link carries it in its fragment, which no
-//! server sees.
+//! Short links, with v2's bodies. No path or query contains a PIN: a link carries it in the fragment, which browsers
+//! don't send.
 //!
-//! A link outlives its room: as long as its row is kept, `/room/{id}` leads to the page with the room's name, and
-//! `&over=1` tells the page that nobody is there, so that it can offer to open the room again.
+//! A link outlives its room: as long as its row is kept, `/room/{id}` redirects to the page with the room's name, and
+//! `&over=1` makes the page offer to open the room again.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,7 +14,7 @@ use super::not_found::{not_found, way_up};
 use super::{Caller, HttpServices, HttpState, Unavailable, error};
 use crate::domain::{RoomId, ShortId};
 
-/// Where a short link leads: `SHARE_URL_TEMPLATE`.
+/// The target of a short link: `SHARE_URL_TEMPLATE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareUrl(String);
 
@@ -28,7 +28,7 @@ impl ShareUrl {
         let origin = |room| url::Url::parse(&template.replace("{room}", room)).ok().map(|url| url.origin());
         let remote = origin("x").is_some_and(|with_x| with_x.is_tuple() && Some(with_x) == origin("y"));
         let http = template.starts_with("https://") || template.starts_with("http://");
-        // It goes into a header as it stands.
+        // The template is sent in a header without encoding.
         let printable = template.bytes().all(|b| b.is_ascii_graphic());
         if printable && (local || (http && remote)) {
             Ok(Self(template.to_owned()))
@@ -37,19 +37,17 @@ impl ShareUrl {
         }
     }
 
-    /// The address for a room.
     pub fn link(&self, room: &RoomId) -> String {
         let encoded: String = url::form_urlencoded::byte_serialize(room.as_str().as_bytes()).collect();
         self.0.replace("{room}", &encoded)
     }
 
-    /// The address for a room that is over. Only the page knows the mark; another site gets the plain address.
+    /// The target for a room that has ended. Only the demo page knows `over`; another site gets the plain address.
     fn link_to_ended(&self, room: &RoomId) -> String {
         let link = self.link(room);
         if self.0.starts_with('/') && self.0.contains("#room=") { format!("{link}&over=1") } else { link }
     }
 
-    /// The template.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -61,7 +59,7 @@ pub(super) async fn mint(
     Path(room): Path<String>,
 ) -> Result<Response, Unavailable> {
     let Ok(room) = RoomId::parse(&room) else { return Ok(no_room()) };
-    // Only a live room has a link, so nobody can fill the table with names of their own.
+    // Only live rooms get links, so a client can't fill the table with made-up names.
     if !http.backend.room_is_live(&room).await? {
         return Ok(no_room());
     }
@@ -87,7 +85,7 @@ pub(super) async fn follow(
     redirect(&http, &short, &uri, &headers).await
 }
 
-/// v2 put the PIN into the path. It is dropped: a redirect would hand it on to logs and histories.
+/// v2's form, with the PIN in the path. The redirect drops the PIN, which would otherwise reach logs and histories.
 pub(super) async fn follow_old(
     State(http): HttpState,
     Path((short, _pin)): Path<(String, String)>,
@@ -106,7 +104,7 @@ async fn redirect(http: &HttpServices, short: &str, uri: &Uri, headers: &HeaderM
     let Some(room) = known else { return Ok(not_found(http, uri.path(), headers)) };
     let live = http.backend.room_is_live(&room).await?;
     let link = if live { http.share_url.link(&room) } else { http.share_url.link_to_ended(&room) };
-    // The page itself, wherever a proxy has put this server.
+    // Relative to the request: a proxy may show the server under a path.
     let link = link.strip_prefix("/#").map(|rest| format!("{}#{rest}", way_up(uri.path()))).unwrap_or(link);
     Ok((StatusCode::FOUND, [(header::LOCATION, link)]).into_response())
 }

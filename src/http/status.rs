@@ -12,7 +12,7 @@ pub(super) async fn status(State(http): HttpState) -> Json<Map<String, Value>> {
     Json(snapshot(&http))
 }
 
-/// Prometheus text, or JSON for who asks for it (v2 had only that).
+/// Prometheus text, or JSON if the request accepts that (v2 had only JSON).
 pub(super) async fn metrics(State(http): HttpState, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("application/json") {

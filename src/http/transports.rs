@@ -1,4 +1,4 @@
-//! Where a client connects to.
+//! `/api/transports`: the addresses of sessions.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use super::{Caller, HttpServices, HttpState, PublicAddress, error};
 
 pub(super) async fn transports(State(http): HttpState, caller: Caller, headers: HeaderMap) -> Response {
     if !http.websocket.admits(&headers, caller.authority.as_ref()) {
-        // A browser can't read why an upgrade was refused, but this it can: the client asks here first.
+        // A page can read this status, but not that of a refused upgrade.
         let body = json!({"error": "pages of this origin may not use this server", "code": "ORIGIN_REFUSED"});
         return (StatusCode::FORBIDDEN, Json(body)).into_response();
     }
@@ -26,7 +26,7 @@ pub(super) async fn transports(State(http): HttpState, caller: Caller, headers: 
         Some(port) => webtransport(&http, authority, port),
         None => Value::Null,
     };
-    // `path` is relative to this answer's own address: only the client knows what a proxy made of it.
+    // `path` is relative to this answer's address: only the client knows the prefix that a proxy added.
     let mut answer = json!({
         "webtransport": webtransport,
         "websocket": {"url": format!("{base}{}/ws", caller.prefix), "path": "../ws"},
@@ -42,7 +42,7 @@ pub(super) async fn transports(State(http): HttpState, caller: Caller, headers: 
 fn webtransport(http: &HttpServices, authority: &Authority, port: u16) -> Value {
     let mut answer = json!({"url": format!("https://{}:{port}/wt", host(&http.public, authority))});
     if http.public.host.is_none() {
-        // The host is the one by which the client came; behind a proxy the request may name another.
+        // The client uses the host that it asked for; behind a proxy the request may name another.
         answer["port"] = port.into();
     }
     let hashes: Vec<Value> = (http.hashes)()
@@ -55,8 +55,8 @@ fn webtransport(http: &HttpServices, authority: &Authority, port: u16) -> Value 
     answer
 }
 
-/// The host name for QUIC. Browsers try only the first address of a name for it, and `localhost` is ::1 first: where
-/// QUIC listens on IPv4 only, the address itself is handed out.
+/// The host for QUIC. Browsers try only the first address of a name for QUIC, and `localhost` resolves to ::1 first:
+/// where QUIC is bound to IPv4 only, the answer has the address instead.
 fn host(public: &PublicAddress, asked: &Authority) -> String {
     match (&public.host, public.bound) {
         (Some(host), _) if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),

@@ -1,8 +1,8 @@
 //! Limits the fragments of a WebSocket message.
 //!
 //! A message may come in any number of fragments (RFC 6455 §5.4), empty ones among them. tungstenite joins them and
-//! reports only the whole message, so a client could keep a core busy with fragments of six bytes. This reader parses the
-//! frame headers as the bytes pass, and fails a message of more than [`FRAGMENTS`] fragments.
+//! reports only the whole message, so a client could keep a core busy with fragments of six bytes. This reader parses
+//! the frame headers as the bytes pass, and fails a message of more than [`FRAGMENTS`] fragments.
 
 use std::io;
 use std::pin::Pin;

@@ -53,7 +53,8 @@ pub enum SessionRefused {
     Draining,
 }
 
-/// Request extension: the connection has one of the last file descriptors, which are reserved for probes and diagnostics.
+/// Request extension: the connection has one of the last file descriptors, which are reserved for probes and
+/// diagnostics.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbesOnly;
 

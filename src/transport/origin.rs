@@ -18,13 +18,14 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 /// Characters of an origin that are logged.
 const SHOWN_CHARS: usize = 100;
 
-/// The origins that may open a session. Sessions don't use cookies, so the check keeps other sites from using this server, not
-/// from impersonating its users. A client that is no browser sends no origin and is admitted.
+/// The origins that may open a session. Sessions don't use cookies, so the check keeps other sites from using this
+/// server, not from impersonating its users. A client that is no browser sends no origin and is admitted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OriginPolicy {
     any: bool,
     exact: HashSet<String>,
-    /// With `://`. A browser extension has a different origin in each installation, so extensions are allowed by scheme.
+    /// With `://`. A browser extension has a different origin in each installation, so extensions are allowed by
+    /// scheme.
     schemes: Vec<String>,
 }
 
@@ -133,9 +134,9 @@ impl OriginGuard {
         fits
     }
 
-    /// Whether the origin is this server's own page. Its host is the one that the request was sent to, or `PUBLIC_HOST`.
-    /// Its port is the request's, one of the server's (the page came over TCP, the session goes over UDP), or 443 of a
-    /// proxy in front.
+    /// Whether the origin is this server's own page. Its host is the one that the request was sent to, or
+    /// `PUBLIC_HOST`. Its port is the request's, one of the server's (the page came over TCP, the session goes over
+    /// UDP), or 443 of a proxy in front.
     fn is_own(&self, origin: &str, asked: Option<&Authority>) -> bool {
         let Ok(origin) = url::Url::parse(origin) else { return false };
         let (Some(host), Some(port), "http" | "https") =

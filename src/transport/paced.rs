@@ -1,8 +1,9 @@
 //! Detects stalled readers of HTTP/2.
 //!
-//! A client of HTTP/2 may acknowledge every packet and answer every ping, and still keep the flow-control windows of its
-//! streams closed (RFC 9113 §5.2): TCP sees nothing wrong. So each connection notes when one of its bodies was last polled
-//! for data. A body yields small pieces, because hyper polls for the next piece only when the one before has left.
+//! A client of HTTP/2 may acknowledge every packet and answer every ping, and still keep the flow-control windows of
+//! its streams closed (RFC 9113 §5.2): TCP sees nothing wrong. So each connection notes when one of its bodies was last
+//! polled for data. A body yields small pieces, because hyper polls for the next piece only when the one before has
+//! left.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -36,8 +36,8 @@ impl TrustedProxies {
         }
     }
 
-    /// The client's address. `forwarded`: the lines of `X-Forwarded-For`, in order. Entries left of the last trusted proxy's were
-    /// written by the client and are not read.
+    /// The client's address. `forwarded`: the lines of `X-Forwarded-For`, in order. Entries left of the last trusted
+    /// proxy's were written by the client and are not read.
     pub fn client<'a>(&self, peer: IpAddr, forwarded: impl IntoIterator<Item = &'a str>) -> IpAddr {
         let peer = peer.to_canonical();
         if !self.trusts(peer) {

@@ -1,8 +1,8 @@
 //! A time limit for stalled TCP writes.
 //!
 //! A peer that keeps its receive window closed holds the connection, and the data that waits for it, for as long as it
-//! likes: TCP gives up only on a peer that doesn't answer. So a write that waits must make progress: [`STEP`] bytes within
-//! the limit, or all that is offered if that is less. A peer that takes a byte now and then is ended, too.
+//! likes: TCP gives up only on a peer that doesn't answer. So a write that waits must make progress: [`STEP`] bytes
+//! within the limit, or all that is offered if that is less. A peer that takes a byte now and then is ended, too.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455): the upgrade, and the frames.
 //!
-//! The upgrade is not axum's, so that its task runs on the tracker that shutdown waits for and protocol errors are typed. A text
-//! frame carries a JSON message, a binary frame a compact message.
+//! The upgrade is not axum's, so that its task runs on the tracker that shutdown waits for and protocol errors are
+//! typed. A text frame carries a JSON message, a binary frame a compact message.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -42,8 +42,8 @@ use crate::domain::{CloseCode, Limits, TransportKind};
 use crate::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
 use crate::telemetry::names;
 
-/// Bytes of the read buffer, which tungstenite allocates for each connection for all its life (128 KiB by default). A client's
-/// periodic messages fit; a larger message is read in several pieces.
+/// Bytes of the read buffer, which tungstenite allocates for each connection for all its life (128 KiB by default). A
+/// client's periodic messages fit; a larger message is read in several pieces.
 const READ_BUFFER: usize = 1024;
 /// Bytes that are buffered before a write without a flush.
 const WRITE_BUFFER: usize = 16 * 1024;
@@ -114,7 +114,8 @@ impl WebSocketUpgrade {
             let _cap = cap;
             match upgrade.await {
                 Ok(io) => {
-                    // Boxed: this future holds the stream several times, and the task keeps its size for the session's life.
+                    // Boxed: this future holds the stream several times, and the task keeps its size for the session's
+                    // life.
                     let stream = Box::pin(WebSocketStream::from_raw_socket(
                         FragmentLimit::new(TokioIo::new(io)),
                         Role::Server,
@@ -317,8 +318,8 @@ impl Outbound for WebSocketOutbound {
         if self.0.send(std::iter::empty()).await.is_err() {
             return;
         }
-        // Closing a TCP socket with unread data sends RST, which would overtake the close frame. So only the sending direction is
-        // shut down; the peer's data is read and dropped until its close frame or the end of the stream.
+        // Closing a TCP socket with unread data sends RST, which would overtake the close frame. So only the sending
+        // direction is shut down; the peer's data is read and dropped until its close frame or the end of the stream.
         let shutdown = poll_fn(|cx| Pin::new(self.0.stream.lock().get_mut()).poll_shutdown(cx)).await;
         while shutdown.is_ok() && !self.0.broken.load(Ordering::Relaxed) {
             match poll_fn(|cx| self.0.stream.lock().poll_next_unpin(cx)).await {

@@ -5,7 +5,7 @@
 //! WebTransport allows: further streams are refused, the server opens none, and a connection carries one session.
 //!
 //! ```text
-//! QUIC ──► h3_adapter ─► h3 ─► connection ─┬─ the session's stream ─► slot ─► WebTransportSession
+//! QUIC ──► h3_adapter ─► h3 ─► connection ─┬─ the session's stream ─► slot ─► session
 //!                                          └─ request ─► request ─┬─ CONNECT ─► connect (capsules) ─► session
 //!                                                                 └─ any other ─► http ─► Application::answer
 //! ```

@@ -1,5 +1,5 @@
-//! Certificates that change under running listeners: read from PEM files and read again when they change, or self-signed and
-//! renewed in time. One [`CertStore`] serves QUIC and TCP.
+//! Certificates that change under running listeners: read from PEM files and read again when they change, or
+//! self-signed and renewed in time. One [`CertStore`] serves QUIC and TCP.
 
 mod self_signed;
 
@@ -22,8 +22,8 @@ use crate::clock::Clock;
 use crate::domain::RoomTime;
 use crate::telemetry::names;
 
-/// How often the files are compared with the certificate in use. Contents are compared, not dates or inodes, so a swapped
-/// symlink (Kubernetes, certbot) is noticed like a rewritten file.
+/// How often the files are compared with the certificate in use. Contents are compared, not dates or inodes, so a
+/// swapped symlink (Kubernetes, certbot) is noticed like a rewritten file.
 pub const POLL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,6 @@ pub enum TlsError {
     Read {
         /// The variable that names the file.
         setting: &'static str,
-        /// The file.
         path: PathBuf,
         source: std::io::Error,
     },
@@ -57,7 +56,6 @@ pub enum TlsError {
     Content {
         /// The variable that names the file.
         setting: &'static str,
-        /// The file.
         path: PathBuf,
         why: String,
     },
@@ -99,7 +97,6 @@ struct Served {
 }
 
 impl CertStore {
-    /// Reads or makes the first certificate.
     pub fn open(source: CertSource, now: RoomTime) -> Result<Arc<Self>, TlsError> {
         let served = match &source {
             CertSource::Files { cert, key } => read_files(cert, key)?,
@@ -127,7 +124,8 @@ impl CertStore {
         self.current.load().not_after
     }
 
-    /// Replaces the certificate if the files have changed, or if it is due for renewal. Blocks on files: not for async threads.
+    /// Replaces the certificate if the files have changed, or if it is due for renewal. Blocks on files: not for async
+    /// threads.
     pub fn check(&self, now: RoomTime) -> Checked {
         let outcome = match &self.source {
             CertSource::Files { cert, key } => self.reread(cert, key),
@@ -199,8 +197,7 @@ impl ResolvesServerCert for CertStore {
     }
 }
 
-/// A TLS configuration that serves whatever the store holds at each handshake. QUIC passes
-/// `&[&rustls::version::TLS13]`.
+/// A TLS configuration that asks the store at each handshake.
 pub fn server_config(
     store: Arc<CertStore>,
     versions: &[&'static rustls::SupportedProtocolVersion],
@@ -249,7 +246,7 @@ fn served(
     let hash = Sha256::digest(leaf).into();
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|error| error.to_string())?;
     let not_after = RoomTime::from_millis(parsed.validity().not_after.timestamp().saturating_mul(1000));
-    // Checks that the key is the certificate's.
+    // Fails if the key doesn't belong to the certificate.
     let key = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| error.to_string())?;
     Ok(Served { key: Arc::new(key), hash, not_after, content, previous: None })
 }

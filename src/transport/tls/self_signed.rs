@@ -1,5 +1,5 @@
-//! The development certificate. Browsers take a certificate by its hash (`serverCertificateHashes`) only if it is ECDSA
-//! P-256 and valid for 14 days at the most.
+//! The self-signed certificate. Browsers accept a certificate by its hash (`serverCertificateHashes`) only if it is
+//! ECDSA P-256 and valid for at most 14 days.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -18,18 +18,18 @@ use super::{Served, TlsError, digest, served};
 use crate::domain::RoomTime;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// Validity from now on.
+/// Validity of a new certificate.
 const LIFE: Duration = Duration::from_secs(13 * 86_400);
-/// Clients' clocks may be slow by so much.
+/// Back-dating of a new certificate, for clients whose clocks are slow.
 const BACKDATED: Duration = Duration::from_secs(3600);
-/// Renewed when less than this is left.
+/// A certificate is renewed when less than this is left.
 const RENEW_AT: Duration = Duration::from_secs(3 * 86_400);
 
 pub(super) fn is_due(not_after: RoomTime, now: RoomTime) -> bool {
     not_after.saturating_since(now) <= RENEW_AT
 }
 
-/// The kept certificate if it still serves, else a new one, kept.
+/// The stored certificate if it is still valid for these names; else a new one, which is stored.
 pub(super) fn load_or_make(dir: &Path, names: &[String], now: RoomTime) -> Result<Served, TlsError> {
     let (cert, key) = (dir.join("dev.crt"), dir.join("dev.key"));
     if let (Ok(chain), Ok(secret)) = (fs::read(&cert), fs::read(&key))
@@ -39,7 +39,7 @@ pub(super) fn load_or_make(dir: &Path, names: &[String], now: RoomTime) -> Resul
     }
     let (chain, secret) = make(names, now)?;
     let made = parse(chain.as_bytes(), secret.as_bytes()).ok_or(rcgen::Error::CouldNotParseCertificate)?;
-    // The key first: what is left of a crash between the two doesn't match, and is made anew.
+    // The key first: after a crash between the two writes the pair doesn't match, and is made anew.
     if let Err(error) = keep(dir, &key, secret.as_bytes()).and_then(|()| keep(dir, &cert, chain.as_bytes())) {
         tracing::warn!(dir = %dir.display(), %error, "can't keep the self-signed certificate; the next start makes another one");
     }
@@ -99,7 +99,7 @@ fn date(at: RoomTime) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(at.as_millis() / 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// Nobody ever sees half a file, and nobody else reads the key.
+/// Replaces the file atomically (rename(2)), readable by the owner only.
 fn keep(dir: &Path, path: &Path, content: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(dir)?;
     let draft = path.with_extension(format!("{:08x}.tmp", rand::random::<u32>()));
