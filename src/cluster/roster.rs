@@ -113,8 +113,8 @@ impl ClusterNodes {
         self.roster_as("", remember, remember).await
     }
 
-    /// The last renewal. A planned stop is not a loss: the lease runs for `farewell` more, and members that have not come back
-    /// to another node by then are found by its end.
+    /// The last renewal. A planned stop is not a loss: the lease runs for `farewell` more, and members that have not
+    /// come back to another node by then are found by its end.
     pub async fn sign_off(&self, farewell: Duration) -> Result<(), LinkError> {
         let end = self.link.millis().await?.saturating_add(millis(farewell));
         let mut goodbye = redis::pipe();
@@ -141,8 +141,8 @@ impl ClusterNodes {
         self.link.lease(SWEEPER, &self.node, lease).run().await
     }
 
-    /// Live rooms without a follower on any node and without a commit for `quiet`. Removes rooms that no longer exist from
-    /// the index.
+    /// Live rooms without a follower on any node and without a commit for `quiet`. Removes rooms that no longer exist
+    /// from the index.
     pub async fn sweep(&self, quiet: Duration) -> Result<Sweep, LinkError> {
         let mut sweep = Sweep::default();
         let before = self.link.millis().await?.saturating_sub(millis(quiet)) / 1000;

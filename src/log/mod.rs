@@ -37,10 +37,10 @@ pub trait Log: Send + Sync + 'static {
     /// The rule of heads:
     /// * A live room at head H takes a commit that expects H; any other gets `Conflict(Some(latest))`.
     /// * A room that ended at H takes a commit that expects H or `Head::default()`, and only into a later epoch
-    ///   (`next.epoch > H.epoch`): the hub that saw the end stands at H, one that didn't stands at the default. A commit
-    ///   that expects anything else comes from a writer that missed the end, and gets `Conflict(None)`: the old epoch can't
-    ///   come back. One with the right expectation whose epoch is not later (a clock behind the one that made the
-    ///   old epoch) gets an error; a moment later its clock has passed H.
+    ///   (`next.epoch > H.epoch`): the hub that saw the end stands at H, one that didn't stands at the default. A
+    ///   commit that expects anything else comes from a writer that missed the end, and gets `Conflict(None)`: the old
+    ///   epoch can't come back. One with the right expectation whose epoch is not later (a clock behind the one that
+    ///   made the old epoch) gets an error; a moment later its clock has passed H.
     /// * A room that never was, or whose end the log has forgotten, takes a commit that expects `Head::default()`; any
     ///   other gets `Conflict(None)`. Forgetting is safe: new epochs are new by the clock.
     /// * Within the commit heads ascend: `expected` < each entry's, the last of which is `next`. Anything else, and a
@@ -55,9 +55,9 @@ pub trait Log: Send + Sync + 'static {
     /// The latest durable state of a room; `None`: never was, or ended.
     fn load<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Option<Snapshot>, LogError>>;
 
-    /// Writes a room back that the log may have lost: `snapshot` is a replica's state. It only raises: a later head stays, and
-    /// an epoch that ended stays ended. Returns the state afterwards, like [`Log::load`]. A log that loses nothing writes
-    /// nothing.
+    /// Writes a room back that the log may have lost: `snapshot` is a replica's state. It only raises: a later head
+    /// stays, and an epoch that ended stays ended. Returns the state afterwards, like [`Log::load`]. A log that loses
+    /// nothing writes nothing.
     fn restore(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<Option<Snapshot>, LogError>> {
         Box::pin(async move { self.load(&snapshot.room).await })
     }
@@ -67,8 +67,8 @@ pub trait Log: Send + Sync + 'static {
 
     fn unsubscribe(&self, room: &RoomId);
 
-    /// The next report. One follower a node: only the hub calls it. Dropping the future loses nothing. A report may come
-    /// twice, or for a commit that a snapshot loaded since then contains: compare the heads.
+    /// The next report. One follower a node: only the hub calls it. Dropping the future loses nothing. A report may
+    /// come twice, or for a commit that a snapshot loaded since then contains: compare the heads.
     fn follow(&self) -> BoxFuture<'_, Followed>;
 
     /// Sends an ephemeral message to other nodes: all that follow the room, or only `to`, whether it follows or not.
@@ -81,8 +81,8 @@ pub enum Outcome {
     /// Durable, and the room's head is the commit's.
     Committed,
     /// Another commit was first, and the room is at this head: decide again when the commits up to it have come through
-    /// [`Log::follow`]. The room's whole state would take a slow link longer than the pause between others' commits. `None`:
-    /// the room has ended, or was lost.
+    /// [`Log::follow`]. The room's whole state would take a slow link longer than the pause between others' commits.
+    /// `None`: the room has ended, or was lost.
     Conflict(Option<Head>),
 }
 

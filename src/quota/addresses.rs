@@ -1,9 +1,9 @@
-//! Byte buckets of client addresses, shared by the sessions of each: they bound the bytes that this node sends and stores
-//! for an address.
+//! Byte buckets of client addresses, shared by the sessions of each: they bound the bytes that this node sends and
+//! stores for an address.
 //!
-//! A session gets its address's buckets with the first message that costs something, and keeps them. An address keeps its
-//! buckets until they are full again, so reconnecting gains nothing. Each node counts for itself: a request to Redis for
-//! every message would cost more than the message.
+//! A session gets its address's buckets with the first message that costs something, and keeps them. An address keeps
+//! its buckets until they are full again, so reconnecting gains nothing. Each node counts for itself: a request to
+//! Redis for every message would cost more than the message.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -100,7 +100,8 @@ impl AddressBudgets {
 }
 
 impl KnownAddresses {
-    /// Forgets addresses without a session: some of those whose buckets are full, and the oldest when there are too many.
+    /// Forgets addresses without a session: some of those whose buckets are full, and the oldest when there are too
+    /// many.
     fn tidy(&mut self, now: Instant) {
         let crowded = self.by_address.len() >= IDLE;
         for _ in 0..LOOKS {

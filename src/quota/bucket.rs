@@ -22,8 +22,8 @@ impl Pace {
     }
 }
 
-/// A token bucket that may go into debt: any amount is taken while the level is positive, so that a message larger than the
-/// bucket passes once, and the debt is repaid at the rate.
+/// A token bucket that may go into debt: any amount is taken while the level is positive, so that a message larger than
+/// the bucket passes once, and the debt is repaid at the rate.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     left: f64,

@@ -5,8 +5,9 @@
 //! TLS listener ──┼──────────────► Caps ──► Cap: counted until it is dropped
 //! plain listener ┘ admit(address): an established connection
 //! ```
-//! QUIC and TCP share one table, so an address has its places once, over all transports. An address counts only after its
-//! validation (RFC 9000 §8.1, or TCP's handshake): otherwise packets with a forged source would use up another's places.
+//! QUIC and TCP share one table, so an address has its places once, over all transports. An address counts only after
+//! its validation (RFC 9000 §8.1, or TCP's handshake): otherwise packets with a forged source would use up another's
+//! places.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -59,7 +60,8 @@ struct AddressBound {
 
 impl AddressBound {
     fn of(places: usize) -> Self {
-        // A quarter is enough for clients that reconnect together after a restart; at least 64, for an office behind a NAT.
+        // A quarter is enough for clients that reconnect together after a restart; at least 64, for an office behind a
+        // NAT.
         Self { places, handshakes: (places / 4).clamp(64, 256).min(places) }
     }
 }

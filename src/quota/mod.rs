@@ -1,5 +1,5 @@
-//! Rate limits and bounds on what clients use: JOINs and wrong PINs by the minute, sessions at a time; and, in this process
-//! alone, bytes ([`Bucket`], [`AddressBudgets`]) and connections ([`Caps`]).
+//! Rate limits and bounds on what clients use: JOINs and wrong PINs by the minute, sessions at a time; and, in this
+//! process alone, bytes ([`Bucket`], [`AddressBudgets`]) and connections ([`Caps`]).
 //!
 //! ```text
 //! hub ── enter(visitor) / guess(room, address) ──► quotas ── QuotaPlace | Exceeded
@@ -8,14 +8,14 @@
 //!
 //! Guarantees that every implementation gives, held by one contract suite:
 //! 1. The counts hold over all that share the quotas: [`MemoryQuotas`] over this process, [`redis`] over all nodes.
-//! 2. There is an answer within a bounded time. While the shared counts can't be reached, this process's own counts decide:
-//!    never unlimited, never blocked.
+//! 2. There is an answer within a bounded time. While the shared counts can't be reached, this process's own counts
+//!    decide: never unlimited, never blocked.
 //! 3. A place comes back when it is dropped, and when the process that held it has died.
 //! 4. A member that resumes with its token is never refused ([`Quotas::readmit`]), but is counted.
 //!
-//! **A user is an id at an address** (as [`counted_as`] counts addresses). User ids are the clients' own choice and unique
-//! within a room only: two strangers in two rooms may have the same one, and a client could use up another's places by
-//! taking its id.
+//! **A user is an id at an address** (as [`counted_as`] counts addresses). User ids are the clients' own choice and
+//! unique within a room only: two strangers in two rooms may have the same one, and a client could use up another's
+//! places by taking its id.
 
 mod addresses;
 mod bucket;

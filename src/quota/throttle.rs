@@ -1,9 +1,10 @@
 //! Counts per key in a window, with a growing penalty: PIN attempts per room and address, JOINs per address.
 //!
-//! The table is bounded, and a full table refuses no key for being full: it evicts the oldest entry whose allowance was not
-//! used up, and one of the others only when there is no such entry. An attacker with more addresses than the table holds
-//! could so have its own entries evicted. Therefore, while entries are evicted, a key that is not in the table is also
-//! counted with its network ([`ThrottleKey::network`]: an IPv4 /24, an IPv6 /48), which has [`NETWORK`] times the allowance.
+//! The table is bounded, and a full table refuses no key for being full: it evicts the oldest entry whose allowance was
+//! not used up, and one of the others only when there is no such entry. An attacker with more addresses than the table
+//! holds could so have its own entries evicted. Therefore, while entries are evicted, a key that is not in the table is
+//! also counted with its network ([`ThrottleKey::network`]: an IPv4 /24, an IPv6 /48), which has [`NETWORK`] times the
+//! allowance.
 //!
 //! Every call costs the same: expired entries are removed one or two a call, in the order in which their windows began.
 

@@ -21,6 +21,7 @@
 //! | `tandem:{pNN}:node:<node>` | channel of a node, in each partition so that it keeps its order among the room's messages | |
 //! | `tandem:{pNN}:probe:<node>` | channel on which a node hears itself | |
 
+mod answers;
 mod keys;
 mod link;
 mod options;
@@ -29,14 +30,15 @@ mod scripts;
 mod server;
 mod values;
 
+pub(crate) use answers::{
+    CommitAnswer, CommitRequest, EnterAnswer, EnterRequest, FoundCommits, LostCommit, RestoreAnswer,
+};
 pub use keys::PARTITIONS;
 pub(crate) use keys::{DRAINER, LEASES, Partition, REPORTS, SWEEPER};
 pub(crate) use link::{LinkConnection, LinkRequest};
 pub use link::{LinkError, RedisLink};
 pub use options::{Lives, RedisOptions};
 pub(crate) use outbox_bounds::note_lost;
-pub(crate) use scripts::{
-    CommitAnswer, CommitRequest, EnterAnswer, EnterRequest, FoundCommits, LostCommit, RestoreAnswer, ScriptCall,
-};
+pub(crate) use scripts::ScriptCall;
 pub(crate) use server::RedisKind;
 pub(crate) use values::{StreamId, millis, parse_head, snapshot};

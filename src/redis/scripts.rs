@@ -1,17 +1,20 @@
 //! Every Lua script, built once, and one typed function each. A test holds the names of the keys and arguments that a
 //! function passes to those that its script unpacks.
 
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use redis::{FromRedisValue, ParsingError, Script, ScriptInvocation, ToRedisArgs, Value};
+use redis::{FromRedisValue, Script, ScriptInvocation, ToRedisArgs, Value};
 
+use super::answers::{
+    BeatAnswer, CommitAnswer, CommitRequest, EnterAnswer, EnterRequest, FoundCommits, LostCommit, RestoreAnswer,
+    Trimmed,
+};
 use super::keys::{AUDIT_GROUP, DRAINER, LEASES, Partition, REPORTS, SALT};
 use super::link::{LinkError, LinkRequest, RedisLink};
-use super::values::{StreamId, head_text, millis, parse_head, stored_field};
-use crate::commit::{Commit, Snapshot};
-use crate::domain::{Head, NodeId, RoomId, RoomTime};
+use super::values::{StreamId, head_text, millis, stored_field};
+use crate::commit::Snapshot;
+use crate::domain::{NodeId, RoomTime};
 
 /// Bytes that an outbox keeps when memory is nearly used up.
 const REST: u64 = 64 << 10;
@@ -102,8 +105,8 @@ impl<'a, A: FromRedisValue> ScriptCall<'a, A> {
         self.names.note(_name, _is_key);
     }
 
-    /// Until there is an answer, or [`RedisOptions::deadline`](super::RedisOptions::deadline) has passed: the script may run
-    /// more than once.
+    /// Until there is an answer, or [`RedisOptions::deadline`](super::RedisOptions::deadline) has passed: the script
+    /// may run more than once.
     pub(crate) async fn run(&self) -> Result<A, LinkError> {
         let answer = self.link.ask(&LinkRequest::Script(&self.invocation)).await?;
         Ok(A::from_redis_value(answer)?)
@@ -115,210 +118,6 @@ impl<'a, A: FromRedisValue> ScriptCall<'a, A> {
         Ok(A::from_redis_value(answer)?)
     }
 }
-
-/// A script's answer that begins with a word.
-struct Worded {
-    word: String,
-    rest: std::vec::IntoIter<Value>,
-}
-
-impl Worded {
-    fn next<T: FromRedisValue>(&mut self) -> Result<T, ParsingError> {
-        T::from_redis_value(self.rest.next().unwrap_or(Value::Nil))
-    }
-
-    fn unknown(self) -> ParsingError {
-        format!("a script answered {}", self.word).into()
-    }
-}
-
-impl FromRedisValue for Worded {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let mut rest = Vec::<Value>::from_redis_value(value)?.into_iter();
-        let word = String::from_redis_value(rest.next().unwrap_or(Value::Nil))?;
-        Ok(Self { word, rest })
-    }
-}
-
-pub(crate) struct CommitRequest<'a> {
-    pub(crate) commit: &'a Commit,
-    pub(crate) node: &'a NodeId,
-    /// Names the commit, for a node that lost the answer.
-    pub(crate) id: &'a str,
-    /// The bus message.
-    pub(crate) message: &'a [u8],
-    /// The outbox entry's.
-    pub(crate) events: &'a [u8],
-    pub(crate) state: &'a [u8],
-    /// How long the others wait for this node's next commit, if this one loses again; `None`: it doesn't claim the turn.
-    pub(crate) claim: Option<Duration>,
-    /// How long a lost answer may be asked for again.
-    pub(crate) answer_life: Duration,
-}
-
-pub(crate) enum CommitAnswer {
-    Committed {
-        entry: StreamId,
-        era_id: String,
-        /// Commits that left the outbox before the database had them.
-        lost: u64,
-    },
-    Conflict(Head),
-    /// There is no such room, or it has ended.
-    Vacant,
-    /// The epoch is not later than that of this head, which has ended.
-    Early(Head),
-    /// The room was written back, and nobody commits to it for so long, so that nodes which know more write that back. It
-    /// stands at this head.
-    Frozen(Duration, Head),
-    /// Commits to this room wait for another node; ask again after so long.
-    Wait(Duration),
-    /// Redis is at its `maxmemory`, and nothing was written.
-    Full,
-}
-
-impl FromRedisValue for CommitAnswer {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let mut answer = Worded::from_redis_value(value)?;
-        let head = |answer: &mut Worded| {
-            let text: Vec<u8> = answer.next()?;
-            parse_head(&text).ok_or_else(|| ParsingError::from("the room's head can't be read".to_owned()))
-        };
-        match answer.word.as_str() {
-            "ok" | "again" => {
-                Ok(Self::Committed { entry: answer.next()?, era_id: answer.next()?, lost: answer.next()? })
-            }
-            "conflict" => head(&mut answer).map(Self::Conflict),
-            "vacant" => Ok(Self::Vacant),
-            "early" => head(&mut answer).map(Self::Early),
-            "frozen" => {
-                let rest = Duration::from_millis(answer.next()?);
-                Ok(Self::Frozen(rest, head(&mut answer)?))
-            }
-            "wait" => Ok(Self::Wait(Duration::from_millis(answer.next()?))),
-            "full" => Ok(Self::Full),
-            _ => Err(answer.unknown()),
-        }
-    }
-}
-
-pub(crate) enum RestoreAnswer {
-    /// Redis had less, and has it now.
-    Raised,
-    /// Redis has this hash.
-    Latest(Vec<(Vec<u8>, Vec<u8>)>),
-    /// It has ended.
-    Vacant,
-}
-
-impl FromRedisValue for RestoreAnswer {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let mut answer = Worded::from_redis_value(value)?;
-        match answer.word.as_str() {
-            "raised" => Ok(Self::Raised),
-            "latest" => answer.next().map(Self::Latest),
-            "vacant" => Ok(Self::Vacant),
-            _ => Err(answer.unknown()),
-        }
-    }
-}
-
-/// Which of a node's own commits an outbox has.
-pub(crate) struct FoundCommits {
-    pub(crate) era_id: String,
-    /// The last entry that the database has.
-    pub(crate) audited: Option<StreamId>,
-    pub(crate) missing: Vec<StreamId>,
-}
-
-impl FromRedisValue for FoundCommits {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let (era_id, audited, missing) = <(String, String, Vec<String>)>::from_redis_value(value)?;
-        let missing = missing.iter().filter_map(|entry| StreamId::parse(entry)).collect();
-        Ok(Self { era_id, audited: StreamId::parse(&audited), missing })
-    }
-}
-
-/// A commit that Redis had lost.
-pub(crate) struct LostCommit<'a> {
-    pub(crate) room: &'a RoomId,
-    pub(crate) head: Head,
-    pub(crate) events: &'a [u8],
-    pub(crate) state: &'a [u8],
-    /// The id of the data from now on, if Redis has none.
-    pub(crate) new_era: String,
-}
-
-/// The state of an outbox after trimming.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Trimmed {
-    /// Commits that the database doesn't have.
-    pub(crate) waiting: u64,
-    /// Time of the oldest of them, ms; 0: there is none.
-    pub(crate) since: u64,
-    pub(crate) entries: u64,
-    /// Live rooms of the partition.
-    pub(crate) rooms: u64,
-    pub(crate) bytes: u64,
-    /// Commits that were removed before the database had them.
-    pub(crate) lost: u64,
-    /// Of Redis' `maxmemory`.
-    pub(crate) percent: u64,
-}
-
-impl FromRedisValue for Trimmed {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let (waiting, since, entries, rooms, bytes, lost, percent) = FromRedisValue::from_redis_value(value)?;
-        Ok(Self { waiting, since, entries, rooms, bytes, lost, percent })
-    }
-}
-
-pub(crate) struct EnterRequest<'a> {
-    /// Keys: the counter of the address's JOINs, the places of the user, those of the address.
-    pub(crate) joins: String,
-    pub(crate) user: String,
-    pub(crate) address: String,
-    pub(crate) allowed: u64,
-    pub(crate) window: Duration,
-    pub(crate) place: &'a str,
-    pub(crate) most_of_user: u64,
-    pub(crate) most_of_address: u64,
-    /// Places of a full set to name.
-    pub(crate) named: usize,
-    /// The JOIN was counted by an earlier call.
-    pub(crate) counted: bool,
-}
-
-pub(crate) enum EnterAnswer {
-    Entered,
-    Wait(Duration),
-    Full {
-        /// The user's places are all taken; else the address's.
-        of_user: bool,
-        /// Redis' time, ms.
-        now: u64,
-        /// The oldest places, and when each lapses, ms.
-        places: Vec<(String, f64)>,
-    },
-}
-
-impl FromRedisValue for EnterAnswer {
-    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let mut answer = Worded::from_redis_value(value)?;
-        match answer.word.as_str() {
-            "ok" => Ok(Self::Entered),
-            "wait" => Ok(Self::Wait(Duration::from_millis(answer.next()?))),
-            "full" => {
-                let whose: String = answer.next()?;
-                Ok(Self::Full { of_user: whose == "user", now: answer.next()?, places: answer.next()? })
-            }
-            _ => Err(answer.unknown()),
-        }
-    }
-}
-
-/// Nodes whose lease runs, nodes whose lease ran out, reports by node, and Redis' time, ms.
-pub(crate) type BeatAnswer = (Vec<String>, Vec<String>, BTreeMap<String, String>, u64);
 
 impl RedisLink {
     // ---- the log
@@ -414,8 +213,8 @@ impl RedisLink {
 
     // ---- the outbox
 
-    /// The next entries of some outboxes; in a cluster these must be on one shard. `arrived`: with each outbox, the last
-    /// entry that arrived.
+    /// The next entries of some outboxes; in a cluster these must be on one shard. `arrived`: with each outbox, the
+    /// last entry that arrived.
     pub(crate) fn read_outboxes(
         &self,
         node: &NodeId,
@@ -559,120 +358,4 @@ impl RedisLink {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The names that a typed function passes.
-    #[derive(Default, Debug, PartialEq)]
-    pub(super) struct PassedNames {
-        keys: Vec<String>,
-        args: Vec<String>,
-        rest: bool,
-    }
-
-    impl PassedNames {
-        pub(super) fn note(&mut self, name: &str, is_key: bool) {
-            assert!(!self.rest, "{name} comes after the rest");
-            if is_key { &mut self.keys } else { &mut self.args }.push(name.to_owned());
-        }
-
-        pub(super) fn has_rest(&mut self) {
-            self.rest = true;
-        }
-    }
-
-    /// The names to which a script unpacks KEYS or ARGV.
-    fn unpacked(text: &str, which: &str) -> Vec<String> {
-        let Some((before, after)) = text.split_once(&format!("unpack({which}")) else { return Vec::new() };
-        let (_, names) = before.rsplit_once("local ").unwrap();
-        let names: Vec<String> = names.trim_end_matches([' ', '=']).split(',').map(|name| name.trim().into()).collect();
-        // Without bounds `unpack` takes all there are, so a rest would be more than the names.
-        if let Some(bounds) = after.strip_prefix(", 1, ") {
-            assert_eq!(bounds.split(')').next().unwrap(), names.len().to_string());
-        }
-        names
-    }
-
-    #[test]
-    fn each_script_is_passed_the_keys_and_arguments_that_it_names() {
-        let link = RedisLink::unconnected();
-        let (node, room) = (NodeId::parse("a").unwrap(), RoomId::parse("friday").unwrap());
-        let (partition, entry, second) = (Partition::of(&room), StreamId::default(), Duration::from_secs(1));
-        let row = crate::commit::RoomRow {
-            host: None,
-            url: None,
-            position: 0.0,
-            playing: false,
-            at: RoomTime::default(),
-            guest_control: false,
-            ended: false,
-            users: Vec::new(),
-        };
-        let (expected, next, entries, patch) =
-            (Head::default(), Head::default(), [].into(), crate::commit::Patch::default());
-        let commit = Commit { room: room.clone(), expected, next, entries, patch, row };
-        let snapshot = Snapshot { room: room.clone(), head: next, fields: BTreeMap::new() };
-        let (id, message, events, state) = ("id", &b""[..], &b""[..], &b""[..]);
-        let request = CommitRequest {
-            commit: &commit,
-            node: &node,
-            id,
-            message,
-            events,
-            state,
-            claim: None,
-            answer_life: second,
-        };
-        let lost = LostCommit { room: &room, head: next, events, state, new_era: String::new() };
-        let text = String::new;
-        let enter = EnterRequest {
-            joins: text(),
-            user: text(),
-            address: text(),
-            allowed: 1,
-            window: second,
-            place: "",
-            most_of_user: 1,
-            most_of_address: 1,
-            named: 1,
-            counted: false,
-        };
-        let mut passed = BTreeMap::from([
-            ("agree", link.agree_on_salt("").names),
-            ("beat", link.beat("a", second, second, "").names),
-            ("claim", link.claim(partition, &node, 1, "0-0").names),
-            ("commit", link.commit(&request).names),
-            ("count", link.count(text(), 1, second).names),
-            ("enter", link.enter(&enter).names),
-            ("finish", link.finish(partition, entry, &[]).names),
-            ("lease", link.lease(DRAINER, &node, second).names),
-            ("look_up", link.look_up(partition, &[]).names),
-            ("now", link.now().names),
-            ("probe", link.probe(partition, &node, 1).names),
-            ("read", link.read_outboxes(&node, 1, &[]).names),
-            ("refund", link.refund(text()).names),
-            ("release_places", link.release_places(text(), text(), &[]).names),
-            ("renew_places", link.renew_places(text(), text(), text()).names),
-            ("requeue", link.requeue(partition, &lost).names),
-            ("restore", link.restore(&snapshot, message).names),
-            ("time", link.time(RoomTime::default()).names),
-            ("trim", link.trim(partition, entry).names),
-        ]);
-        for (script, text) in TEXTS {
-            let names = passed.remove(script).unwrap_or_else(|| panic!("{script} has no call here"));
-            let code: String =
-                text.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
-            let (keys, args) = (unpacked(&code, "KEYS"), unpacked(&code, "ARGV"));
-            assert_eq!((&names.keys, &names.args), (&keys, &args), "{script}");
-            // Only the rest is read by number, from the first number after the names.
-            let named =
-                ["KEYS[1", "KEYS[2", "KEYS[3", "ARGV[1", "ARGV[2", "ARGV[4"].iter().find(|at| code.contains(**at));
-            assert_eq!(named, None, "{script} has names for its keys and arguments");
-            let first = args.len() + 1;
-            let reads = [format!("for i = {first}, "), format!("= {first} + "), format!("ARGV[{} + i]", first - 1)];
-            assert_eq!(names.rest, reads.iter().any(|read| code.contains(read)), "{script}: arguments from {first} on");
-            assert_eq!(names.rest, code.contains("ARGV["), "{script} reads arguments that it is not passed");
-        }
-        assert!(passed.is_empty(), "no such scripts: {passed:?}");
-    }
-}
+mod tests;

@@ -80,7 +80,8 @@ impl GroupCommit {
     /// Ends when the log is closed and nothing waits.
     pub(super) async fn run(mut self) {
         loop {
-            // A task that is about to commit gets its turn first: larger batches on a busy machine, no cost on an idle one.
+            // A task that is about to commit gets its turn first: larger batches on a busy machine, no cost on an idle
+            // one.
             tokio::task::yield_now().await;
             let batch = {
                 let mut state = self.core.state.lock();

@@ -4,17 +4,17 @@
 //! commit ──► accepted (compare-and-set under a lock) ──► queue ──► group commit: all that waits in one append ──►
 //!            settled: visible to load, followers hear of it ──► Committed
 //! ```
-//! With a repository, "durable" means that [`Repository::append`] answered: one transaction carries whatever has gathered
-//! while the last one was on its way (group commit). Without one, commits are as durable as the process.
+//! With a repository, "durable" means that [`Repository::append`] answered: one transaction carries whatever has
+//! gathered while the last one was on its way (group commit). Without one, commits are as durable as the process.
 //!
-//! The compare-and-set counts what was accepted, everything else what is settled. So of two commits that expect the same
-//! head the second never goes to the disk, yet the head that the loser gets is durable: its answer waits until the commits
-//! ahead of it are settled or rolled back. When an append fails, all its commits and all that were accepted on top of them get
-//! an error. Whether the append took effect is asked ([`Repository::heads`]) before the next one: if it did, its commits
-//! are settled late, and followers hear of them.
+//! The compare-and-set counts what was accepted, everything else what is settled. So of two commits that expect the
+//! same head the second never goes to the disk, yet the head that the loser gets is durable: its answer waits until the
+//! commits ahead of it are settled or rolled back. When an append fails, all its commits and all that were accepted on
+//! top of them get an error. Whether the append took effect is asked ([`Repository::heads`]) before the next one: if it
+//! did, its commits are settled late, and followers hear of them.
 //!
-//! A full disk must not stop rooms. Commits are settled and answered, kept in memory (`unsaved`), and stored when there is
-//! space; until then they are as durable as the process.
+//! A full disk must not stop rooms. Commits are settled and answered, kept in memory (`unsaved`), and stored when there
+//! is space; until then they are as durable as the process.
 
 mod group_commit;
 mod reports;
@@ -51,8 +51,8 @@ pub struct MemoryLog {
 }
 
 impl MemoryLog {
-    /// A log that continues from `initial` ([`Repository::live_rooms`]) and stores in `repository`. Its one task runs on
-    /// `tracker` until [`MemoryLog::close`], or until this value and all handles are dropped.
+    /// A log that continues from `initial` ([`Repository::live_rooms`]) and stores in `repository`. Its one task runs
+    /// on `tracker` until [`MemoryLog::close`], or until this value and all handles are dropped.
     pub fn new(repository: Option<Arc<dyn Repository>>, initial: Vec<Snapshot>, tracker: &TaskTracker) -> Self {
         let core = Arc::new(MemoryLogCore {
             state: Mutex::new(MemoryLogState {
@@ -69,8 +69,8 @@ impl MemoryLog {
         Self { open: Arc::new(CloseOnDrop(Arc::clone(&core))), core }
     }
 
-    /// A node's handle. An earlier handle of the same node is shut: its calls fail and it hears nothing more, as if that
-    /// process had died.
+    /// A node's handle. An earlier handle of the same node is shut: its calls fail and it hears nothing more, as if
+    /// that process had died.
     pub fn attach(&self, node: NodeId) -> Arc<dyn Log> {
         let reports = Arc::new(ReportQueue::default());
         if let Some(earlier) = self.core.state.lock().nodes.insert(node.clone(), Arc::clone(&reports)) {
@@ -226,7 +226,8 @@ impl Drop for MemoryLogHandle {
     }
 }
 
-/// Held by everything that can still commit. When the last one is dropped, the group commit finishes what waits and ends.
+/// Held by everything that can still commit. When the last one is dropped, the group commit finishes what waits and
+/// ends.
 #[derive(Debug)]
 struct CloseOnDrop(Arc<MemoryLogCore>);
 

@@ -1,8 +1,8 @@
 //! The order of each room: the compare-and-set, without I/O or locks.
 //!
-//! A commit is first *accepted*: its expectation held, it waits for the disk, and the next one must expect its head. Then it
-//! is *settled*: durable, and from now on visible. A commit that was accepted and could not be stored is rolled back before
-//! it was visible.
+//! A commit is first *accepted*: its expectation held, it waits for the disk, and the next one must expect its head.
+//! Then it is *settled*: durable, and from now on visible. A commit that was accepted and could not be stored is rolled
+//! back before it was visible.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -46,7 +46,8 @@ struct Ahead {
 pub(super) enum Acceptance {
     /// It waits for the disk.
     Accepted,
-    /// Its expectation is not the head. Answer with [`Sequence::latest_head`] when nothing of the room is ahead any more.
+    /// Its expectation is not the head. Answer with [`Sequence::latest_head`] when nothing of the room is ahead any
+    /// more.
     Conflict,
     /// Its heads don't ascend, or its epoch is not later than the one that ended.
     Refused(LogError),

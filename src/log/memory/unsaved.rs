@@ -1,8 +1,9 @@
-//! Commits that were answered while the disk was full ([`RepositoryError::Full`](crate::repository::RepositoryError::Full)).
+//! Commits that were answered while the disk was full
+//! ([`RepositoryError::Full`](crate::repository::RepositoryError::Full)).
 //!
-//! Rooms go on while the disk is full; their commits meanwhile are as durable as the process. They are kept here, merged into
-//! one commit a room and epoch, and stored before anything else when there is space. The bytes are bounded: beyond [`BYTES`]
-//! the oldest events are lost to the audit, and rooms keep only their latest state.
+//! Rooms go on while the disk is full; their commits meanwhile are as durable as the process. They are kept here,
+//! merged into one commit a room and epoch, and stored before anything else when there is space. The bytes are bounded:
+//! beyond [`BYTES`] the oldest events are lost to the audit, and rooms keep only their latest state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -67,8 +68,8 @@ impl UnsavedCommits {
                 last.entries.push_back(Entry { body: Bytes::new(), ..entry.clone() });
             }
         }
-        // Of the epochs that began and ended meanwhile the database needs only the last; the first one says that the epoch
-        // which it knows is over.
+        // Of the epochs that began and ended meanwhile the database needs only the last; the first one says that the
+        // epoch which it knows is over.
         if room.len() > 2
             && let Some(between) = room.remove(1)
         {
@@ -89,8 +90,8 @@ impl UnsavedCommits {
         *self = Self { lost: self.lost, ..Self::default() };
     }
 
-    /// Drops the oldest event, and with it a room that is over and that the database doesn't know. Returns whether there was
-    /// one.
+    /// Drops the oldest event, and with it a room that is over and that the database doesn't know. Returns whether
+    /// there was one.
     fn forget_oldest(&mut self) -> bool {
         let Some(room) = self.events.pop_front() else { return false };
         let Some(epochs) = self.rooms.get_mut(&room) else { return true };

@@ -1,8 +1,8 @@
 //! The subscriber: one supervised task that keeps this node subscribed to the channels of its rooms.
 //!
 //! `wanted` is the set of rooms to hear, `heard` the set confirmed on the present connections. The supervisor makes the
-//! second follow the first, in the order of the calls. When a connection breaks, or a probe is not heard, all connections
-//! are made anew, everything wanted is subscribed again, and every room has a gap.
+//! second follow the first, in the order of the calls. When a connection breaks, or a probe is not heard, all
+//! connections are made anew, everything wanted is subscribed again, and every room has a gap.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

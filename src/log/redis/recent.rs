@@ -1,5 +1,5 @@
-//! This node's own last commits, until the database has them: what Redis loses before that is put into the outbox again.
-//! The database stores each (room, epoch, seq) once, so a commit that was not lost after all does no harm.
+//! This node's own last commits, until the database has them: what Redis loses before that is put into the outbox
+//! again. The database stores each (room, epoch, seq) once, so a commit that was not lost after all does no harm.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

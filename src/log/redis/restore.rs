@@ -14,7 +14,8 @@ const RESTORES: usize = 32;
 
 impl RedisLog {
     /// Writes rooms back to a Redis that is new or has lost everything, at a start: those of
-    /// [`crate::repository::Repository::live_rooms`]. Only raises, like [`Log::restore`](crate::log::Log::restore); returns how many rooms it brought back.
+    /// [`crate::repository::Repository::live_rooms`]. Only raises, like [`Log::restore`](crate::log::Log::restore);
+    /// returns how many rooms it brought back.
     pub async fn restore_all(&self, snapshots: Vec<Snapshot>) -> Result<usize, LogError> {
         let mut restored = 0;
         let writes = snapshots.iter().map(|snapshot| self.write_back(snapshot));

@@ -6,16 +6,16 @@
 //! QuotaPlace dropped ──► keeper ──► ZREM; renewed by the keeper as long as it is held
 //! ```
 //!
-//! * **One round trip a JOIN**, which the hub makes while it loads the room. All keys of an address, its users' too, are
-//!   in the address's partition, so that the script works on one shard of a cluster.
-//! * **This node's counts come first**, and are always kept: a JOIN that one node alone can refuse never reaches Redis, and they
-//!   decide when Redis is away. A request gets `quota_patience`; after one without an answer no request is sent for
-//!   [`AWAY`], and then one tries.
+//! * **One round trip a JOIN**, which the hub makes while it loads the room. All keys of an address, its users' too,
+//!   are in the address's partition, so that the script works on one shard of a cluster.
+//! * **This node's counts come first**, and are always kept: a JOIN that one node alone can refuse never reaches Redis,
+//!   and they decide when Redis is away. A request gets `quota_patience`; after one without an answer no request is
+//!   sent for [`AWAY`], and then one tries.
 //! * **Places** are named by node and number. A node that died gives nothing back: when a set is full, entries of nodes
 //!   without a lease are removed, and the JOIN asks again. A set lapses where no node renews it. Places that were taken
 //!   without Redis, or that Redis lost, are written when it answers again.
-//! * **No address and no user id is in a key** (`tallies.rs`). The salt is in Redis too, so that nodes need no common secret:
-//!   an attacker with a copy of Redis can try addresses out until the salt has lapsed.
+//! * **No address and no user id is in a key** (`tallies.rs`). The salt is in Redis too, so that nodes need no common
+//!   secret: an attacker with a copy of Redis can try addresses out until the salt has lapsed.
 
 mod tallies;
 
