@@ -73,7 +73,7 @@ impl Hub {
         let mut guard = membership.cell.lock();
         let state = &mut *guard;
         let Some(sender) = state.attached_mut(membership) else { return };
-        sender.last_report.note_position(report.position, Some(report.playing), now);
+        sender.last_report.note_position(report.position, report.playing, now);
         let due = sender.heartbeat_at.is_none_or(|last| last + HEARTBEAT_EVERY <= now);
         let (user, slot) = (sender.user.clone(), sender.slot);
         let from_host = state.room().is_host(&user);
@@ -104,12 +104,12 @@ impl Hub {
 
     /// POSITION_UPDATE: stored, not relayed. A v2 client can't send PLAYER: its first report shows that it has a
     /// player.
-    pub fn position(&self, membership: &Membership, position: MediaTime) {
+    pub fn position(&self, membership: &Membership, position: MediaTime, playing: bool) {
         let now = self.now();
         let mut guard = membership.cell.lock();
         let state = &mut *guard;
         let Some(sender) = state.attached_mut(membership) else { return };
-        sender.last_report.note_position(position, None, now);
+        sender.last_report.note_position(position, playing, now);
         let is_v2 = sender.dialect == Dialect::V2;
         let shown = |member: &Member| member.player.is_ready();
         if !is_v2 || state.room().member(&membership.actor.user).is_none_or(shown) {

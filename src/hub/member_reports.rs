@@ -21,10 +21,9 @@ pub(super) struct LastReport {
 }
 
 impl LastReport {
-    /// `playing`: `None` if the report doesn't say.
-    pub(super) fn note_position(&mut self, position: MediaTime, playing: Option<bool>, now: RoomTime) {
+    pub(super) fn note_position(&mut self, position: MediaTime, playing: bool, now: RoomTime) {
         self.position = Some(position);
-        self.playing = playing.or(self.playing);
+        self.playing = Some(playing);
         self.at = Some(now);
     }
 
@@ -87,7 +86,7 @@ mod tests {
         assert_eq!(fixture.hub.take_reports(), []);
         let mut taken = Vec::new();
         for second in 0..180 {
-            fixture.hub.position(&ann, position(f64::from(second)));
+            fixture.hub.position(&ann, position(f64::from(second)), true);
             fixture.hub.member_status(&ann, status(f64::from(second) * 4.0));
             taken.extend(fixture.hub.take_reports());
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -282,8 +282,8 @@ impl Dispatch {
             ClientMessage::Heartbeat { position, playing, true_at } => {
                 hub.heartbeat(membership, position, playing, true_at)
             }
-            ClientMessage::Position { position, .. } => {
-                hub.position(membership, position);
+            ClientMessage::Position { position, playing } => {
+                hub.position(membership, position, playing);
                 Ok(())
             }
             ClientMessage::Signal { to, signal } => hub.signal(membership, &to, &signal, request, reference),

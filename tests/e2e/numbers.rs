@@ -103,3 +103,20 @@ async fn how_far_a_stop_has_come_can_be_asked_until_it_is_over() {
     server.stop().await;
     assert!(tokio::net::TcpStream::connect(server.plain).await.is_err(), "and then nobody answers");
 }
+
+#[tokio::test]
+async fn what_a_member_reports_of_its_player_and_connection_is_in_the_database_within_seconds() {
+    let server = TestServer::with(&[]).await;
+    let mut ann = server.connect(WebSocket).await;
+    ann.join("friday", "ann").await;
+    ann.send(json!({"type": "POSITION_UPDATE", "currentTime": 12.5, "isPlaying": true})).await;
+    ann.send(json!({"type": "MEMBER_STATUS", "rttMs": 200.0, "buffering": false})).await;
+    let file = server.data_dir().join("tandem.db");
+    let mut database = <sqlx::SqliteConnection as sqlx::Connection>::connect(file.to_str().unwrap()).await.unwrap();
+    let sql = "SELECT position || ' ' || is_playing || ' ' || connection_quality || ' ' || (last_heartbeat >= created_at) FROM users \
+               WHERE user_id = 'ann' AND last_heartbeat IS NOT NULL";
+    let row = until("the report is stored", async || {
+        sqlx::query_scalar::<_, String>(sql).fetch_optional(&mut database).await.unwrap()
+    });
+    assert_eq!(row.await, "12.5 1 fair 1");
+}
