@@ -44,7 +44,7 @@ impl Hub {
         completion: &Completion,
     ) -> Result<(), Refusal> {
         let limits = &self.0.parts.limits;
-        // Empty and removed, or dropped after a panic: whoever opens the room anew looks for the members that are gone.
+        // Empty and removed, or dropped after a panic: opening the room anew disconnects the members that are gone.
         if state.is_retired() {
             return Err(Refusal::Unavailable);
         }

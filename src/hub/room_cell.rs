@@ -52,7 +52,7 @@ enum CellPhase {
     Idle,
     /// The cell's committer task commits, or reads the room again.
     Committing,
-    /// The replica is half changed. Whoever finds this under the lock knows that the change panicked.
+    /// The replica is half changed. Found under the lock, this shows that the change panicked.
     Torn,
     /// No longer in the hub's map: the room, if it still exists, is another cell's.
     Retired,
@@ -283,7 +283,7 @@ impl RoomCellState {
         }
         self.retire();
         self.tickets.clear();
-        // What is left of the replica means nothing any more, and is counted nowhere.
+        // The rest of the replica is invalid, and must be counted nowhere.
         self.room = Room::vacant(self.room.id().clone(), Head::default());
         Some((std::mem::take(&mut self.attached), std::mem::take(&mut self.queue)))
     }
@@ -495,7 +495,7 @@ impl RoomCellState {
         self.attached.iter().filter_map(|member| member.subscriber.rtt()).max().unwrap_or_default()
     }
 
-    /// After a restart of the only node: whoever is away was connected to it.
+    /// After a restart of the only node: all members that are away were connected to it.
     pub(super) fn count_all_as_lost_here(&mut self) {
         self.lost_here = self.room.members().keys().cloned().collect();
     }

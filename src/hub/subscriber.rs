@@ -1,4 +1,4 @@
-//! What the hub needs of a session.
+//! The hub's interface to a session.
 //!
 //! The hub calls a [`Subscriber`] while it holds the room's lock, in the order of the room's events. An implementation
 //! therefore encodes, queues and returns; it never blocks.

@@ -1,4 +1,4 @@
-//! What a member may ask of its room.
+//! The requests of members to their room.
 
 use crate::domain::{ChatText, MediaTime, MediaUrl, Namespace, PinHash, Player, Rate, RoomTime, UserId, Username};
 

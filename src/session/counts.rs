@@ -36,7 +36,7 @@ pub(super) struct OpenSession {
 }
 
 impl OpenSession {
-    /// Called with each JOIN, which tells the dialect.
+    /// Each JOIN calls it: only then the dialect is known.
     pub(super) fn speaks(&mut self, dialect: Dialect) {
         self.gauge().decrement(1.0);
         self.dialect = match dialect {

@@ -1,4 +1,4 @@
-//! What a session needs of a transport.
+//! The session's interface to a transport.
 
 use std::future::Future;
 use std::net::IpAddr;

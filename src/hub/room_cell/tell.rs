@@ -1,4 +1,4 @@
-//! What members here are told outside committed events: the whole state, replies, notices.
+//! Messages to the members here outside committed events: the whole state, replies, notices.
 
 use std::time::Duration;
 
