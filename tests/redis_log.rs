@@ -249,6 +249,23 @@ async fn a_turn_that_is_not_taken_passes() {
     assert_eq!(turn, None);
 }
 
+/// In the middle of an update: the field has another name there.
+#[tokio::test]
+async fn a_room_that_a_node_of_3_0_0_wrote_back_takes_commits_when_that_node_said() {
+    let server = RedisServer::start().await;
+    let node = RedisNode::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    let end = Clock::start().now().as_millis() + 300;
+    let mut shell = server.shell().await;
+    shell.ask::<()>(&format!("HSET tandem:{{p50}}:room:friday @hold {end}")).await;
+    let early = node.commit(after(&friday, head(EPOCH, 1))).await.unwrap();
+    assert!(matches!(early, Outcome::Conflict(Some(latest)) if latest == head(EPOCH, 1)), "{early:?}");
+    assert!(Clock::start().now().as_millis() >= end, "the answer came when commits may go on");
+    committed(&node, after(&friday, head(EPOCH, 1))).await;
+    assert_eq!(shell.ask::<Option<String>>("HGET tandem:{p50}:room:friday @hold").await, None);
+}
+
 #[tokio::test]
 async fn a_bus_that_hears_nothing_though_its_connection_lives_is_found_out_by_the_probe() {
     let server = RedisServer::start().await;
