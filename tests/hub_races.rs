@@ -229,7 +229,8 @@ async fn a_slow_read_of_one_room_stops_no_other() {
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE"]);
 }
 
-/// Between the subscription and the answer to the read a room's commits come in: the read has some of them, the others follow.
+/// Between the subscription and the answer to the read a room's commits come in: the read has some of them, the others
+/// follow.
 #[tokio::test(start_paused = true)]
 async fn commits_that_come_while_a_room_is_opened_are_no_gap() {
     let fixture = HubFixture::new();

@@ -103,7 +103,7 @@ impl ClusterNodes {
         Ok(roster)
     }
 
-    /// What this node says of itself from the next renewal on: JSON.
+    /// Sets this node's report from the next renewal on: JSON.
     pub fn say(&self, report: String) {
         *self.report.lock() = report;
     }

@@ -23,7 +23,7 @@ const NETWORK_SHARE: usize = 8;
 /// The same for handshakes in progress.
 const NETWORK_HANDSHAKES: usize = 4;
 
-/// Which bound is reached.
+/// The bound that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CapsFull {
     /// The node's number (`MAX_SESSIONS`).

@@ -84,7 +84,7 @@ impl Visitor {
     }
 }
 
-/// Which allowance is used up.
+/// The allowance that is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exceeded {
     /// JOINs, or PINs, in this window.

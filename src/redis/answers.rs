@@ -62,8 +62,8 @@ pub(crate) enum CommitAnswer {
     Vacant,
     /// The epoch is not later than that of this head, which has ended.
     Early(Head),
-    /// The room was written back, stands at this head, and takes no commit for so long: nodes that know more of it write
-    /// that back first.
+    /// The room was written back, stands at this head, and takes no commit for so long: nodes that know more of it
+    /// write that back first.
     Frozen(Duration, Head),
     /// Commits to this room wait for another node; ask again after so long.
     Wait(Duration),
@@ -117,7 +117,7 @@ impl FromRedisValue for RestoreAnswer {
     }
 }
 
-/// Which of a node's own commits an outbox has.
+/// Own commits that were found in an outbox.
 pub(crate) struct FoundCommits {
     pub(crate) era_id: String,
     /// The last entry that the database has.

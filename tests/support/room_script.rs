@@ -14,11 +14,11 @@ use tandem::room::{
 
 use room_commands::{PINS, Script, USERS, actor_of, asked, for_hosts, moves, pin_of};
 
-/// Commands of a script under the fuzzer: it makes long scripts of short ones when they reach something new, and the time
-/// of an execution grows with its commands.
+/// Commands of a script under the fuzzer: it makes long scripts of short ones when they reach something new, and the
+/// time of an execution grows with its commands.
 const FUZZED_COMMANDS: usize = 16;
-/// One event in so many goes through its stored form under the fuzzer: writing and reading JSON costs more than the rest
-/// of a step, and the codec of an event doesn't depend on the room.
+/// One event in so many goes through its stored form under the fuzzer: writing and reading JSON costs more than the
+/// rest of a step, and the codec of an event doesn't depend on the room.
 const FUZZED_EVENTS: u32 = 16;
 
 /// Plays the script as the fuzzer does: bounded, for thousands of executions a second.

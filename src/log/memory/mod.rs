@@ -107,7 +107,7 @@ struct MemoryLogState {
 
 type OutcomeSender = oneshot::Sender<Result<Outcome, LogError>>;
 
-/// What waits for the group commit.
+/// An entry in the group commit's queue.
 #[derive(Debug)]
 enum QueuedCommit {
     Accepted(Commit, OutcomeSender),
