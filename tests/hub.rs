@@ -546,7 +546,9 @@ async fn a_node_counts_its_own_members_in_their_grace_time_and_no_others() {
     assert_eq!((counts(&fixture.hub), counts(&far)), ((2, 0), (1, 0)));
     fixture.hub.depart(ann, Departure::Lost);
     far.depart(cat, Departure::Lost);
-    until("both to be in their grace time", || counts(&fixture.hub) == (1, 1) && counts(&far) == (0, 1)).await;
+    let lost = |hub: &Hub| hub.inspect(&room()).unwrap().members().values().filter(|member| !member.is_live()).count();
+    until("both nodes to know of both", || lost(&fixture.hub) == 2 && lost(&far) == 2).await;
+    assert_eq!((counts(&fixture.hub), counts(&far)), ((1, 1), (0, 1)));
     until("it to be over", || counts(&fixture.hub) == (1, 0) && counts(&far) == (0, 0)).await;
 }
 
