@@ -154,6 +154,21 @@ async fn without_redis_a_node_still_counts_and_rate_limits_off_lifts_all() {
 }
 
 #[tokio::test]
+async fn the_operator_reads_why_clients_hear_unavailable() {
+    let mut ground = Ground::new().await;
+    let node = ground.process("a", &[]).await;
+    ground.redis.kill().await;
+    let mut bob = node.connect(WebSocket).await;
+    bob.ask_to_join("friday", "bob", json!({"protocol": 3})).await;
+    bob.refused("UNAVAILABLE").await;
+    let log = node.log();
+    let said = log.lines().find(|line| line.contains("clients hear UNAVAILABLE"));
+    assert!(said.is_some_and(|line| line.contains("friday") && line.contains("no subscription")), "{log}");
+    let metrics = node.get("/metrics", &[]).await.text().await.unwrap();
+    assert!(metrics.contains("tandem_log_failures_total{operation=\"subscribe\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
 async fn status_shows_the_cluster_from_every_node() {
     let ground = Ground::new().await;
     let (a, mut b) = (ground.node("a", &[]).await, ground.process("b", &[]).await);
