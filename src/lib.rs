@@ -21,12 +21,16 @@
 //! * [`domain`]: values parsed at the edge, limits, codes. [`app`]: the only module that names concrete adapters.
 //!
 //! Where four things happen:
-//! * A tick that crosses nodes: `hub::ephemeral`, `log::redis::publisher`, Redis; there `log::redis::bus`,
-//!   `hub::commit_feed`, `hub::ephemeral`.
-//! * A JOIN with a PIN: `hub::join` (attempts: [`quota`]; the hash: `hub::pin_hasher`), then `room::decide::enter`.
-//! * Redis that lost its data: `log::redis::bus` sees another era, `hub::replica` writes rooms back,
-//!   `log::redis::recent` the commits that the database lacks.
-//! * An expired lease: [`cluster`] on the other nodes, then `hub::expiry`.
+//! * A tick that crosses nodes: `hub::ephemeral`, `log::redis::publisher`, Redis. On the other node `log::redis::bus`,
+//!   `log::redis::inbox`, `hub::commit_feed`, `hub::ephemeral`.
+//! * A JOIN with a PIN: `hub::join` (attempts: [`quota`]; the hash is computed in `hub::pin_hasher`), `hub::replica` opens
+//!   the room, `hub::queue` and `hub::committer` have it decided (`room::decide::enter`) and committed
+//!   (`log::redis::commit`); `hub::room_cell` lets the session in.
+//! * Redis that lost its data: `log::redis::bus` sees another era or a broken connection, `hub::commit_feed` marks every
+//!   room, `hub::replica` writes rooms back (`log::redis::restore`). Commits wait meanwhile (`@frozen_until` in
+//!   `restore.lua` and `commit.lua`). `log::redis::recent` puts commits that the database lacks into the outbox again.
+//! * An expired lease: `cluster::watch` on the other nodes (wired in `app::storage`), `hub::expiry`, then
+//!   `room::decide::membership` (grace time).
 
 /// Support files of the tests name this crate by its name.
 #[cfg(test)]

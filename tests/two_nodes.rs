@@ -168,6 +168,24 @@ async fn the_operator_reads_why_clients_hear_unavailable() {
     assert!(metrics.contains("tandem_log_failures_total{operation=\"subscribe\"} 1"), "{metrics}");
 }
 
+/// A restart without the data breaks the connection before a probe can see another era.
+#[tokio::test]
+async fn the_operator_reads_that_a_restarted_redis_has_lost_its_data() {
+    let mut ground = Ground::new().await;
+    let node = ground.process("a", &[]).await;
+    let mut ann = node.connect(WebSocket).await;
+    ann.join("friday", "ann").await;
+    let metric = async || {
+        let metrics = node.get("/metrics", &[]).await.text().await.unwrap();
+        metrics.contains("tandem_redis_data_losses_total 1").then_some(())
+    };
+    assert_eq!(metric().await, None);
+    ground.redis.kill().await;
+    ground.redis.up().await;
+    until("the loss to be counted", metric).await;
+    assert!(node.log().contains("Redis has lost its data"), "{}", node.log());
+}
+
 #[tokio::test]
 async fn status_shows_the_cluster_from_every_node() {
     let ground = Ground::new().await;

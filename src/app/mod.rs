@@ -1,4 +1,4 @@
-//! The composition root: the only file that names concrete adapters.
+//! The composition root: the only module that names concrete adapters.
 //!
 //! [`App::build`] opens everything that can fail (database, ports, certificates) and answers with one typed error;
 //! [`App::run`] serves until told to stop, then lets every session go in order:

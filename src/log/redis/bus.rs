@@ -44,6 +44,9 @@ pub(super) struct Bus {
     /// `rooms` has changed.
     asked: Notify,
     alive: watch::Sender<bool>,
+    /// The era of the data at each probed partition. It outlives a session: a restart without the data breaks the
+    /// connection too.
+    eras: Mutex<HashMap<Partition, String>>,
     /// µs from sending a probe to hearing it.
     lag: AtomicU64,
 }
@@ -73,7 +76,6 @@ struct Pushes {
 struct BusShard {
     conn: MultiplexedConnection,
     partitions: Vec<Partition>,
-    era_id: Option<String>,
 }
 
 struct BusSession {
@@ -93,6 +95,7 @@ impl Bus {
             rooms: Mutex::default(),
             asked: Notify::new(),
             alive: watch::Sender::new(false),
+            eras: Mutex::default(),
             lag: AtomicU64::new(0),
         })
     }
@@ -192,8 +195,7 @@ impl Bus {
         for (place, (_, partitions)) in connected.iter().enumerate() {
             partitions.iter().for_each(|partition| places[partition.index()] = place);
         }
-        let shards =
-            connected.into_iter().map(|(conn, partitions)| BusShard { conn, partitions, era_id: None }).collect();
+        let shards = connected.into_iter().map(|(conn, partitions)| BusShard { conn, partitions }).collect();
         let mut session = BusSession { shards, places, pushes, kind };
         self.tune_in(&mut session).await?;
         let mut probes = tokio::time::interval(self.link.options().probe_every);
@@ -219,7 +221,7 @@ impl Bus {
                             nonce += 1;
                             // A probe that can't be sent says nothing about the subscriptions: commands fail as well.
                             let sent = Clock::instant();
-                            if self.send_probes(&mut session, nonce).await {
+                            if self.send_probes(&session, nonce).await {
                                 outstanding = Some((nonce, sent));
                             }
                         }
@@ -297,16 +299,16 @@ impl Bus {
     }
 
     /// Returns whether all of them were sent. Another id of a server's data means that it has lost its data.
-    async fn send_probes(&self, session: &mut BusSession, nonce: u64) -> bool {
+    async fn send_probes(&self, session: &BusSession, nonce: u64) -> bool {
         metrics::gauge!(names::BUS_WAITING).set(self.inbox.waiting() as f64);
         let probes = session.shards.iter().filter_map(|shard| shard.partitions.first()).map(|partition| {
             let probe = self.link.probe(*partition, &self.node, nonce);
-            async move { probe.once().await }
+            async move { probe.once().await.map(|era_id| (*partition, era_id)) }
         });
         let Ok(eras) = try_join_all(probes).await else { return false };
-        for (shard, era_id) in session.shards.iter_mut().zip(eras) {
-            let before = shard.era_id.replace(era_id);
-            if before.is_some() && before != shard.era_id {
+        for (partition, era_id) in eras {
+            let before = self.eras.lock().insert(partition, era_id.clone());
+            if before.is_some_and(|before| before != era_id) {
                 tracing::error!("Redis has lost its data: rooms are written back from this node's replicas");
                 metrics::counter!(names::REDIS_DATA_LOSSES).increment(1);
                 self.link.note_reset();

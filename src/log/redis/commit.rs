@@ -1,4 +1,5 @@
-//! A commit: one script, sent again while the room waits for another node, or while Redis is full.
+//! A commit: one script. It is sent again while another node has the room's turn, or while Redis is full. A commit to a
+//! room that was written back a moment ago (`@frozen_until`) waits, and is then answered as a conflict: it is decided anew.
 
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ impl RedisLog {
             let longest = match call.run().await? {
                 CommitAnswer::Wait(_) if since.elapsed() > deadline => return Err(LogError::Overtaken(deadline)),
                 CommitAnswer::Wait(longest) => longest,
-                // Decided before other nodes had their turn to write back: the bus has brought what they knew by now.
+                // Other nodes may have written back a later state during the wait, and the bus has brought it to the hub.
                 CommitAnswer::Frozen(rest, head) => {
                     tokio::time::sleep(rest).await;
                     return Ok(CommitAnswer::Frozen(rest, head));
