@@ -23,8 +23,8 @@
 //! Where four things happen:
 //! * A tick that crosses nodes: `hub::ephemeral`, `log::redis::publisher`, Redis. On the other node `log::redis::bus`,
 //!   `log::redis::inbox`, `hub::commit_feed`, `hub::ephemeral`.
-//! * A JOIN with a PIN: `hub::join` (attempts: [`quota`]; the hash is computed in `hub::pin_hasher`), `hub::replica` opens
-//!   the room, `hub::queue` and `hub::committer` have it decided (`room::decide::enter`) and committed
+//! * A JOIN with a PIN: `hub::join` (attempts: [`quota`]; the hash is computed in `hub::pin_hasher`), `hub::replica`
+//!   opens the room, `hub::queue` and `hub::committer` have it decided (`room::decide::enter`) and committed
 //!   (`log::redis::commit`); `hub::room_cell` lets the session in.
 //! * Redis that lost its data: `log::redis::bus` sees another era or a broken connection, `hub::commit_feed` marks every
 //!   room, `hub::replica` writes rooms back (`log::redis::restore`). Commits wait meanwhile (`@frozen_until` in

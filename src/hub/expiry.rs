@@ -22,8 +22,8 @@ impl Hub {
         expired
     }
 
-    /// The same for one room, which need not have a replica here; from now on this node keeps the room's deadlines. Only
-    /// the simulation calls it, whose nodes know all rooms: a server adopts rooms that no node follows.
+    /// The same for one room, which need not have a replica here; from now on this node keeps the room's deadlines.
+    /// Only the simulation calls it, whose nodes know all rooms: a server adopts rooms that no node follows.
     pub async fn expire_node_in(&self, room: &RoomId, node: &NodeId) -> Result<usize, Refusal> {
         let cell = self.open(room).await?;
         let expired = self.expire_in(&cell, node);
