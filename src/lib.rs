@@ -26,8 +26,8 @@
 //! * A JOIN with a PIN: `hub::join` (attempts: [`quota`]; the hash is computed in `hub::pin_hasher`), `hub::replica`
 //!   opens the room, `hub::queue` and `hub::committer` have it decided (`room::decide::enter`) and committed
 //!   (`log::redis::commit`); `hub::room_cell` lets the session in.
-//! * Redis that lost its data: `log::redis::bus` sees another era or a broken connection, `hub::commit_feed` marks every
-//!   room, `hub::replica` writes rooms back (`log::redis::restore`). Commits wait meanwhile (`@frozen_until` in
+//! * Redis that lost its data: `log::redis::bus` sees another era or a broken connection, `hub::commit_feed` marks
+//!   every room, `hub::replica` writes rooms back (`log::redis::restore`). Commits wait meanwhile (`@frozen_until` in
 //!   `restore.lua` and `commit.lua`). `log::redis::recent` puts commits that the database lacks into the outbox again.
 //! * An expired lease: `cluster::watch` on the other nodes (wired in `app::storage`), `hub::expiry`, then
 //!   `room::decide::membership` (grace time).

@@ -210,7 +210,7 @@ impl Stage {
             _ => assert_eq!(*self.room.playback(), playback, "{event:?} moved the playback"),
         }
         self.events += 1;
-        if self.events % self.stored_every != 0 {
+        if !self.events.is_multiple_of(self.stored_every) {
             return self.replica.apply(event);
         }
         let stored: Event =

@@ -1,5 +1,6 @@
-//! A commit: one script. It is sent again while another node has the room's turn, or while Redis is full. A commit to a
-//! room that was written back a moment ago (`@frozen_until`) waits, and is then answered as a conflict: it is decided anew.
+//! A commit: one script. It is sent again while another node has the room's turn, or while Redis is full. A commit to
+//! a room that was written back a moment ago (`@frozen_until`) waits, and is then answered as a conflict: it is decided
+//! anew.
 
 use std::time::Duration;
 
