@@ -210,9 +210,8 @@ fn what_must_never_be_imported_is_not_in_the_table() {
         }
     }
     for (module, allowed) in rules.iter().filter(|(module, _)| *module != "app") {
-        for adapter in allowed.iter().flatten().filter(|path| ADAPTERS.iter().any(|adapter| starts(path, adapter))) {
-            panic!("`{module}` may import the adapter `{adapter}`");
-        }
+        let adapter = allowed.iter().flatten().find(|path| ADAPTERS.iter().any(|adapter| starts(path, adapter)));
+        assert_eq!(adapter, None, "`{module}` may import an adapter");
     }
 }
 

@@ -409,9 +409,10 @@ async fn status(target: &Target, from: [u8; 4], path: &str, host: &str) -> u16 {
 pub(crate) fn http(target: &Target, until: Instant) -> BoxFuture<'_, Outcome> {
     async move {
         let host = format!("localhost:{}", target.place.plain.port());
+        let room = format!("fragments-{}", target.round);
         let fragments = async {
             // Empty continuation frames, masked: a message that never ends and has no bytes.
-            let Some(mut one) = Attacker::join(&target.place, address(40_000), "fragments", "mallory", json!({})).await
+            let Some(mut one) = Attacker::join(&target.place, address(40_000), &room, "mallory", json!({})).await
             else {
                 return (0, false);
             };

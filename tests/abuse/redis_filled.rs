@@ -28,8 +28,13 @@ async fn a_hundred_sessions_of_one_address_cannot_fill_redis() {
     let (url, postgres) = (format!("redis://{}", redis.address()), database.settings().url.expose_secret().to_owned());
     let mut nodes = Vec::new();
     for name in ["node-1", "node-2"] {
-        let settings =
-            [("NODE_ID", name), ("REDIS_URL", &url), ("DATABASE_URL", &postgres), ("POSTGRES_POOL_SIZE", "4")];
+        let settings = [
+            ("NODE_ID", name),
+            ("REDIS_URL", &url),
+            ("DATABASE_URL", &postgres),
+            ("POSTGRES_POOL_SIZE", "4"),
+            ("MAX_JOINS_PER_MINUTE", "1000"),
+        ];
         nodes.push(TestProcess::start(&settings).await);
     }
     let until = Clock::instant() + WHILE;
