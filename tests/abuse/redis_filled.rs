@@ -42,7 +42,8 @@ async fn a_hundred_sessions_of_one_address_cannot_fill_redis() {
     let floods = (0..SESSIONS).map(|n| {
         let place = &place;
         async move {
-            let joined = Attacker::join(place, [127, 0, 0, 66], &format!("flood-{n}"), "mallory", json!({})).await;
+            let joined =
+                Attacker::join(place, [127, 0, 0, 66], &format!("flood-{n}"), &format!("mallory-{n}"), json!({})).await;
             let mut mallory = joined.expect("the flood begins with a JOIN");
             let mut said = 0;
             while Clock::instant() < until {
