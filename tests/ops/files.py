@@ -106,9 +106,15 @@ def dockerfile(text, ignore, exists, cargo):
     # The dependency layer is built on an empty program: what Cargo.toml names must be there already. Of a target with a path
     # of its own, cargo asks for the file only when it builds that target.
     for section in re.split(r"^(?=\[)", cargo, flags=re.M):
-        named = re.match(r"\[\[(bin|test|bench|example)\]\]", section) or re.search(r"^(build|workspace)\b", section, re.M)
+        named = re.match(r"\[\[(bin|test|bench|example)\]\]", section)
+        if section.startswith("[package]"):
+            named = re.search(r"^(build|workspace)\b", section, re.M)
         if named and (named[1] in ("bin", "build", "workspace") or not re.search(r"^path\s*=", section, re.M)):
             yield f"Dockerfile: Cargo.toml names a {named[1]}, and the dependency layer has none"
+    # The members of the workspace belong into that layer.
+    for member in re.findall(r'^members = \["([^"/]+)', cargo, re.M):
+        if text.find(f"COPY {member} ") == -1 or text.find(f"COPY {member} ") > text.find("RUN mkdir src"):
+            yield f"Dockerfile: the dependency layer lacks the workspace's {member}"
     words = {line[0]: line for line in last}
     user = words.get("USER", ["", "0"])[1]
     if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", user):
