@@ -158,6 +158,7 @@ FILE_BREAKS = [
     ("dockerfile", "Dockerfile", "USER 10001:10001", "USER tandem", "isn't 0"),
     ("dockerfile", "Dockerfile", "CERTS_DIR=", "CERT_DIR=", "CERT_DIR is no setting"),
     ("dockerfile", "Dockerfile", "4433/udp", "4433/sctp", "exposes"),
+    ("dockerfile", "Dockerfile", "COPY crates crates\n", "", "lacks the workspace's crates"),
     ("dockerfile", "Dockerfile", "rust:1.", "rust:2.", "another Rust"),
     ("kustomization", "k8s/base/kustomization.yaml", "configMapGenerator:", "vars: []\nconfigMapGenerator:", "vars is deprecated"),
     ("unit", "deploy/tandem.service", "TimeoutStopSec=30", "TimeoutStopSec=20", "too short"),

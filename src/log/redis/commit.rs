@@ -60,7 +60,7 @@ impl RedisLog {
             let longest = match call.run().await? {
                 CommitAnswer::Wait(_) if since.elapsed() > deadline => return Err(LogError::Overtaken(deadline)),
                 CommitAnswer::Wait(longest) => longest,
-                // Other nodes may have written back a later state during the wait, and the bus has brought it to the hub.
+                // Other nodes may have written back a later state meanwhile, and the bus has brought it to the hub.
                 CommitAnswer::Frozen(rest, head) => {
                     tokio::time::sleep(rest).await;
                     return Ok(CommitAnswer::Frozen(rest, head));
