@@ -30,9 +30,7 @@ fn closed_with(error: SessionError) -> (u32, String) {
 
 #[tokio::test]
 async fn messages_and_datagrams_go_both_ways() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (server, session) = TestServer::with_session().await;
     let (mut send, mut recv) = session.open_bi().await.unwrap();
 
     send.write_all(&framed(b"{\"type\":\"PING\"}")).await.unwrap();
@@ -46,9 +44,7 @@ async fn messages_and_datagrams_go_both_ways() {
 
 #[tokio::test]
 async fn a_client_that_closes_is_seen_at_once_with_its_code() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (mut server, session) = TestServer::with_session().await;
     let (mut send, _recv) = session.open_bi().await.unwrap();
     send.write_all(&framed(b"hello")).await.unwrap();
     assert_eq!(server.sees().await, Seen::Message(Bytes::from_static(b"hello")));
@@ -60,9 +56,7 @@ async fn a_client_that_closes_is_seen_at_once_with_its_code() {
 
 #[tokio::test]
 async fn a_close_of_the_server_reaches_the_client_with_code_and_reason() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (server, session) = TestServer::with_session().await;
     let (mut send, _recv) = session.open_bi().await.unwrap();
     send.write_all(&framed(b"close")).await.unwrap();
     let closed = closed_with(soon("the close", session.closed()).await);
@@ -72,10 +66,7 @@ async fn a_close_of_the_server_reaches_the_client_with_code_and_reason() {
 
 #[tokio::test]
 async fn a_session_whose_task_ends_takes_its_connection_with_it() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let _session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, _session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"vanish")).await.unwrap();
     soon("the end", client.quic.closed()).await;
@@ -84,9 +75,7 @@ async fn a_session_whose_task_ends_takes_its_connection_with_it() {
 
 #[tokio::test]
 async fn a_second_stream_is_refused_and_the_first_goes_on() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (server, session) = TestServer::with_session().await;
     let (mut send, mut recv) = session.open_bi().await.unwrap();
     send.write_all(&framed(b"first")).await.unwrap();
     assert_eq!(read_message(&mut recv).await, b"first");
@@ -105,10 +94,7 @@ async fn a_second_stream_is_refused_and_the_first_goes_on() {
 
 #[tokio::test]
 async fn an_oversized_close_capsule_is_a_protocol_error() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (mut server, _client, mut session) = TestServer::with_h3_session().await;
     session.send_data(capsule(CLOSE, &[0; 1029])).await.unwrap();
     assert_eq!(server.sees().await, Seen::Violation(CloseCode::ProtocolError));
     let mut close = soon("our close", session.recv_data()).await.unwrap().unwrap();
@@ -118,10 +104,7 @@ async fn an_oversized_close_capsule_is_a_protocol_error() {
 
 #[tokio::test]
 async fn drain_is_a_capsule() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, mut session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"drain")).await.unwrap();
     let mut drain = soon("the capsule", session.recv_data()).await.unwrap().unwrap();
@@ -132,9 +115,7 @@ async fn drain_is_a_capsule() {
 
 #[tokio::test]
 async fn a_length_above_the_limit_closes_with_too_big() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (mut server, session) = TestServer::with_session().await;
     let (mut send, _recv) = session.open_bi().await.unwrap();
     send.write_all(&65_537u32.to_be_bytes()).await.unwrap();
     assert_eq!(server.sees().await, Seen::Violation(CloseCode::TooBig));
@@ -145,9 +126,7 @@ async fn a_length_above_the_limit_closes_with_too_big() {
 #[tokio::test]
 async fn garbage_on_the_control_stream_closes_the_session() {
     for (garbage, code) in [(&b"GET / HTTP/1.1\r\n"[..], 4001), (&[0, 0, 0, 0][..], 4000)] {
-        let mut server = TestServer::start();
-        let session = server.connect().await;
-        server.opened().await;
+        let (server, session) = TestServer::with_session().await;
         let (mut send, _recv) = session.open_bi().await.unwrap();
         send.write_all(garbage).await.unwrap();
         assert_eq!(closed_with(soon("the close", session.closed()).await).0, code);

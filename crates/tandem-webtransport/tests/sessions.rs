@@ -38,9 +38,7 @@ fn closed_with(error: SessionError) -> (u32, String) {
 
 #[tokio::test]
 async fn messages_and_datagrams_go_both_ways() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (server, session) = TestServer::with_session().await;
     let (mut send, mut recv) = session.open_bi().await.unwrap();
 
     send.write_all(&framed(b"{\"type\":\"PING\"}")).await.unwrap();
@@ -104,9 +102,7 @@ async fn messages_arrive_whole_and_in_order_however_they_are_cut_and_whenever_re
 
 #[tokio::test]
 async fn a_client_that_closes_is_seen_at_once_with_its_code() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (mut server, session) = TestServer::with_session().await;
     let (mut send, _recv) = session.open_bi().await.unwrap();
     send.write_all(&framed(b"hello")).await.unwrap();
     assert_eq!(server.sees().await, Seen::Message(Bytes::from_static(b"hello")));
@@ -118,10 +114,7 @@ async fn a_client_that_closes_is_seen_at_once_with_its_code() {
 
 #[tokio::test]
 async fn a_close_is_answered_with_the_end_of_the_stream_even_while_the_session_does_not_read() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (mut server, client, mut session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"stall")).await.unwrap();
     assert_eq!(server.sees().await, Seen::Message(Bytes::from_static(b"stall")));
@@ -133,10 +126,7 @@ async fn a_close_is_answered_with_the_end_of_the_stream_even_while_the_session_d
 
 #[tokio::test]
 async fn the_end_of_the_connect_stream_is_a_close_with_code_0() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (mut server, _client, mut session) = TestServer::with_h3_session().await;
     session.finish().await.unwrap();
     assert_eq!(server.sees().await, Seen::Closed(0));
     server.stop().await;
@@ -144,9 +134,7 @@ async fn the_end_of_the_connect_stream_is_a_close_with_code_0() {
 
 #[tokio::test]
 async fn a_close_of_the_server_reaches_the_client_with_code_and_reason() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (server, session) = TestServer::with_session().await;
     let (mut send, _recv) = session.open_bi().await.unwrap();
     send.write_all(&framed(b"close")).await.unwrap();
     let closed = closed_with(soon("the close", session.closed()).await);
@@ -156,10 +144,7 @@ async fn a_close_of_the_server_reaches_the_client_with_code_and_reason() {
 
 #[tokio::test]
 async fn what_was_sent_before_a_close_arrives_before_it() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, mut session) = TestServer::with_h3_session().await;
     let (mut send, mut recv) = client.stream(0).await;
     send.write_all(&framed(b"farewell")).await.unwrap();
 
@@ -176,10 +161,7 @@ async fn what_was_sent_before_a_close_arrives_before_it() {
 /// ends in between takes the code with it.
 #[tokio::test]
 async fn after_an_answered_close_the_connection_is_the_clients_to_end() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (server, mut client, mut session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"close")).await.unwrap();
     soon("the capsule", session.recv_data()).await.unwrap().unwrap();
@@ -198,10 +180,7 @@ async fn after_an_answered_close_the_connection_is_the_clients_to_end() {
 /// A client that never ends its connection costs the server a second.
 #[tokio::test]
 async fn a_client_that_keeps_its_connection_after_an_answered_close_loses_it() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, mut session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"close")).await.unwrap();
     soon("the capsule", session.recv_data()).await.unwrap().unwrap();
@@ -212,10 +191,7 @@ async fn a_client_that_keeps_its_connection_after_an_answered_close_loses_it() {
 
 #[tokio::test]
 async fn a_client_that_does_not_answer_a_close_is_not_waited_for() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let _session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, _session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"close")).await.unwrap();
 
@@ -228,10 +204,7 @@ async fn a_client_that_does_not_answer_a_close_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_dropped_connection_is_seen_at_once() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let _session = client.session(&server).await;
-    server.opened().await;
+    let (mut server, client, _session) = TestServer::with_h3_session().await;
     client.quic.close(0x100u32.into(), b"the tab is gone");
     let lost = tokio::time::timeout(Duration::from_secs(1), server.seen.recv()).await;
     assert_eq!(lost.expect("long before the idle timeout"), Some(Seen::Lost));
@@ -289,10 +262,7 @@ async fn a_client_that_says_nothing_is_asked_for_a_sign_of_life_and_stays() {
 
 #[tokio::test]
 async fn a_session_whose_task_ends_takes_its_connection_with_it() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let _session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, _session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"vanish")).await.unwrap();
     soon("the end", client.quic.closed()).await;
@@ -301,9 +271,7 @@ async fn a_session_whose_task_ends_takes_its_connection_with_it() {
 
 #[tokio::test]
 async fn a_second_stream_is_refused_and_the_first_goes_on() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (server, session) = TestServer::with_session().await;
     let (mut send, mut recv) = session.open_bi().await.unwrap();
     send.write_all(&framed(b"first")).await.unwrap();
     assert_eq!(read_message(&mut recv).await, b"first");
@@ -322,9 +290,7 @@ async fn a_second_stream_is_refused_and_the_first_goes_on() {
 
 #[tokio::test]
 async fn a_unidirectional_stream_is_refused() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (server, session) = TestServer::with_session().await;
     let mut uni = session.open_uni().await.unwrap();
     let _ = uni.write_all(b"hello").await;
     assert_eq!(soon("the stop", uni.stopped()).await.unwrap(), Some(4000));
@@ -368,10 +334,7 @@ async fn streams_of_no_session_are_kept_in_small_number_only() {
 
 #[tokio::test]
 async fn a_stream_of_another_session_is_rejected() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let _session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, _session) = TestServer::with_h3_session().await;
     let (stream, _answer) = client.stream(12).await;
     assert_eq!(soon("the stop", stream.stopped()).await.unwrap(), Some(0x3994_bd84u32.into()));
     client.quic.close(0u32.into(), b"");
@@ -396,10 +359,7 @@ async fn a_client_that_keeps_opening_useless_streams_loses_its_connection() {
 
 #[tokio::test]
 async fn unknown_capsules_are_skipped() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (mut server, _client, mut session) = TestServer::with_h3_session().await;
     session.send_data(capsule(0x1717, b"grease")).await.unwrap();
     session.send_data(capsule(0x29, b"")).await.unwrap();
     // One of a megabyte, in many pieces: more than the server would hold.
@@ -414,10 +374,7 @@ async fn unknown_capsules_are_skipped() {
 
 #[tokio::test]
 async fn an_oversized_close_capsule_is_a_violation() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (mut server, _client, mut session) = TestServer::with_h3_session().await;
     session.send_data(capsule(CLOSE, &[0; 1029])).await.unwrap();
     assert_eq!(server.sees().await, Seen::Violation("a CLOSE capsule of 1029 bytes".to_owned()));
     let mut close = soon("our close", session.recv_data()).await.unwrap().unwrap();
@@ -427,10 +384,7 @@ async fn an_oversized_close_capsule_is_a_violation() {
 
 #[tokio::test]
 async fn drain_is_a_capsule() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let mut session = client.session(&server).await;
-    server.opened().await;
+    let (server, client, mut session) = TestServer::with_h3_session().await;
     let (mut send, _recv) = client.stream(0).await;
     send.write_all(&framed(b"drain")).await.unwrap();
     let mut drain = soon("the capsule", session.recv_data()).await.unwrap().unwrap();
@@ -441,9 +395,7 @@ async fn drain_is_a_capsule() {
 
 #[tokio::test]
 async fn a_length_above_the_limit_is_a_violation() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (mut server, session) = TestServer::with_session().await;
     let (mut send, _recv) = session.open_bi().await.unwrap();
     send.write_all(&65_537u32.to_be_bytes()).await.unwrap();
     assert_eq!(server.sees().await, Seen::Violation("a message of 65537 bytes, the limit is 65536".to_owned()));
@@ -454,9 +406,7 @@ async fn a_length_above_the_limit_is_a_violation() {
 #[tokio::test]
 async fn garbage_on_the_control_stream_closes_the_session() {
     for garbage in [&b"GET / HTTP/1.1\r\n"[..], &[0, 0, 0, 0]] {
-        let mut server = TestServer::start();
-        let session = server.connect().await;
-        server.opened().await;
+        let (server, session) = TestServer::with_session().await;
         let (mut send, _recv) = session.open_bi().await.unwrap();
         send.write_all(garbage).await.unwrap();
         assert_eq!(closed_with(soon("the close", session.closed()).await).0, support::VIOLATION);
@@ -466,9 +416,7 @@ async fn garbage_on_the_control_stream_closes_the_session() {
 
 #[tokio::test]
 async fn a_stream_that_ends_inside_a_message_is_a_violation() {
-    let mut server = TestServer::start();
-    let session = server.connect().await;
-    server.opened().await;
+    let (mut server, session) = TestServer::with_session().await;
     let (mut send, _recv) = session.open_bi().await.unwrap();
     send.write_all(&framed(b"hello")[..6]).await.unwrap();
     send.finish().unwrap();
@@ -478,10 +426,7 @@ async fn a_stream_that_ends_inside_a_message_is_a_violation() {
 
 #[tokio::test]
 async fn datagrams_that_are_too_long_or_of_another_session_are_dropped() {
-    let mut server = TestServer::start();
-    let mut client = server.h3().await;
-    let _session = client.session(&server).await;
-    server.opened().await;
+    let (mut server, client, _session) = TestServer::with_h3_session().await;
     for datagram in [vec![0; 1002], b"\x05other".to_vec(), b"".to_vec(), [&[0][..], &[1; 1000]].concat()] {
         client.quic.send_datagram(datagram.into()).unwrap();
     }
