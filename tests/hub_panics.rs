@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use around::Around;
 use support::{HubFixture, RecordingSubscriber, room, until};
-use tandem::domain::{CloseCode, Head, Limits, NodeId, RoomId};
+use tandem::domain::{CloseCode, Head, NodeId, RoomId};
 use tandem::hub::delivery::{EventDelivery, Joined, Notice, Refusal, Reply, TickDelivery};
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
-use tandem::hub::{Departure, Hub, HubParts, Membership};
+use tandem::hub::{Departure, Hub, Membership};
 use tandem::room::{ChatLine, Room};
 use tokio_util::sync::CancellationToken;
 
@@ -71,10 +71,10 @@ impl SessionMeasurements for Faulty {
     }
 }
 
-async fn join(fixture: &HubFixture, hub: &Hub, name: &str, user: &str, outlet: Arc<dyn Subscriber>) -> Membership {
+async fn join(fixture: &HubFixture, hub: &Hub, name: &str, user: &str, subscriber: Arc<dyn Subscriber>) -> Membership {
     let mut request = fixture.request(user, &hub.new_session());
     request.room = RoomId::parse(name).unwrap();
-    hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
+    hub.join(request, subscriber).await.map_err(|refusal| refusal.to_string()).unwrap()
 }
 
 fn live(fixture: &HubFixture, name: &str) -> usize {
@@ -82,10 +82,10 @@ fn live(fixture: &HubFixture, name: &str) -> usize {
 }
 
 /// Friday's members lose their connections; sunday's members are told nothing.
-async fn friday_is_read_again(fixture: &HubFixture, outlets: &[&RecordingSubscriber]) {
-    until("friday's sessions to be closed", || outlets.iter().all(|subscriber| subscriber.closed.lock().is_some()))
+async fn friday_is_read_again(fixture: &HubFixture, subscribers: &[&RecordingSubscriber]) {
+    until("friday's sessions to be closed", || subscribers.iter().all(|subscriber| subscriber.closed.lock().is_some()))
         .await;
-    for subscriber in outlets {
+    for subscriber in subscribers {
         assert_eq!(*subscriber.closed.lock(), Some(CloseCode::Internal));
     }
     until("its members to be in their grace time", || live(fixture, "friday") == 0).await;
@@ -96,7 +96,7 @@ async fn friday_is_read_again(fixture: &HubFixture, outlets: &[&RecordingSubscri
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outlet_that_panics_costs_its_room_a_reconnect_and_no_other_room_anything() {
+async fn a_subscriber_that_panics_costs_its_room_a_reconnect_and_no_other_room_anything() {
     let fixture = HubFixture::new();
     let (faulty, anns, suns) = (
         Arc::new(Faulty::default()),
@@ -156,15 +156,7 @@ async fn a_log_that_panics_costs_the_room_that_asked() {
     let node = NodeId::parse("node-1").unwrap();
     let (log, doings) = Around::of(fixture.log.attach(node.clone()));
     let mut fixture = fixture;
-    fixture.hub = Hub::start(HubParts {
-        node,
-        clock: fixture.clock.clone(),
-        quotas: None,
-        limits: Arc::new(Limits::default()),
-        log,
-        tracker: fixture.tracker.clone(),
-        stop: CancellationToken::new(),
-    });
+    fixture.hub = fixture.hub_on(node, log);
     let anns = Arc::new(RecordingSubscriber::default());
     let ann = join(&fixture, &fixture.hub, "friday", "ann", anns.clone()).await;
     doings.commit_panics.store(true, Ordering::Relaxed);
@@ -213,15 +205,7 @@ async fn a_commit_feed_that_panics_ends_the_process() {
     let node = NodeId::parse("node-2").unwrap();
     let (log, doings) = Around::of(fixture.log.attach(node.clone()));
     doings.follow_panics.store(true, Ordering::Relaxed);
-    let far = Hub::start(HubParts {
-        node,
-        clock: fixture.clock.clone(),
-        quotas: None,
-        limits: Arc::new(Limits::default()),
-        log,
-        tracker: fixture.tracker.clone(),
-        stop: CancellationToken::new(),
-    });
+    let far = fixture.hub_on(node, log);
     let _ann = join(&fixture, &fixture.hub, "friday", "ann", Arc::new(RecordingSubscriber::default())).await;
     let _bob = join(&fixture, &far, "friday", "bob", Arc::new(RecordingSubscriber::default())).await;
     std::future::pending::<()>().await;

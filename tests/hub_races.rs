@@ -16,10 +16,9 @@ use around::{Around, Doings};
 use support::faulty_log::{Fate, What};
 use support::{HubFixture, RecordingSubscriber, room, until};
 use tandem::clock::Clock;
-use tandem::domain::{Dialect, Limits, NodeId, RoomId, UserId};
-use tandem::hub::{Departure, Hub, HubParts, Membership};
+use tandem::domain::{Dialect, NodeId, RoomId, UserId};
+use tandem::hub::{Departure, Hub};
 use tandem::room::Ask;
-use tokio_util::sync::CancellationToken;
 
 fn texts(subscriber: &RecordingSubscriber, kind: &str) -> Vec<u64> {
     let heard = subscriber.heard.lock();
@@ -30,21 +29,8 @@ fn texts(subscriber: &RecordingSubscriber, kind: &str) -> Vec<u64> {
 fn around(fixture: &HubFixture, name: &str) -> (Hub, Arc<Doings>) {
     let node = NodeId::parse(name).unwrap();
     let (log, doings) = Around::of(fixture.log.attach(node.clone()));
-    let hub = Hub::start(HubParts {
-        node,
-        clock: fixture.clock.clone(),
-        quotas: None,
-        limits: Arc::new(Limits::default()),
-        log,
-        tracker: fixture.tracker.clone(),
-        stop: CancellationToken::new(),
-    });
+    let hub = fixture.hub_on(node, log);
     (hub, doings)
-}
-
-fn chat(hub: &Hub, membership: &Membership, reference: u64) {
-    let text = tandem::domain::ChatText::parse("hello", &Limits::default()).unwrap();
-    hub.submit(membership, Ask::Chat { text }, "CHAT", Some(reference));
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,7 +47,7 @@ async fn a_commit_conflict_takes_no_event_from_anybody() {
     });
     for reference in 0..40 {
         fixture.chat(&ann, reference);
-        chat(&far, &bob, reference);
+        HubFixture::chat_at(&far, &bob, reference);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     until("all of it everywhere", || texts(&anns, "CHAT").len() == 80 && texts(&bobs, "CHAT").len() == 80).await;
@@ -101,7 +87,7 @@ async fn a_v2_member_whose_node_loses_a_race_hears_who_is_host() {
     let ask = Ask::TransferHost { target: UserId::parse("bob").unwrap() };
     fixture.hub.submit(&ann, ask, "TRANSFER_HOST", None);
     until("ann's to be committed", || fixture.hub.inspect(&room()).unwrap().head().seq == 3).await;
-    chat(&far, &bob, 1);
+    HubFixture::chat_at(&far, &bob, 1);
     until("bob's answer", || bobs.heard.lock().iter().any(|message| message["type"] == "ACK")).await;
     assert_eq!(bobs.heard(), ["ROOM_STATE", "HOST_CHANGED", "CHAT", "ACK"]);
 }
@@ -119,7 +105,7 @@ async fn what_a_lost_race_has_shown_and_never_comes_is_read() {
     });
     fixture.chat(&ann, 1);
     until("ann's to be committed", || fixture.hub.inspect(&room()).unwrap().head().seq == 3).await;
-    chat(&far, &bob, 1);
+    HubFixture::chat_at(&far, &bob, 1);
     until("bob's answer", || bobs.heard.lock().iter().any(|message| message["type"] == "ACK")).await;
     assert_eq!(bobs.heard(), ["ROOM_STATE", "ROOM_STATE", "CHAT", "ACK"]);
 }
@@ -251,6 +237,27 @@ async fn commits_that_come_while_a_room_is_opened_are_no_gap() {
     until("bob to know all", || texts(&bobs, "CHAT").len() == 30).await;
     assert_eq!(texts(&bobs, "ROOM_STATE").len(), 1, "the JOIN's alone");
     assert_eq!(doings.loads.load(Ordering::Relaxed), 1, "the room was read once");
+}
+
+/// More commits than a cell keeps come while the room is opened, and nothing is said after them.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_commits_while_a_room_is_opened_is_read_without_another_command() {
+    let fixture = HubFixture::new();
+    let (far, doings) = around(&fixture, "node-2");
+    let (ann, _) = fixture.join("ann").await;
+    *doings.load_takes.lock() = Duration::from_secs(1);
+    // A node that takes over a room of which it has no member.
+    let alive = [NodeId::parse("node-1").unwrap(), NodeId::parse("node-2").unwrap()];
+    let opening = async { assert_eq!(far.adopt(&room(), &alive).await.map_err(|refusal| refusal.to_string()), Ok(0)) };
+    let speaking = async {
+        for reference in 0..200 {
+            fixture.chat(&ann, reference);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::join!(opening, speaking);
+    let head = || fixture.hub.inspect(&room()).unwrap().head();
+    until("the other node to know all", || far.inspect(&room()).is_some_and(|it| it.head() == head())).await;
 }
 
 /// Another commit is missed while the answer to a read is under way.

@@ -166,11 +166,3 @@ pub struct RelayedTick {
     pub at: RoomTime,
     pub rate: Rate,
 }
-
-impl RelayedTick {
-    /// The part that the sender reported.
-    pub fn report(self) -> TickReport {
-        let Self { seq, playing, position, at, rate, .. } = self;
-        TickReport { seq, playing, position, at, rate }
-    }
-}

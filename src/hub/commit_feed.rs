@@ -73,12 +73,7 @@ pub(super) fn take(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, entries: &[E
     }
     // Its predecessors are missing: it is kept until the room was read.
     state.keep_for_later(expected, events);
-    // A read under way, as at the opening of a room, may bring them. What doesn't follow its answer is a gap.
-    if !state.needs_reload() && !state.is_being_read() {
-        count_gaps("sequence", 1);
-        state.note_gap();
-        hub.work_on(cell, &mut state);
-    }
+    note_missing(hub, cell, &mut state);
 }
 
 /// The head from which these events continue the replica. `None`: they don't.
@@ -103,17 +98,24 @@ pub(super) fn take_waiting(hub: &Hub, cell: &Arc<RoomCell>) {
                 Some(expected) => (expected, events),
                 None => {
                     state.put_back(expected, events);
-                    if !state.needs_reload() && !state.is_being_read() {
-                        count_gaps("sequence", 1);
-                        state.note_gap();
-                        hub.work_on(cell, &mut state);
-                    }
+                    note_missing(hub, cell, &mut state);
                     return;
                 }
             }
         };
         committer::absorb(hub, cell, expected, &events);
     }
+}
+
+/// A kept commit doesn't follow: has the room read. A read under way, as at the opening of a room, may bring what is
+/// missing; what doesn't follow its answer is a gap.
+fn note_missing(hub: &Hub, cell: &Arc<RoomCell>, state: &mut RoomCellState) {
+    if state.needs_reload() || state.is_being_read() {
+        return;
+    }
+    count_gaps("sequence", 1);
+    state.note_gap();
+    hub.work_on(cell, state);
 }
 
 fn count_gaps(cause: &'static str, rooms: usize) {

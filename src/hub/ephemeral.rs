@@ -14,7 +14,7 @@ use super::{Hub, Membership};
 use crate::domain::{
     Dialect, MediaTime, Player, PlayerState, RelayedTick, RoomId, RoomTime, SessionRef, TickReport, UserId,
 };
-use crate::room::{Ask, Command, Member, MemberConnection, Reject};
+use crate::room::{Ask, Command, Member, Reject};
 use crate::telemetry::{HotCounter, HotHistogram, names};
 
 static TICKS_RELAYED: HotCounter = HotCounter::new(names::TICKS_RELAYED, &[]);
@@ -164,10 +164,8 @@ impl Hub {
             SignalFate::Busy => return Err(Refusal::TargetBusy),
             SignalFate::Gone => {}
         }
-        let node = match state.room().member(to).map(|member| &member.connection) {
-            Some(MemberConnection::Live(session)) if session.node != *self.node() => session.node.clone(),
-            _ => return Err(Reject::TargetGone.into()),
-        };
+        let node = state.room().member(to).and_then(Member::node).filter(|its| *its != self.node()).cloned();
+        let node = node.ok_or(Reject::TargetGone)?;
         drop(state);
         let session = membership.actor.session.clone();
         let (to, signal, request) = (to.clone(), signal.clone(), request.to_owned());
@@ -221,7 +219,7 @@ impl Hub {
                     return;
                 }
                 let from_host = state.room().is_host(&user);
-                let tick = tick.report().relayed(sender.slot, from_host);
+                let tick = RelayedTick { slot: sender.slot, from_host, ..tick };
                 fan_out_tick(&state, &user, tick, heartbeat && from_host, now);
             }
             Relay::Status { user, session, status } => {

@@ -101,18 +101,22 @@ impl Hub {
             Opening::of(self, cell)
         };
         let cell = Arc::clone(&opening.cell);
-        let opened = cell.load_once(async {
-            let _reading = Reading::of(&cell);
-            let subscribed = self.0.parts.log.subscribe(room).await;
-            subscribed.map_err(|error| self.unavailable("subscribe", room, &error))?;
-            self.reload(&cell).await
-        });
-        let opened = opened.await;
-        // Commits that came between the read and this moment were kept.
-        commit_feed::take_waiting(self, &cell);
-        opened?;
+        cell.load_once(async {
+            let read = self.first_read(&cell).await;
+            commit_feed::take_waiting(self, &cell);
+            read
+        })
+        .await?;
         opening.done = true;
         Ok(cell)
+    }
+
+    /// Subscribes to the room and reads it. Commits that come from now on are kept until the end of the read.
+    async fn first_read(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
+        let _reading = Reading::of(cell);
+        let subscribed = self.0.parts.log.subscribe(cell.id()).await;
+        subscribed.map_err(|error| self.unavailable("subscribe", cell.id(), &error))?;
+        self.read(cell).await
     }
 
     /// Reads the room from the log again.

@@ -23,7 +23,7 @@ use crate::domain::{
     AddressTag, Dialect, Head, Limits, MemberSlot, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, TickReport,
     TokenHash, UserId,
 };
-use crate::room::{Ask, Command, Event, MemberConnection, Room};
+use crate::room::{Ask, Command, Event, Room};
 
 /// Commits kept while the room is read.
 const EARLY_COMMITS: usize = 64;
@@ -102,7 +102,7 @@ impl RemoteMembers {
     fn of(room: &Room, node: &NodeId) -> Self {
         let mut remote = Self::default();
         for member in room.members().values() {
-            if matches!(&member.connection, MemberConnection::Live(session) if session.node != *node) {
+            if member.node().is_some_and(|its| its != node) {
                 match member.dialect {
                     Dialect::V2 => remote.v2 = true,
                     Dialect::V3 => remote.v3 = true,
@@ -351,11 +351,10 @@ impl RoomCellState {
         self.reloads_done = self.reloads_done.max(settled);
     }
 
-    /// Keeps a commit whose predecessors are missing. Too many of them: the room must be read once more.
+    /// Keeps a commit whose predecessors are missing. Of too many only the last one is kept: it shows the gap.
     pub(super) fn keep_for_later(&mut self, expected: Head, events: Vec<(Head, Event)>) {
         if self.early.len() >= EARLY_COMMITS {
             self.early.clear();
-            self.note_gap();
         }
         self.early.push_back((expected, events));
     }

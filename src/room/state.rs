@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Chat, Control, LeaveReason, Members, ReadyGate, SharedMap};
 use crate::domain::{
-    AddressTag, Dialect, Head, KeyHash, MediaTime, MediaUrl, MemberSlot, PinHash, Player, Rate, RoomId, RoomTime,
-    SessionRef, TokenHash, TransportKind, UserId, Username,
+    AddressTag, Dialect, Head, KeyHash, MediaTime, MediaUrl, MemberSlot, NodeId, PinHash, Player, Rate, RoomId,
+    RoomTime, SessionRef, TokenHash, TransportKind, UserId, Username,
 };
 
 /// The playback vector: where the film is, until the next event. At `t >= at` the position is
@@ -162,6 +162,14 @@ pub struct Kept {
 }
 
 impl Member {
+    /// The node of its session, while it has one.
+    pub fn node(&self) -> Option<&NodeId> {
+        match &self.connection {
+            MemberConnection::Live(session) => Some(&session.node),
+            _ => None,
+        }
+    }
+
     /// Whether it has a session now.
     pub fn is_live(&self) -> bool {
         matches!(self.connection, MemberConnection::Live(_))

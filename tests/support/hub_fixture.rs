@@ -20,6 +20,7 @@ use tandem::hub::JoinRequest;
 use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
+use tandem::log::Log;
 use tandem::protocol;
 use tandem::quota::{MemoryQuotas, Quotas};
 use tandem::room::Ask;
@@ -172,9 +173,26 @@ impl HubFixture {
         (joined.map_err(|refusal| refusal.to_string()).unwrap(), subscriber)
     }
 
+    /// A node's hub on a log of the test's own, on the fixture's clock.
+    pub fn hub_on(&self, node: NodeId, log: Arc<dyn Log>) -> Hub {
+        Hub::start(HubParts {
+            node,
+            clock: self.clock.clone(),
+            quotas: None,
+            limits: Arc::new(Limits::default()),
+            log,
+            tracker: self.tracker.clone(),
+            stop: CancellationToken::new(),
+        })
+    }
+
     pub fn chat(&self, membership: &Membership, reference: u64) {
+        Self::chat_at(&self.hub, membership, reference);
+    }
+
+    pub fn chat_at(hub: &Hub, membership: &Membership, reference: u64) {
         let text = ChatText::parse("hello", &Limits::default()).unwrap();
-        self.hub.submit(membership, Ask::Chat { text }, "CHAT", Some(reference));
+        hub.submit(membership, Ask::Chat { text }, "CHAT", Some(reference));
     }
 
     /// The members, and whether they are live.

@@ -5,7 +5,7 @@ use super::super::delivery::EventDelivery;
 use super::super::member_reports::LastReport;
 use super::{AttachedMember, CellPhase, JoinTicket, RemoteMembers, RoomCellState};
 use crate::domain::{CloseCode, Dialect, Head, NodeId, RoomTime, SessionRef, UserId};
-use crate::room::{Event, LeaveReason, Member, MemberConnection, Room};
+use crate::room::{Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
 
 static RESYNCS: HotCounter = HotCounter::new(names::RESYNCS, &[]);
@@ -77,11 +77,8 @@ impl RoomCellState {
     /// Notes whose last session was here. Called before the event is applied.
     fn note_loss(&mut self, event: &Event, node: &NodeId) {
         match event {
-            Event::Disconnected { user, .. } => {
-                let connection = self.room.member(user).map(|member| &member.connection);
-                if matches!(connection, Some(MemberConnection::Live(session)) if session.node == *node) {
-                    self.lost_here.insert(user.clone());
-                }
+            Event::Disconnected { user, .. } if self.room.member(user).and_then(Member::node) == Some(node) => {
+                self.lost_here.insert(user.clone());
             }
             Event::Joined { user, .. } | Event::Resumed { user, .. } | Event::Left { user, .. } => {
                 self.lost_here.remove(user);
@@ -100,8 +97,7 @@ impl RoomCellState {
         else {
             return false;
         };
-        let connection = self.room.member(user).map(|member| &member.connection);
-        matches!(connection, Some(MemberConnection::Live(session)) if session.node != *node)
+        self.room.member(user).and_then(Member::node).is_some_and(|its| its != node)
     }
 
     /// A member that is gone hears no more of this room. One that was removed hears USER_LEFT, in case its transport
