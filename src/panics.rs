@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::telemetry::names;
 
@@ -40,7 +41,18 @@ pub async fn abort_if_lost(task: &'static str, stop: CancellationToken, work: im
     }
 }
 
-/// The same for a task that may return.
+/// Spawns such a task, which `stop` ends.
+pub fn spawn_vital(
+    tracker: &TaskTracker,
+    task: &'static str,
+    stop: &CancellationToken,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let work = stop.clone().run_until_cancelled_owned(work).map(drop);
+    tracker.spawn(abort_if_lost(task, stop.clone(), work));
+}
+
+/// Like [`abort_if_lost`], for a task that may return.
 pub async fn abort_if_panics(task: &'static str, work: impl Future<Output = ()>) {
     if AssertUnwindSafe(work).catch_unwind().await.is_err() {
         abort(task, "panicked");

@@ -152,7 +152,7 @@ impl Pem {
     /// Whether a client that trusts only the file's certificate gets through.
     async fn is_served(&self, store: &Arc<CertStore>) -> bool {
         let client = edge::client_config(&self.dir.path().join("tls.crt"));
-        let server = server_config(Arc::clone(store), rustls::ALL_VERSIONS, &[]).unwrap();
+        let server = server_config(Arc::clone(store), &[]).unwrap();
         let (near, far) = tokio::io::duplex(16 * 1024);
         let connect = tokio_rustls::TlsConnector::from(Arc::new(client)).connect("localhost".try_into().unwrap(), near);
         let accept = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(far);

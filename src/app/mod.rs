@@ -354,7 +354,7 @@ impl Parts {
         self.tasks.spawn(self.guard("the listener on PORT", &self.stop, serving));
         let Some(Secure { quic, tcp }) = secure else { return };
         let port = quic.local_addr().port();
-        match tls::server_config(Arc::clone(certificates), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]) {
+        match tls::server_config(Arc::clone(certificates), &[b"h2", b"http/1.1"]) {
             Ok(tls) => {
                 let serving = http_server(&self.sessions, &self.draining).serve_tls(tcp, caps, Arc::new(tls), port);
                 self.sessions.spawn(self.guard("the HTTPS listener", &self.draining, serving));
@@ -390,25 +390,23 @@ impl Parts {
         metrics: Metrics,
     ) {
         let age = Duration::from_secs(self.config.limits.event_age_days * 86_400);
-        let (clock, repository, hub) = (self.clock.clone(), Arc::clone(repository), hub.clone());
-        let stored = Arc::clone(&repository);
+        let (clock, hub) = (self.clock.clone(), hub.clone());
         self.restarted("certificates", move |stop| Box::pin(Arc::clone(&certificates).watch(clock.clone(), stop)));
         self.restarted("metrics", move |stop| Box::pin(metrics.clone().upkeep(stop)));
-        let clock = self.clock.clone();
-        self.restarted("pruning", move |stop| {
-            let pruning = prune(Arc::clone(&repository), clock.clone(), age);
-            Box::pin(stop.run_until_cancelled_owned(pruning).map(drop))
-        });
-        let (reporting, rows) = (hub.clone(), Arc::clone(&stored));
-        self.restarted("reports", move |stop| {
-            let reports = store_reports(reporting.clone(), Arc::clone(&rows));
-            Box::pin(stop.run_until_cancelled_owned(reports).map(drop))
-        });
+        let (clock, rows) = (self.clock.clone(), Arc::clone(repository));
+        self.repeated("pruning", move || prune(Arc::clone(&rows), clock.clone(), age));
+        let (reporting, rows) = (hub.clone(), Arc::clone(repository));
+        self.repeated("reports", move || store_reports(reporting.clone(), Arc::clone(&rows)));
         let of_address = self.config.limits.address_sessions;
-        self.restarted("gauges", move |stop| {
-            let gauges = gauges(hub.clone(), admission.clone(), of_address);
-            Box::pin(stop.run_until_cancelled_owned(gauges).map(drop))
-        });
+        self.repeated("gauges", move || gauges(hub.clone(), admission.clone(), of_address));
+    }
+
+    /// A background task that the server's stop ends at any point.
+    fn repeated<W>(&self, task: &'static str, start: impl Fn() -> W + Send + Sync + 'static)
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
+        self.restarted(task, move |stop| Box::pin(stop.run_until_cancelled_owned(start()).map(drop)));
     }
 
     /// A background task that only itself depends on.
@@ -499,7 +497,10 @@ async fn store_reports(hub: Hub, repository: Arc<dyn Repository>) {
     loop {
         every.tick().await;
         let reports = hub.take_reports();
-        if let (false, Err(error)) = (reports.is_empty(), repository.store_reports(&reports).await)
+        if reports.is_empty() {
+            continue;
+        }
+        if let Err(error) = repository.store_reports(&reports).await
             && AWAY.is_due()
         {
             tracing::warn!(%error, members = reports.len(), "what members reported is not in the database; the next is in a minute");

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -123,8 +122,7 @@ impl Storage {
             let (offset, _) = time.time_offset_from(clock, floor).await?;
             clock.set_offset(offset);
         }
-        let keeping = stop.clone().run_until_cancelled_owned(time.run(clock.clone(), TIME_EVERY)).map(drop);
-        tasks.spawn(panics::abort_if_lost("room time", stop.clone(), keeping));
+        panics::spawn_vital(tasks, "room time", stop, time.run(clock.clone(), TIME_EVERY));
         let (drained, drainer, rows, until) = (Arc::clone(&link), node.clone(), Arc::clone(&repository), stop.clone());
         // Its state is in Redis and in the database: a new one goes on from there.
         tasks.spawn(panics::restarted("drainer", stop.clone(), move || {

@@ -180,8 +180,7 @@ impl Raw {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let secret = settings::all().iter().any(|setting| setting.name == name && setting.secret);
-        let value = if secret { "(hidden)".to_owned() } else { shown(text) };
+        let value = if settings::file_of(name).is_some() { "(hidden)".to_owned() } else { shown(text) };
         parse(text).map(Some).map_err(|why| ConfigError::Wrong { name, value, why: why.to_string() })
     }
 

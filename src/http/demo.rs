@@ -52,10 +52,6 @@ pub fn embedded() -> Assets {
     })
 }
 
-pub fn embedded_names() -> impl Iterator<Item = String> {
-    Files::iter().map(Cow::into_owned)
-}
-
 /// Browsers load scripts, styles and WebAssembly only with the right type.
 fn content_type(path: &str) -> &'static str {
     match path.rsplit_once('.').map_or("", |(_, extension)| extension) {
@@ -206,7 +202,7 @@ mod tests {
 
     #[test]
     fn tests_and_tools_of_the_demo_are_not_in_the_binary() {
-        let names: Vec<_> = embedded_names().collect();
+        let names: Vec<_> = Files::iter().map(Cow::into_owned).collect();
         assert!(names.contains(&"app/qr.js".to_owned()), "{names:?}");
         let unwanted =
             |name: &&String| name.contains("test") || name.contains("node_modules") || name.contains("package");

@@ -351,8 +351,7 @@ fn finish(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, decided: Vec<Co
         match completion {
             // The room panicked meanwhile: its cell has no members.
             Completion::Join(done) if state.is_retired() => done.answer(Err(Refusal::Unavailable)),
-            Completion::Join(done) => done.answer(result.map(|_| ())),
-            other => state.answer(&other, result),
+            other => state.answer(other, result),
         }
     }
 }
@@ -372,7 +371,7 @@ fn give_back(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, error: &LogE
                 state.push_front(QueuedCommand { command, completion: Completion::MustCommit, cause });
             }
             (Command::Join(join), Completion::Join(done)) => joins.push((join.new_token, done)),
-            (_, other) => state.answer(&other, Err(Refusal::Unavailable)),
+            (_, other) => state.answer(other, Err(Refusal::Unavailable)),
         }
     }
     joins

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::Hub;
 use super::delivery::Refusal;
-use super::room_cell::RoomCell;
-use crate::domain::{NodeId, RoomId};
+use super::room_cell::{RoomCell, RoomCellState};
+use crate::domain::{NodeId, RoomId, SessionRef, UserId};
 
 impl Hub {
     /// Begins the grace time of the node's members, in every room with a replica here. Returns their number. A replica
@@ -35,30 +35,30 @@ impl Hub {
     /// doesn't know (it was restarted), enter their grace time. Returns their number.
     pub async fn adopt(&self, room: &RoomId, alive: &[NodeId]) -> Result<usize, Refusal> {
         let cell = self.open(room).await?;
+        let lost = self.lose_where(&cell, |state, user, session| match session.node == *self.node() {
+            true => !state.knows(user, session),
+            false => !alive.contains(&session.node),
+        });
+        self.retire(&cell);
+        Ok(lost)
+    }
+
+    fn expire_in(&self, cell: &Arc<RoomCell>, node: &NodeId) -> usize {
+        self.lose_where(cell, |_, _, session| session.node == *node)
+    }
+
+    /// Disconnects the members whose live session fits; returns their number.
+    fn lose_where(&self, cell: &Arc<RoomCell>, fits: impl Fn(&RoomCellState, &UserId, &SessionRef) -> bool) -> usize {
         let lost = {
             let state = cell.lock();
             let mut sessions = state.room().live_sessions();
-            sessions.retain(|(user, session)| match session.node == *self.node() {
-                true => !state.knows(user, session),
-                false => !alive.contains(&session.node),
-            });
+            sessions.retain(|(user, session)| fits(&state, user, session));
             sessions
         };
         let count = lost.len();
         for (user, session) in lost {
-            self.lose(&cell, user, session);
-        }
-        self.retire(&cell);
-        Ok(count)
-    }
-
-    fn expire_in(&self, cell: &Arc<RoomCell>, node: &NodeId) -> usize {
-        let mut sessions = cell.lock().room().live_sessions();
-        sessions.retain(|(_, session)| session.node == *node);
-        let expired = sessions.len();
-        for (user, session) in sessions {
             self.lose(cell, user, session);
         }
-        expired
+        count
     }
 }

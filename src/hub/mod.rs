@@ -55,7 +55,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -180,13 +179,9 @@ impl Hub {
             parts,
         }));
         let (tracker, stop) = (hub.0.parts.tracker.clone(), hub.0.parts.stop.clone());
-        let vital = |task, work: BoxFuture<'static, ()>| {
-            let work = stop.clone().run_until_cancelled_owned(work).map(drop);
-            tracker.spawn(panics::abort_if_lost(task, stop.clone(), work));
-        };
-        vital("timers", Box::pin(timers::run(hub.clone())));
-        vital("sweep", Box::pin(sweep::run(hub.clone())));
-        vital("commit feed", Box::pin(commit_feed::run(hub.clone())));
+        panics::spawn_vital(&tracker, "timers", &stop, timers::run(hub.clone()));
+        panics::spawn_vital(&tracker, "sweep", &stop, sweep::run(hub.clone()));
+        panics::spawn_vital(&tracker, "commit feed", &stop, commit_feed::run(hub.clone()));
         let steps = stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())).map(drop);
         tracker.spawn(panics::abort_if_panics("steps of room time", steps));
         hub

@@ -24,11 +24,7 @@ impl Hub {
         completion: Completion,
     ) {
         if let Err(refusal) = self.admit_command(state, &command, &completion) {
-            match completion {
-                Completion::Join(reply) => reply.answer(Err(refusal)),
-                other => state.answer(&other, Err(refusal)),
-            }
-            return;
+            return state.answer(completion, Err(refusal));
         }
         // A clone of the current span costs more than the check whether anybody records it.
         let traced = tracing::span_enabled!(tracing::Level::DEBUG);
@@ -79,9 +75,6 @@ impl Hub {
     /// Has the room read again, repeatedly until the log answers.
     pub(super) fn read_later(&self, cell: &Arc<RoomCell>) {
         let mut state = cell.lock();
-        if state.is_retired() {
-            return;
-        }
         state.note_gap();
         self.work_on(cell, &mut state);
     }

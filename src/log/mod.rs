@@ -19,6 +19,7 @@
 
 pub mod memory;
 pub mod redis;
+mod report_queue;
 
 use std::sync::Arc;
 use std::time::Duration;

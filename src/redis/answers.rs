@@ -51,6 +51,15 @@ pub(crate) struct CommitRequest<'a> {
 }
 
 pub(crate) enum CommitAnswer {
+    Decided(CommitDecision),
+    /// Commits to this room wait for another node; ask again after so long.
+    Wait(Duration),
+    /// Redis is at its `maxmemory`, and nothing was written.
+    Full,
+}
+
+/// What became of a commit.
+pub(crate) enum CommitDecision {
     Committed {
         entry: StreamId,
         era_id: String,
@@ -65,10 +74,6 @@ pub(crate) enum CommitAnswer {
     /// The room was written back, stands at this head, and takes no commit for so long: nodes that know more of it
     /// write that back first.
     Frozen(Duration, Head),
-    /// Commits to this room wait for another node; ask again after so long.
-    Wait(Duration),
-    /// Redis is at its `maxmemory`, and nothing was written.
-    Full,
 }
 
 impl FromRedisValue for CommitAnswer {
@@ -78,21 +83,19 @@ impl FromRedisValue for CommitAnswer {
             let text: Vec<u8> = answer.next()?;
             parse_head(&text).ok_or_else(|| ParsingError::from("the room's head can't be read".to_owned()))
         };
-        match answer.word.as_str() {
+        Ok(Self::Decided(match answer.word.as_str() {
             "ok" | "again" => {
-                Ok(Self::Committed { entry: answer.next()?, era_id: answer.next()?, lost: answer.next()? })
+                let (entry, era_id, lost) = (answer.next()?, answer.next()?, answer.next()?);
+                CommitDecision::Committed { entry, era_id, lost }
             }
-            "conflict" => head(&mut answer).map(Self::Conflict),
-            "vacant" => Ok(Self::Vacant),
-            "early" => head(&mut answer).map(Self::Early),
-            "frozen" => {
-                let rest = Duration::from_millis(answer.next()?);
-                Ok(Self::Frozen(rest, head(&mut answer)?))
-            }
-            "wait" => Ok(Self::Wait(Duration::from_millis(answer.next()?))),
-            "full" => Ok(Self::Full),
-            _ => Err(answer.unknown()),
-        }
+            "conflict" => CommitDecision::Conflict(head(&mut answer)?),
+            "vacant" => CommitDecision::Vacant,
+            "early" => CommitDecision::Early(head(&mut answer)?),
+            "frozen" => CommitDecision::Frozen(Duration::from_millis(answer.next()?), head(&mut answer)?),
+            "wait" => return Ok(Self::Wait(Duration::from_millis(answer.next()?))),
+            "full" => return Ok(Self::Full),
+            _ => return Err(answer.unknown()),
+        }))
     }
 }
 

@@ -31,7 +31,7 @@ mod server;
 mod values;
 
 pub(crate) use answers::{
-    CommitAnswer, CommitRequest, EnterAnswer, EnterRequest, FoundCommits, LostCommit, RestoreAnswer,
+    CommitAnswer, CommitDecision, CommitRequest, EnterAnswer, EnterRequest, FoundCommits, LostCommit, RestoreAnswer,
 };
 pub use keys::PARTITIONS;
 pub(crate) use keys::{DRAINER, LEASES, Partition, REPORTS, SWEEPER};

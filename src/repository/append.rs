@@ -163,19 +163,19 @@ async fn store_fields(connection: &mut impl SqlConnection, changed: &[Changed<'_
 
 async fn store_users(connection: &mut impl SqlConnection, changed: &[Changed<'_>]) -> Result<(), RepositoryError> {
     use ColumnKind::{Bool, Int, Text, Time};
+    // Reports of an earlier membership are none of this one's.
     const USERS: BulkStatement<8> = BulkStatement {
         head: "INSERT INTO users (room_id, user_id, username, slot, is_connected, created_at, updated_at, left_at)",
         columns: [Text, Text, Text, Int, Bool, Time, Time, Time],
         tail: "ON CONFLICT (room_id, user_id) DO UPDATE SET username = excluded.username, slot = excluded.slot, \
                is_connected = excluded.is_connected, created_at = excluded.created_at, \
-               updated_at = excluded.updated_at, left_at = excluded.left_at",
-    };
-    /// The reports of an earlier membership are none of this one's.
-    const FORGET: BulkStatement<2> = BulkStatement {
-        head: "UPDATE users SET position = NULL, is_playing = NULL, connection_quality = NULL, last_heartbeat = NULL FROM (",
-        columns: [Text, Text],
-        tail: ") AS given WHERE users.room_id = given.column1 AND users.user_id = given.column2 \
-               AND users.last_heartbeat < users.created_at",
+               updated_at = excluded.updated_at, left_at = excluded.left_at, \
+               position = CASE WHEN users.last_heartbeat < excluded.created_at THEN NULL ELSE users.position END, \
+               is_playing = CASE WHEN users.last_heartbeat < excluded.created_at THEN NULL ELSE users.is_playing END, \
+               connection_quality = CASE WHEN users.last_heartbeat < excluded.created_at THEN NULL \
+                                    ELSE users.connection_quality END, \
+               last_heartbeat = CASE WHEN users.last_heartbeat < excluded.created_at THEN NULL \
+                                ELSE users.last_heartbeat END",
     };
     let users: Vec<_> = changed
         .iter()
@@ -197,7 +197,5 @@ async fn store_users(connection: &mut impl SqlConnection, changed: &[Changed<'_>
             ]
         })
         .collect();
-    connection.bulk(&USERS, &rows).await?;
-    let joined: Vec<_> = rows.iter().map(|[room, user, ..]| [*room, *user]).collect();
-    connection.bulk(&FORGET, &joined).await
+    connection.bulk(&USERS, &rows).await
 }

@@ -253,7 +253,7 @@ async fn listen(parts: &Parts, router: axum::Router, timeouts: Timeouts, caps: C
     // The clients of the tests check dates by the machine's clock.
     let certs =
         CertStore::open(CertSource::SelfSigned { dir: dir.path().to_owned(), names }, Clock::start().now()).unwrap();
-    let tls = server_config(Arc::clone(&certs), rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]).unwrap();
+    let tls = server_config(Arc::clone(&certs), &[b"h2", b"http/1.1"]).unwrap();
     let stop = CancellationToken::new();
     let server = HttpServer {
         router,

@@ -44,11 +44,15 @@ impl RoomCellState {
         }
     }
 
-    /// Sends a member the outcome of its command.
-    pub(in crate::hub) fn answer(&self, completion: &Completion, result: Result<Head, Refusal>) {
-        let Completion::Reply { session, request, reference } = completion else { return };
-        let Some(member) = self.attached(session) else { return };
-        match (result, *reference) {
+    /// Tells whoever asked for a command its outcome.
+    pub(in crate::hub) fn answer(&self, completion: Completion, result: Result<Head, Refusal>) {
+        let (session, request, reference) = match completion {
+            Completion::Reply { session, request, reference } => (session, request, reference),
+            Completion::Join(reply) => return reply.answer(result.map(drop)),
+            Completion::MustCommit | Completion::BestEffort => return,
+        };
+        let Some(member) = self.attached(&session) else { return };
+        match (result, reference) {
             (Ok(head), Some(reference)) => member.subscriber.reply(Reply::Ack { reference, head }),
             (Ok(_), None) => {}
             (Err(refusal), reference) => {

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::group_commit::GroupCommit;
-use self::reports::ReportQueue;
+use self::reports::NodeReports;
 use self::sequence::{Acceptance, Sequence};
 use super::{Followed, Log, LogError, Outcome};
 use crate::commit::{Commit, Snapshot};
@@ -72,7 +72,7 @@ impl MemoryLog {
     /// A node's handle. An earlier handle of the same node is shut: its calls fail and it hears nothing more, as if
     /// that process had died.
     pub fn attach(&self, node: NodeId) -> Arc<dyn Log> {
-        let reports = Arc::new(ReportQueue::default());
+        let reports = Arc::new(NodeReports::default());
         if let Some(earlier) = self.core.state.lock().nodes.insert(node.clone(), Arc::clone(&reports)) {
             earlier.shut();
         }
@@ -101,7 +101,7 @@ struct MemoryLogState {
     sequence: Sequence,
     queue: VecDeque<QueuedCommit>,
     /// Ordered, so that a simulation repeats.
-    nodes: BTreeMap<NodeId, Arc<ReportQueue>>,
+    nodes: BTreeMap<NodeId, Arc<NodeReports>>,
     closed: bool,
 }
 
@@ -132,7 +132,7 @@ impl MemoryLogState {
 /// One node's access to the log.
 struct MemoryLogHandle {
     node: NodeId,
-    reports: Arc<ReportQueue>,
+    reports: Arc<NodeReports>,
     core: Arc<MemoryLogCore>,
     _open: Arc<CloseOnDrop>,
 }

@@ -94,15 +94,16 @@ impl Sequence {
 
     /// The durable state.
     pub(super) fn latest(&self, room: &RoomId) -> Option<Snapshot> {
-        match &self.rooms.get(room)?.settled {
-            Settled::Live(snapshot) => Some(snapshot.clone()),
-            Settled::Unknown | Settled::Ended(_) => None,
-        }
+        self.live(room).cloned()
     }
 
     pub(super) fn latest_head(&self, room: &RoomId) -> Option<Head> {
+        self.live(room).map(|snapshot| snapshot.head)
+    }
+
+    fn live(&self, room: &RoomId) -> Option<&Snapshot> {
         match &self.rooms.get(room)?.settled {
-            Settled::Live(snapshot) => Some(snapshot.head),
+            Settled::Live(snapshot) => Some(snapshot),
             Settled::Unknown | Settled::Ended(_) => None,
         }
     }

@@ -12,7 +12,7 @@ use super::{RedisLog, wire};
 use crate::clock::Clock;
 use crate::commit::{Commit, outbox_entry};
 use crate::log::{LogError, Outcome, ascending, too_early};
-use crate::redis::{self, CommitAnswer, CommitRequest, LinkError, Partition, StreamId};
+use crate::redis::{self, CommitAnswer, CommitDecision, CommitRequest, LinkError, Partition, StreamId};
 
 /// Pause before a commit is sent again to a Redis that was full.
 const FULL: Duration = Duration::from_millis(50);
@@ -37,40 +37,39 @@ impl RedisLog {
             // An answer is asked for again within the deadline; twice that for clocks and pauses.
             answer_life: self.link.options().deadline * 2,
         };
-        let answer = self.in_turn(&request).await?;
-        self.fairness.note(&commit.room, matches!(answer, CommitAnswer::Conflict(_)));
-        match answer {
-            CommitAnswer::Committed { entry, era_id, lost } => {
+        let decision = self.in_turn(&request).await?;
+        self.fairness.note(&commit.room, matches!(decision, CommitDecision::Conflict(_)));
+        match decision {
+            CommitDecision::Committed { entry, era_id, lost } => {
                 redis::note_lost(lost);
                 self.recent.add(Partition::of(&commit.room), entry, era_id, &commit, events, state);
                 Ok(Outcome::Committed)
             }
-            CommitAnswer::Conflict(latest) | CommitAnswer::Frozen(_, latest) => Ok(Outcome::Conflict(Some(latest))),
-            CommitAnswer::Vacant => Ok(Outcome::Conflict(None)),
-            CommitAnswer::Early(ended) => Err(too_early(&commit, ended)),
-            CommitAnswer::Wait(_) | CommitAnswer::Full => Err(LogError::Full),
+            CommitDecision::Conflict(latest) => Ok(Outcome::Conflict(Some(latest))),
+            CommitDecision::Frozen(rest, latest) => {
+                // Other nodes may write back a later state meanwhile, and the bus brings it to the hub.
+                tokio::time::sleep(rest).await;
+                Ok(Outcome::Conflict(Some(latest)))
+            }
+            CommitDecision::Vacant => Ok(Outcome::Conflict(None)),
+            CommitDecision::Early(ended) => Err(too_early(&commit, ended)),
         }
     }
 
     /// Sends again while the room has to wait, for as long as the answer says, and after Redis has been relieved.
-    async fn in_turn(&self, request: &CommitRequest<'_>) -> Result<CommitAnswer, LogError> {
+    async fn in_turn(&self, request: &CommitRequest<'_>) -> Result<CommitDecision, LogError> {
         let (call, since) = (self.link.commit(request), Clock::instant());
         let deadline = self.link.options().deadline;
         loop {
             let longest = match call.run().await? {
                 CommitAnswer::Wait(_) if since.elapsed() > deadline => return Err(LogError::Overtaken(deadline)),
                 CommitAnswer::Wait(longest) => longest,
-                // Other nodes may have written back a later state meanwhile, and the bus has brought it to the hub.
-                CommitAnswer::Frozen(rest, head) => {
-                    tokio::time::sleep(rest).await;
-                    return Ok(CommitAnswer::Frozen(rest, head));
-                }
                 CommitAnswer::Full if since.elapsed() > deadline => return Err(LogError::Full),
                 CommitAnswer::Full => {
                     self.relieve().await?;
                     FULL
                 }
-                answer => return Ok(answer),
+                CommitAnswer::Decided(decision) => return Ok(decision),
             };
             let pause = rand::rng().random_range(longest / 2..=longest);
             tokio::time::sleep(pause.max(Duration::from_millis(1))).await;

@@ -33,7 +33,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -99,14 +98,10 @@ impl RedisLog {
             incarnation: format!("{:016x}", rand::random::<u64>()),
             commits: AtomicU64::new(0),
         });
-        let vital = |task, work: BoxFuture<'static, ()>| {
-            let work = stop.clone().run_until_cancelled_owned(work).map(drop);
-            tracker.spawn(panics::abort_if_lost(task, stop.clone(), work));
-        };
         tracker.spawn(panics::abort_if_lost("bus", stop.clone(), Arc::clone(&log.bus).run(stop.clone())));
-        vital("publisher", Box::pin(publisher::run(Arc::clone(&link), publications)));
-        vital("rooms' lives", Box::pin(Arc::clone(&log).keep_rooms()));
-        vital("recent commits", Box::pin(Arc::clone(&log).keep_recent()));
+        panics::spawn_vital(tracker, "publisher", &stop, publisher::run(Arc::clone(&link), publications));
+        panics::spawn_vital(tracker, "rooms' lives", &stop, Arc::clone(&log).keep_rooms());
+        panics::spawn_vital(tracker, "recent commits", &stop, Arc::clone(&log).keep_recent());
         let patience = link.options().deadline;
         if tokio::time::timeout(patience, log.bus.wait_alive()).await.is_err() {
             stop.cancel();

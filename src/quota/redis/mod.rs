@@ -174,7 +174,8 @@ impl SharedQuotas {
         self.alone.count_join(visitor.address())?;
         // Held before Redis is asked: if this future is dropped meanwhile, the place is released there too.
         let (number, place) = self.hold(visitor, self.alone.place(visitor)?);
-        for round in 1..=ROUNDS {
+        let mut round = 1;
+        loop {
             match self.ask_to_enter(number, visitor, round > 1).await {
                 Entered::Yes => return Ok(place),
                 Entered::No(exceeded) => return Err(exceeded),
@@ -183,9 +184,8 @@ impl SharedQuotas {
                     self.ask(&self.release(&self.keys(visitor), &gone)).await;
                 }
             }
+            round += 1;
         }
-        self.unwritten.store(true, Ordering::Relaxed);
-        Ok(place)
     }
 
     /// A place of this node; dropping it releases it here and in Redis.

@@ -25,7 +25,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use self::data_dir::DataDirError;
@@ -113,12 +113,11 @@ impl SqliteRepository {
         let mut writer = options.connect().await.map_err(|error| open_error(&path, error))?;
         // A migration may take more pages than the bound leaves; what it freed is used again.
         migrate(&mut writer, &path).await?;
-        let options = match most {
-            Some(most) => {
-                writer.close().await?;
-                let bounded = options.pragma("max_page_count", (most / PAGE).to_string());
-                writer = bounded.connect().await.map_err(|error| open_error(&path, error))?;
-                bounded
+        let options = match most.map(|most| most / PAGE) {
+            Some(pages) => {
+                let bound = AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+                sqlx::query(bound).execute(&mut writer).await.map_err(|error| open_error(&path, error))?;
+                options.pragma("max_page_count", pages.to_string())
             }
             None => options,
         };
@@ -165,11 +164,10 @@ impl SqliteRepository {
         })
     }
 
-    async fn store(&self, batch: &[Commit]) -> Result<(), RepositoryError> {
-        let mut writer = self.writer().await?;
+    async fn store(&self, connection: &mut SqliteConnection, batch: &[Commit]) -> Result<(), RepositoryError> {
         if let Some(most) = self.most {
             let room = most.saturating_sub(SLACK.max(most / 20));
-            let pruned = bound::make_room(&mut writer.connection, room).await?;
+            let pruned = bound::make_room(connection, room).await?;
             if pruned > 0 {
                 metrics::counter!(names::EVENTS_PRUNED).increment(pruned);
                 if self.bounded.is_due() {
@@ -180,9 +178,7 @@ impl SqliteRepository {
                 }
             }
         }
-        let result = transaction(&mut writer.connection, async |connection| append::append(connection, batch).await);
-        let result = result.await;
-        writer.end(result)
+        transaction(connection, async |connection| append::append(connection, batch).await).await
     }
 
     /// Works on the writing connection.
@@ -220,7 +216,7 @@ impl SqliteRepository {
 
 impl Repository for SqliteRepository {
     fn append<'a>(&'a self, batch: &'a [Commit]) -> BoxFuture<'a, Result<(), RepositoryError>> {
-        Box::pin(async move { self.told(self.store(batch).await) })
+        Box::pin(self.write(async move |connection: &mut SqliteConnection| self.store(connection, batch).await))
     }
 
     fn store_reports<'a>(&'a self, reports: &'a [MemberReport]) -> BoxFuture<'a, Result<(), RepositoryError>> {

@@ -83,8 +83,7 @@ impl Draft<'_> {
         // hosts the room keeps it.
         let owns = join.claim.host_key.is_some() && join.claim.host_key == self.base.owner;
         let host = self.base.host().and_then(|host| self.base.member(host)).filter(|host| host.is_live());
-        let hosts_already =
-            host.is_some_and(|host| join.origin.client.is_some() && host.origin.client == join.origin.client);
+        let hosts_already = host.is_some_and(|host| host.origin.is_client(&join.origin));
         if owns && !hosts_already && !self.base.is_host(&join.user) {
             self.push(Event::HostChanged { host: Some(join.user.clone()) });
         }

@@ -198,13 +198,9 @@ impl ResolvesServerCert for CertStore {
 }
 
 /// A TLS configuration that asks the store at each handshake.
-pub fn server_config(
-    store: Arc<CertStore>,
-    versions: &[&'static rustls::SupportedProtocolVersion],
-    alpn: &[&[u8]],
-) -> Result<ServerConfig, TlsError> {
+pub fn server_config(store: Arc<CertStore>, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(versions)?
+        .with_protocol_versions(rustls::ALL_VERSIONS)?
         .with_no_client_auth()
         .with_cert_resolver(store);
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
