@@ -7,26 +7,8 @@
 mod support;
 
 use bytes::{Buf, Bytes};
-use support::{Seen, TestServer, capsule, framed, soon};
+use support::{CLOSE, Seen, TestServer, capsule, closed_with, framed, read_message, soon};
 use tandem::domain::CloseCode;
-use web_transport_quinn::{SessionError, WebTransportError};
-
-const CLOSE: u16 = 0x2843;
-
-async fn read_message(recv: &mut web_transport_quinn::RecvStream) -> Vec<u8> {
-    let mut length = [0; 4];
-    soon("a length", recv.read_exact(&mut length)).await.unwrap();
-    let mut message = vec![0; u32::from_be_bytes(length) as usize];
-    soon("a message", recv.read_exact(&mut message)).await.unwrap();
-    message
-}
-
-fn closed_with(error: SessionError) -> (u32, String) {
-    match error {
-        SessionError::WebTransportError(WebTransportError::Closed(code, reason)) => (code, reason),
-        other => panic!("not closed in order: {other:?}"),
-    }
-}
 
 #[tokio::test]
 async fn messages_and_datagrams_go_both_ways() {

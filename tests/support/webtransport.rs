@@ -40,7 +40,7 @@ pub(crate) enum Seen {
 
 /// Sends everything back, and knows a few commands.
 #[derive(Clone)]
-pub(crate) struct Echo {
+pub(crate) struct EchoAccept {
     seen: mpsc::Sender<Seen>,
     refuses: Option<SessionRefused>,
     /// Drops and repeats each read all the time.
@@ -48,7 +48,7 @@ pub(crate) struct Echo {
     stop: CancellationToken,
 }
 
-impl Accept for Echo {
+impl Accept for EchoAccept {
     type Permit = ();
 
     fn admit(&self, _: IpAddr) -> Result<(), SessionRefused> {
@@ -61,7 +61,7 @@ impl Accept for Echo {
     }
 }
 
-impl Echo {
+impl EchoAccept {
     async fn serve<T: Transport>(&self, transport: T) {
         self.see(Seen::Opened(transport.kind(), transport.peer())).await;
         let (mut inbound, mut outbound) = transport.split();
@@ -104,7 +104,7 @@ impl Echo {
     }
 }
 
-impl Echo {
+impl EchoAccept {
     async fn see(&self, seen: Seen) {
         // Tests that don't look have dropped the receiver.
         let _ = self.seen.send(seen).await;
@@ -173,7 +173,7 @@ impl TestServer {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (refuses, impatient) = (setup.refuses, setup.impatient);
         let server = WebTransportListener {
-            accept: Echo { seen: sender, refuses, impatient, stop: stop.clone() },
+            accept: EchoAccept { seen: sender, refuses, impatient, stop: stop.clone() },
             origins: OriginPolicy::parse(setup.origins).unwrap().into(),
             router: setup.router,
             message_bytes: MESSAGE_BYTES,

@@ -153,7 +153,7 @@ enum AddressClaim {
     /// None yet: the address may be forged.
     Unproved(#[expect(dead_code, reason = "held until the handshake is done")] OwnedSemaphorePermit),
     Counted(Box<dyn ConnectionPermit>),
-    /// None any more.
+    /// The handshake failed, or its address is over the limit: the connection counts for no address.
     None,
 }
 
@@ -230,7 +230,7 @@ pub enum HandshakeError {
     /// [`QuicOptions::handshake`] is over.
     #[error("the handshake took too long")]
     Timeout,
-    /// The connection ended.
+    /// The connection ended before its handshake was done.
     #[error(transparent)]
     Failed(#[from] ConnectionError),
 }

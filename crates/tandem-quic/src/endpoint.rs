@@ -151,7 +151,7 @@ pub struct EndpointDriver {
     /// Indexed by quinn-proto's handles, which are dense.
     connections: Vec<Option<ConnectionEntry>>,
     deadlines: Deadlines,
-    /// Connections to drive.
+    /// Numbers of the connections to drive, in order.
     due: VecDeque<usize>,
     received: Box<[u8]>,
     failures: usize,

@@ -42,7 +42,7 @@ const ROUTABLE: u8 = 0b000 << 5;
 /// QUIC-LB's reserved configuration: balancers route such an id by the address.
 const UNROUTABLE: u8 = 0b111 << 5;
 const ENDPOINT_BITS: u8 = 0b0001_1111;
-/// EndpointConfigs of a port that can be told apart.
+/// Endpoints of one port, at most: a connection id has five bits for their number.
 pub const MAX_ENDPOINTS: usize = ENDPOINT_BITS as usize + 1;
 
 /// When a node fails, all its clients arrive at another node at once, and each must be answered before its connection

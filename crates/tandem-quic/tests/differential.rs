@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use support::link::{Link, Weather};
+use support::link::{Link, LinkFaults};
 use support::program::{self, MASK};
 use support::rng::Rng;
 use support::{Driver, client, digest};
@@ -50,8 +50,8 @@ enum Step {
     ServerStop(u32),
     /// The client gets another address.
     Migrate,
-    /// The link changes.
-    Change(Weather),
+    /// The link gets other rates of loss and duplication, and another delay.
+    Change(LinkFaults),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,13 +76,12 @@ impl Script {
         let mut steps: Vec<_> = (0..STEPS).map(|_| Step::random(&mut rng)).collect();
         // Every script changes the address once, and most run on a bad link.
         steps[rng.below(STEPS)] = Step::Migrate;
-        steps.insert(0, Step::Change(Weather::random(&mut rng)));
+        steps.insert(0, Step::Change(LinkFaults::random(&mut rng)));
         let mut rng = Rng(seed ^ (close_at as u64) << 32);
         let code = rng.below(1 << 30) as u32;
         let by_client = rng.below(2) == 0;
         // quinn-proto 0.11.19 doesn't send the close of a side whose congestion window is full (quinn-rs/quinn#2785,
-        // mended by
-        // #2787, unreleased on 2026-11-30). So in the middle of a transfer the receiving side closes.
+        // mended by #2787, unreleased on 2026-11-30). So in the middle of a transfer the receiving side closes.
         let (by_client, may_be_midway) = match steps.get(close_at) {
             Some(Step::Echo(_)) => (by_client, false),
             Some(Step::Upload(_) | Step::ServerStop(_)) => (false, true),
@@ -105,7 +104,7 @@ impl Step {
             4 => Self::ClientStop(code),
             5 => Self::ServerReset(code),
             6 => Self::ServerStop(code),
-            _ => Self::Change(Weather::random(rng)),
+            _ => Self::Change(LinkFaults::random(rng)),
         }
     }
 }
@@ -129,7 +128,7 @@ async fn play(script: &Script, driver: Driver) -> String {
         let _ = timeout(Duration::from_millis(3), run(step, &endpoint, &connection, &link, &mut String::new())).await;
     }
     // A close is sent once; on a lossy link the other side might learn of it by silence only.
-    link.set(Weather::FAIR);
+    link.set(LinkFaults::NONE);
     if !script.midway {
         echo(connection.clone(), 1).await;
     }

@@ -1,7 +1,7 @@
 //! Assigns the streams of a connection to its one session.
 //!
 //! Streams arrive in any order, and the session begins when its CONNECT was answered; a stream may be first
-//! (draft-ietf- webtrans-http3, "Buffering Incoming Streams and Datagrams"). The first stream of the session becomes
+//! (draft-ietf-webtrans-http3, "Buffering Incoming Streams and Datagrams"). The first stream of the session becomes
 //! its control stream.
 
 use bytes::Bytes;

@@ -81,17 +81,10 @@ impl SessionWriter {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let control = match &mut self.control {
-            ControlWriter::Open(control) => control,
-            ControlWriter::Awaited(opening) => {
-                let opened = opening.await.map_err(|_| SessionError::NoStream)?;
-                self.control = ControlWriter::Open(opened);
-                match &mut self.control {
-                    ControlWriter::Open(control) => control,
-                    ControlWriter::Awaited(_) => return Ok(()),
-                }
-            }
-        };
+        if let ControlWriter::Awaited(opening) = &mut self.control {
+            self.control = ControlWriter::Open(opening.await.map_err(|_| SessionError::NoStream)?);
+        }
+        let Some(control) = self.control.opened() else { return Ok(()) };
         let written = control.write_all_chunks(&mut self.batch).await;
         self.batch.clear();
         if written.is_err() {

@@ -7,34 +7,10 @@ mod support;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use support::{Seen, TestServer, capsule, framed, get, read_body, soon, webtransport};
+use support::{
+    CLOSE, Seen, TestServer, capsule, closed_with, framed, get, read_body, read_message, soon, webtransport,
+};
 use tandem_webtransport::quic::QuicOptions;
-use web_transport_quinn::{SessionError, WebTransportError};
-
-const CLOSE: u16 = 0x2843;
-
-async fn read_message(recv: &mut web_transport_quinn::RecvStream) -> Vec<u8> {
-    let mut length = [0; 4];
-    soon("a length", recv.read_exact(&mut length)).await.unwrap();
-    let mut message = vec![0; u32::from_be_bytes(length) as usize];
-    soon("a message", recv.read_exact(&mut message)).await.unwrap();
-    message
-}
-
-async fn read_raw(recv: &mut quinn::RecvStream) -> Vec<u8> {
-    let mut length = [0; 4];
-    soon("a length", recv.read_exact(&mut length)).await.unwrap();
-    let mut message = vec![0; u32::from_be_bytes(length) as usize];
-    soon("a message", recv.read_exact(&mut message)).await.unwrap();
-    message
-}
-
-fn closed_with(error: SessionError) -> (u32, String) {
-    match error {
-        SessionError::WebTransportError(WebTransportError::Closed(code, reason)) => (code, reason),
-        other => panic!("not closed in order: {other:?}"),
-    }
-}
 
 #[tokio::test]
 async fn messages_and_datagrams_go_both_ways() {
@@ -310,7 +286,9 @@ async fn a_control_stream_that_arrives_before_its_session_is_kept() {
     let session = client.session(&server).await;
     assert_eq!(session.id().into_inner(), 8);
     server.opened().await;
-    assert_eq!(read_raw(&mut recv).await, b"early");
+    let mut echo = [0; 9];
+    soon("the echo", recv.read_exact(&mut echo)).await.unwrap();
+    assert_eq!(echo[..], framed(b"early"));
 
     // Datagrams carry a quarter of that id.
     client.quic.send_datagram(Bytes::from_static(b"\x02tick")).unwrap();

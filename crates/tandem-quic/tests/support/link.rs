@@ -13,19 +13,19 @@ use super::rng::Rng;
 
 /// Probabilities of the link's faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Weather {
+pub(crate) struct LinkFaults {
     loss_percent: usize,
     double_percent: usize,
     /// Packets are delayed by up to this much, and so overtake one another.
     delay_micros: usize,
 }
 
-impl Weather {
-    pub(crate) const FAIR: Self = Self { loss_percent: 0, double_percent: 0, delay_micros: 0 };
+impl LinkFaults {
+    pub(crate) const NONE: Self = Self { loss_percent: 0, double_percent: 0, delay_micros: 0 };
 
     pub(crate) fn random(rng: &mut Rng) -> Self {
         match rng.below(4) {
-            0 => Self::FAIR,
+            0 => Self::NONE,
             _ => Self { loss_percent: rng.below(9), double_percent: rng.below(5), delay_micros: rng.below(4000) },
         }
     }
@@ -33,7 +33,7 @@ impl Weather {
 
 pub(crate) struct Link {
     pub(crate) address: SocketAddr,
-    state: Arc<Mutex<(Weather, Rng)>>,
+    state: Arc<Mutex<(LinkFaults, Rng)>>,
     relay: JoinHandle<()>,
 }
 
@@ -41,12 +41,12 @@ impl Link {
     pub(crate) async fn before(server: SocketAddr, seed: u64) -> Self {
         let front = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await.unwrap());
         let address = front.local_addr().unwrap();
-        let state = Arc::new(Mutex::new((Weather::FAIR, Rng(seed))));
+        let state = Arc::new(Mutex::new((LinkFaults::NONE, Rng(seed))));
         let relay = tokio::spawn(relay(front, server, Arc::clone(&state)));
         Self { address, state, relay }
     }
 
-    pub(crate) fn set(&self, weather: Weather) {
+    pub(crate) fn set(&self, weather: LinkFaults) {
         self.state.lock().unwrap().0 = weather;
     }
 }
@@ -59,7 +59,7 @@ impl Drop for Link {
 
 /// Each address of the client has a socket of its own toward the server, so that a change of the one is a change of the
 /// other.
-async fn relay(front: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<(Weather, Rng)>>) {
+async fn relay(front: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<(LinkFaults, Rng)>>) {
     let mut sockets: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut returns = tokio::task::JoinSet::new();
     let mut packet = [0; 2048];
@@ -80,7 +80,7 @@ async fn relay(front: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<(Weat
     }
 }
 
-async fn pass(state: &Mutex<(Weather, Rng)>, socket: &Arc<UdpSocket>, to: SocketAddr, packet: &[u8]) {
+async fn pass(state: &Mutex<(LinkFaults, Rng)>, socket: &Arc<UdpSocket>, to: SocketAddr, packet: &[u8]) {
     let (copies, delays) = {
         let (weather, rng) = &mut *state.lock().unwrap();
         let copies = usize::from(!rng.percent(weather.loss_percent)) + usize::from(rng.percent(weather.double_percent));

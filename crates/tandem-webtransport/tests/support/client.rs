@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ResolvesServerCert;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_util::task::TaskTracker;
+use web_transport_quinn::{SessionError, WebTransportError};
 
 /// Waits, but not for ever.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -182,4 +183,24 @@ pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
 pub(crate) fn capsule(kind: u16, content: &[u8]) -> Bytes {
     let head = [(0x4000 | kind).to_be_bytes(), (0x4000 | content.len() as u16).to_be_bytes()].concat();
     [&head, content].concat().into()
+}
+
+/// CLOSE_WEBTRANSPORT_SESSION (draft-ietf-webtrans-http3).
+pub(crate) const CLOSE: u16 = 0x2843;
+
+/// The next message of a control stream.
+pub(crate) async fn read_message(recv: &mut web_transport_quinn::RecvStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    soon("a length", recv.read_exact(&mut length)).await.unwrap();
+    let mut message = vec![0; u32::from_be_bytes(length) as usize];
+    soon("a message", recv.read_exact(&mut message)).await.unwrap();
+    message
+}
+
+/// Code and reason of a session that was closed in order.
+pub(crate) fn closed_with(error: SessionError) -> (u32, String) {
+    match error {
+        SessionError::WebTransportError(WebTransportError::Closed(code, reason)) => (code, reason),
+        other => panic!("not closed in order: {other:?}"),
+    }
 }

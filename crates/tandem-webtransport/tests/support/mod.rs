@@ -33,14 +33,14 @@ pub(crate) enum Seen {
 
 /// Sends everything back, and knows a few commands.
 #[derive(Clone)]
-pub(crate) struct Echo {
+pub(crate) struct EchoApplication {
     seen: mpsc::Sender<Seen>,
     /// Drops and repeats each read all the time.
     impatient: bool,
     stop: CancellationToken,
 }
 
-impl Application for Echo {
+impl Application for EchoApplication {
     type Permit = ();
 
     fn admit(&self, _: IpAddr) -> Result<(), SessionRefusal> {
@@ -53,7 +53,7 @@ impl Application for Echo {
     }
 }
 
-impl Echo {
+impl EchoApplication {
     async fn serve(&self, session: WebTransportSession) {
         self.see(Seen::Opened(session.peer())).await;
         let (mut reader, mut writer) = session.split();
@@ -131,7 +131,7 @@ impl TestServer {
         let address = listener.local_addr();
         let (sender, seen) = mpsc::channel(10_000);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let echo = Echo { seen: sender, impatient, stop: stop.clone() };
+        let echo = EchoApplication { seen: sender, impatient, stop: stop.clone() };
         let server = WebTransportServer { violation_code: VIOLATION, ..WebTransportServer::new("/wt", echo) };
         for driver in serve(listener, server, &tracker, stop.clone()) {
             tracker.spawn(driver);
