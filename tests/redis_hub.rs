@@ -76,8 +76,8 @@ async fn when_redis_has_lost_everything_rooms_go_on_where_they_were() {
     let after = a.room("friday");
     assert_eq!(after.head(), Head { seq: before.head().seq + 1, ..before.head() });
     assert_eq!((after.host(), after.members()), (before.host(), before.members()));
-    for outlet in [&ann_hears, &bob_hears] {
-        assert!(outlet.closed.lock().is_none(), "nobody is disconnected");
+    for subscriber in [&ann_hears, &bob_hears] {
+        assert!(subscriber.closed.lock().is_none(), "nobody is disconnected");
     }
     // The same without a commit.
     server.shell().await.ask::<()>("FLUSHALL").await;
@@ -137,9 +137,9 @@ async fn a_session_that_is_reset_while_it_becomes_somebody_else_leaves_no_ghost(
             JoinRequest::new(room("friday"), user(who), session.clone(), TransportKind::WebSocket, address)
         };
         let ear = Arc::new(Ear::default());
-        let outlet = || Arc::clone(&ear) as Arc<dyn Subscriber>;
-        let one = a.hub.join(request(&format!("one-{round}")), outlet()).await.unwrap();
-        let joining = a.hub.join(request(&format!("two-{round}")), outlet());
+        let subscriber = || Arc::clone(&ear) as Arc<dyn Subscriber>;
+        let one = a.hub.join(request(&format!("one-{round}")), subscriber()).await.unwrap();
+        let joining = a.hub.join(request(&format!("two-{round}")), subscriber());
         let joined = tokio::time::timeout(Duration::from_micros(round * 100), joining).await;
         // What a session gives back when it ends: the membership that it knows of.
         a.hub.depart(if let Ok(Ok(two)) = joined { two } else { one }, tandem::hub::Departure::Lost);

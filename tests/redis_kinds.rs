@@ -27,7 +27,7 @@ use tandem::cluster::DrainOptions;
 use tandem::domain::{Head, NodeId, RoomId};
 use tandem::log::redis::RedisLog;
 use tandem::log::{Followed, Log, Outcome};
-use tandem::redis::{LinkError, RedisOptions};
+use tandem::redis::RedisOptions;
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use waiting::{DEADLINE, until, within};
@@ -38,7 +38,7 @@ async fn with_a_password() {
     let at = |user: &str| options(&format!("redis://{user}127.0.0.1:{}", server.port()));
     use_it(&at(":secret@")).await;
     for wrong in ["", ":guess@"] {
-        let error = connect("a", at(wrong)).await.err().unwrap().to_string();
+        let error = RedisNode::connect("a", at(wrong)).await.err().unwrap().to_string();
         assert!(!error.contains("guess") && !error.contains("secret"), "{error}");
     }
 }
@@ -53,9 +53,9 @@ async fn over_tls_with_a_private_authority() {
     // A bundle: any of them will do.
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
     let bundle = ours.write("bundle.pem", &format!("{}\n{}", read(another.root()), read(ours.root())));
-    assert!(connect("a", with(bundle)).await.is_ok());
-    assert!(connect("a", options(&url)).await.is_err(), "the machine's authorities don't know this one");
-    assert!(connect("a", with(another.root())).await.is_err(), "somebody else's authority");
+    assert!(RedisNode::connect("a", with(bundle)).await.is_ok());
+    assert!(RedisNode::connect("a", options(&url)).await.is_err(), "the machine's authorities don't know this one");
+    assert!(RedisNode::connect("a", with(another.root())).await.is_err(), "somebody else's authority");
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn authorities_that_can_t_be_read_are_one_line_that_names_the_setting_and_
         (files.write("broken.pem", broken), "can't be used"),
     ] {
         let options = RedisOptions { ca: Some(path.clone()), ..options("rediss://127.0.0.1:1") };
-        let error = connect("a", options).await.err().unwrap().to_string();
+        let error = RedisNode::connect("a", options).await.err().unwrap().to_string();
         let named = error.contains(&format!("REDIS_CA_PATH={}: ", path.display()));
         assert!(named && error.contains(why) && !error.contains('\n'), "{error}");
     }
@@ -83,7 +83,7 @@ async fn behind_sentinels_that_promote_another_server() {
     let second = RedisServer::start_with(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
     let sentinel = RedisServer::start_sentinel(first.port()).await;
     let url = format!("redis-sentinel://127.0.0.1:{}/mymaster/0", sentinel.port());
-    let (a, b) = (connect("a", options(&url)).await.unwrap(), connect("b", options(&url)).await.unwrap());
+    let (a, b) = (RedisNode::at("a", options(&url)).await, RedisNode::at("b", options(&url)).await);
     let friday = room("friday");
     for node in [&a, &b] {
         node.subscribe(&friday).await.unwrap();
@@ -117,7 +117,7 @@ async fn as_a_cluster_of_three() {
     use_it(&options).await;
 
     // Rooms on all shards, each heard by the other node; the bus is sharded.
-    let (a, b) = (connect("a", options.clone()).await.unwrap(), connect("b", options.clone()).await.unwrap());
+    let (a, b) = (RedisNode::at("a", options.clone()).await, RedisNode::at("b", options.clone()).await);
     let rooms: Vec<RoomId> = (0..30).map(|n| room(&format!("room-{n}"))).collect();
     for room in &rooms {
         b.subscribe(room).await.unwrap();
@@ -150,7 +150,7 @@ async fn as_a_cluster_of_three() {
 
 /// Everything that a log does, once.
 async fn use_it(options: &RedisOptions) {
-    let (a, b) = (connect("a", options.clone()).await.unwrap(), connect("b", options.clone()).await.unwrap());
+    let (a, b) = (RedisNode::at("a", options.clone()).await, RedisNode::at("b", options.clone()).await);
     let friday = room("friday");
     b.subscribe(&friday).await.unwrap();
     committed(&a, &friday, Head::default()).await;
@@ -169,10 +169,6 @@ async fn use_it(options: &RedisOptions) {
     assert!(matches!(b.commit(ended(&friday, head(EPOCH, 1))).await, Ok(Outcome::Committed)));
     assert_eq!(a.load(&friday).await.unwrap(), None);
     assert_eq!(a.restore(known).await.unwrap(), None);
-}
-
-async fn connect(name: &str, options: RedisOptions) -> Result<RedisNode, LinkError> {
-    RedisNode::connect(name, options).await
 }
 
 async fn committed(node: &RedisLog, room: &RoomId, at: Head) {

@@ -22,7 +22,7 @@ impl Cluster {
         Ok(Self(nodes))
     }
 
-    /// Two bare relays.
+    /// Two bare datagram relays on one Redis: a cluster without rooms.
     pub(crate) async fn bare(launch: &Launch, stores: &Stores) -> Result<Self> {
         let url = &stores.redis_url;
         Ok(Self(vec![launch.relay_on(url).await?, launch.relay_on(url).await?]))

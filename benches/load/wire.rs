@@ -137,7 +137,7 @@ pub(crate) fn sent_at(message: &[u8]) -> Option<u64> {
     field(message, "currentTime")?.parse().ok().map(clock::as_micros)
 }
 
-/// Something that arrived.
+/// A frame that a client received, borrowed from its read buffer.
 #[derive(Debug)]
 pub(crate) enum Incoming<'a> {
     Message(&'a [u8]),

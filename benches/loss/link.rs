@@ -39,7 +39,7 @@ pub(crate) enum Fate {
     Dropped,
 }
 
-/// Packets by fate.
+/// Number of packets that met each [`Fate`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Fates {
     pub(crate) sent: u64,
@@ -96,7 +96,7 @@ impl Link {
         self.flying.pop_front_if(|(due, _)| *due <= now).map(|(_, packet)| packet)
     }
 
-    /// Counts so far.
+    /// The counts since the link was made.
     pub(crate) fn fates(&self) -> Fates {
         self.fates
     }

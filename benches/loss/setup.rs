@@ -1,4 +1,4 @@
-//! What is run, and what came of it.
+//! The options of a run, and its measurements.
 
 use super::figures::{Point, Route};
 use super::link::Fates;
@@ -10,7 +10,7 @@ use super::viewer::Carrier;
 pub(crate) struct Load {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// Of each transport.
+    /// Number of rooms on each transport.
     pub(crate) rooms: usize,
     /// Members of a room at the far end; its host is beside the server.
     pub(crate) viewers: usize,
@@ -37,7 +37,7 @@ pub(crate) struct Measured {
     pub(crate) load: Load,
     pub(crate) loss_percent: f64,
     pub(crate) points: Vec<Point>,
-    /// Down and up.
+    /// Packets to the viewers, then packets from them.
     pub(crate) packets: [Fates; 2],
 }
 

@@ -5,7 +5,7 @@
 //! kernel TCP, UDP ─► TUN ─► reader ─► Link ─► writer ─► TUN ─► kernel TCP, UDP
 //!                    TUN ◄─ writer ◄─ Link ◄─ reader ◄─ TUN
 //! ```
-//! What crosses it are the packets of real kernels. A device is made here and then moved into its namespace; the open
+//! The packets are those of real kernels. This process makes a device, then moves it into its namespace; the open
 //! file stays with us, so no thread has to change namespaces. Nothing leads out of the two: no other device, no route.
 //!
 //! Plain threads, because a condition variable wakes within 0.1 ms and a runtime's timer within 1 ms.

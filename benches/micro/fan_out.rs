@@ -1,4 +1,4 @@
-//! The hub: from one member to all others, by how many there are. The outlets encode once and forget, so what is
+//! The hub: from one member to all others, by how many there are. The subscribers encode once and forget, so what is
 //! measured is the hub; `sessions` has the rest of the road.
 
 use std::sync::Arc;

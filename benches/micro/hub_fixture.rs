@@ -136,13 +136,13 @@ impl HubFixture {
         }
     }
 
-    pub(crate) async fn join(&self, room: usize, number: usize, outlet: Arc<dyn Subscriber>) -> Membership {
+    pub(crate) async fn join(&self, room: usize, number: usize, subscriber: Arc<dyn Subscriber>) -> Membership {
         let (session, address) = (self.hub.new_session(), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let request = JoinRequest::new(room_id(room), user(number), session, TransportKind::WebSocket, address);
-        self.hub.join(request, outlet).await.map_err(|refusal| refusal.to_string()).unwrap()
+        self.hub.join(request, subscriber).await.map_err(|refusal| refusal.to_string()).unwrap()
     }
 
-    /// A room with so many members, each with an outlet that encodes, as a session does, and forgets; the host's door.
+    /// A room with so many members, each with an subscriber that encodes, as a session does, and forgets; the host's membership.
     pub(crate) fn room(&self, room: usize, members: usize) -> Membership {
         self.runtime.block_on(async {
             let host = self.join(room, 0, Arc::new(Sink)).await;

@@ -46,7 +46,7 @@ impl Repository for FailingRepository {
     }
 
     fn latest(&self) -> BoxFuture<'_, Result<Option<RoomTime>, RepositoryError>> {
-        Box::pin(async { Ok(None) })
+        self.repository.latest()
     }
 
     fn live_rooms(&self) -> BoxFuture<'_, Result<Vec<Snapshot>, RepositoryError>> {
