@@ -29,7 +29,7 @@ use tandem::log::{Followed, Log, Outcome};
 use tandem::redis::{PARTITIONS, RedisOptions};
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
-use waiting::{until, within};
+use waiting::{DEADLINE, until, within};
 
 const SMALL: [&str; 4] = ["--maxmemory", "12mb", "--maxmemory-policy", "noeviction"];
 const SHARE: u64 = 256 << 10;
@@ -128,7 +128,10 @@ async fn a_lost_answer_is_found_again_however_many_nodes_have_spoken_since() {
     const OTHERS: u64 = 20;
     let server = RedisServer::start().await;
     let proxy = Proxy::to(server.address()).await;
-    let node = RedisNode::at("a", options(&format!("redis://{}", proxy.address()))).await;
+    // Patient enough for the others' commits on a machine that stalls.
+    let patient =
+        RedisOptions { deadline: DEADLINE, patience: DEADLINE, ..options(&format!("redis://{}", proxy.address())) };
+    let node = RedisNode::at("a", patient).await;
     let mut others = Vec::new();
     for n in 0..OTHERS {
         others.push(RedisNode::at(&format!("b{n}"), server.options()).await);

@@ -278,8 +278,7 @@ async fn a_bus_that_hears_nothing_though_its_connection_lives_is_found_out_by_th
 #[tokio::test]
 async fn a_server_that_was_killed_and_came_back_empty_gets_its_rooms_from_the_nodes() {
     let mut server = RedisServer::start().await;
-    let options = || RedisOptions { deadline: Duration::from_millis(600), ..server.options() };
-    let (node, other) = (RedisNode::at("a", options()).await, RedisNode::at("b", options()).await);
+    let (node, other) = (RedisNode::at("a", server.options()).await, RedisNode::at("b", server.options()).await);
     let friday = room("friday");
     for node in [&node, &other] {
         node.subscribe(&friday).await.unwrap();
@@ -287,12 +286,15 @@ async fn a_server_that_was_killed_and_came_back_empty_gets_its_rooms_from_the_no
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     committed(&node, after(&friday, head(EPOCH, 1))).await;
     let known = node.load(&friday).await.unwrap().unwrap();
+    // Both know the era of the data, and notice the other one as a gap of its own.
+    until(async || [&node, &other].iter().all(|node| node.bus_lag() > Duration::ZERO)).await;
     server.kill().await;
     until(async || !node.bus_alive() && !other.bus_alive()).await;
     assert!(node.commit(after(&friday, head(EPOCH, 2))).await.is_err());
     server.up().await;
     for node in [&node, &other] {
         within(node.bus_up()).await;
+        until(async || node.link.resets() >= 3).await;
         assert!(matches!(hear_past_commits(node).await, Followed::Gap(None)));
         assert_eq!(node.load(&friday).await.unwrap(), None);
     }
@@ -300,7 +302,9 @@ async fn a_server_that_was_killed_and_came_back_empty_gets_its_rooms_from_the_no
     let behind = Snapshot { head: head(EPOCH, 1), ..known.clone() };
     assert_eq!(other.restore(behind.clone()).await.unwrap(), Some(behind.clone()));
     assert_eq!(node.restore(known.clone()).await.unwrap(), Some(known.clone()));
-    assert!(matches!(within(other.follow()).await, Followed::Gap(Some(room)) if room == friday));
+    // A machine that stalls may break the bus once more, and then every room has a gap.
+    let gap = hear_past_commits(&other).await;
+    assert!(matches!(&gap, Followed::Gap(room) if room.as_ref().is_none_or(|room| *room == friday)), "{gap:?}");
     assert_eq!(other.restore(behind).await.unwrap(), Some(known.clone()), "it only raises");
     committed_anew(&other, after(&friday, head(EPOCH, 2))).await;
     until(async || node.load(&friday).await.unwrap().unwrap().head == head(EPOCH, 3)).await;

@@ -142,7 +142,8 @@ impl HubFixture {
         self.hub.join(request, subscriber).await.map_err(|refusal| refusal.to_string()).unwrap()
     }
 
-    /// A room with so many members, each with an subscriber that encodes, as a session does, and forgets; the host's membership.
+    /// A room with so many members, each with a subscriber that encodes, as a session does, and forgets; the host's
+    /// membership.
     pub(crate) fn room(&self, room: usize, members: usize) -> Membership {
         self.runtime.block_on(async {
             let host = self.join(room, 0, Arc::new(Sink)).await;

@@ -12,7 +12,7 @@ const QUEUE: usize = 4096;
 /// Ephemeral messages beyond this are dropped: they may be lost, and must not cost commits a reload.
 const EPHEMERAL: usize = QUEUE / 2;
 
-/// What became of a report.
+/// The outcome of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pushed {
     Queued,

@@ -58,7 +58,7 @@ pub(crate) enum CommitAnswer {
     Full,
 }
 
-/// What became of a commit.
+/// The outcome of a commit.
 pub(crate) enum CommitDecision {
     Committed {
         entry: StreamId,

@@ -145,7 +145,7 @@ impl RedisLink {
 
     /// How often Redis may have lost what this node wrote: its bus was connected anew, or the id of the data is
     /// another.
-    pub(crate) fn resets(&self) -> u64 {
+    pub fn resets(&self) -> u64 {
         self.resets.load(Ordering::Relaxed)
     }
 

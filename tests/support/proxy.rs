@@ -88,7 +88,7 @@ impl Proxy {
         self.state.mode.send_replace(Mode::Stalled);
     }
 
-    /// Answers vanish, requests don't.
+    /// Answers vanish, requests don't. A connection that has lost an answer loses all later ones, healed or not.
     pub(crate) fn mute(&self) {
         self.state.mode.send_replace(Mode::Mute);
     }
@@ -171,6 +171,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, as
     let mut mode = state.mode.subscribe();
     let mut hung_up = state.hung_up.subscribe();
     let answered = *hung_up.borrow_and_update();
+    let mut muted = false;
     loop {
         let count = tokio::select! {
             count = from.read(&mut buffer) => count?,
@@ -201,9 +202,13 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, as
         let now = *mode.wait_for(|mode| *mode != Mode::Stalled).await.expect("the proxy is there");
         match now {
             Mode::Cut => return Ok(()),
-            Mode::Mute if !asking => continue,
+            // For good: the client would take a later answer for the one that vanished.
+            Mode::Mute if !asking => muted = true,
             Mode::Deaf if !asking && is_pushed(data) => continue,
             _ => {}
+        }
+        if muted {
+            continue;
         }
         if *state.forgotten.borrow() != known {
             let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
