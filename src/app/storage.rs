@@ -112,7 +112,9 @@ impl Storage {
         };
         let node = incarnation(&config.node);
         let link = RedisLink::connect(options).await?;
-        let redis = RedisLog::start(Arc::clone(&link), node.clone(), &log_tasks, end.clone()).await?;
+        // A Redis that is new, or has lost everything, gets the rooms of the database.
+        let rooms = repository.live_rooms().await?;
+        let redis = RedisLog::start(Arc::clone(&link), node.clone(), rooms, &log_tasks, end.clone()).await?;
         let time = RoomTimeKeeper::new(Arc::clone(&link));
         // Before anything is decided here: room time is Redis' time.
         let (offset, _) = time.time_offset(clock).await?;
@@ -129,11 +131,6 @@ impl Storage {
             let (link, rows) = (Arc::clone(&drained), Arc::clone(&rows));
             Drainer::new(link, drainer.clone(), rows, DrainOptions::default()).run(until.clone())
         }));
-        // A Redis that is new, or has lost everything, gets the rooms of the database.
-        let restored = redis.restore_all(repository.live_rooms().await?).await?;
-        if restored > 0 {
-            tracing::warn!(rooms = restored, "rooms that Redis did not have came back from the database");
-        }
         let nodes = ClusterNodes::new(Arc::clone(&link), node.clone());
         let shared = match allowances {
             Some(allowances) => {

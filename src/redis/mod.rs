@@ -8,7 +8,7 @@
 //! | `tandem:{pNN}:room:<id>` | hash: `@head`, `@last` (each node's last commit), `@turn` (the node whose commit is waited for), `@frozen_until` (when commits may go on after the room was written back), `@end` when over, and `.`+field for each stored field | [`Lives::room`], renewed; an end is remembered for [`Lives::end`] |
 //! | `tandem:{pNN}:rooms` | sorted set of live rooms by the second of their last commit | [`Lives::room`] |
 //! | `tandem:{pNN}:outbox` | stream of commits for the database and others (`docs/EVENTS.md`) | [`Lives::outbox`] after the last commit; entries are trimmed, bytes bounded (`outbox_bounds.rs`) |
-//! | `tandem:{pNN}:era` | a random id of the data: another one means that Redis has lost it | [`Lives::outbox`] |
+//! | `tandem:{pNN}:era` | a random id of the data: another one means that Redis has lost it. `@` and a time, ms: a node found none at that moment, and rooms begin [`RedisOptions::recovery_wait`] later | [`Lives::outbox`] |
 //! | `tandem:{pNN}:audited` | the last outbox entry that the database has | [`Lives::outbox`] |
 //! | `tandem:{p00}:ahead` | how far room time is ahead of Redis' clock, because that was put back once (µs) | [`Lives::outbox`], renewed |
 //! | `tandem:{pNN}:joins:<address>`, `…:pins:<address and room>` | counter of a rate | two windows of it |

@@ -154,6 +154,7 @@ impl RedisLink {
             .arg("turn_life", millis(request.claim.unwrap_or_default()))
             .arg("outbox_bytes", self.outbox_share())
             .arg("answer_life", millis(request.answer_life))
+            .arg("recovery_wait", millis(self.options().recovery_wait))
             .arg("deleted", deleted.len())
             .rest(deleted.into_iter().map(|(field, _)| stored_field(field)))
             .rest(fields.iter().filter_map(|(field, value)| Some((stored_field(field), &value.as_ref()?[..]))))
@@ -198,6 +199,16 @@ impl RedisLink {
             .arg("outbox_entries", self.options().outbox_entries)
             .arg("new_era", lost.new_era.as_str())
             .arg("outbox_bytes", self.outbox_share())
+    }
+
+    /// Names the data of a Redis that is new: rooms may begin there at once. What is named already stays.
+    pub(crate) async fn name_new_data(&self, node: &NodeId) -> Result<(), LinkError> {
+        for partition in Partition::all() {
+            let mut name = redis::cmd("SET");
+            name.arg(partition.era()).arg(format!("{node}-{}", rand::random::<u32>())).arg("NX");
+            self.command::<()>(name.arg("PX").arg(millis(self.options().lives.outbox))).await?;
+        }
+        Ok(())
     }
 
     /// A message to `node` itself; answers the id of the data.

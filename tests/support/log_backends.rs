@@ -74,7 +74,7 @@ impl Backend for Redis {
         Box::pin(async move {
             let (options, node) = (self.servers[0].options(), NodeId::parse(node).unwrap());
             let link = RedisLink::connect(options).await.unwrap();
-            RedisLog::start(link, node, &self.tracker, self.stop.clone()).await.unwrap() as Arc<dyn Log>
+            RedisLog::start(link, node, Vec::new(), &self.tracker, self.stop.clone()).await.unwrap() as Arc<dyn Log>
         })
     }
 }

@@ -77,7 +77,7 @@ impl Node {
     pub(crate) async fn start(name: &str, options: RedisOptions, allowances: Allowances) -> Self {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (link, id) = (RedisLink::connect(options).await.unwrap(), NodeId::parse(name).unwrap());
-        let log = RedisLog::start(Arc::clone(&link), id.clone(), &tracker, stop.clone()).await.unwrap();
+        let log = RedisLog::start(Arc::clone(&link), id.clone(), Vec::new(), &tracker, stop.clone()).await.unwrap();
         let nodes = ClusterNodes::new(Arc::clone(&link), id.clone());
         let alive = Arc::clone(&nodes);
         let alive = Box::new(move || alive.alive());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tandem::cluster::{ClusterNodes, DrainOptions, Drainer, RoomTimeKeeper};
-use tandem::commit::Commit;
+use tandem::commit::{Commit, Snapshot};
 use tandem::domain::NodeId;
 use tandem::log::redis::RedisLog;
 use tandem::log::{Log, Outcome};
@@ -33,9 +33,14 @@ impl RedisNode {
 
     /// The error is the link's.
     pub(crate) async fn connect(name: &str, options: RedisOptions) -> Result<Self, LinkError> {
+        Self::with_rooms(name, options, Vec::new()).await
+    }
+
+    /// `rooms`: those that the database has.
+    pub(crate) async fn with_rooms(name: &str, options: RedisOptions, rooms: Vec<Snapshot>) -> Result<Self, LinkError> {
         let (id, tracker, stop) = (NodeId::parse(name).unwrap(), TaskTracker::new(), CancellationToken::new());
         let link = RedisLink::connect(options).await?;
-        let log = RedisLog::start(Arc::clone(&link), id.clone(), &tracker, stop.clone()).await.unwrap();
+        let log = RedisLog::start(Arc::clone(&link), id.clone(), rooms, &tracker, stop.clone()).await.unwrap();
         let nodes = ClusterNodes::new(Arc::clone(&link), id.clone());
         Ok(Self { id, link, log, nodes, tracker, stop: stop.clone(), _stop: stop.drop_guard() })
     }

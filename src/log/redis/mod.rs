@@ -15,8 +15,10 @@
 //! **Redis loses data.** Nodes hear of it (the bus breaks, or the id of the data changes) as a gap in every room, and
 //! write back what they know ([`crate::log::Log::restore`]). The first node to write may know less than another one,
 //! whose last commit is acknowledged already. So commits to a room that was written back wait for
-//! [`RedisOptions::recovery_wait`](crate::redis::RedisOptions), and the highest head wins. A commit that was lost
-//! before the database had it is remembered by its node, and goes into the outbox again (`recent.rs`).
+//! [`RedisOptions::recovery_wait`](crate::redis::RedisOptions), and the highest head wins. So does a room that begins
+//! where the loss was found: a node that has no replica must not take the place of a room that another one has. A
+//! commit that was lost before the database had it is remembered by its node, and goes into the outbox again
+//! (`recent.rs`).
 
 mod bus;
 mod commit;
@@ -75,10 +77,12 @@ impl From<LinkError> for LogError {
 }
 
 impl RedisLog {
-    /// Returns when the bus is heard. The log's tasks run on `tracker` until `stop`.
+    /// Writes back what Redis lacks of `rooms` ([`Repository::live_rooms`](crate::repository::Repository::live_rooms)),
+    /// and returns when the bus is heard. The log's tasks run on `tracker` until `stop`.
     pub async fn start(
         link: Arc<RedisLink>,
         node: NodeId,
+        rooms: Vec<Snapshot>,
         tracker: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, LogError> {
@@ -98,6 +102,7 @@ impl RedisLog {
             incarnation: format!("{:016x}", rand::random::<u64>()),
             commits: AtomicU64::new(0),
         });
+        log.restore_all(rooms).await?;
         tracker.spawn(panics::abort_if_lost("bus", stop.clone(), Arc::clone(&log.bus).run(stop.clone())));
         panics::spawn_vital(tracker, "publisher", &stop, publisher::run(Arc::clone(&link), publications));
         panics::spawn_vital(tracker, "rooms' lives", &stop, Arc::clone(&log).keep_rooms());

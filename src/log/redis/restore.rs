@@ -13,17 +13,21 @@ use crate::telemetry::names;
 const RESTORES: usize = 32;
 
 impl RedisLog {
-    /// Writes rooms back to a Redis that is new or has lost everything, at a start: those of
-    /// [`crate::repository::Repository::live_rooms`]. Only raises, like [`Log::restore`](crate::log::Log::restore);
-    /// returns how many rooms it brought back.
-    pub async fn restore_all(&self, snapshots: Vec<Snapshot>) -> Result<usize, LogError> {
+    /// Writes rooms back to a Redis that is new or has lost everything, at a start. Only raises, like
+    /// [`Log::restore`](crate::log::Log::restore). Where Redis lacks none of them it has lost nothing: what data has no
+    /// id yet is new.
+    pub(super) async fn restore_all(&self, snapshots: Vec<Snapshot>) -> Result<(), LogError> {
         let mut restored = 0;
-        let writes = snapshots.iter().map(|snapshot| self.write_back(snapshot));
+        let writes = snapshots.into_iter().map(|snapshot| async move { self.write_back(&snapshot).await });
         let mut writes = futures_util::stream::iter(writes).buffer_unordered(RESTORES);
         while let Some(written) = writes.next().await {
             restored += usize::from(matches!(written?, RestoreAnswer::Raised));
         }
-        Ok(restored)
+        if restored > 0 {
+            tracing::warn!(rooms = restored, "rooms that Redis did not have came back from the database");
+            return Ok(());
+        }
+        Ok(self.link.name_new_data(&self.node).await?)
     }
 
     pub(super) async fn try_restore(&self, given: Snapshot) -> Result<Option<Snapshot>, LogError> {

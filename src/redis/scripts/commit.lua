@@ -6,11 +6,11 @@
 --
 -- Answers {'ok', entry, era id, commits that the outbox lost to its bound}, {'again', …}, {'conflict', head},
 -- {'vacant'}, {'early', head}, {'frozen', ms, head}, {'wait', ms}, or {'full'}: Redis is at its maxmemory, nothing was
--- written.
+-- written. 'frozen' has the head '0.0' for a room that can't begin yet.
 local room, outbox, rooms, era, audited = unpack(KEYS)
 local expected, next_head, next_epoch, ended, clear, node, id, publish, channel, message, events, state, room_id,
   room_life, end_life, outbox_life, outbox_entries, claims_turn, turn_life, outbox_bytes, answer_life,
-  deleted = unpack(ARGV, 1, 22)
+  recovery_wait, deleted = unpack(ARGV, 1, 23)
 
 -- A room that a node of 3.0.0 wrote back has '@hold' instead of '@frozen_until': it is honoured, and deleted alike.
 -- Such a node doesn't know '@frozen_until' and would commit at once: the wait is not kept by it, for recovery_wait (2
@@ -49,9 +49,23 @@ if turn then
 end
 
 local epoch = head and string.match(head, '^%d+')
+local era_id = redis.call('GET', era)
 if not head then
   if expected ~= '0.0' then
     return {'vacant'}
+  end
+  -- A Redis without an id has lost its data (a node names that of a new Redis when it starts): a room that begins now
+  -- may be one that another node has yet to write back.
+  if not era_id then
+    era_id = id .. '@' .. string.format('%.0f', now)
+    local set = redis.pcall('SET', era, era_id, 'PX', outbox_life)
+    if type(set) == 'table' and set.err then
+      return {'full'}
+    end
+  end
+  local ends = tonumber(string.match(era_id, '@(%d+)$') or 0) + recovery_wait
+  if now < ends then
+    return {'frozen', ends - now, '0.0'}
   end
 elseif over then
   if expected ~= head and expected ~= '0.0' then
@@ -79,7 +93,7 @@ if type(entry) == 'table' and entry.err then
 end
 local lost = shrink(outbox, audited, tonumber(outbox_bytes))
 redis.call('PEXPIRE', outbox, outbox_life)
-local era_id = redis.call('GET', era) or id
+era_id = era_id or id .. '@' .. string.format('%.0f', now)
 redis.call('SET', era, era_id, 'PX', outbox_life)
 
 if head and (ended == '1' or over or clear == '1' or epoch ~= next_epoch) then
@@ -94,8 +108,8 @@ if ended == '1' then
   redis.call('PEXPIRE', room, end_life)
   redis.call('ZREM', rooms, room_id)
 else
-  local first_set = 23 + tonumber(deleted)
-  for i = 23, first_set - 1 do
+  local first_set = 24 + tonumber(deleted)
+  for i = 24, first_set - 1 do
     redis.call('HDEL', room, ARGV[i])
   end
   for i = first_set, #ARGV, 2 do

@@ -3,7 +3,8 @@
 -- another one than before means that Redis has lost its data.
 local era = unpack(KEYS)
 local new_era, life, publish, channel, message = unpack(ARGV)
-local era_id = redis.call('GET', era) or new_era
+local time = redis.call('TIME')
+local era_id = redis.call('GET', era) or new_era .. '@' .. string.format('%.0f', time[1] * 1000)
 redis.call('SET', era, era_id, 'PX', life)
 redis.call(publish, channel, message)
 return era_id

@@ -6,6 +6,7 @@ local entry = redis.call('XADD', outbox, 'MAXLEN', '~', outbox_entries, '*',
   'room', room_id, 'head', head, 'events', events, 'state', state)
 shrink(outbox, audited, tonumber(outbox_bytes))
 redis.call('PEXPIRE', outbox, outbox_life)
-local era_id = redis.call('GET', era) or new_era
+local time = redis.call('TIME')
+local era_id = redis.call('GET', era) or new_era .. '@' .. string.format('%.0f', time[1] * 1000)
 redis.call('SET', era, era_id, 'PX', outbox_life)
 return {entry, era_id}
