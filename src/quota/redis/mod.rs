@@ -37,6 +37,7 @@ use self::tallies::{Tallies, place_name};
 use super::{Allowances, Exceeded, MemoryQuotas, QuotaPlace, Quotas, Visitor};
 use crate::clock::Clock;
 use crate::domain::{NodeId, RoomId};
+use crate::panics;
 use crate::redis::{EnterAnswer, EnterRequest, LinkError, RedisLink, ScriptCall};
 use crate::telemetry::names;
 
@@ -124,7 +125,7 @@ impl RedisQuotas {
             changes,
         });
         shared.agree_on_salt().await?;
-        tracker.spawn(stop.run_until_cancelled_owned(Arc::clone(&shared).keep(changed)));
+        panics::spawn_vital(tracker, "places of sessions", &stop, Arc::clone(&shared).keep(changed));
         Ok(Self(shared))
     }
 
