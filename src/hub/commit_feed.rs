@@ -17,30 +17,35 @@ use crate::telemetry::names;
 
 pub(super) async fn run(hub: Hub) {
     loop {
-        match hub.0.parts.log.follow().await {
-            Followed::Commit { room, expected, entries } => {
-                if let Some(cell) = hub.find(&room) {
-                    hub.contain(&cell, || take(&hub, &cell, expected, &entries));
-                    // Another node may have ended it.
-                    hub.retire(&cell);
-                }
+        receive(&hub, hub.0.parts.log.follow().await);
+    }
+}
+
+/// Takes in one report. Not async, so that no report waits for anything.
+fn receive(hub: &Hub, report: Followed) {
+    match report {
+        Followed::Commit { room, expected, entries } => {
+            if let Some(cell) = hub.find(&room) {
+                hub.contain(&cell, || take(hub, &cell, expected, &entries));
+                // Another node may have ended it.
+                hub.retire(&cell);
             }
-            Followed::Ephemeral { room, message } => match hub.find(&room) {
-                Some(cell) => hub.contain(&cell, || hub.receive_ephemeral(&room, &message)),
-                None => hub.receive_ephemeral(&room, &message),
-            },
-            Followed::Gap(Some(room)) => {
-                count_gaps("restored", 1);
-                if let Some(cell) = hub.find(&room) {
-                    hub.read_later(&cell);
-                }
+        }
+        Followed::Ephemeral { room, message } => match hub.find(&room) {
+            Some(cell) => hub.contain(&cell, || hub.receive_ephemeral(&room, &message)),
+            None => hub.receive_ephemeral(&room, &message),
+        },
+        Followed::Gap(Some(room)) => {
+            count_gaps("restored", 1);
+            if let Some(cell) = hub.find(&room) {
+                hub.read_later(&cell);
             }
-            Followed::Gap(None) => {
-                let cells = hub.cells_in_order();
-                count_gaps("lost", cells.len());
-                for cell in cells {
-                    hub.read_later(&cell);
-                }
+        }
+        Followed::Gap(None) => {
+            let cells = hub.cells_in_order();
+            count_gaps("lost", cells.len());
+            for cell in cells {
+                hub.read_later(&cell);
             }
         }
     }
