@@ -46,7 +46,9 @@ fn control_streams() {
 fn relays() {
     replay("relay", fuzz_bodies::relay);
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/relay");
-    let inputs = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    let inputs = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| bytes::Bytes::from(std::fs::read(entry.unwrap().path()).unwrap()));
     let read = inputs.filter(|bytes| tandem::hub::relay::Relay::decode(bytes).is_some()).count();
     assert!(read >= 12, "most of them are relays, not {read}");
 }

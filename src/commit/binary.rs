@@ -1,8 +1,9 @@
-//! Values as bytes: the elements of an outbox entry ([`super::outbox_entry`]) and of a bus message (`log::redis`).
+//! Values as bytes: the elements of an outbox entry ([`super::outbox_entry`]), of a bus message (`log::redis`) and
+//! of a relay (`hub::relay`).
 //!
 //! Numbers are big-endian; texts and byte strings carry a u32 length; an optional value is a byte 0 or 1 before it.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::domain::{Head, RoomTime, UserId};
 
@@ -30,6 +31,14 @@ impl ByteWriter {
         self.0.extend_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes());
     }
 
+    pub(crate) fn number(&mut self, value: u64) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+
+    pub(crate) fn real(&mut self, value: f64) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+
     pub(crate) fn head(&mut self, value: Head) {
         self.0.extend_from_slice(&value.epoch.to_be_bytes());
         self.0.extend_from_slice(&value.seq.to_be_bytes());
@@ -46,6 +55,13 @@ impl ByteWriter {
 
     pub(crate) fn text(&mut self, value: &str) {
         self.bytes(value.as_bytes());
+    }
+
+    /// A text of at most 255 bytes, such as an id, with one byte of length. A longer one is written as an empty text.
+    pub(crate) fn short(&mut self, value: &str) {
+        let (length, value) = u8::try_from(value.len()).map_or((0, ""), |length| (length, value));
+        self.0.push(length);
+        self.0.extend_from_slice(value.as_bytes());
     }
 
     pub(crate) fn optional<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
@@ -68,8 +84,8 @@ impl ByteReader {
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let mut array = [0; N];
-        array.copy_from_slice(&self.take(N)?);
+        let array = *self.0.first_chunk().ok_or(WireError::Short)?;
+        self.0.advance(N);
         Ok(array)
     }
 
@@ -95,6 +111,10 @@ impl ByteReader {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
+    pub(crate) fn real(&mut self) -> Result<f64, WireError> {
+        Ok(f64::from_be_bytes(self.array()?))
+    }
+
     pub(crate) fn head(&mut self) -> Result<Head, WireError> {
         Ok(Head { epoch: self.number()?, seq: self.number()? })
     }
@@ -110,6 +130,15 @@ impl ByteReader {
 
     pub(crate) fn text(&mut self) -> Result<String, WireError> {
         String::from_utf8(self.bytes()?.into()).map_err(|_| WireError::Wrong("a text"))
+    }
+
+    /// A text of [`ByteWriter::short`], as `parse` takes it; `None` of it is an error.
+    pub(crate) fn short<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, WireError> {
+        let length = usize::from(self.byte()?);
+        let text = self.0.get(..length).ok_or(WireError::Short)?;
+        let parsed = std::str::from_utf8(text).ok().and_then(parse).ok_or(WireError::Wrong("a name"))?;
+        self.0.advance(length);
+        Ok(parsed)
     }
 
     pub(crate) fn user(&mut self) -> Result<UserId, WireError> {

@@ -155,8 +155,7 @@ impl TickReport {
 }
 
 /// A [`TickReport`] as the server relays it to the other members, and between nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RelayedTick {
     pub slot: MemberSlot,
     pub seq: u32,

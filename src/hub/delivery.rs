@@ -6,7 +6,6 @@ use std::cell::OnceCell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     CompactBytes, Head, MediaTime, MediaUrl, Namespace, NodeId, RelayedTick, ResumeToken, RoomTime, SessionRef,
@@ -82,8 +81,7 @@ pub enum NoticeBody<'a> {
 }
 
 /// A message from one member to one other. Texts are JSON where the comment says so.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Signal {
     /// JSON.
     Offer {
@@ -129,8 +127,7 @@ impl Signal {
 }
 
 /// A member's own measurements, for display: finite, within ±10 min.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MemberStatus {
     /// Round trip, ms.
     pub rtt_ms: Option<f64>,

@@ -7,6 +7,8 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::delivery::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickDelivery};
 use super::relay::Relay;
 use super::room_cell::{AttachedMember, Completion, RoomCellState};
@@ -194,7 +196,7 @@ impl Hub {
     }
 
     /// Takes in an ephemeral message of another node.
-    pub(super) fn receive_ephemeral(&self, room: &RoomId, message: &[u8]) {
+    pub(super) fn receive_ephemeral(&self, room: &RoomId, message: &Bytes) {
         let Some(relay) = Relay::decode(message) else {
             tracing::debug!(roomId = %room, bytes = message.len(), "a relay that this version can't read");
             return;

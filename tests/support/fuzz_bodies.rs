@@ -84,9 +84,12 @@ fn messages(bytes: &[u8], limit: usize, piece: usize) -> (Vec<Vec<u8>>, Result<b
     (messages, Ok(reader.at_boundary()))
 }
 
-/// A relay of another node: decoding and encoding it gives the same bytes.
+/// A relay of another node: what was read is written so that it is read again, and a part of it is no relay.
 pub(crate) fn relay(bytes: &[u8]) {
-    if let Some(relay) = Relay::decode(bytes) {
+    if let Some(relay) = Relay::decode(&Bytes::copy_from_slice(bytes)) {
+        let written = relay.encode();
+        assert!(written.len() <= bytes.len(), "{} of {} bytes", written.len(), bytes.len());
+        assert_eq!(Relay::decode(&written.slice(..written.len() - 1)), None);
         same(&Relay::decode(&relay.encode()), &Some(relay));
     }
 }
