@@ -78,14 +78,14 @@ async fn a_commit_whose_answer_was_lost_took_effect_once_and_is_reported_so() {
 #[tokio::test]
 async fn a_slow_answer_is_waited_for_or_asked_for_again() {
     let server = RedisServer::start().await;
-    let node = RedisNode::at("a", RedisOptions { patience: Duration::from_millis(200), ..server.options() }).await;
+    let node = RedisNode::at("a", RedisOptions { patience: Duration::from_millis(500), ..server.options() }).await;
     let friday = room("friday");
     committed(&node, created(&friday, Head::default(), EPOCH)).await;
     server.freeze().await;
     let commit = node.commit(after(&friday, head(EPOCH, 1)));
     let thaw = async {
         // Longer than one answer may take.
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_millis(800)).await;
         server.thaw().await;
     };
     let (outcome, ()) = tokio::join!(commit, thaw);
@@ -98,9 +98,8 @@ async fn a_slow_answer_is_waited_for_or_asked_for_again() {
 #[tokio::test]
 async fn a_redis_that_says_nothing_costs_a_bounded_wait_and_an_error() {
     let server = RedisServer::start().await;
-    let patience = Duration::from_millis(100);
-    let node =
-        RedisNode::at("a", RedisOptions { patience, deadline: Duration::from_millis(500), ..server.options() }).await;
+    let (patience, deadline) = (Duration::from_millis(300), Duration::from_millis(1500));
+    let node = RedisNode::at("a", RedisOptions { patience, deadline, ..server.options() }).await;
     server.freeze().await;
     assert!(within(node.commit(created(&room("friday"), Head::default(), EPOCH))).await.is_err());
     assert!(within(node.load(&room("friday"))).await.is_err());

@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use redis::{FromRedisValue, Script, ScriptInvocation, ToRedisArgs, Value};
 
 use super::answers::{
@@ -203,12 +204,12 @@ impl RedisLink {
 
     /// Names the data of a Redis that is new: rooms may begin there at once. What is named already stays.
     pub(crate) async fn name_new_data(&self, node: &NodeId) -> Result<(), LinkError> {
-        for partition in Partition::all() {
+        let names = Partition::all().map(|partition| async move {
             let mut name = redis::cmd("SET");
             name.arg(partition.era()).arg(format!("{node}-{}", rand::random::<u32>())).arg("NX");
-            self.command::<()>(name.arg("PX").arg(millis(self.options().lives.outbox))).await?;
-        }
-        Ok(())
+            self.command::<()>(name.arg("PX").arg(millis(self.options().lives.outbox))).await
+        });
+        try_join_all(names).await.map(drop)
     }
 
     /// A message to `node` itself; answers the id of the data.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::client::Carrier::{Quinn, WebSocket, Wtransport};
-use crate::support::client::Incoming;
-use crate::support::server::TestProcess;
+use crate::support::client::{Client, Incoming};
+use crate::support::server::{TestProcess, until};
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_kill_9_exactly_once_and_the_members_resume() {
@@ -22,22 +22,26 @@ async fn what_was_acknowledged_survives_kill_9_exactly_once_and_the_members_resu
     let playing = members[0].until("PLAY_PAUSE").await;
     // Everybody speaks without waiting for answers; in the middle of it the process dies.
     let mut acknowledged = BTreeSet::new();
+    let mut collect = |members: &mut [Client]| {
+        let seq = |incoming: Incoming| match incoming {
+            Incoming::Message(message) if message["type"] == "ACK" => message["seq"].as_u64(),
+            _ => None,
+        };
+        for member in members {
+            acknowledged.extend(member.drain().into_iter().filter_map(seq));
+        }
+        acknowledged.len()
+    };
     for round in 0..60 {
         for member in &mut members {
             for _ in 0..5 {
                 member.ask(json!({"type": "CHAT", "text": format!("round {round}")})).await;
             }
         }
-        let collect = |incoming: Incoming| match incoming {
-            Incoming::Message(message) if message["type"] == "ACK" => message["seq"].as_u64(),
-            _ => None,
-        };
-        for member in &mut members {
-            acknowledged.extend(member.drain().into_iter().filter_map(collect));
-        }
+        collect(&mut members);
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    assert!(acknowledged.len() > 100, "a load of {} acknowledged commands is none", acknowledged.len());
+    until("a load of acknowledged commands", async || (collect(&mut members) > 100).then_some(())).await;
     for member in &mut members {
         for _ in 0..100 {
             member.ask(json!({"type": "CHAT", "text": "the last ones"})).await;
