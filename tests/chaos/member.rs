@@ -1,7 +1,8 @@
 //! A member as the JavaScript client is one (`web-demo/client/connection.js`, `session.js`): it comes back with its
 //! token, after a backoff with the same figures, or at the moment that the server told it; it asks for the whole state
-//! when it misses something; it calls a line dead that has been silent for twelve seconds. What it sees goes into its
-//! record.
+//! when it misses something; it opens another connection once a question (a clock probe, a PING) is unanswered for two
+//! and a half seconds, where the JavaScript client keeps the old one until the other is open. What it sees goes into
+//! its record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::support::client::{Carrier, Client, Incoming, Tick};
 use crate::support::server::Place;
 
 const PING_EVERY: Duration = Duration::from_secs(5);
-const MOST_SILENCE: Duration = Duration::from_secs(12);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+const UNANSWERED: Duration = Duration::from_millis(2500);
 const JOIN_WITHIN: Duration = Duration::from_secs(10);
 const OPEN_WITHIN: Duration = Duration::from_secs(8);
 const BACKOFF_FIRST: Duration = Duration::from_millis(300);
@@ -127,22 +129,26 @@ impl Member {
             return End::Soon;
         }
         let began = Clock::instant();
-        let (mut heard, mut orders) = (began, self.orders.clone());
+        let mut orders = self.orders.clone();
+        // The first question that nothing has answered.
+        let mut asked: Option<Instant> = None;
         let mut synced = orders.borrow().sync;
         let mut pings = interval(PING_EVERY);
+        let mut probes = interval(PROBE_EVERY);
         let mut ticks = interval(TICK_EVERY);
-        for every in [&mut pings, &mut ticks] {
+        for every in [&mut pings, &mut probes, &mut ticks] {
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut speak_at = began;
         loop {
             let pace = orders.borrow().pace.filter(|_| session.joined);
-            let silent = heard + MOST_SILENCE;
-            let join_by = if session.joined { silent } else { began + JOIN_WITHIN };
-            let planned = session.planned.unwrap_or(silent);
+            let join_by = (!session.joined).then(|| began + JOIN_WITHIN);
+            let doubt = asked.filter(|_| session.joined).map(|asked| asked + UNANSWERED);
+            let ends = [join_by, doubt, session.planned].into_iter().flatten().min();
             tokio::select! {
                 incoming = client.hear() => {
-                    heard = Clock::instant();
+                    let heard = Clock::instant();
+                    asked = None;
                     let joined = session.joined;
                     match incoming {
                         Incoming::Message(message) => {
@@ -181,10 +187,22 @@ impl Member {
                         return End::Soon;
                     }
                 }
-                _ = pings.tick() => if !client.send(json!({"type": "PING", "timestamp": 1})).await {
-                    return End::Soon;
-                },
-                () = sleep_until(silent.min(join_by).min(planned)) => return End::Soon,
+                _ = pings.tick() => {
+                    asked = asked.or(Some(Clock::instant()));
+                    if !client.send(json!({"type": "PING", "timestamp": 1})).await {
+                        return End::Soon;
+                    }
+                }
+                _ = probes.tick() => {
+                    asked = asked.or(Some(Clock::instant()));
+                    if !client.try_send_compact(&probe()).await {
+                        return End::Soon;
+                    }
+                }
+                () = sleep_until(ends.unwrap_or(began)), if ends.is_some() => {
+                    let doubted = doubt.is_some() && ends == doubt;
+                    return if doubted { End::At(Clock::instant()) } else { End::Soon };
+                }
                 changed = orders.changed() => {
                     if changed.is_err() || orders.borrow().over {
                         return End::Over;
@@ -356,6 +374,13 @@ impl Member {
         let now = self.memory.room_time.map(|(time, at)| time + at.elapsed().as_secs_f64() * 1000.0);
         Tick::write(self.memory.ticks, 1.0, now.unwrap_or_default(), false)
     }
+}
+
+/// A clock probe.
+fn probe() -> Vec<u8> {
+    let mut bytes = vec![1, 0, 0, 1];
+    bytes.extend_from_slice(&1.0_f64.to_be_bytes());
+    bytes
 }
 
 struct Session {

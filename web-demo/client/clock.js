@@ -138,6 +138,7 @@ export class RoomClock {
   #env;
   #send;
   #onSample;
+  #onSlept;
   #estimator = new OffsetEstimator();
   #grain = new ClockGrain();
   /** @type {Map<number, number>} probe id → its t0 */
@@ -152,11 +153,13 @@ export class RoomClock {
    * @param {import('./env.js').Env} env
    * @param {(bytes: Uint8Array) => void} send
    * @param {() => void} [onSample]
+   * @param {(ms: number) => void} [onSlept]  the steady clock stood still for so long
    */
-  constructor(env, send, onSample = () => {}) {
+  constructor(env, send, onSample = () => {}, onSlept = () => {}) {
     this.#env = env;
     this.#send = send;
     this.#onSample = onSample;
+    this.#onSlept = onSlept;
   }
 
   /** ms to add to `performance.now()` to get room time. */
@@ -221,7 +224,11 @@ export class RoomClock {
   #probe() {
     this.#env.clearTimeout(this.#timer);
     const now = this.#read();
-    if (Math.abs(this.#env.wallNow() - now - this.#wallMinusSteady) > SLEPT_MS + this.#grain.ms) return this.resync();
+    const slept = this.#env.wallNow() - now - this.#wallMinusSteady;
+    if (Math.abs(slept) > SLEPT_MS + this.#grain.ms) {
+      this.resync();
+      return this.#onSlept(slept);
+    }
 
     const id = this.#nextId;
     this.#nextId = (id + 1) & 0xffff;

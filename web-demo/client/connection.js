@@ -1,6 +1,9 @@
 /**
- * A connection that comes back: finds the server's transports, races them, watches for silence, and reconnects with
- * backoff until it is told to stop. It knows nothing of rooms; what a session says is the room's business.
+ * A connection that comes back: finds the server's transports, races them, and reconnects with backoff until it is told
+ * to stop. It knows nothing of rooms; what a session says is the room's business.
+ *
+ * A line in doubt (liveness.js) is kept until another one is open beside it: make before break. If it speaks before
+ * that, the other one is given up, and nobody has noticed anything.
  *
  * While the server is away it tries the other nodes that the server last named. A page that is hidden for good
  * (`suspend`: the back/forward cache, a frozen tab) closes its connection, because the network stack would keep it
@@ -22,20 +25,18 @@
 import { endpointsOf, endpointsOfNode } from './address.js';
 import { fallbackReason, noUsableTransport, startOrder, usableTransports } from './choice.js';
 import { TandemError, retryAfterClose } from './errors.js';
+import { Liveness } from './liveness.js';
 import { lookUpTransports, unreachable } from './lookup.js';
 import { openFastest } from './race.js';
 import { NO_CODE, openWebSocket, openWebTransport } from './transports.js';
 import { encodeJson } from './wire.js';
 
-const PING_EVERY_MS = 5000;
-const MOST_SILENCE_MS = 12_000;
-/** Silence that is still allowed after the page woke up: messages that arrived meanwhile take a moment to be read. */
-const SILENCE_AFTER_WAKING_MS = 4000;
-const WOKE_LATE_MS = 3000;
 const JOIN_WITHIN_MS = 10_000;
 const LOOKUP_WITHIN_MS = 8000;
 /** The same where there are other nodes to try. */
 const LOOKUP_AMONG_NODES_MS = 2000;
+/** The same for a server whose line is in doubt already. */
+const LOOKUP_IN_DOUBT_MS = 700;
 const NODE_WITHIN_MS = 3000;
 /** The first connection is reported as failed after this long: 10 s are promised. */
 const FIRST_WITHIN_MS = 9500;
@@ -73,15 +74,16 @@ export class Connection {
   #announced = null;
   /** Not before this moment, if not 0: the server asked for it. */
   #notBefore = 0;
-  #heardAt = 0;
-  #checkedAt = 0;
   #cancelRace = () => {};
+  /** An attempt is under way. */
+  #trying = false;
+  /** A JOIN was accepted on the present connection. */
+  #settled = false;
+  #liveness;
   /** @type {Fallback|null} */
   #fallback = null;
   /** @type {any} */
   #retryTimer = null;
-  /** @type {any} */
-  #checkTimer = null;
   /** @type {any} */
   #joinTimer = null;
   /** @type {any} */
@@ -105,6 +107,12 @@ export class Connection {
     this.#store = store;
     this.#env = env;
     this.#handlers = handlers;
+    this.#liveness = new Liveness(env, {
+      ask: () => this.send({ type: 'PING', timestamp: Math.round(env.wallNow()) }),
+      onDoubt: () => this.#onDoubt(),
+      onRelief: () => this.#onRelief(),
+      onSilent: () => this.#drop('the server is silent'),
+    });
   }
 
   /** The kind of the transport that is open. */
@@ -154,9 +162,24 @@ export class Connection {
     this.#transport?.sendCompact(bytes);
   }
 
+  /** A clock probe: the server answers it at once. @param {Uint8Array} bytes */
+  probe(bytes) {
+    this.sendCompact(bytes);
+    if (this.#transport) this.#liveness.noteAsked();
+  }
+
+  /**
+   * The page's steady clock stood still.
+   * @param {number} ms for so long
+   */
+  woke(ms) {
+    if (this.#transport) this.#liveness.wake(ms);
+  }
+
   /** The JOIN was accepted: the next loss starts its backoff from the beginning. */
   settled() {
     this.#failures = 0;
+    this.#settled = true;
     this.#settledOnce = true;
     this.#env.clearTimeout(this.#firstTimer);
     this.#env.clearTimeout(this.#joinTimer);
@@ -177,11 +200,8 @@ export class Connection {
   suspend() {
     if (this.#ended || this.#suspended) return;
     this.#suspended = true;
-    this.#attempt += 1;
-    this.#cancelRace();
-    this.#env.clearTimeout(this.#retryTimer);
+    this.#giveUpAttempt();
     this.#env.clearTimeout(this.#firstTimer);
-    this.#retryTimer = null;
     const transport = this.#release();
     if (!transport) return;
     transport.close(CLOSE_DROPPED, 'the page is suspended');
@@ -206,14 +226,11 @@ export class Connection {
   end(code, reason, lingerMs = 0) {
     if (this.#ended) return;
     this.#ended = true;
-    this.#attempt += 1;
-    this.#cancelRace();
+    this.#giveUpAttempt();
     const transport = this.#release();
     if (lingerMs > 0) this.#env.setTimeout(() => transport?.close(code, reason), lingerMs);
     else transport?.close(code, reason);
-    this.#env.clearTimeout(this.#retryTimer);
     this.#env.clearTimeout(this.#firstTimer);
-    this.#retryTimer = null;
     this.#pageListeners.forEach((stop) => stop());
   }
 
@@ -237,17 +254,21 @@ export class Connection {
     this.#env.clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
     this.#notBefore = 0;
+    this.#trying = true;
     const attempt = ++this.#attempt;
     const stale = () => attempt !== this.#attempt;
+    const began = this.#env.now();
     const nodes = this.#store.nodes();
+    const amongNodes = this.#transport ? LOOKUP_IN_DOUBT_MS : LOOKUP_AMONG_NODES_MS;
     try {
-      await this.#tryServer(stale, nodes.length > 0 ? LOOKUP_AMONG_NODES_MS : LOOKUP_WITHIN_MS);
+      await this.#tryServer(stale, nodes.length > 0 ? amongNodes : LOOKUP_WITHIN_MS);
     } catch (error) {
       if (stale()) return;
       if (await this.#tryNodes(stale, nodes)) return;
       if (stale()) return;
+      this.#trying = false;
       this.#trouble = error instanceof TandemError ? error : unreachable(String(error));
-      this.#retry('soon');
+      this.#retry('soon', this.#env.now() - began);
       // Another try doesn't help against ORIGIN_REFUSED and NO_TRANSPORT.
       if (this.#trouble.code !== 'UNREACHABLE') this.#report();
     }
@@ -299,8 +320,8 @@ export class Connection {
     this.#fallback = transport.kind === 'websocket'
       ? fallbackReason({ endpoints, order, failed: race.failed, preference: this.#preference, env: this.#env })
       : null;
-    // Only a race that had a choice says anything about the network.
-    if (usable.length > 1) this.#store.keepWinner(transport.kind, this.#env.wallNow());
+    // Only a race that had a choice says anything about the network, and none that began while a line was failing.
+    if (usable.length > 1 && !this.#transport) this.#store.keepWinner(transport.kind, this.#env.wallNow());
     this.#adopt(transport);
   }
 
@@ -322,13 +343,19 @@ export class Connection {
     });
   }
 
-  /** @param {Transport} transport */
+  /** Goes on with a connection that has just opened, in place of one in doubt. @param {Transport} transport */
   #adopt(transport) {
+    this.#trying = false;
+    const last = this.#release();
+    if (last) {
+      last.close(CLOSE_DROPPED, 'moved to another connection');
+      this.#handlers.onDown();
+    }
     this.#transport = transport;
+    this.#settled = false;
     this.#announced = null;
     this.#trouble = null;
-    this.#heardAt = this.#checkedAt = this.#env.now();
-    this.#checkTimer = this.#env.setTimeout(() => this.#check(), PING_EVERY_MS);
+    this.#liveness.start();
     this.#joinTimer = this.#env.setTimeout(() => {
       this.#trouble = noAnswerToJoin();
       this.#drop('no answer to JOIN');
@@ -338,7 +365,7 @@ export class Connection {
 
   /** @param {string} json */
   #onMessage(json) {
-    this.#heardAt = this.#env.now();
+    this.#liveness.noteHeard();
     let message;
     try {
       message = JSON.parse(json);
@@ -355,7 +382,7 @@ export class Connection {
 
   /** @param {Uint8Array} bytes */
   #onCompact(bytes) {
-    this.#heardAt = this.#env.now();
+    this.#liveness.noteHeard();
     this.#handlers.onCompact(bytes);
   }
 
@@ -381,7 +408,8 @@ export class Connection {
     }
     this.#release();
     this.#handlers.onDown();
-    this.#retry(retry);
+    if (retry === 'later') this.#giveUpAttempt();
+    if (!this.#trying) this.#retry(retry);
   }
 
   /**
@@ -401,24 +429,50 @@ export class Connection {
     if (!transport) return;
     transport.close(CLOSE_DROPPED, reason);
     this.#handlers.onDown();
-    this.#retry('soon');
+    // The attempt that a doubt began goes on, unless the server asked to come later.
+    if (this.#notBefore > 0) this.#giveUpAttempt();
+    if (!this.#trying) this.#retry('soon');
+  }
+
+  /** The line may be dead: opens another one, and keeps this one until that is there. */
+  #onDoubt() {
+    // A server that has not answered JOIN has its own deadline, and backoff.
+    if (this.#settled && !this.#trying && this.#retryTimer === null) void this.#tryNow();
+  }
+
+  #onRelief() {
+    this.#giveUpAttempt();
+    this.#failures = 0;
+  }
+
+  /** Whatever is being opened, or is to be tried, is not wanted any more. */
+  #giveUpAttempt() {
+    this.#attempt += 1;
+    this.#trying = false;
+    this.#cancelRace();
+    this.#env.clearTimeout(this.#retryTimer);
+    this.#retryTimer = null;
   }
 
   /** Lets go of the current transport and of everything that was timed by it. */
   #release() {
     const transport = this.#transport;
     this.#transport = null;
-    for (const timer of [this.#checkTimer, this.#joinTimer, this.#plannedTimer]) this.#env.clearTimeout(timer);
+    this.#liveness.stop();
+    for (const timer of [this.#joinTimer, this.#plannedTimer]) this.#env.clearTimeout(timer);
     return transport;
   }
 
-  /** @param {'soon'|'later'} when */
-  #retry(when) {
+  /**
+   * @param {'soon'|'later'} when
+   * @param {number} [waited] ms that the last attempt took: a server that hangs has set the pace itself
+   */
+  #retry(when, waited = 0) {
     if (this.#ended || this.#suspended) return;
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_FIRST_MS * 2 ** this.#failures);
     this.#failures += 1;
     const floor = when === 'later' ? BACKOFF_LATER_MS : 0;
-    const jittered = Math.max(ceiling, floor) * (0.5 + this.#env.random() / 2);
+    const jittered = Math.max(0, Math.max(ceiling, floor) * (0.5 + this.#env.random() / 2) - waited);
     // A moment that the server gave is jittered already, and there is no failure to back off from.
     const delay = this.#notBefore > 0 ? Math.max(0, this.#notBefore - this.#env.now()) : jittered;
     if (when === 'later') this.#notBefore = this.#env.now() + delay;
@@ -426,28 +480,10 @@ export class Connection {
     this.#retryTimer = this.#env.setTimeout(() => this.#tryNow(), delay);
   }
 
-  /** The network or the page came back: retries at once, and checks an open connection soon. */
+  /** The network or the page came back: retries at once, and asks on an open connection. */
   #nudge() {
-    const now = this.#env.now();
-    if (this.#retryTimer !== null && now >= this.#notBefore) this.#tryNow();
-    if (this.#transport) {
-      this.#heardAt = Math.min(this.#heardAt, now - MOST_SILENCE_MS + SILENCE_AFTER_WAKING_MS);
-      this.#checkedAt = now;
-      this.#check();
-    }
-  }
-
-  #check() {
-    this.#env.clearTimeout(this.#checkTimer);
-    const now = this.#env.now();
-    // In a page that was frozen, timers are late and messages unread.
-    const wokeLate = now - this.#checkedAt > PING_EVERY_MS + WOKE_LATE_MS;
-    if (wokeLate) this.#heardAt = Math.max(this.#heardAt, now - MOST_SILENCE_MS + SILENCE_AFTER_WAKING_MS);
-    this.#checkedAt = now;
-    const left = this.#heardAt + MOST_SILENCE_MS - now;
-    if (left <= 0) return this.#drop('the server is silent');
-    this.send({ type: 'PING', timestamp: Math.round(this.#env.wallNow()) });
-    this.#checkTimer = this.#env.setTimeout(() => this.#check(), Math.min(PING_EVERY_MS, left));
+    if (this.#retryTimer !== null && this.#env.now() >= this.#notBefore) void this.#tryNow();
+    if (this.#transport) this.#liveness.wake();
   }
 }
 

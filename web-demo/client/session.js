@@ -120,7 +120,7 @@ export class Session {
         onSent: (message) => this.#log('out', message),
       },
     });
-    this.clock = new RoomClock(env, (bytes) => this.sendCompact(bytes), () => emit('clock'));
+    this.clock = new RoomClock(env, (bytes) => this.#probe(bytes), () => emit('clock'), (ms) => this.#connection.woke(ms));
     this.ready = this.#newReady();
     this.#begin();
   }
@@ -165,6 +165,12 @@ export class Session {
   /** @param {Uint8Array} bytes */
   sendCompact(bytes) {
     this.#connection.sendCompact(bytes);
+    this.#log('out', decodeCompact(bytes), true);
+  }
+
+  /** @param {Uint8Array} bytes a clock probe */
+  #probe(bytes) {
+    this.#connection.probe(bytes);
     this.#log('out', decodeCompact(bytes), true);
   }
 

@@ -269,14 +269,13 @@ test('a PING goes out every 5 s', async () => {
   assert.equal(server.receivedOf('PING').length, 4);
 });
 
-test('a line on which nothing is heard for 12 s is dropped', async () => {
+test('a line on which nothing is heard for 12 s is dropped, also while there is no other one', async () => {
   const { env, server, room } = await joinedRoom();
-  server.answersPings = false;
-  server.answersProbes = false;
+  server.line.cut = server.lookupFails = true;
   await env.advance(11_400);
   assert.equal(room.state, 'joined');
   await env.advance(1000);
-  assert.equal(server.lines.length, 2);
+  assert.equal(room.state, 'reconnecting');
   assert.equal(server.lines[0].closedWith.code, 4004);
 });
 

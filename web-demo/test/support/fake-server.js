@@ -28,6 +28,8 @@ export class FakeServer {
     this.refuseJoin = null;
     this.answersProbes = true;
     this.answersPings = true;
+    /** How what a line brings reaches the page. */
+    this.toPage = (deliver) => deliver();
     this.room = {};
     this.resetRoom();
 
@@ -105,6 +107,7 @@ export class FakeServer {
   }
 
   onMessage(line, message) {
+    if (line.cut) return;
     line.received.push(message);
     if (message.type === 'JOIN') {
       if (this.refuseJoin) {
@@ -119,6 +122,7 @@ export class FakeServer {
   }
 
   onCompact(line, bytes) {
+    if (line.cut) return;
     const message = decodeCompact(bytes);
     line.compact.push(message);
     if (message?.kind !== 'probe' || !this.answersProbes) return;
@@ -129,6 +133,8 @@ export class FakeServer {
 
 class FakeWebSocket {
   kind = 'websocket';
+  /** Nothing passes any more, either way. */
+  cut = false;
   readyState = 0;
   bufferedAmount = 0;
   received = [];
@@ -160,21 +166,28 @@ class FakeWebSocket {
   }
 
   deliver(message) {
-    if (this.readyState === 1) this.onmessage?.({ data: JSON.stringify(message) });
+    this.#bring(JSON.stringify(message));
   }
 
   deliverCompact(bytes) {
-    if (this.readyState === 1) this.onmessage?.({ data: bytes.slice().buffer });
+    this.#bring(bytes.slice().buffer);
+  }
+
+  #bring(data) {
+    if (!this.cut) this.server.toPage(() => this.readyState === 1 && this.onmessage?.({ data }));
   }
 
   end(code, reason = '') {
-    this.readyState = 3;
-    this.onclose?.({ code, reason });
+    this.server.toPage(() => {
+      this.readyState = 3;
+      this.onclose?.({ code, reason });
+    });
   }
 }
 
 class FakeWebTransport {
   kind = 'webtransport';
+  cut = false;
   received = [];
   compact = [];
   closedWith = null;
@@ -219,17 +232,20 @@ class FakeWebTransport {
   }
 
   deliver(message) {
+    if (this.cut) return;
     // In two pieces: the client must not count on whole messages.
     const bytes = frame(encoder.encode(JSON.stringify(message)));
-    this.controlOut.enqueue(bytes.slice(0, 3));
-    this.controlOut.enqueue(bytes.slice(3));
+    this.server.toPage(() => {
+      this.controlOut.enqueue(bytes.slice(0, 3));
+      this.controlOut.enqueue(bytes.slice(3));
+    });
   }
 
   deliverCompact(bytes) {
-    this.datagramsOut.enqueue(bytes);
+    if (!this.cut) this.server.toPage(() => this.datagramsOut.enqueue(bytes));
   }
 
   end(code, reason = '') {
-    this.resolveClosed({ closeCode: code, reason });
+    this.server.toPage(() => this.resolveClosed({ closeCode: code, reason }));
   }
 }

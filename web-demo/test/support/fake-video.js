@@ -220,6 +220,16 @@ export class FakeVideo extends EventTarget {
     this.#fire('canplay', 'playing');
   }
 
+  /** Its process is stopped, and goes on. */
+  suspend() {
+    this.#anchor(this.truePosition());
+    this.moving = false;
+  }
+
+  wake() {
+    if (!this.paused && !this.seeking) this.#moveAfter(5);
+  }
+
   #moveAfter(ms) {
     this.env.clearTimeout(this.moveTimer);
     this.moveTimer = this.env.setTimeout(() => {
