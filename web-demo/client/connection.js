@@ -1,13 +1,12 @@
 /**
- * A connection that comes back: finds the server's transports, races them, and reconnects with backoff until it is told
- * to stop. It knows nothing of rooms; what a session says is the room's business.
+ * A connection that comes back: opens one (dial.js), and reconnects with backoff until it is told to stop. It knows
+ * nothing of rooms; what a session says is the room's business.
  *
  * A line in doubt (liveness.js) is kept until another one is open beside it: make before break. If it speaks before
  * that, the other one is given up, and nobody has noticed anything.
  *
- * While the server is away it tries the other nodes that the server last named. A page that is hidden for good
- * (`suspend`: the back/forward cache, a frozen tab) closes its connection, because the network stack would keep it
- * alive.
+ * A page that is hidden for good (`suspend`: the back/forward cache, a frozen tab) closes its connection, because the
+ * network stack would keep it alive.
  *
  * @typedef {import('./transports.js').Transport} Transport
  * @typedef {import('./choice.js').Fallback} Fallback
@@ -22,22 +21,14 @@
  *   it goes on trying unless told to end
  * @property {(message: any) => void} onSent         for the event log
  */
-import { endpointsOf, endpointsOfNode } from './address.js';
-import { fallbackReason, noUsableTransport, startOrder, usableTransports } from './choice.js';
+import { Dialer } from './dial.js';
 import { TandemError, retryAfterClose } from './errors.js';
 import { Liveness } from './liveness.js';
-import { lookUpTransports, unreachable } from './lookup.js';
-import { openFastest } from './race.js';
+import { unreachable } from './lookup.js';
 import { NO_CODE, openWebSocket, openWebTransport } from './transports.js';
 import { encodeJson } from './wire.js';
 
 const JOIN_WITHIN_MS = 10_000;
-const LOOKUP_WITHIN_MS = 8000;
-/** The same where there are other nodes to try. */
-const LOOKUP_AMONG_NODES_MS = 2000;
-/** The same for a server whose line is in doubt already. */
-const LOOKUP_IN_DOUBT_MS = 700;
-const NODE_WITHIN_MS = 3000;
 /** The first connection is reported as failed after this long: 10 s are promised. */
 const FIRST_WITHIN_MS = 9500;
 
@@ -50,14 +41,10 @@ const CLOSE_DROPPED = 4004;
 
 export class Connection {
   #server;
-  #preference;
-  #store;
   #env;
   #handlers;
   /** @type {Transport|null} */
   #transport = null;
-  /** Counts attempts; whatever finishes under another number is no longer wanted. */
-  #attempt = 0;
   #failures = 0;
   #ended = false;
   /** The page is suspended: nothing is tried. */
@@ -74,9 +61,9 @@ export class Connection {
   #announced = null;
   /** Not before this moment, if not 0: the server asked for it. */
   #notBefore = 0;
-  #cancelRace = () => {};
-  /** An attempt is under way. */
-  #trying = false;
+  #dialer;
+  /** The attempt that is under way. @type {{cancel: () => void}|null} */
+  #dialing = null;
   /** A JOIN was accepted on the present connection. */
   #settled = false;
   #liveness;
@@ -103,8 +90,7 @@ export class Connection {
    */
   constructor({ server, preference, store, env, handlers }) {
     this.#server = server;
-    this.#preference = preference;
-    this.#store = store;
+    this.#dialer = new Dialer({ server, preference, store, env, open: (kind, endpoint) => this.#open(kind, endpoint) });
     this.#env = env;
     this.#handlers = handlers;
     this.#liveness = new Liveness(env, {
@@ -251,22 +237,20 @@ export class Connection {
 
   async #tryNow() {
     if (this.#suspended) return;
-    this.#env.clearTimeout(this.#retryTimer);
-    this.#retryTimer = null;
+    this.#giveUpAttempt();
     this.#notBefore = 0;
-    this.#trying = true;
-    const attempt = ++this.#attempt;
-    const stale = () => attempt !== this.#attempt;
     const began = this.#env.now();
-    const nodes = this.#store.nodes();
-    const amongNodes = this.#transport ? LOOKUP_IN_DOUBT_MS : LOOKUP_AMONG_NODES_MS;
+    const dialing = this.#dialer.dial(this.#transport !== null);
+    this.#dialing = dialing;
     try {
-      await this.#tryServer(stale, nodes.length > 0 ? amongNodes : LOOKUP_WITHIN_MS);
+      const { transport, fallback } = await dialing.opened;
+      if (dialing !== this.#dialing) return transport.close(1000, 'not wanted any more');
+      this.#dialing = null;
+      this.#fallback = fallback;
+      this.#adopt(transport);
     } catch (error) {
-      if (stale()) return;
-      if (await this.#tryNodes(stale, nodes)) return;
-      if (stale()) return;
-      this.#trying = false;
+      if (dialing !== this.#dialing) return;
+      this.#dialing = null;
       this.#trouble = error instanceof TandemError ? error : unreachable(String(error));
       this.#retry('soon', this.#env.now() - began);
       // Another try doesn't help against ORIGIN_REFUSED and NO_TRANSPORT.
@@ -275,77 +259,22 @@ export class Connection {
   }
 
   /**
-   * @param {() => boolean} stale
-   * @param {number} lookUpWithin ms
+   * @param {'webtransport'|'websocket'} kind
+   * @param {any} endpoint
    */
-  async #tryServer(stale, lookUpWithin) {
-    const answer = await lookUpTransports(this.#server, this.#env, lookUpWithin);
-    if (stale()) return;
-    this.#store.keepNodes(Array.isArray(answer.nodes) ? answer.nodes : []);
-    await this.#open(stale, endpointsOf(this.#server, answer));
-  }
-
-  /**
-   * The server is away, or can't be reached by any transport: another node of its cluster knows the same rooms.
-   * @param {() => boolean} stale
-   * @param {any[]} nodes
-   * @returns {Promise<boolean>} whether one took the connection
-   */
-  async #tryNodes(stale, nodes) {
-    const start = nodes.length > 0 ? Math.floor(this.#env.random() * nodes.length) : 0;
-    for (const node of [...nodes.slice(start), ...nodes.slice(0, start)]) {
-      try {
-        await this.#open(stale, endpointsOfNode(node), NODE_WITHIN_MS);
-        return true;
-      } catch {
-        if (stale()) return true;
-      }
-    }
-    return false;
-  }
-
-  /**
-   * @param {() => boolean} stale
-   * @param {import('./address.js').Endpoints} endpoints
-   * @param {number} [withinMs]
-   */
-  async #open(stale, endpoints, withinMs) {
-    const usable = usableTransports(endpoints, this.#preference, this.#env);
-    if (usable.length === 0) throw noUsableTransport(endpoints, this.#server, this.#preference, this.#env);
-    const order = startOrder(usable, this.#preference, this.#store.winner(this.#env.wallNow()));
-    const race = openFastest(this.#openers(order, endpoints), this.#env, withinMs);
-    this.#cancelRace = race.cancel;
-    const transport = await race.winner;
-    if (stale()) return transport.close(1000, 'not wanted any more');
-    this.#fallback = transport.kind === 'websocket'
-      ? fallbackReason({ endpoints, order, failed: race.failed, preference: this.#preference, env: this.#env })
-      : null;
-    // Only a race that had a choice says anything about the network, and none that began while a line was failing.
-    if (usable.length > 1 && !this.#transport) this.#store.keepWinner(transport.kind, this.#env.wallNow());
-    this.#adopt(transport);
-  }
-
-  /**
-   * @param {('webtransport'|'websocket')[]} order
-   * @param {any} endpoints
-   * @returns {(() => Transport)[]}
-   */
-  #openers(order, endpoints) {
-    return order.map((kind) => () => {
-      const open = kind === 'webtransport' ? openWebTransport : openWebSocket;
-      /** @type {Transport} */
-      const transport = open(endpoints[kind], this.#env, {
-        onMessage: (json) => transport === this.#transport && this.#onMessage(json),
-        onCompact: (bytes) => transport === this.#transport && this.#onCompact(bytes),
-        onClose: (end) => transport === this.#transport && this.#onClose(end),
-      });
-      return transport;
+  #open(kind, endpoint) {
+    const open = kind === 'webtransport' ? openWebTransport : openWebSocket;
+    /** @type {Transport} */
+    const transport = open(endpoint, this.#env, {
+      onMessage: (json) => transport === this.#transport && this.#onMessage(json),
+      onCompact: (bytes) => transport === this.#transport && this.#onCompact(bytes),
+      onClose: (end) => transport === this.#transport && this.#onClose(end),
     });
+    return transport;
   }
 
   /** Goes on with a connection that has just opened, in place of one in doubt. @param {Transport} transport */
   #adopt(transport) {
-    this.#trying = false;
     const last = this.#release();
     if (last) {
       last.close(CLOSE_DROPPED, 'moved to another connection');
@@ -409,7 +338,7 @@ export class Connection {
     this.#release();
     this.#handlers.onDown();
     if (retry === 'later') this.#giveUpAttempt();
-    if (!this.#trying) this.#retry(retry);
+    if (this.#dialing === null) this.#retry(retry);
   }
 
   /**
@@ -431,13 +360,13 @@ export class Connection {
     this.#handlers.onDown();
     // The attempt that a doubt began goes on, unless the server asked to come later.
     if (this.#notBefore > 0) this.#giveUpAttempt();
-    if (!this.#trying) this.#retry('soon');
+    if (this.#dialing === null) this.#retry('soon');
   }
 
   /** The line may be dead: opens another one, and keeps this one until that is there. */
   #onDoubt() {
     // A server that has not answered JOIN has its own deadline, and backoff.
-    if (this.#settled && !this.#trying && this.#retryTimer === null) void this.#tryNow();
+    if (this.#settled && this.#dialing === null && this.#retryTimer === null) void this.#tryNow();
   }
 
   #onRelief() {
@@ -447,9 +376,8 @@ export class Connection {
 
   /** Whatever is being opened, or is to be tried, is not wanted any more. */
   #giveUpAttempt() {
-    this.#attempt += 1;
-    this.#trying = false;
-    this.#cancelRace();
+    this.#dialing?.cancel();
+    this.#dialing = null;
     this.#env.clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
   }

@@ -6,10 +6,12 @@ import { TandemError } from './errors.js';
  * @param {string} server
  * @param {import('./env.js').Env} env
  * @param {number} withinMs
+ * @param {(cancel: () => void) => void} [onStart]  gets what cancels it
  * @returns {Promise<any>} the answer
  */
-export async function lookUpTransports(server, env, withinMs) {
+export async function lookUpTransports(server, env, withinMs, onStart) {
   const abort = new AbortController();
+  onStart?.(() => abort.abort());
   const url = addressOf(server, 'api/transports');
   const timer = env.setTimeout(() => abort.abort(), withinMs);
   try {

@@ -272,6 +272,7 @@ test('a PING goes out every 5 s', async () => {
 test('a line on which nothing is heard for 12 s is dropped, also while there is no other one', async () => {
   const { env, server, room } = await joinedRoom();
   server.line.cut = server.lookupFails = true;
+  server.behaviour.websocket = 'fails';
   await env.advance(11_400);
   assert.equal(room.state, 'joined');
   await env.advance(1000);

@@ -24,7 +24,7 @@ for (const transport of ['webtransport', 'websocket']) {
           server.line.cut = true;
           prepare(server);
           const died = env.now();
-          await env.until('the other node having it', () => server.lines.length === 2 && room.state === 'joined', 6000);
+          await env.until('the other node having it', () => heardOf(server, 'JOIN') === 2 && room.state === 'joined', 6000);
           times.push(env.now() - died);
           assert.equal(server.receivedOf('JOIN')[1].resumeToken, 'token-1');
         }
@@ -37,6 +37,7 @@ for (const transport of ['webtransport', 'websocket']) {
     test('the line in doubt is kept until another one is open', async () => {
       const { env, server, room } = await open({ transport, nodes: [] });
       server.line.cut = server.lookupHangs = true;
+      server.behaviour.webtransport = server.behaviour.websocket = 'hangs';
       await env.advance(8000);
       assert.equal(room.state, 'joined');
       assert.equal(server.line.closedWith, null);
@@ -89,7 +90,7 @@ for (const transport of ['webtransport', 'websocket']) {
       life.hide(60_000);
       await env.advance(600_000);
       server.line.cut = true;
-      await env.until('being joined again', () => server.lines.length === 2 && room.state === 'joined', 200_000);
+      await env.until('being joined again', () => heardOf(server, 'JOIN') === 2 && room.state === 'joined', 200_000);
     });
 
     for (const mailFirst of [true, false]) {
@@ -131,7 +132,7 @@ for (const transport of ['webtransport', 'websocket']) {
         server.line.cut = true;
         await sleep(harness);
         const woke = env.now();
-        await env.until('being joined again', () => server.lines.length === 2 && room.state === 'joined', 5000);
+        await env.until('being joined again', () => heardOf(server, 'JOIN') === 2 && room.state === 'joined', 5000);
         assert.ok(env.now() - woke < 2000, `${env.now() - woke} ms`);
         await env.advance(500);
         assert.ok(room.clock.synced);
@@ -139,12 +140,21 @@ for (const transport of ['webtransport', 'websocket']) {
       }
     });
 
+    test('a path that died, and not the server, is left although the browser asks for addresses on a dead connection', async () => {
+      const { env, server, room } = await open({ transport, nodes: [] });
+      await env.advance(3000);
+      server.line.cut = server.lookupHangs = true;
+      const cut = env.now();
+      await env.until('being joined again', () => heardOf(server, 'JOIN') === 2 && room.state === 'joined', 6000);
+      assert.ok(env.now() - cut <= 4000, `${env.now() - cut} ms`);
+    });
+
     test('when the network has changed, the old path is soon in doubt', async () => {
       const { env, server, room } = await open({ transport });
       server.line.cut = true;
       env.page('online');
       const began = env.now();
-      await env.until('being joined again', () => server.lines.length === 2 && room.state === 'joined', 5000);
+      await env.until('being joined again', () => heardOf(server, 'JOIN') === 2 && room.state === 'joined', 5000);
       assert.ok(env.now() - began < 1000, `${env.now() - began} ms`);
     });
 
@@ -163,6 +173,7 @@ for (const transport of ['webtransport', 'websocket']) {
 test('after a server that hangs there is no pause on top of the wait for it', async () => {
   const { env, server, room } = await open({ nodes: [] });
   server.line.cut = server.lookupHangs = true;
+  server.behaviour.websocket = 'hangs';
   await env.advance(120_000);
   assert.equal(room.state, 'reconnecting');
   const waits = server.lookups.slice(1).map(({ at }, i) => at - server.lookups[i].at);

@@ -74,7 +74,7 @@ export class FakeServer {
 
   /** The line in use. */
   get line() {
-    return this.lines.at(-1);
+    return this.lines.findLast(({ closedWith }) => closedWith === null) ?? this.lines.at(-1);
   }
 
   /** Messages that clients sent over all lines. */
