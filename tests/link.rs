@@ -1,8 +1,8 @@
-//! The lossy line of `benches/loss` as a pure value: its rules, with the clock as an argument.
+//! The lossy line of the benches (`benches/support/line`) as a pure value: its rules, with the clock as an argument.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../benches/loss/link.rs"]
+#[path = "../benches/support/line/link.rs"]
 mod link;
 
 use std::time::Duration;

@@ -10,7 +10,10 @@
 #[cfg(target_os = "linux")]
 mod figures;
 #[cfg(target_os = "linux")]
-mod link;
+#[path = "../support/line/mod.rs"]
+mod line;
+#[cfg(target_os = "linux")]
+mod lines;
 #[cfg(target_os = "linux")]
 mod panels;
 #[cfg(target_os = "linux")]
@@ -22,8 +25,6 @@ mod report;
 mod run;
 #[cfg(target_os = "linux")]
 mod setup;
-#[cfg(target_os = "linux")]
-mod tunnel;
 #[cfg(target_os = "linux")]
 mod viewer;
 

@@ -10,16 +10,18 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use super::figures::{Place, Room, Route, point};
-use super::link::Conditions;
+use super::line::link::Conditions;
+use super::line::tunnel::{self, BothWays, End, LineSet};
 use super::setup::{Load, Measured, Setup};
-use super::tunnel::{self, End, Tunnel};
 use super::viewer::{self, Carrier, Member, Party, Told};
-use super::{panels, report};
+use super::{lines, panels, report};
 
 /// The namespaces are ours alone, so the ports can be anything.
 const PORT: u16 = 4433;
 const CARRIERS: [Carrier; 2] = [Carrier::WebTransport, Carrier::WebSocket];
 const CHILD: &str = "as-viewers";
+/// All viewers are at one end.
+const FAR: End = End::Far(0);
 
 const LOADS: [Load; 2] = [
     // `HOST_TICK_MS` and `TICK_MS` of web-demo/client/report.js.
@@ -60,11 +62,15 @@ fn command() -> Command {
         .arg(option("seed", "1", "Of the losses").value_parser(number()))
         .arg(option("json", "docs/performance/loss.json", "Where the figures go"))
         .arg(option("plot", "docs/performance/loss.svg", "Where the plot goes"));
+    let lines = Command::new(lines::NAME)
+        .about("Lays lines for another program (benches/sync), until its standard input ends")
+        .arg(Arg::new("spec").required(true).help("JSON: the conditions of each line, each way"));
     let child = Command::new(CHILD).hide(true).arg(Arg::new("party").required(true));
     Command::new("loss")
         .about("Age of ticks over a line that loses packets, WebTransport beside WebSocket. Needs root: it makes two network namespaces.")
         .bin_name("cargo bench --bench loss --")
         .subcommand(run)
+        .subcommand(lines)
         .subcommand(child)
 }
 
@@ -81,6 +87,15 @@ pub(crate) fn main() -> Result<()> {
                 () = interrupted() => bail!("interrupted"),
             }
         }),
+        Some((lines::NAME, options)) => {
+            let spec: &String = options.get_one("spec").context("no lines")?;
+            runtime.block_on(async {
+                tokio::select! {
+                    done = lines::keep(spec) => done,
+                    () = interrupted() => Ok(()),
+                }
+            })
+        }
         Some((CHILD, options)) => {
             let party: &String = options.get_one("party").context("no party")?;
             runtime.block_on(viewer::attend(serde_json::from_str(party)?))
@@ -144,11 +159,11 @@ async fn measure(setup: &Setup, load: Load, loss_percent: f64) -> Result<Measure
         rate: setup.megabits * 125_000,
         queue: setup.queue_bytes,
     };
-    let line = Tunnel::lay(conditions, setup.seed)?;
+    let line = LineSet::lay(&[BothWays { down: conditions, up: conditions }], setup.seed)?;
     let server = Server::start().await?;
     // The first of a room is its host: the one beside the server.
     let mut near = Party::of(setup, load, &server, End::Near).start(End::Near).await?;
-    let mut far = Party::of(setup, load, &server, End::Far).start(End::Far).await?;
+    let mut far = Party::of(setup, load, &server, FAR).start(FAR).await?;
     for group in [&mut near, &mut far] {
         group.go().await?;
     }
@@ -161,14 +176,14 @@ async fn measure(setup: &Setup, load: Load, loss_percent: f64) -> Result<Measure
         let (place, rooms) = (Place { load: load.name, loss_percent, carrier }, Vec::from_iter(rooms));
         points.extend(Route::ALL.map(|route| point(place, route, &rooms)));
     }
-    Ok(Measured { load, loss_percent, points, packets: line.fates() })
+    Ok(Measured { load, loss_percent, points, packets: line.fates()[0] })
 }
 
 impl Party {
     fn of(setup: &Setup, load: Load, server: &Server, end: End) -> Self {
         let (numbers, hz) = match end {
             End::Near => (0..1, load.host_hz),
-            End::Far => (1..1 + load.viewers, load.viewer_hz),
+            End::Far(_) => (1..1 + load.viewers, load.viewer_hz),
         };
         let period_micros = (1e6 / hz) as u64;
         let member = |room: usize, number: usize| Member {

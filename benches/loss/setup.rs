@@ -1,7 +1,7 @@
 //! The options of a run, and its measurements.
 
 use super::figures::{Point, Route};
-use super::link::Fates;
+use super::line::link::Fates;
 use super::viewer::Carrier;
 
 /// How often hosts and viewers tick.

@@ -45,7 +45,11 @@ export class DriftMeter {
     if (now < this.#ignoreBefore) return null;
     this.#sample(this.#clock, now, this.#video.currentTime);
     const clock = this.#clock.read(now);
-    const frames = now - this.#frameAt < FRAMES_STALE_MS ? this.#frames.read(now) : null;
+    const framesCome = now - this.#frameAt < FRAMES_STALE_MS;
+    const frames = framesCome ? this.#frames.read(now) : null;
+    // A clock of steps is behind by half a step on average. After a start that would be learned as slowness of the
+    // player, so the first word is left to the frames, which are about to be enough.
+    if (clock !== null && clock.noise > STEADY_MS && framesCome && frames === null) return null;
     const byFrames = clock !== null && frames !== null && clock.noise > STEADY_MS && frames.noise < clock.noise;
     this.source = byFrames ? 'frames' : 'currentTime';
     return byFrames ? frames : clock;

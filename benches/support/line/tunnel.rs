@@ -1,12 +1,14 @@
-//! The line itself: two network namespaces, a TUN device in each, and the two directions of [`Link`] between them.
+//! The lines themselves: one network namespace of the server, one of each far end, and between them TUN devices with
+//! the two directions of a [`Link`].
 //!
 //! ```text
-//! namespace near (server)                      this process                        namespace far (viewers)
+//! namespace near (server)                      this process                        namespace far-0, far-1 …
 //! kernel TCP, UDP ─► TUN ─► reader ─► Link ─► writer ─► TUN ─► kernel TCP, UDP
 //!                    TUN ◄─ writer ◄─ Link ◄─ reader ◄─ TUN
 //! ```
 //! The packets are those of real kernels. This process makes a device, then moves it into its namespace; the open
-//! file stays with us, so no thread has to change namespaces. Nothing leads out of the two: no other device, no route.
+//! file stays with us, so no thread has to change namespaces. Nothing leads out of the namespaces: no other device, no
+//! route; and none leads from one far end to another. The server has one address on all of its devices.
 //!
 //! Plain threads, because a condition variable wakes within 0.1 ms and a runtime's timer within 1 ms.
 
@@ -24,8 +26,8 @@ use super::link::{Conditions, Fates, Link};
 
 /// The server's address.
 pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 1);
-/// The viewers'.
-pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 2);
+/// Far ends have the addresses after the server's.
+const MOST_LINES: usize = 100;
 /// A size that every kernel takes.
 const MTU: usize = 1500;
 /// Names of our namespaces begin with it, then comes the process that made them.
@@ -35,29 +37,48 @@ const PREFIX: &str = "tandem-loss-";
 pub(crate) enum End {
     /// The server's.
     Near,
-    /// The viewers'.
-    Far,
+    /// The viewers' at the end of the line with this number.
+    Far(u8),
 }
 
-/// Two namespaces and what lies between. Dropping it takes all of it away again.
-pub(crate) struct Tunnel {
-    downwards: Arc<Direction>,
-    upwards: Arc<Direction>,
-    _namespaces: [Namespace; 2],
+/// Conditions of one line, each way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BothWays {
+    /// From the server.
+    pub(crate) down: Conditions,
+    pub(crate) up: Conditions,
 }
 
-impl Tunnel {
-    pub(crate) fn lay(conditions: Conditions, seed: u64) -> Result<Self> {
-        let namespaces = [Namespace::make(End::Near)?, Namespace::make(End::Far)?];
-        let [near, far] = [device(End::Near, NEAR)?, device(End::Far, FAR)?];
-        let downwards = Direction::run(&near, &far, Link::new(conditions, seed))?;
-        let upwards = Direction::run(&far, &near, Link::new(conditions, seed.wrapping_add(1)))?;
-        Ok(Self { downwards, upwards, _namespaces: namespaces })
+/// The namespaces, and the lines between the server's and the others. Dropping it takes all of it away again.
+pub(crate) struct LineSet {
+    directions: Vec<[Arc<Direction>; 2]>,
+    _namespaces: Vec<Namespace>,
+}
+
+impl LineSet {
+    pub(crate) fn lay(lines: &[BothWays], seed: u64) -> Result<Self> {
+        if lines.len() > MOST_LINES {
+            bail!("{} lines, and {MOST_LINES} are the most", lines.len());
+        }
+        let mut namespaces = vec![Namespace::make(End::Near)?];
+        let mut directions = Vec::new();
+        for (number, conditions) in (0_u8..).zip(lines) {
+            let far = End::Far(number);
+            namespaces.push(Namespace::make(far)?);
+            let [server, viewer] = [device(End::Near, number)?, device(far, number)?];
+            // Each direction has its own sequence of chances.
+            let seed = seed.wrapping_add(2 * u64::from(number));
+            directions.push([
+                Direction::run(&server, &viewer, Link::new(conditions.down, seed))?,
+                Direction::run(&viewer, &server, Link::new(conditions.up, seed.wrapping_add(1)))?,
+            ]);
+        }
+        Ok(Self { directions, _namespaces: namespaces })
     }
 
-    /// Counts of the packets to the viewers, and from them.
-    pub(crate) fn fates(&self) -> [Fates; 2] {
-        [self.downwards.link.lock().fates(), self.upwards.link.lock().fates()]
+    /// For each line the counts of the packets to its far end, and from it.
+    pub(crate) fn fates(&self) -> Vec<[Fates; 2]> {
+        self.directions.iter().map(|pair| [0, 1].map(|way: usize| pair[way].link.lock().fates())).collect()
     }
 }
 
@@ -72,26 +93,39 @@ pub(crate) fn sweep() -> Result<()> {
     for name in listed.lines().filter_map(|line| line.split_whitespace().next()) {
         let maker = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         if maker.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
-            for left in ip(&["netns", "pids", name])?.lines() {
-                // One that ends meanwhile is what is wanted.
-                let _ = Command::new("kill").arg(left).status();
-            }
+            clear(name)?;
             ip(&["netns", "del", name])?;
         }
     }
     Ok(())
 }
 
+/// Kills the processes that are left in a namespace: browsers, say, whose driver was killed.
+fn clear(namespace: &str) -> Result<()> {
+    for left in ip(&["netns", "pids", namespace])?.lines() {
+        // One that ends meanwhile is what is wanted.
+        let _ = Command::new("kill").args(["-KILL", left]).stderr(std::process::Stdio::null()).status();
+    }
+    Ok(())
+}
+
 impl End {
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::Near => "near",
-            Self::Far => "far",
+            Self::Near => "near".to_owned(),
+            Self::Far(number) => format!("far-{number}"),
         }
     }
 
-    fn namespace(self) -> String {
+    pub(crate) fn namespace(self) -> String {
         format!("{PREFIX}{}-{}", std::process::id(), self.name())
+    }
+
+    pub(crate) fn address(self) -> Ipv4Addr {
+        match self {
+            Self::Near => NEAR,
+            Self::Far(number) => Ipv4Addr::from(u32::from(NEAR) + 1 + u32::from(number)),
+        }
     }
 }
 
@@ -110,18 +144,22 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // The device in it goes with it, and with the device our readers.
-        if let Err(error) = ip(&["netns", "del", &self.0]) {
+        if let Err(error) = clear(&self.0).and_then(|()| ip(&["netns", "del", &self.0])) {
             eprintln!("the namespace {} is left behind: {error:#}", self.0);
         }
     }
 }
 
-fn device(end: End, address: Ipv4Addr) -> Result<Arc<SyncDevice>> {
-    let (namespace, name) = (end.namespace(), format!("tl{}{}", &end.name()[..1], std::process::id()));
+/// The device at one end of a line. Its peer is the only address that the namespace has a route to.
+fn device(end: End, line: u8) -> Result<Arc<SyncDevice>> {
+    let far = End::Far(line);
+    let (letter, peer) = if end == far { ('f', End::Near) } else { ('n', far) };
+    let (namespace, name) = (end.namespace(), format!("tl{letter}{line}-{}", std::process::id()));
     let made = DeviceBuilder::new().name(&name).enable(false).build_sync();
     let device = made.context("opening a TUN device needs root and /dev/net/tun")?;
+    let (address, peer) = (end.address().to_string(), peer.address().to_string());
     ip(&["link", "set", "dev", &name, "netns", &namespace])?;
-    ip(&["-n", &namespace, "address", "add", &format!("{address}/30"), "dev", &name])?;
+    ip(&["-n", &namespace, "address", "add", &address, "peer", &peer, "dev", &name])?;
     ip(&["-n", &namespace, "link", "set", "dev", &name, "mtu", &MTU.to_string(), "up"])?;
     Ok(Arc::new(device))
 }
