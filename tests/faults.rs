@@ -43,7 +43,7 @@ use std::path::Path;
 
 use serde_json::json;
 use support::client::Carrier::{self, Quinn, WebSocket};
-use support::client::Incoming;
+use support::client::{Incoming, Status};
 use support::server::{TestProcess, TestServer, until};
 use tandem::domain::{Head, RoomId, RoomTime};
 use tandem::repository::Repository;
@@ -301,7 +301,7 @@ async fn fault_28_position_reports_write_nothing() {
         ann.send(json!({"type": "POSITION_UPDATE", "currentTime": 0.5, "isPlaying": false})).await;
         if index % 10 == 0 {
             bob.tick(index, 0.0, now, false).await;
-            bob.send(json!({"type": "MEMBER_STATUS", "buffering": false})).await;
+            bob.status(&Status { seq: index, ..Status::default() }).await;
         }
     }
     ann.hears_nothing().await;

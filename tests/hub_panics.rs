@@ -14,7 +14,7 @@ use std::time::Duration;
 use around::Around;
 use support::{HubFixture, RecordingSubscriber, room, until};
 use tandem::domain::{CloseCode, Head, NodeId, RoomId};
-use tandem::hub::delivery::{EventDelivery, Joined, Notice, Refusal, Reply, TickDelivery};
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, Refusal, Reply, StatusDelivery, TickDelivery};
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Departure, Hub, Membership};
@@ -45,6 +45,10 @@ impl RoomDelivery for Faulty {
 
     fn tick(&self, report: &TickDelivery) {
         self.subscriber.tick(report);
+    }
+
+    fn status(&self, delivery: &StatusDelivery) {
+        self.subscriber.status(delivery);
     }
 
     fn replay(&self, head: Head, line: &ChatLine) {

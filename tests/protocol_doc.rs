@@ -227,8 +227,8 @@ fn the_limits_that_the_page_names_are_the_defaults() {
 
 #[test]
 fn the_compact_table_has_the_lengths_of_the_bytes() {
-    use tandem::domain::{Limits, MemberSlot, Rate, RelayedTick};
-    use tandem::protocol::{Compact, decode_compact, encode_clock_reply, encode_tick};
+    use tandem::domain::{Limits, MemberSlot, Rate, RelayedTick, StatusReport, TransportKind};
+    use tandem::protocol::{Compact, decode_compact, encode_clock_reply, encode_status, encode_tick};
     use wire_samples::{at, position};
 
     let lengths: Vec<usize> =
@@ -247,4 +247,6 @@ fn the_compact_table_has_the_lengths_of_the_bytes() {
         rate: Rate::NORMAL,
     };
     assert_eq!(encode_tick(&tick).len(), lengths[2]);
+    let status = StatusReport::default().relayed(MemberSlot(1), TransportKind::WebSocket);
+    assert_eq!(encode_status(&status).len(), lengths[3]);
 }

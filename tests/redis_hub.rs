@@ -23,7 +23,7 @@ use tandem::clock::Clock;
 use tandem::cluster::{ClusterNodes, DrainOptions, NodeWatch, WatchOptions};
 use tandem::domain::{ChatText, CloseCode, Head, Limits, MediaTime, Rate, RoomId, TickReport, TransportKind, UserId};
 use tandem::hub::JoinRequest;
-use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
@@ -325,6 +325,8 @@ impl RoomDelivery for Ear {
     fn tick(&self, report: &TickDelivery) {
         self.ticks.lock().push(report.tick.seq);
     }
+
+    fn status(&self, _: &StatusDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 

@@ -218,6 +218,14 @@ fn ticks(world: &World, client: usize) -> Vec<(u16, u32, bool)> {
     world.clients[client].heard.iter().filter_map(tick).collect()
 }
 
+fn statuses(world: &World, client: usize) -> Vec<(u16, u32, i32, bool)> {
+    let status = |heard: &Heard| match heard {
+        Heard::Status { slot, seq, rtt, buffering } => Some((*slot, *seq, *rtt, *buffering)),
+        _ => None,
+    };
+    world.clients[client].heard.iter().filter_map(status).collect()
+}
+
 #[test]
 fn a_tick_reaches_v3_members_of_another_node_as_a_tick_and_v2_members_as_a_heartbeat_of_the_host() {
     play(async {
@@ -249,12 +257,11 @@ fn a_v2_hosts_heartbeat_reaches_the_other_node() {
 fn a_status_reaches_v3_members_of_another_node() {
     play(async {
         let (mut world, clients) = clients(&[3, 3, 2], &[0, 1, 1]).await;
-        let status = json!({ "type": "MEMBER_STATUS", "rttMs": 12.5, "buffering": true });
-        world.ask(clients[0], ROOMS[0], Asking::Other, status).await;
+        let seq = world.status(clients[0], true).await;
         world.pass(MOMENT).await;
-        let heard = notices(&world, clients[1], "MEMBER_STATUS");
-        assert_eq!((&heard[0]["userId"], &heard[0]["rttMs"]), (&json!("ann"), &json!(12.5)));
-        assert!(notices(&world, clients[2], "MEMBER_STATUS").is_empty());
+        assert_eq!(statuses(&world, clients[1]), [(1, seq, 12_500, true)]);
+        assert!(statuses(&world, clients[0]).is_empty(), "never back to its sender");
+        assert!(statuses(&world, clients[2]).is_empty(), "v2 knows none");
     });
 }
 
@@ -268,8 +275,7 @@ fn a_room_that_lives_on_one_node_publishes_nothing() {
         assert_eq!(world.replicas(ROOMS[0]), BTreeSet::from([0, 1]));
         let before = world.plan.ephemeral();
         world.tick(clients[0]).await;
-        let status = json!({ "type": "MEMBER_STATUS", "buffering": true });
-        world.ask(clients[0], ROOMS[0], Asking::Other, status).await;
+        world.status(clients[0], true).await;
         world.signal(clients[0], "bob").await;
         world.pass(MOMENT).await;
         assert_eq!(ticks(&world, clients[1]).len(), 1);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::domain::{
-    CompactBytes, Head, MediaTime, MediaUrl, Namespace, NodeId, RelayedTick, ResumeToken, RoomTime, SessionRef,
-    TransportKind, UserId,
+    CompactBytes, Head, MediaTime, MediaUrl, Namespace, NodeId, RelayedStatus, RelayedTick, ResumeToken, RoomTime,
+    SessionRef, UserId,
 };
 use crate::room::{Control, Event, Reject, Room};
 
@@ -61,12 +61,6 @@ pub enum NoticeBody<'a> {
     Heartbeat {
         from: &'a UserId,
         tick: RelayedTick,
-    },
-    /// MEMBER_STATUS, for v3 members.
-    Status {
-        user: &'a UserId,
-        transport: TransportKind,
-        status: MemberStatus,
     },
     /// SYNC_RESPONSE of the server to one v2 member.
     Sync {
@@ -126,24 +120,19 @@ impl Signal {
     }
 }
 
-/// A member's own measurements, for display: finite, within ±10 min.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct MemberStatus {
-    /// Round trip, ms.
-    pub rtt_ms: Option<f64>,
-    /// Deviation from the playback vector, ms.
-    pub drift_ms: Option<f64>,
-    /// Estimated clock error, ms.
-    pub clock_error_ms: Option<f64>,
-    /// Whether the player waits for data.
-    pub buffering: bool,
-}
-
 /// A relayed position report.
 #[derive(Debug)]
 pub struct TickDelivery {
     pub tick: RelayedTick,
     /// The 28 bytes, shared by all receivers.
+    pub encoded: OnceCell<CompactBytes>,
+}
+
+/// A member's own measurements, relayed.
+#[derive(Debug)]
+pub struct StatusDelivery {
+    pub status: RelayedStatus,
+    /// The 20 bytes, shared by all receivers.
     pub encoded: OnceCell<CompactBytes>,
 }
 

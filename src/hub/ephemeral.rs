@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::delivery::{MemberStatus, Notice, NoticeBody, Refusal, Reply, Signal, TickDelivery};
+use super::delivery::{Notice, NoticeBody, Refusal, Reply, Signal, StatusDelivery, TickDelivery};
 use super::relay::Relay;
 use super::room_cell::{AttachedMember, Completion, RoomCellState};
 use super::{Hub, Membership};
 use crate::domain::{
-    Dialect, MediaTime, Player, PlayerState, RelayedTick, RoomId, RoomTime, SessionRef, TickReport, UserId,
+    Dialect, Measurement, MediaTime, Player, PlayerState, RelayedTick, RoomId, RoomTime, SessionRef, StatusReport,
+    TickReport, UserId,
 };
 use crate::room::{Ask, Command, Member, Reject};
 use crate::telemetry::{HotCounter, HotHistogram, names};
@@ -33,7 +34,7 @@ const STALE: Duration = Duration::from_secs(10);
 const AHEAD: Duration = Duration::from_secs(1);
 /// Least time between two HOST_HEARTBEATs made of a v3 host's ticks.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
-/// Least time between two relayed MEMBER_STATUS of a member.
+/// Least time between two relayed statuses of a member.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 impl Hub {
@@ -124,8 +125,8 @@ impl Hub {
         self.enqueue(&membership.cell, command, Completion::BestEffort);
     }
 
-    /// MEMBER_STATUS: a member's own measurements, for the other v3 members.
-    pub fn member_status(&self, membership: &Membership, status: MemberStatus) {
+    /// A member's own measurements, for the other v3 members.
+    pub fn member_status(&self, membership: &Membership, status: StatusReport) {
         let now = self.now();
         let mut state = membership.cell.lock();
         let Some(sender) = state.attached_mut(membership) else { return };
@@ -136,7 +137,7 @@ impl Hub {
         sender.last_report.note_status(&status, now);
         measure(&status);
         let user = sender.user.clone();
-        fan_out_status(&state, &user, status, now);
+        fan_out_status(&state, &user, status);
         let published = state.remote_members().v3;
         drop(state);
         if published {
@@ -226,7 +227,7 @@ impl Hub {
             }
             Relay::Status { user, session, status } => {
                 if self.sender_elsewhere(&state, &user, &session).is_some() {
-                    fan_out_status(&state, &user, status, now);
+                    fan_out_status(&state, &user, status);
                 }
             }
             Relay::Signal { user, session, to, signal, request, reference } => {
@@ -276,16 +277,16 @@ impl Hub {
 
 /// Records a report in the node's metrics: once, on the sender's node, at the rate at which reports are relayed. A
 /// value is capped at the largest bucket, so that a member can shift a share, not the sum.
-fn measure(status: &MemberStatus) {
+fn measure(status: &StatusReport) {
     const MOST: f64 = 10.0;
-    let record = |histogram: &HotHistogram, millis: Option<f64>| {
-        if let Some(millis) = millis {
-            histogram.record((millis.abs() / 1000.0).min(MOST));
+    let record = |histogram: &HotHistogram, measured: Option<Measurement>| {
+        if let Some(measured) = measured {
+            histogram.record((measured.millis().abs() / 1000.0).min(MOST));
         }
     };
-    record(&CLIENT_RTT, status.rtt_ms);
-    record(&CLIENT_DRIFT, status.drift_ms);
-    record(&CLIENT_CLOCK_ERROR, status.clock_error_ms);
+    record(&CLIENT_RTT, status.rtt);
+    record(&CLIENT_DRIFT, status.drift);
+    record(&CLIENT_CLOCK_ERROR, status.clock_error);
     if status.buffering {
         CLIENTS_BUFFERING.increment(1);
     }
@@ -337,12 +338,11 @@ fn deliver_signal(
 }
 
 /// Delivers a status to every other v3 member here.
-fn fan_out_status(state: &RoomCellState, from: &UserId, status: MemberStatus, now: RoomTime) {
-    let Some(transport) = state.room().member(from).map(|member| member.transport) else { return };
-    let body = NoticeBody::Status { user: from, transport, status };
-    let notice = Notice { body, now, encoded: OnceCell::new() };
-    for member in state.members_here().iter().filter(|m| m.dialect == Dialect::V3 && m.user != *from) {
-        member.subscriber.notice(&notice);
+fn fan_out_status(state: &RoomCellState, from: &UserId, status: StatusReport) {
+    let Some(sender) = state.room().member(from) else { return };
+    let delivery = StatusDelivery { status: status.relayed(sender.slot, sender.transport), encoded: OnceCell::new() };
+    for member in state.members_here().iter().filter(|m| m.dialect == Dialect::V3 && m.slot != sender.slot) {
+        member.subscriber.status(&delivery);
     }
 }
 

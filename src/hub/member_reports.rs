@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::Hub;
-use super::delivery::MemberStatus;
 use crate::commit::{ConnectionQuality, MemberReport};
-use crate::domain::{MediaTime, RoomTime};
+use crate::domain::{Measurement, MediaTime, RoomTime, StatusReport};
 
 /// A member's row is written at most this often.
 const STORE_EVERY: Duration = Duration::from_secs(60);
@@ -27,8 +26,8 @@ impl LastReport {
         self.at = Some(now);
     }
 
-    pub(super) fn note_status(&mut self, status: &MemberStatus, now: RoomTime) {
-        self.quality = ConnectionQuality::of(status.rtt_ms, status.buffering).or(self.quality);
+    pub(super) fn note_status(&mut self, status: &StatusReport, now: RoomTime) {
+        self.quality = ConnectionQuality::of(status.rtt.map(Measurement::millis), status.buffering).or(self.quality);
         self.at = Some(now);
     }
 
@@ -82,12 +81,13 @@ mod tests {
         let ann = fixture.join("ann", Arc::new(Silent)).await;
         let _silent = fixture.join("bob", Arc::new(Silent)).await;
         let position = |seconds| MediaTime::parse(seconds, &Limits::default()).unwrap();
-        let status = |rtt| MemberStatus { rtt_ms: Some(rtt), ..MemberStatus::default() };
+        let status =
+            |millis: i32| StatusReport { rtt: Measurement::from_micros(millis * 1000).ok(), ..StatusReport::default() };
         assert_eq!(fixture.hub.take_reports(), []);
         let mut taken = Vec::new();
         for second in 0..180 {
             fixture.hub.position(&ann, position(f64::from(second)), true);
-            fixture.hub.member_status(&ann, status(f64::from(second) * 4.0));
+            fixture.hub.member_status(&ann, status(second * 4));
             taken.extend(fixture.hub.take_reports());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -15,9 +15,11 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::value::{Error as NotAUrl, StrDeserializer};
 
-use super::delivery::{MemberStatus, Signal};
+use super::delivery::Signal;
 use crate::commit::binary::{ByteReader, ByteWriter, WireError};
-use crate::domain::{MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, Rate, RelayedTick, SessionRef, UserId};
+use crate::domain::{
+    Measurement, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, Rate, RelayedTick, SessionRef, StatusReport, UserId,
+};
 use crate::room::Control;
 
 const VERSION: u8 = 2;
@@ -48,6 +50,7 @@ const BUFFERING: u8 = 1;
 const HAS_RTT: u8 = 2;
 const HAS_DRIFT: u8 = 4;
 const HAS_CLOCK_ERROR: u8 = 8;
+const IN_CALL: u8 = 16;
 
 /// `user` and `session` are the sender's. The receiver compares them with its own replica, so that a node can't speak
 /// for a member whose session it doesn't hold.
@@ -63,7 +66,7 @@ pub enum Relay {
         heartbeat: bool,
     },
     /// A member's own measurements, for every node with v3 members.
-    Status { user: UserId, session: SessionRef, status: MemberStatus },
+    Status { user: UserId, session: SessionRef, status: StatusReport },
     /// A signal from one member to one other, for the target's node.
     Signal {
         user: UserId,
@@ -204,27 +207,34 @@ fn read_position(input: &mut ByteReader) -> Result<MediaTime, WireError> {
     }
 }
 
-fn write_status(out: &mut ByteWriter, status: &MemberStatus) {
-    let MemberStatus { rtt_ms, drift_ms, clock_error_ms, buffering } = status;
-    let measured = [(HAS_RTT, rtt_ms), (HAS_DRIFT, drift_ms), (HAS_CLOCK_ERROR, clock_error_ms)];
+fn write_status(out: &mut ByteWriter, status: &StatusReport) {
+    let StatusReport { seq, buffering, in_call, rtt, drift, clock_error } = status;
+    let measured = [(HAS_RTT, rtt), (HAS_DRIFT, drift), (HAS_CLOCK_ERROR, clock_error)];
     let flags = measured.iter().filter(|(_, value)| value.is_some()).map(|(flag, _)| flag).sum::<u8>();
-    out.0.push(flags | if *buffering { BUFFERING } else { 0 });
-    measured.into_iter().filter_map(|(_, value)| *value).for_each(|value| out.real(value));
+    out.0.push(flags | if *buffering { BUFFERING } else { 0 } | if *in_call { IN_CALL } else { 0 });
+    out.0.extend_from_slice(&seq.to_be_bytes());
+    for value in measured.into_iter().filter_map(|(_, value)| *value) {
+        out.0.extend_from_slice(&value.micros().to_be_bytes());
+    }
 }
 
-fn read_status(input: &mut ByteReader) -> Result<MemberStatus, WireError> {
+fn read_status(input: &mut ByteReader) -> Result<StatusReport, WireError> {
     let flags = input.byte()?;
+    let seq = u32::from_be_bytes(input.array()?);
     let mut measured = |flag| match flags & flag {
         0 => Ok(None),
-        _ => input
-            .real()
-            .and_then(|value| if value.is_finite() { Ok(Some(value)) } else { Err(WireError::Wrong("a status")) }),
+        _ => {
+            let micros = i32::from_be_bytes(input.array()?);
+            Measurement::from_micros(micros).map(Some).map_err(|_| WireError::Wrong("a status"))
+        }
     };
-    Ok(MemberStatus {
-        rtt_ms: measured(HAS_RTT)?,
-        drift_ms: measured(HAS_DRIFT)?,
-        clock_error_ms: measured(HAS_CLOCK_ERROR)?,
+    Ok(StatusReport {
+        seq,
         buffering: flags & BUFFERING != 0,
+        in_call: flags & IN_CALL != 0,
+        rtt: measured(HAS_RTT)?,
+        drift: measured(HAS_DRIFT)?,
+        clock_error: measured(HAS_CLOCK_ERROR)?,
     })
 }
 
@@ -346,7 +356,13 @@ mod tests {
             request: "OFFER".into(),
             reference: Some(7),
         });
-        let status = MemberStatus { rtt_ms: Some(20.5), clock_error_ms: Some(-1.0), ..MemberStatus::default() };
+        let status = StatusReport {
+            seq: 7,
+            rtt: Measurement::from_micros(20_500).ok(),
+            clock_error: Measurement::from_micros(-1000).ok(),
+            in_call: true,
+            ..StatusReport::default()
+        };
         let others = [
             a_tick(),
             Relay::Status { user: user.clone(), session: session.clone(), status },

@@ -124,7 +124,7 @@ pub(super) struct AttachedMember {
     pub(super) subscriber: Arc<dyn Subscriber>,
     /// Stored for the tables that people read; never committed.
     pub(super) last_report: LastReport,
-    /// When its MEMBER_STATUS was last relayed.
+    /// When its status was last relayed.
     pub(super) status_at: Option<RoomTime>,
     /// When a tick of it was last sent as HOST_HEARTBEAT.
     pub(super) heartbeat_at: Option<RoomTime>,

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use super::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use crate::domain::{CloseCode, Head};
 use crate::room::{ChatLine, Room};
 
@@ -24,6 +24,8 @@ pub trait RoomDelivery {
     fn notice(&self, notice: &Notice<'_>);
     /// A position report; replaces a waiting one of the same slot.
     fn tick(&self, delivery: &TickDelivery);
+    /// A member's own measurements; replaces waiting ones of the same slot.
+    fn status(&self, delivery: &StatusDelivery);
     /// An earlier CHAT, with the head at which it was committed.
     fn replay(&self, head: Head, line: &ChatLine);
     /// The outcome of a command that carried a reference, or was refused.

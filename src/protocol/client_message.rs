@@ -4,7 +4,7 @@ use crate::domain::{
     Dialect, ErrorCode, Fallback, Head, KeyHash, Limits, MediaTime, Pin, ResumeToken, RoomId, RoomTime, UrlPolicy,
     UserId, Username,
 };
-use crate::hub::delivery::{MemberStatus, Signal};
+use crate::hub::delivery::Signal;
 use crate::room::{Ask, OwnerClaim};
 
 /// Limits and lists that decoding applies.
@@ -54,8 +54,6 @@ pub enum ClientMessage {
         to: UserId,
         signal: Signal,
     },
-    /// MEMBER_STATUS.
-    Status(MemberStatus),
 }
 
 /// The fields of JOIN.
@@ -102,7 +100,6 @@ impl ClientMessage {
                 Signal::SyncResponse { .. } => "SYNC_RESPONSE",
                 Signal::Custom { .. } => "CUSTOM",
             },
-            Self::Status(_) => "MEMBER_STATUS",
         }
     }
 }

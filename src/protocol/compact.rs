@@ -1,19 +1,31 @@
-//! The compact messages: clock probes and ticks. Big-endian; the first byte is the kind.
+//! The compact messages: clock probes, ticks and statuses. Big-endian; the first byte is the kind.
 
 use bytes::BufMut;
 
-use crate::domain::{CompactBytes, ErrorCode, Invalid, Limits, MediaTime, Rate, RelayedTick, RoomTime, TickReport};
+use crate::domain::{
+    CompactBytes, ErrorCode, Invalid, Limits, Measurement, MediaTime, Rate, RelayedStatus, RelayedTick, RoomTime,
+    StatusReport, TickReport, TransportKind,
+};
 
 const PROBE: u8 = 1;
 const REPLY: u8 = 2;
 const TICK: u8 = 3;
+const STATUS: u8 = 4;
 
 const PROBE_LEN: usize = 12;
 const REPLY_LEN: usize = 28;
 const TICK_LEN: usize = 28;
+const STATUS_LEN: usize = 20;
 
 const PLAYING: u8 = 1;
 const FROM_HOST: u8 = 2;
+
+const BUFFERING: u8 = 1;
+const HAS_RTT: u8 = 2;
+const HAS_DRIFT: u8 = 4;
+const HAS_CLOCK_ERROR: u8 = 8;
+const IN_CALL: u8 = 16;
+const OVER_WEBTRANSPORT: u8 = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Compact {
@@ -21,6 +33,8 @@ pub enum Compact {
     ClockProbe { id: u16, t0: f64 },
     /// A position report. Slot and host flag in the message are not read: the server writes its own.
     Tick(TickReport),
+    /// A member's own measurements. Slot and transport in the message are not read: the server writes its own.
+    Status(StatusReport),
     /// A kind of another version; ignored.
     Unknown,
 }
@@ -30,23 +44,45 @@ pub fn decode_compact(bytes: &[u8], limits: &Limits) -> Result<Compact, Invalid>
         None => return Err(Invalid::new(ErrorCode::BadMessage, "an empty compact message")),
         Some(&PROBE) => ("clock probe", PROBE_LEN),
         Some(&TICK) => ("tick", TICK_LEN),
+        Some(&STATUS) => ("status", STATUS_LEN),
         Some(_) => return Ok(Compact::Unknown),
     };
     if bytes.len() != length {
         return Err(Invalid::new(ErrorCode::BadMessage, format!("a {kind} has {length} bytes")));
     }
-    if bytes[0] == PROBE {
-        return Ok(Compact::ClockProbe { id: u16::from_be_bytes(at(bytes, 2)), t0: f64::from_be_bytes(at(bytes, 4)) });
+    match bytes[0] {
+        PROBE => Ok(Compact::ClockProbe { id: u16::from_be_bytes(at(bytes, 2)), t0: f64::from_be_bytes(at(bytes, 4)) }),
+        STATUS => Ok(Compact::Status(read_status(bytes)?)),
+        _ => Ok(Compact::Tick(read_tick(bytes, limits)?)),
     }
+}
+
+fn read_tick(bytes: &[u8], limits: &Limits) -> Result<TickReport, Invalid> {
     let moment = RoomTime::from_millis_f64(f64::from_be_bytes(at(bytes, 16)));
-    Ok(Compact::Tick(TickReport {
+    Ok(TickReport {
         playing: bytes[1] & PLAYING != 0,
         seq: u32::from_be_bytes(at(bytes, 4)),
         // Adding 0 turns minus zero into zero.
         position: MediaTime::parse(f64::from_be_bytes(at(bytes, 8)) + 0.0, limits)?,
         at: moment.ok_or_else(|| Invalid::new(ErrorCode::OutOfRange, "a tick's `at` is no moment"))?,
         rate: Rate::parse(f64::from(f32::from_be_bytes(at(bytes, 24))))?,
-    }))
+    })
+}
+
+fn read_status(bytes: &[u8]) -> Result<StatusReport, Invalid> {
+    let flags = bytes[1];
+    let measurement = |flag: u8, start: usize| {
+        let micros = (flags & flag != 0).then(|| i32::from_be_bytes(at(bytes, start)));
+        micros.map(Measurement::from_micros).transpose()
+    };
+    Ok(StatusReport {
+        seq: u32::from_be_bytes(at(bytes, 4)),
+        buffering: flags & BUFFERING != 0,
+        in_call: flags & IN_CALL != 0,
+        rtt: measurement(HAS_RTT, 8)?,
+        drift: measurement(HAS_DRIFT, 12)?,
+        clock_error: measurement(HAS_CLOCK_ERROR, 16)?,
+    })
 }
 
 /// `t1`: arrival of the probe; `t2`: departure of the reply.
@@ -72,6 +108,27 @@ pub fn encode_tick(tick: &RelayedTick) -> CompactBytes {
         out.put_f64(tick.position.seconds());
         out.put_f64(tick.at.as_millis_f64());
         out.put_f32(tick.rate.factor() as f32);
+    })
+}
+
+/// A relayed status.
+pub fn encode_status(status: &RelayedStatus) -> CompactBytes {
+    let RelayedStatus { slot, transport, report } = status;
+    let flag = |flag: u8, holds: bool| if holds { flag } else { 0 };
+    let flags = flag(BUFFERING, report.buffering)
+        | flag(HAS_RTT, report.rtt.is_some())
+        | flag(HAS_DRIFT, report.drift.is_some())
+        | flag(HAS_CLOCK_ERROR, report.clock_error.is_some())
+        | flag(IN_CALL, report.in_call)
+        | flag(OVER_WEBTRANSPORT, *transport == TransportKind::WebTransport);
+    CompactBytes::encode(STATUS_LEN, |out| {
+        out.put_u8(STATUS);
+        out.put_u8(flags);
+        out.put_u16(slot.0);
+        out.put_u32(report.seq);
+        for measured in [report.rtt, report.drift, report.clock_error] {
+            out.put_i32(measured.map_or(0, Measurement::micros));
+        }
     })
 }
 

@@ -10,7 +10,7 @@ use crate::domain::{
     ChatText, Dialect, ErrorCode, Fallback, Head, Invalid, KeyHash, MediaTime, MediaUrl, Namespace, Pin, Player,
     PlayerReason, PlayerState, Rate, ResumeToken, RoomId, Username,
 };
-use crate::hub::delivery::{MemberStatus, Signal};
+use crate::hub::delivery::Signal;
 use crate::room::{Ask, Basis, Control, OwnerClaim};
 
 /// Decodes one message.
@@ -76,7 +76,6 @@ const DECODERS: &[(&str, Decoder)] = &[
     ("PLAYBACK_ACK", |f, _| signal(f, Signal::PlaybackAck { control: control(f)? })),
     ("CHAT", chat),
     ("CUSTOM", custom),
-    ("MEMBER_STATUS", member_status),
 ];
 
 impl ClientMessage {
@@ -231,15 +230,6 @@ fn custom(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid
         Some(to) => ClientMessage::Signal { to, signal: Signal::Custom { namespace, payload } },
         None => Ask::Custom { namespace, payload }.into(),
     })
-}
-
-fn member_status(f: &MessageFields<'_>, _: &Rules) -> Result<ClientMessage, Invalid> {
-    Ok(ClientMessage::Status(MemberStatus {
-        rtt_ms: f.rtt_ms.measurement()?,
-        drift_ms: f.drift_ms.measurement()?,
-        clock_error_ms: f.clock_error_ms.measurement()?,
-        buffering: f.buffering.must(MessageField::flag)?,
-    }))
 }
 
 fn control(f: &MessageFields<'_>) -> Result<Control, Invalid> {

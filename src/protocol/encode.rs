@@ -188,15 +188,6 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
             event_timestamp: Millis(tick.at),
             sent,
         }),
-        NoticeBody::Status { user, transport, status } => event(&messages::StatusMessage {
-            user_id: user,
-            sent,
-            transport: *transport,
-            rtt_ms: status.rtt_ms,
-            drift_ms: status.drift_ms,
-            clock_error_ms: status.clock_error_ms,
-            buffering: status.buffering,
-        }),
         NoticeBody::Sync { room } => event(&messages::SyncResponseMessage {
             from_user_id: SERVER,
             current_time: room.playback.position_at(notice.now),

@@ -76,10 +76,6 @@ fields! {
     text = "text";
     namespace = "namespace";
     payload = "payload";
-    rtt_ms = "rttMs";
-    drift_ms = "driftMs";
-    clock_error_ms = "clockErrorMs";
-    buffering = "buffering";
     state = "state";
     reason = "reason";
     duration = "duration";
@@ -212,15 +208,6 @@ impl<'a> MessageField<'a> {
     /// Any number, for values that are only returned. Anything else counts as absent.
     pub(super) fn lenient_number(self) -> Option<serde_json::Number> {
         serde_json::from_str(self.present()?).ok()
-    }
-
-    /// Milliseconds, within ±10 minutes.
-    pub(super) fn measurement(self) -> Result<Option<f64>, Invalid> {
-        const TEN_MINUTES: f64 = 600_000.0;
-        match self.number()? {
-            Some(number) if number.abs() > TEN_MINUTES => Err(self.out_of_range("must be within 10 minutes")),
-            number => Ok(number),
-        }
     }
 
     /// A position in a film, in seconds.

@@ -310,15 +310,6 @@ messages! {
         event_timestamp: Millis,
         #[serde(flatten)] sent: SentFields,
     }
-    StatusMessage<'a> = "MEMBER_STATUS" {
-        user_id: &'a UserId,
-        #[serde(flatten)] sent: SentFields,
-        transport: TransportKind,
-        rtt_ms: Option<f64>,
-        drift_ms: Option<f64>,
-        clock_error_ms: Option<f64>,
-        buffering: bool,
-    }
     OfferMessage<'a> = "OFFER" {
         offer: Embedded<'a>,
         #[serde(flatten)] relayed: RelayedFields<'a>,

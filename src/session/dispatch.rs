@@ -287,10 +287,6 @@ impl Dispatch {
                 Ok(())
             }
             ClientMessage::Signal { to, signal } => hub.signal(membership, &to, &signal, request, reference),
-            ClientMessage::Status(status) => {
-                hub.member_status(membership, status);
-                Ok(())
-            }
             ClientMessage::RequestSync => {
                 hub.sync(membership);
                 Ok(())
@@ -319,6 +315,11 @@ impl Dispatch {
             Ok(Compact::Tick(report)) => {
                 if let Some(membership) = &self.membership {
                     self.services.hub.tick(membership, report);
+                }
+            }
+            Ok(Compact::Status(report)) => {
+                if let Some(membership) = &self.membership {
+                    self.services.hub.member_status(membership, report);
                 }
             }
             Ok(Compact::Unknown) => {}

@@ -1,8 +1,8 @@
-//! The outbox of a session: messages, bounded by bytes, and ticks, of which a newer one replaces the waiting one of its
-//! slot.
+//! The outbox of a session: messages, bounded by bytes, and ticks and statuses, of which a newer one replaces the
+//! waiting one of its slot.
 //!
 //! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush.
-//! Where the transport has datagrams, a tick that need not wait never wakes the writer. A session is closed when
+//! Where the transport has datagrams, a tick or status that need not wait never wakes the writer. A session is closed when
 //! messages beyond `MAX_OUTBOX_BYTES` wait: a dropped message would break the room's order, and unbounded queues the
 //! server. Signals of single members may fill half of it ([`SessionMeasurements::has_room`]); beyond that their sender
 //! is refused, and the other half is left for the room's own events.
@@ -26,7 +26,7 @@ use super::transport::{DatagramSender, Outgoing};
 use super::{Services, SessionExit};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, CompactBytes, Head, MemberSlot};
-use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Reply, TickDelivery};
+use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Reply, StatusDelivery, TickDelivery};
 use crate::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use crate::protocol::{self, Rules};
 use crate::room::{ChatLine, Room};
@@ -60,9 +60,9 @@ struct OutboxQueue {
     bytes: usize,
     /// Of the messages with the writer.
     leaving: usize,
-    ticks: Vec<(MemberSlot, CompactBytes)>,
-    /// Ticks are with the writer: a newer one must not overtake them.
-    ticks_leave: bool,
+    latest: Vec<(LatestOf, CompactBytes)>,
+    /// Messages of `latest` are with the writer: a newer one must not overtake them.
+    latest_leave: bool,
     /// Ticks replaced since the last batch: added to the shared metric once a batch.
     coalesced: u32,
     /// The hub wants a ping.
@@ -86,6 +86,15 @@ impl Drop for OutboxQueue {
     fn drop(&mut self) {
         self.count_coalesced();
     }
+}
+
+/// A compact message of which only the latest counts: it replaces the one that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LatestOf {
+    /// The tick of a member.
+    Tick(MemberSlot),
+    /// The status of a member.
+    Status(MemberSlot),
 }
 
 pub(super) struct OutboxBatch {
@@ -118,7 +127,7 @@ impl Outbox {
         if queue.bytes as u64 > self.rules.limits.outbox_bytes {
             queue.overflowed = true;
             queue.messages.clear();
-            queue.ticks.clear();
+            queue.latest.clear();
             drop(queue);
             metrics::counter!(names::OUTBOX_OVERFLOWS).increment(1);
             self.alarm.notify_one();
@@ -142,6 +151,28 @@ impl Outbox {
             drop(queue);
             self.filled.notify_one();
         }
+    }
+
+    /// Sends a compact message at once where the transport has datagrams and nothing waits; else it waits, in place of
+    /// an older one.
+    fn push_latest(&self, of: LatestOf, message: &CompactBytes) {
+        let mut queue = self.queue.lock();
+        if queue.end.is_some() || queue.overflowed {
+            return;
+        }
+        let first = queue.latest.is_empty() && !queue.latest_leave;
+        if first && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.try_send(message)) {
+            return;
+        }
+        match queue.latest.iter_mut().find(|(waiting, _)| *waiting == of) {
+            Some((_, waiting)) => {
+                *waiting = message.clone();
+                queue.coalesced += u32::from(matches!(of, LatestOf::Tick(_)));
+            }
+            None => queue.latest.push((of, message.clone())),
+        }
+        drop(queue);
+        self.filled.notify_one();
     }
 
     /// Ends the session after what is queued. Never returns: the writer ends the session.
@@ -178,8 +209,8 @@ impl Outbox {
             queue.leaving += length;
             batch.extend(queue.messages.pop_front());
         }
-        queue.ticks_leave = !queue.ticks.is_empty();
-        batch.extend(queue.ticks.drain(..).map(|(_, tick)| Outgoing::Compact(tick)));
+        queue.latest_leave = !queue.latest.is_empty();
+        batch.extend(queue.latest.drain(..).map(|(_, message)| Outgoing::Compact(message)));
         let end = if queue.messages.is_empty() { queue.end.clone() } else { None };
         OutboxBatch { probe: std::mem::take(&mut queue.probe), end }
     }
@@ -244,24 +275,12 @@ impl RoomDelivery for Outbox {
 
     fn tick(&self, report: &TickDelivery) {
         let encoded = report.encoded.get_or_init(|| protocol::encode_tick(&report.tick));
-        let slot = report.tick.slot;
-        let mut queue = self.queue.lock();
-        if queue.end.is_some() || queue.overflowed {
-            return;
-        }
-        let first = queue.ticks.is_empty() && !queue.ticks_leave;
-        if first && self.datagrams.as_ref().is_some_and(|datagrams| datagrams.try_send(encoded)) {
-            return;
-        }
-        match queue.ticks.iter_mut().find(|(waiting, _)| *waiting == slot) {
-            Some((_, waiting)) => {
-                *waiting = encoded.clone();
-                queue.coalesced += 1;
-            }
-            None => queue.ticks.push((slot, encoded.clone())),
-        }
-        drop(queue);
-        self.filled.notify_one();
+        self.push_latest(LatestOf::Tick(report.tick.slot), encoded);
+    }
+
+    fn status(&self, delivery: &StatusDelivery) {
+        let encoded = delivery.encoded.get_or_init(|| protocol::encode_status(&delivery.status));
+        self.push_latest(LatestOf::Status(delivery.status.slot), encoded);
     }
 
     fn replay(&self, head: Head, line: &ChatLine) {
@@ -301,7 +320,7 @@ impl SessionMeasurements for Outbox {
 
     fn waiting_bytes(&self) -> usize {
         let queue = self.queue.lock();
-        queue.bytes + queue.ticks.iter().map(|(_, tick)| tick.len()).sum::<usize>()
+        queue.bytes + queue.latest.iter().map(|(_, message)| message.len()).sum::<usize>()
     }
 
     fn rtt(&self) -> Option<Duration> {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::Carrier::{Quinn, WebSocket};
+use crate::support::client::Status;
 use crate::support::server::{Place, TestProcess, TestServer, until};
 
 async fn numbers(server: &Place) -> String {
@@ -54,14 +55,20 @@ async fn what_members_measure_becomes_a_distribution_that_a_liar_can_not_spoil()
     let (mut ann, mut bob) = (server.connect(WebSocket).await, server.connect(WebSocket).await);
     ann.join("friday", "ann").await;
     bob.join("friday", "bob").await;
-    let status = |drift: f64| json!({"type": "MEMBER_STATUS", "rttMs": 12.0, "driftMs": drift, "clockErrorMs": -3.0, "buffering": true});
-    bob.send(status(-80.0)).await;
-    ann.until("MEMBER_STATUS").await;
+    let status = |drift: i32| Status {
+        rtt: Some(12_000),
+        drift: Some(drift),
+        clock_error: Some(-3000),
+        buffering: true,
+        ..Status::default()
+    };
+    bob.status(&status(-80_000)).await;
+    ann.heard_status().await;
     // More often than they are relayed they don't count either.
-    bob.send(status(1.0)).await;
-    ann.send(status(600_000.0)).await;
-    bob.until("MEMBER_STATUS").await;
-    ann.send(json!({"type": "MEMBER_STATUS", "driftMs": 1e9, "buffering": false})).await;
+    bob.status(&status(1000)).await;
+    ann.status(&status(600_000_000)).await;
+    bob.heard_status().await;
+    ann.status(&status(i32::MIN)).await;
     ann.until("ERROR").await;
 
     let text = numbers(&server).await;
@@ -110,7 +117,7 @@ async fn what_a_member_reports_of_its_player_and_connection_is_in_the_database_w
     let mut ann = server.connect(WebSocket).await;
     ann.join("friday", "ann").await;
     ann.send(json!({"type": "POSITION_UPDATE", "currentTime": 12.5, "isPlaying": true})).await;
-    ann.send(json!({"type": "MEMBER_STATUS", "rttMs": 200.0, "buffering": false})).await;
+    ann.status(&Status { rtt: Some(200_000), ..Status::default() }).await;
     let file = server.data_dir().join("tandem.db");
     let mut database = <sqlx::SqliteConnection as sqlx::Connection>::connect(file.to_str().unwrap()).await.unwrap();
     let sql = "SELECT position || ' ' || is_playing || ' ' || connection_quality || ' ' || (last_heartbeat >= created_at) FROM users \

@@ -1,7 +1,8 @@
 //! What decoding refuses, and what it accepts.
 
 use tandem::domain::{
-    Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, MediaTime, RoomTime, TickReport, UrlPolicy,
+    Dialect, ErrorCode, Fallback, Head, HostPattern, Limits, Measurement, MediaTime, RoomTime, StatusReport,
+    TickReport, UrlPolicy,
 };
 use tandem::hub::delivery::Signal;
 use tandem::protocol::{ClientMessage, Compact, JoinMessage, Rules, decode, decode_compact};
@@ -207,7 +208,6 @@ fn a_missing_field_and_one_of_the_wrong_kind_are_refused() {
             r#"{"type":"CUSTOM","namespace":"n","payload":1,"to":7}"#,
             r#"{"type":"CHAT","text":7}"#,
             r#"{"type":"CHAT","text":"\udc00"}"#,
-            r#"{"type":"MEMBER_STATUS","rttMs":1}"#,
         ],
     );
 }
@@ -223,7 +223,6 @@ fn what_is_out_of_range_is_refused() {
             r#"{"type":"READY","gateId":4294967296}"#,
             r#"{"type":"READY","gateId":-1}"#,
             r#"{"type":"URL_CHANGE","url":"https://example.org/","currentTime":604800001}"#,
-            r#"{"type":"MEMBER_STATUS","driftMs":600001,"buffering":true}"#,
             r#"{"type":"UPDATE_USERNAME","username":" "}"#,
             r#"{"type":"CHAT","text":" "}"#,
             r#"{"type":"CUSTOM","namespace":"Not A Name","payload":1}"#,
@@ -334,7 +333,18 @@ fn compact_messages_are_measured_before_they_are_read() {
     probe.extend(f64::NAN.to_be_bytes());
     assert!(matches!(decode_compact(&probe, &limits), Ok(Compact::ClockProbe { id: 258, t0 }) if t0.is_nan()));
 
-    for (bytes, why) in [(&tick, "tick"), (&probe, "probe")] {
+    let status = vec![4, 1 | 2 | 4 | 16 | 32, 0, 9, 0, 0, 0, 7, 0, 0, 0x38, 0xa4, 0xff, 0xff, 0xf3, 0xe4, 1, 2, 3, 4];
+    let read = StatusReport {
+        seq: 7,
+        buffering: true,
+        in_call: true,
+        rtt: Measurement::from_micros(14_500).ok(),
+        drift: Measurement::from_micros(-3100).ok(),
+        clock_error: None,
+    };
+    assert_eq!(decode_compact(&status, &limits), Ok(Compact::Status(read)));
+
+    for (bytes, why) in [(&tick, "tick"), (&probe, "probe"), (&status, "status")] {
         for length in (1..bytes.len()).chain([bytes.len() + 1]) {
             let mut cut = bytes.clone();
             cut.resize(length, 0);
@@ -344,6 +354,20 @@ fn compact_messages_are_measured_before_they_are_read() {
     assert_eq!(decode_compact(&[], &limits).unwrap_err().code, ErrorCode::BadMessage);
     assert_eq!(decode_compact(&[2, 0], &limits).unwrap(), Compact::Unknown);
     assert_eq!(decode_compact(&[255], &limits).unwrap(), Compact::Unknown);
+}
+
+#[test]
+fn a_measurement_beyond_ten_minutes_is_refused_where_its_flag_is_set() {
+    for (flag, start) in [(2, 8), (4, 12), (8, 16)] {
+        for micros in [600_000_001, -600_000_001, i32::MAX, i32::MIN] {
+            let mut bytes = vec![4, flag, 0, 0, 0, 0, 0, 7];
+            bytes.resize(20, 0);
+            bytes[start..start + 4].copy_from_slice(&micros.to_be_bytes());
+            assert_eq!(decode_compact(&bytes, &Limits::default()).unwrap_err().code, ErrorCode::OutOfRange, "{micros}");
+            bytes[1] = 0;
+            decode_compact(&bytes, &Limits::default()).unwrap();
+        }
+    }
 }
 
 #[test]

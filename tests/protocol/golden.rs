@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use tandem::domain::{MemberSlot, Rate, RelayedTick};
-use tandem::protocol::{encode_clock_reply, encode_tick};
+use tandem::domain::{Measurement, MemberSlot, Rate, RelayedStatus, RelayedTick, StatusReport, TransportKind};
+use tandem::protocol::{encode_clock_reply, encode_status, encode_tick};
 
 use super::request;
 use super::wire_samples::*;
@@ -38,11 +38,24 @@ fn compact_messages_keep_their_bytes() {
         rate: Rate::parse(1.25).unwrap(),
     };
     let still = RelayedTick { playing: false, from_host: false, ..tick };
+    let status = RelayedStatus {
+        slot: MemberSlot(258),
+        transport: TransportKind::WebTransport,
+        report: StatusReport {
+            seq: 0x0102_0304,
+            buffering: true,
+            in_call: false,
+            rtt: Measurement::from_micros(14_200).ok(),
+            drift: Measurement::from_micros(-3100).ok(),
+            clock_error: None,
+        },
+    };
     let golden = format!(
-        "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\n",
+        "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\nstatus {:02x?}\n",
         &encode_clock_reply(0x0102, 1.5, at(1), at(2))[..],
         &encode_tick(&tick)[..],
         &encode_tick(&still)[..],
+        &encode_status(&status)[..],
     );
     insta::assert_snapshot!("compact_messages", golden);
 }

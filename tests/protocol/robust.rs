@@ -80,6 +80,11 @@ proptest! {
         fuzz_bodies::compact(&bytes);
     }
 
+    #[test]
+    fn any_status_is_read_and_written_alike(flags in any::<u8>(), rest in proptest::collection::vec(any::<u8>(), 18..=18)) {
+        fuzz_bodies::compact(&[&[4, flags], &rest[..]].concat());
+    }
+
     /// Free JSON keeps its meaning through the decoder and the encoder.
     #[test]
     fn free_json_means_the_same_afterwards(text in any::<String>(), number in any::<i64>(), flag in any::<bool>()) {

@@ -155,6 +155,21 @@ impl Client {
         self.send_compact(&Tick::write(seq, position, at, playing)).await;
     }
 
+    /// Its own measurements, as a v3 member tells them.
+    pub(crate) async fn status(&mut self, status: &Status) {
+        self.send_compact(&status.write()).await;
+    }
+
+    /// The next status of another member; other things are passed over.
+    pub(crate) async fn heard_status(&mut self) -> Status {
+        loop {
+            let bytes = self.compact().await;
+            if bytes[0] == Status::KIND {
+                return Status::read(&bytes);
+            }
+        }
+    }
+
     /// Ends in order.
     pub(crate) async fn close(mut self) {
         self.link.close().await;
@@ -361,6 +376,57 @@ impl Tick {
             seq: u32::from_be_bytes(bytes[4..8].try_into().unwrap()),
             position: f64::from_be_bytes(bytes[8..16].try_into().unwrap()),
             at: f64::from_be_bytes(bytes[16..24].try_into().unwrap()),
+        }
+    }
+}
+
+/// A status: measurements in µs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Status {
+    pub(crate) slot: u16,
+    pub(crate) seq: u32,
+    pub(crate) buffering: bool,
+    pub(crate) in_call: bool,
+    pub(crate) webtransport: bool,
+    pub(crate) rtt: Option<i32>,
+    pub(crate) drift: Option<i32>,
+    pub(crate) clock_error: Option<i32>,
+}
+
+impl Status {
+    pub(crate) const KIND: u8 = 4;
+
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let measured = [self.rtt, self.drift, self.clock_error];
+        let flags = [
+            self.buffering,
+            self.rtt.is_some(),
+            self.drift.is_some(),
+            self.clock_error.is_some(),
+            self.in_call,
+            self.webtransport,
+        ];
+        let flags = flags.iter().enumerate().map(|(bit, holds)| u8::from(*holds) << bit).sum();
+        let mut bytes = vec![Self::KIND, flags];
+        bytes.extend(self.slot.to_be_bytes());
+        bytes.extend(self.seq.to_be_bytes());
+        bytes.extend(measured.into_iter().flat_map(|micros| micros.unwrap_or(0).to_be_bytes()));
+        bytes
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        assert_eq!((bytes.len(), bytes[0]), (20, Self::KIND), "a status");
+        let flag = |bit: u8| bytes[1] & 1 << bit != 0;
+        let micros = |start: usize| i32::from_be_bytes(bytes[start..start + 4].try_into().unwrap());
+        Self {
+            slot: u16::from_be_bytes([bytes[2], bytes[3]]),
+            seq: u32::from_be_bytes(bytes[4..8].try_into().unwrap()),
+            buffering: flag(0),
+            in_call: flag(4),
+            webtransport: flag(5),
+            rtt: flag(1).then(|| micros(8)),
+            drift: flag(2).then(|| micros(12)),
+            clock_error: flag(3).then(|| micros(16)),
         }
     }
 }

@@ -6,9 +6,11 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use tandem::domain::{Limits, MemberSlot};
+use tandem::domain::{Limits, MemberSlot, TransportKind};
 use tandem::hub::relay::Relay;
-use tandem::protocol::{ClientMessage, Compact, Rules, decode, decode_compact, encode_error, encode_tick};
+use tandem::protocol::{
+    ClientMessage, Compact, Rules, decode, decode_compact, encode_error, encode_status, encode_tick,
+};
 use tandem_webtransport::capsule::{self, CapsuleReader, CloseCapsule};
 use tandem_webtransport::message::MessageReader;
 
@@ -26,12 +28,16 @@ pub(crate) fn client_message(bytes: &[u8]) {
     }
 }
 
-/// A binary frame or a datagram: a decoded tick encodes to the same tick.
+/// A binary frame or a datagram: a decoded tick encodes to the same tick, a status to the same status.
 pub(crate) fn compact(bytes: &[u8]) {
     let limits = Limits::default();
-    let Ok(Compact::Tick(report)) = decode_compact(bytes, &limits) else { return };
-    let again = decode_compact(&encode_tick(&report.relayed(MemberSlot(1), false)), &limits);
-    assert_eq!(again, Ok(Compact::Tick(report)));
+    let Ok(read) = decode_compact(bytes, &limits) else { return };
+    let written = match read {
+        Compact::Tick(report) => encode_tick(&report.relayed(MemberSlot(1), false)),
+        Compact::Status(report) => encode_status(&report.relayed(MemberSlot(1), TransportKind::WebSocket)),
+        Compact::ClockProbe { .. } | Compact::Unknown => return,
+    };
+    assert_eq!(decode_compact(&written, &limits), Ok(read));
 }
 
 /// The CONNECT stream, cut into pieces as the first byte says: the result is the same as in one piece, and a CLOSE

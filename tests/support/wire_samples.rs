@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use tandem::domain::*;
-use tandem::hub::delivery::{EventDelivery, Joined, MemberStatus, Notice, NoticeBody, Signal};
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Signal};
 use tandem::protocol::*;
 use tandem::room::{By, Cause, ChatLine, Control, Event, LeaveReason, Origin, Playback, ReadyGate, Room};
 
@@ -205,7 +205,6 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
         at: RoomTime::from_micros(EPOCH as i64 * 1000 + 1500),
         rate: Rate::NORMAL,
     };
-    let status = MemberStatus { rtt_ms: Some(14.2), drift_ms: Some(-3.1), clock_error_ms: None, buffering: false };
     let token = ResumeToken::presented("qZ");
     let mut vacant_host = serde_json::to_value(room(playback, None)).unwrap();
     for absent in ["host", "url", "pin", "owner"] {
@@ -229,7 +228,6 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     all.extend([
         ("sync", notice(NoticeBody::Sync { room: &room(playback, Some(gate())) })),
         ("heartbeat", notice(NoticeBody::Heartbeat { from: &ann, tick })),
-        ("status", notice(NoticeBody::Status { user: &ann, transport: TransportKind::WebTransport, status })),
         ("chat of before", {
             let limits = Limits::default();
             let (name, text) = (Username::parse("Ann", &limits).unwrap(), ChatText::parse("ready?", &limits).unwrap());
@@ -282,7 +280,6 @@ pub(crate) const CLIENT_MESSAGES: &[&str] = &[
     r#"{"type":"PLAYBACK_ACK","to":"bob","control":"pause"}"#,
     r#"{"type":"CHAT","text":"ready?"}"#,
     r#"{"type":"CUSTOM","namespace":"org.example.poll","payload":{"vote":2},"to":"bob"}"#,
-    r#"{"type":"MEMBER_STATUS","rttMs":14.2,"driftMs":-3.1,"clockErrorMs":0.8,"buffering":false}"#,
 ];
 
 /// Messages of v2 clients, with fields that they omit, add, or write differently.

@@ -59,6 +59,7 @@ export class Call extends EventTarget {
     }
     if (!this.#running) return this.#stopTracks(); // Stopped while the browser asked for the camera.
     this.camera = Boolean(video);
+    this.#room.setInCall(true);
     this.#emit('local', { stream: this.local });
     this.#on('signal', (message) => this.#onSignal(message));
     this.#on('custom', (message) => this.#onCustom(message));
@@ -70,6 +71,7 @@ export class Call extends EventTarget {
   stop() {
     if (!this.#running) return;
     this.#running = false;
+    this.#room.setInCall(false);
     for (const userId of [...this.#connections.keys()]) {
       this.#say(userId, 'gone');
       this.#drop(userId);

@@ -20,6 +20,7 @@
  * @property {number|null} driftMs
  * @property {number|null} clockErrorMs
  * @property {boolean} buffering
+ * @property {boolean} inCall              whether the member is in the room's call, as it says itself
  * @property {number|null} position        of the member's last tick, s
  * @property {number|null} lastTickAt      room time at which that position was true
  * @property {'none'|'loading'|'ready'|'failed'} player  whether the member can play the room's film, as it says itself
@@ -49,6 +50,8 @@ export class RoomModel {
   #members = new Map();
   /** @type {Map<number, number>} slot → counter of its last tick */
   #tickSeqs = new Map();
+  /** @type {Map<number, number>} slot → counter of its last status */
+  #statusSeqs = new Map();
   /** The last CHAT that listeners have seen; replayed ones up to here are repeats. */
   #chatSeq = 0;
 
@@ -116,11 +119,8 @@ export class RoomModel {
    * @returns {Outcome}
    */
   applyTick(tick) {
-    const last = this.#tickSeqs.get(tick.slot);
-    if (last !== undefined && !isNewer(tick.seq, last)) return NOTHING;
-    const member = [...this.#members.values()].find((m) => m.slot === tick.slot);
+    const member = this.#senderOf(tick, this.#tickSeqs);
     if (!member) return NOTHING;
-    this.#tickSeqs.set(tick.slot, tick.seq);
     member.position = tick.position;
     member.lastTickAt = tick.at;
     const { slot, position, at, playing, rate, fromHost } = tick;
@@ -128,8 +128,39 @@ export class RoomModel {
   }
 
   /**
+   * @param {import('./wire.js').Status} status of another member
+   * @returns {Outcome}
+   */
+  applyStatus(status) {
+    const member = this.#senderOf(status, this.#statusSeqs);
+    if (!member) return NOTHING;
+    const { rttMs, driftMs, clockErrorMs, buffering, inCall, transport } = status;
+    Object.assign(member, { rttMs, driftMs, clockErrorMs, buffering, inCall, transport });
+    return { changed: true, gap: false, events: [] };
+  }
+
+  /**
+   * The sender of a tick or status; none for one that is older than the last.
+   * @param {{slot: number, seq: number}} report
+   * @param {Map<number, number>} seqs
+   */
+  #senderOf({ slot, seq }, seqs) {
+    const last = seqs.get(slot);
+    if (last !== undefined && !isNewer(seq, last)) return undefined;
+    const member = [...this.#members.values()].find((m) => m.slot === slot);
+    if (member) seqs.set(slot, seq);
+    return member;
+  }
+
+  /** A new page of that member counts from anew. @param {number} slot */
+  #forgetCounters(slot) {
+    this.#tickSeqs.delete(slot);
+    this.#statusSeqs.delete(slot);
+  }
+
+  /**
    * Stores this client's own report, which the server tells only to the others.
-   * @param {Partial<Pick<Member, 'rttMs'|'driftMs'|'clockErrorMs'|'buffering'|'position'|'lastTickAt'>>} status
+   * @param {Partial<Pick<Member, 'rttMs'|'driftMs'|'clockErrorMs'|'buffering'|'inCall'|'position'|'lastTickAt'>>} status
    */
   reportSelf(status) {
     const self = this.#members.get(this.userId);
@@ -143,6 +174,7 @@ export class RoomModel {
     if (state.epoch !== this.epoch) {
       this.#chatSeq = 0;
       this.#tickSeqs.clear();
+      this.#statusSeqs.clear();
     }
     this.epoch = state.epoch;
     this.seq = state.seq;
@@ -187,7 +219,7 @@ export class RoomModel {
           message.userId,
           newMember({ connected: true, joinedAt: message.timestamp, ...message, isHost: message.userId === this.hostUserId }),
         );
-        this.#tickSeqs.delete(message.slot);
+        this.#forgetCounters(message.slot);
         break;
       case 'USER_LEFT':
         this.#members.delete(message.userId);
@@ -201,8 +233,7 @@ export class RoomModel {
         member.transport = message.transport ?? member.transport;
         member.protocol = message.protocol ?? member.protocol;
         if (!member.connected) this.#stopAwaiting(message.userId);
-        // A new page of that member counts its ticks from anew.
-        this.#tickSeqs.delete(member.slot);
+        this.#forgetCounters(member.slot);
         break;
       }
       case 'HOST_CHANGED':
@@ -263,16 +294,6 @@ export class RoomModel {
    */
   #applyUnordered(message) {
     switch (message.type) {
-      case 'MEMBER_STATUS': {
-        const member = this.#members.get(message.userId);
-        if (!member) return NOTHING;
-        member.rttMs = message.rttMs ?? null;
-        member.driftMs = message.driftMs ?? null;
-        member.clockErrorMs = message.clockErrorMs ?? null;
-        member.buffering = message.buffering === true;
-        member.transport = message.transport ?? member.transport;
-        return { changed: true, gap: false, events: [] };
-      }
       case 'DEGRADED':
         this.degraded = message.degraded === true;
         return { changed: true, gap: false, events: [] };
@@ -353,6 +374,7 @@ function newMember(user) {
     driftMs: user.driftMs ?? null,
     clockErrorMs: user.clockErrorMs ?? null,
     buffering: user.buffering === true,
+    inCall: user.inCall === true,
     position: user.position ?? null,
     lastTickAt: user.lastTickAt ?? null,
     player: user.player ?? 'none',

@@ -1,5 +1,5 @@
 /**
- * Reports this player to the room: ticks (where it is) and MEMBER_STATUS (how well it does).
+ * Reports this player to the room: ticks (where it is) and statuses (how well it does).
  */
 const HOST_TICK_MS = 250;
 const TICK_MS = 1000;

@@ -13,9 +13,8 @@ import { filmForRoom, resolveFilm } from './film-address.js';
 import { Intention } from './intention.js';
 import { positionAt } from './model.js';
 import { Session } from './session.js';
-import { encodeTick } from './wire.js';
+import { encodeStatus, encodeTick } from './wire.js';
 
-const MOST_MEASURED_MS = 600_000;
 const AT_THE_END_S = 0.05;
 
 /**
@@ -52,6 +51,8 @@ export class Room extends EventTarget {
   #session;
   #intention;
   #tickSeq;
+  #statusSeq;
+  #inCall = false;
 
   /** @param {ConnectOptions} options */
   constructor(options) {
@@ -60,6 +61,7 @@ export class Room extends EventTarget {
     this.#env = { ...browserEnv(), ...options.env };
     // A counter that starts with the time of day goes on rising over a reload, for receivers that missed the reload.
     this.#tickSeq = Math.floor(this.#env.wallNow() / 100) >>> 0;
+    this.#statusSeq = this.#tickSeq;
     this.#session = new Session(options, this.#env, (type, detail) => {
       this.dispatchEvent(new CustomEvent(type, { detail }));
     });
@@ -338,11 +340,20 @@ export class Room extends EventTarget {
   /** @param {{driftMs: number|null, buffering: boolean}} status */
   sendStatus({ driftMs, buffering }) {
     if (this.#session.state !== 'joined') return;
+    const { slot } = this.self;
+    if (slot === null) return;
     const { rtt, error } = this.#session.clock;
-    const status = { rttMs: measured(rtt), driftMs: measured(driftMs), clockErrorMs: measured(error), buffering };
+    this.#statusSeq = (this.#statusSeq + 1) >>> 0;
+    const status = { rttMs: rtt, driftMs, clockErrorMs: error, buffering, inCall: this.#inCall };
     this.#session.model.reportSelf(status);
     this.#session.changed();
-    this.send({ type: 'MEMBER_STATUS', ...status });
+    const transport = this.#session.transport ?? 'websocket';
+    this.#session.sendCompact(encodeStatus({ ...status, slot, seq: this.#statusSeq, transport }));
+  }
+
+  /** Told to the others with the next status. @param {boolean} inCall */
+  setInCall(inCall) {
+    this.#inCall = inCall;
   }
 
   /** @param {{position: number, at: number, playing: boolean, rate: number}} tick */
@@ -403,12 +414,4 @@ export class Room extends EventTarget {
     const dated = this.#session.clock.synced && this.#session.model.playback.playing;
     return { currentTime: this.positionNow(at), ...(dated && { eventTimestamp: at }) };
   }
-}
-
-/**
- * A measurement as the wire takes it: a tenth of a ms is enough, and what is beyond 10 minutes is none.
- * @param {number|null} value ms
- */
-function measured(value) {
-  return value !== null && Math.abs(value) <= MOST_MEASURED_MS ? Math.round(value * 10) / 10 : null;
 }

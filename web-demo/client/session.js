@@ -432,6 +432,7 @@ export class Session {
     this.#log('in', message, true);
     if (message.kind === 'reply') this.clock.onReply(message);
     else if (message.kind === 'tick') this.#publish(this.model.applyTick(message));
+    else if (message.kind === 'status') this.#publish(this.model.applyStatus(message));
   }
 
   #resyncClock() {

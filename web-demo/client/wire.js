@@ -16,19 +16,34 @@ export const MAX_DATAGRAM_BYTES = 1000;
 const KIND_PROBE = 1;
 const KIND_REPLY = 2;
 const KIND_TICK = 3;
+const KIND_STATUS = 4;
 
 const PROBE_BYTES = 12;
 const REPLY_BYTES = 28;
 const TICK_BYTES = 28;
+const STATUS_BYTES = 20;
 
 const FLAG_PLAYING = 1;
 const FLAG_FROM_HOST = 2;
+
+const FLAG_BUFFERING = 1;
+const FLAG_HAS_RTT = 2;
+const FLAG_HAS_DRIFT = 4;
+const FLAG_HAS_CLOCK_ERROR = 8;
+const FLAG_IN_CALL = 16;
+const FLAG_WEBTRANSPORT = 32;
+
+/** A measurement beyond 10 minutes is refused by the server. */
+const MOST_MEASURED_MS = 600_000;
 
 /**
  * @typedef {{kind: 'probe', id: number, t0: number}} Probe
  * @typedef {{kind: 'reply', id: number, t0: number, t1: number, t2: number}} Reply
  * @typedef {{kind: 'tick', playing: boolean, fromHost: boolean, slot: number, seq: number,
  *            position: number, at: number, rate: number}} Tick
+ * @typedef {{kind: 'status', slot: number, seq: number, buffering: boolean, inCall: boolean,
+ *            transport: 'webtransport'|'websocket', rttMs: number|null, driftMs: number|null,
+ *            clockErrorMs: number|null}} Status   the server writes slot and transport
  */
 
 /** A message that breaks the wire's rules: too big, or not what its first bytes say. */
@@ -70,9 +85,30 @@ export function encodeTick({ playing, fromHost, slot, seq, position, at, rate })
   return new Uint8Array(view.buffer);
 }
 
+/** @param {Omit<Status, 'kind'>} status  a measurement beyond 10 minutes is told as unknown */
+export function encodeStatus({ slot, seq, buffering, inCall, transport, rttMs, driftMs, clockErrorMs }) {
+  const view = new DataView(new ArrayBuffer(STATUS_BYTES));
+  const measured = [rttMs, driftMs, clockErrorMs].map((ms) => (isMeasured(ms) ? ms : null));
+  const flags = [
+    [buffering, FLAG_BUFFERING], [measured[0] !== null, FLAG_HAS_RTT], [measured[1] !== null, FLAG_HAS_DRIFT],
+    [measured[2] !== null, FLAG_HAS_CLOCK_ERROR], [inCall, FLAG_IN_CALL], [transport === 'webtransport', FLAG_WEBTRANSPORT],
+  ];
+  view.setUint8(0, KIND_STATUS);
+  view.setUint8(1, flags.reduce((all, [holds, flag]) => all | (holds ? Number(flag) : 0), 0));
+  view.setUint16(2, slot);
+  view.setUint32(4, seq);
+  measured.forEach((ms, index) => view.setInt32(8 + 4 * index, Math.round((ms ?? 0) * 1000)));
+  return new Uint8Array(view.buffer);
+}
+
+/** @param {number|null} ms */
+function isMeasured(ms) {
+  return ms !== null && Math.abs(ms) <= MOST_MEASURED_MS;
+}
+
 /**
  * @param {Uint8Array} bytes
- * @returns {Probe|Reply|Tick|null} null for a message to ignore: an unknown kind, a wrong length, a value that is no
+ * @returns {Probe|Reply|Tick|Status|null} null for a message to ignore: an unknown kind, a wrong length, a value that is no
  * number
  */
 export function decodeCompact(bytes) {
@@ -103,6 +139,21 @@ export function decodeCompact(bytes) {
       rate: view.getFloat32(24),
     });
   }
+  if (kind === KIND_STATUS && view.byteLength === STATUS_BYTES) {
+    const flags = view.getUint8(1);
+    const measured = (/** @type {number} */ flag, /** @type {number} */ at) => (flags & flag ? view.getInt32(at) / 1000 : null);
+    return {
+      kind: 'status',
+      slot: view.getUint16(2),
+      seq: view.getUint32(4),
+      buffering: (flags & FLAG_BUFFERING) !== 0,
+      inCall: (flags & FLAG_IN_CALL) !== 0,
+      transport: flags & FLAG_WEBTRANSPORT ? 'webtransport' : 'websocket',
+      rttMs: measured(FLAG_HAS_RTT, 8),
+      driftMs: measured(FLAG_HAS_DRIFT, 12),
+      clockErrorMs: measured(FLAG_HAS_CLOCK_ERROR, 16),
+    };
+  }
   return null;
 }
 
@@ -116,7 +167,7 @@ function finite(message) {
 }
 
 /**
- * Whether a tick's counter is newer than the last one, on a u32 that wraps.
+ * Whether the counter of a tick or a status is newer than the last one, on a u32 that wraps.
  * @param {number} seq
  * @param {number} last
  */

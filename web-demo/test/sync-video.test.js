@@ -341,18 +341,18 @@ test('a host that stalls says so, and says no position', async () => {
   const before = ticks();
   await env.advance(3000);
   assert.equal(ticks(), before);
-  assert.equal(server.receivedOf('MEMBER_STATUS').at(-1).buffering, true);
+  assert.equal(server.compactOf('status').at(-1).buffering, true);
   video.unstall();
   await env.advance(3000);
   assert.ok(ticks() > before);
-  assert.equal(server.receivedOf('MEMBER_STATUS').at(-1).buffering, false);
+  assert.equal(server.compactOf('status').at(-1).buffering, false);
 });
 
 test('status goes out at least every 2 s, at most twice a second', async () => {
   const { env, server, video } = await watching();
   play(server);
   await env.advance(3000);
-  const count = () => server.receivedOf('MEMBER_STATUS').length;
+  const count = () => server.compactOf('status').length;
   const before = count();
   await env.advance(10_000);
   assert.ok(count() - before >= 5, `${count() - before} in 10 s`);

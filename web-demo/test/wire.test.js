@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  FrameDecoder, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES, decodeCompact, encodeJson, encodeProbe, encodeReply, encodeTick, frame,
-  isNewer,
+  FrameDecoder, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES, decodeCompact, encodeJson, encodeProbe, encodeReply, encodeStatus,
+  encodeTick, frame, isNewer,
 } from '../client/wire.js';
 
 const hex = (bytes) => Buffer.from(bytes).toString('hex');
@@ -25,6 +25,20 @@ test('a tick carries its flags, and a position to the last bit', () => {
   assert.equal(hex(encoded.subarray(0, 8)), '03010201fffffffe');
   assert.deepEqual(decodeCompact(encoded), { kind: 'tick', ...tick });
   assert.equal(decodeCompact(encodeTick({ ...tick, playing: false, fromHost: true })).fromHost, true);
+});
+
+test('a status has its measurements in microseconds, and says which of them are none', () => {
+  const status = {
+    slot: 258, seq: 0x01020304, buffering: true, inCall: false, transport: 'webtransport', rttMs: 14.2, driftMs: -3.1, clockErrorMs: null,
+  };
+  // The same bytes as in tests/protocol/golden.rs.
+  assert.equal(hex(encodeStatus(status)), '04270102' + '01020304' + '00003778' + 'fffff3e4' + '00000000');
+  assert.deepEqual(decodeCompact(encodeStatus(status)), { kind: 'status', ...status });
+  const none = { ...status, rttMs: null, driftMs: null, buffering: false, inCall: true, transport: 'websocket', clockErrorMs: 0.001 };
+  assert.deepEqual(decodeCompact(encodeStatus(none)), { kind: 'status', ...none });
+  const wild = { ...status, rttMs: 600_000.1, driftMs: -25_000_000, clockErrorMs: NaN };
+  assert.deepEqual(decodeCompact(encodeStatus(wild)), { kind: 'status', ...status, rttMs: null, driftMs: null });
+  assert.equal(decodeCompact(encodeStatus(status).subarray(0, 19)), null);
 });
 
 test('a compact message is read from the middle of a larger buffer', () => {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::JoinRequest;
-use super::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use super::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use super::subscriber::Subscriber;
 use super::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use super::{Hub, HubParts, Membership};
@@ -33,6 +33,8 @@ impl RoomDelivery for Silent {
     fn notice(&self, _: &Notice<'_>) {}
 
     fn tick(&self, _: &TickDelivery) {}
+
+    fn status(&self, _: &StatusDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 

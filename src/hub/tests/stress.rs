@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::delivery::{EventDelivery, Joined, Notice, Reply, TickDelivery};
+use super::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use super::lock::perturbed::DELAYS;
 use super::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use super::testing::Fixture;
@@ -42,6 +42,7 @@ impl RoomDelivery for TokenKeeper {
     fn notice(&self, _: &Notice<'_>) {}
 
     fn tick(&self, _: &TickDelivery) {}
+    fn status(&self, _: &StatusDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 

@@ -138,6 +138,24 @@ impl World {
         self.tick_playing(client, playing).await
     }
 
+    /// The client's measurements: a round trip of 12.5 ms. Returns the counter.
+    pub(crate) async fn status(&mut self, client: usize, buffering: bool) -> u32 {
+        let reference = self.asked.len() as u64 + 1;
+        let room = self.clients[client].room.clone().unwrap();
+        self.asked.insert(reference, Asked { client, room, what: What::Other });
+        let mut status = BytesMut::new();
+        status.put_u8(4);
+        status.put_u8(u8::from(buffering) | 2);
+        status.put_u16(0);
+        status.put_u32(reference as u32);
+        status.put_i32(12_500);
+        status.put_i64(0);
+        if let Some(wire) = &self.clients[client].wire {
+            wire.send(Frame::Compact(status.freeze())).await;
+        }
+        reference as u32
+    }
+
     async fn tick_playing(&mut self, client: usize, playing: bool) -> u64 {
         let reference = self.asked.len() as u64 + 1;
         let room = self.clients[client].room.clone().unwrap();
@@ -327,7 +345,11 @@ impl World {
             23 => (What::Other, json!({ "type": "SET_PIN", "pin": null })),
             24 => (What::Other, json!({ "type": "UPDATE_USERNAME", "username": format!("{somebody} {next}") })),
             25 => (What::Sync, json!({ "type": "REQUEST_SYNC" })),
-            26 => (What::Other, json!({ "type": "MEMBER_STATUS", "buffering": true, "rttMs": 12.5 })),
+            26 => {
+                let buffering = self.rng.percent(50);
+                self.status(client, buffering).await;
+                return;
+            }
             27 => (What::Other, json!({ "type": "HOST_HEARTBEAT", "currentTime": next, "isPlaying": true })),
             28..=30 => {
                 self.signal(client, somebody).await;

@@ -19,6 +19,8 @@ pub(crate) enum Heard {
     Notice(Value),
     /// A member's tick: slot and the sender's counter.
     Tick { slot: u16, seq: u32, from_host: bool },
+    /// A member's measurements: slot, the sender's counter, round trip in µs.
+    Status { slot: u16, seq: u32, rtt: i32, buffering: bool },
     /// The end.
     Closed(CloseCode),
 }
@@ -64,6 +66,12 @@ impl SimClient {
                     slot: u16::from_be_bytes([bytes[2], bytes[3]]),
                     seq: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
                     from_host: bytes[1] & 2 != 0,
+                }),
+                Delivered::Compact(bytes) if bytes[0] == 4 => self.heard.push(Heard::Status {
+                    slot: u16::from_be_bytes([bytes[2], bytes[3]]),
+                    seq: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+                    rtt: i32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]),
+                    buffering: bytes[1] & 1 != 0,
                 }),
                 Delivered::Compact(_) | Delivered::Drain => {}
                 Delivered::Closed { code, .. } => {

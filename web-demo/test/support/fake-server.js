@@ -86,6 +86,10 @@ export class FakeServer {
     return this.received.filter((message) => message.type === type);
   }
 
+  compactOf(kind) {
+    return this.lines.flatMap((line) => line.compact).filter((message) => message?.kind === kind);
+  }
+
   /** Commits an event: the next seq, to the line in use. */
   commit(event) {
     this.room.seq += 1;
