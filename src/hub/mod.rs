@@ -22,6 +22,7 @@ mod codec;
 mod commit_feed;
 mod committer;
 pub mod delivery;
+pub mod digest;
 mod drift;
 mod ephemeral;
 mod expiry;
