@@ -14,7 +14,9 @@ use std::time::Duration;
 use around::Around;
 use support::{HubFixture, RecordingSubscriber, room, until};
 use tandem::domain::{CloseCode, Head, NodeId, RoomId};
-use tandem::hub::delivery::{EventDelivery, Joined, Notice, Refusal, Reply, StatusDelivery, TickDelivery};
+use tandem::hub::delivery::{
+    DigestDelivery, EventDelivery, Joined, Notice, Refusal, Reply, StatusDelivery, TickDelivery,
+};
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Departure, Hub, Membership};
@@ -49,6 +51,10 @@ impl RoomDelivery for Faulty {
 
     fn status(&self, delivery: &StatusDelivery) {
         self.subscriber.status(delivery);
+    }
+
+    fn digest(&self, delivery: &DigestDelivery) {
+        self.subscriber.digest(delivery);
     }
 
     fn replay(&self, head: Head, line: &ChatLine) {

@@ -227,12 +227,15 @@ fn the_limits_that_the_page_names_are_the_defaults() {
 
 #[test]
 fn the_compact_table_has_the_lengths_of_the_bytes() {
-    use tandem::domain::{Limits, MemberSlot, Rate, RelayedTick, StatusReport, TransportKind};
-    use tandem::protocol::{Compact, decode_compact, encode_clock_reply, encode_status, encode_tick};
+    use tandem::domain::{Limits, MemberSlot, Rate, RelayedTick, RoomDigest, StandOut, StatusReport, TransportKind};
+    use tandem::protocol::{Compact, decode_compact, encode_clock_reply, encode_digest, encode_status, encode_tick};
     use wire_samples::{at, position};
 
-    let lengths: Vec<usize> =
-        table("## 6.", "| kind | bytes | layout |").iter().map(|row| row[1].parse().unwrap()).collect();
+    let lengths: Vec<usize> = table("## 6.", "| kind | bytes | layout |")
+        .iter()
+        .flat_map(|row| row[1].split(" "))
+        .filter_map(|word| word.parse().ok())
+        .collect();
     let mut probe = vec![0; lengths[0]];
     probe[0] = 1;
     assert!(matches!(decode_compact(&probe, &Limits::default()), Ok(Compact::ClockProbe { .. })));
@@ -249,4 +252,7 @@ fn the_compact_table_has_the_lengths_of_the_bytes() {
     assert_eq!(encode_tick(&tick).len(), lengths[2]);
     let status = StatusReport::default().relayed(MemberSlot(1), TransportKind::WebSocket);
     assert_eq!(encode_status(&status).len(), lengths[3]);
+    let nobody = StandOut { slot: MemberSlot(1), buffering: true, in_call: false, drift: None };
+    let digest = |count| encode_digest(&RoomDigest { stand_outs: vec![nobody; count], ..RoomDigest::default() }).len();
+    assert_eq!((digest(0), digest(3)), (lengths[4], lengths[4] + 3 * lengths[5]));
 }

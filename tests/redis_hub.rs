@@ -23,7 +23,7 @@ use tandem::clock::Clock;
 use tandem::cluster::{ClusterNodes, DrainOptions, NodeWatch, WatchOptions};
 use tandem::domain::{ChatText, CloseCode, Head, Limits, MediaTime, Rate, RoomId, TickReport, TransportKind, UserId};
 use tandem::hub::JoinRequest;
-use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use tandem::hub::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
@@ -327,6 +327,8 @@ impl RoomDelivery for Ear {
     }
 
     fn status(&self, _: &StatusDelivery) {}
+
+    fn digest(&self, _: &DigestDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 

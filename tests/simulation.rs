@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde_json::json;
-use sim::{Asking, Heard, ROOMS, World};
-use tandem::domain::RoomId;
+use sim::{Asking, Heard, LARGE_ABOVE, ROOMS, World};
+use tandem::domain::{Namespace, NodeId, RoomId, SessionRef, UserId};
+use tandem::hub::delivery::Signal;
+use tandem::hub::relay::Relay;
 
 const NODES: usize = 3;
 const STEPS: usize = 120;
@@ -265,6 +267,113 @@ fn a_status_reaches_v3_members_of_another_node() {
     });
 }
 
+/// Members of a room that is large above three.
+async fn crowd(dialects: &[u8], places: &[usize]) -> (World, Vec<usize>) {
+    let mut world = World::new(3, 2, dialects).await;
+    assert_eq!(world.limits.full_presence_members, LARGE_ABOVE);
+    let mut clients = Vec::new();
+    for (person, place) in places.iter().enumerate() {
+        let client = world.dial(person, *place);
+        world.join(client, ROOMS[0]).await;
+        world.pass(MOMENT).await;
+        clients.push(client);
+    }
+    (world, clients)
+}
+
+fn last_digest(world: &World, client: usize) -> Option<(u16, u32, u32, Vec<u16>)> {
+    let digest = |heard: &Heard| match heard {
+        Heard::Digest { members, measured, buffering, stand_outs, .. } => {
+            Some((*members, *measured, *buffering, stand_outs.clone()))
+        }
+        _ => None,
+    };
+    world.clients[client].heard.iter().rev().find_map(digest)
+}
+
+#[test]
+fn a_large_room_hears_one_digest_of_all_nodes_and_nobody_s_status() {
+    play(async {
+        let (mut world, clients) = crowd(&[3, 3, 3, 3, 2], &[0, 0, 1, 1, 1]).await;
+        for client in &clients[..4] {
+            world.status(*client, *client == clients[1] || *client == clients[2]).await;
+        }
+        world.pass(Duration::from_millis(2500)).await;
+        let before = world.plan.ephemeral();
+        for client in &clients[..4] {
+            assert_eq!(last_digest(&world, *client), Some((5, 2, 2, vec![2, 3])), "both who buffer are measured");
+            assert!(statuses(&world, *client).is_empty(), "nobody's own status crosses, or is relayed");
+        }
+        assert_eq!(last_digest(&world, clients[4]), None, "v2 knows none");
+        // Whatever they say of themselves: each node publishes its part, once a second.
+        for round in 0..20 {
+            world.status(clients[round % 4], false).await;
+            world.tick(clients[1 + round % 3]).await;
+            world.pass(Duration::from_millis(500)).await;
+        }
+        let parts = world.plan.ephemeral() - before;
+        assert!((18..=22).contains(&parts), "{parts} messages crossed in ten seconds");
+        let guests: Vec<_> =
+            clients[..4].iter().flat_map(|client| ticks(&world, *client)).filter(|tick| !tick.2).collect();
+        assert_eq!(guests, [], "a guest's position is nobody's business here");
+    });
+}
+
+#[test]
+fn the_host_of_a_large_room_is_heard_once_a_second() {
+    play(async {
+        let (mut world, clients) = crowd(&[3, 3, 3, 3, 2], &[0, 0, 1, 1, 1]).await;
+        for _ in 0..40 {
+            world.tick(clients[0]).await;
+            world.pass(Duration::from_millis(250)).await;
+        }
+        for client in &clients[1..4] {
+            let heard = ticks(&world, *client);
+            assert_eq!(heard.len(), 10, "{heard:?}");
+            assert!(heard.iter().all(|(slot, _, from_host)| (*slot, *from_host) == (1, true)));
+        }
+        assert_eq!(notices(&world, clients[4], "HOST_HEARTBEAT").len(), 10);
+    });
+}
+
+#[test]
+fn a_room_that_becomes_small_again_hears_everybody_again() {
+    play(async {
+        let (mut world, clients) = crowd(&[3, 3, 3, 3], &[0, 0, 1, 1]).await;
+        world.pass(Duration::from_secs(2)).await;
+        assert!(last_digest(&world, clients[0]).is_some());
+        world.ask(clients[3], ROOMS[0], Asking::Other, json!({ "type": "LEAVE" })).await;
+        world.pass(MOMENT).await;
+        world.clients[clients[0]].heard.clear();
+        let seq = world.status(clients[2], true).await;
+        let tick = world.tick(clients[1]).await as u32;
+        world.pass(Duration::from_secs(3)).await;
+        assert_eq!(statuses(&world, clients[0]), [(3, seq, 12_500, true)]);
+        assert_eq!(ticks(&world, clients[0]), [(2, tick, false)]);
+        assert_eq!(last_digest(&world, clients[0]), None);
+    });
+}
+
+#[test]
+fn the_part_of_a_node_that_is_silent_is_forgotten() {
+    play(async {
+        let (mut world, clients) = crowd(&[3, 3, 3, 3], &[0, 0, 1, 1]).await;
+        let measured = async |world: &mut World| {
+            for client in &clients[..] {
+                if world.clients[*client].is_in() {
+                    world.status(*client, true).await;
+                }
+            }
+            world.pass(Duration::from_secs(2)).await;
+            last_digest(world, clients[0]).unwrap().1
+        };
+        assert_eq!(measured(&mut world).await, 4);
+        world.crash(1);
+        measured(&mut world).await;
+        assert_eq!(measured(&mut world).await, 2, "its members still have their grace time, but nothing to say");
+    });
+}
+
 #[test]
 fn a_room_that_lives_on_one_node_publishes_nothing() {
     play(async {
@@ -349,14 +458,15 @@ fn a_relay_in_the_name_of_a_session_that_the_room_does_not_know_is_not_believed(
         let (node, id) = state["sessionId"].as_str().unwrap().rsplit_once('-').unwrap();
         let (node, id) = (node.to_owned(), u64::from_str_radix(id, 16).unwrap());
         let relay = |node: &str, id: u64, n: u64| {
-            let signal = json!({ "custom": { "namespace": "sim", "payload": format!("{{\"n\":{n}}}") } });
-            let session = json!({ "node": node, "id": id });
-            let relay = json!({ "signal": { "user": "ann", "session": session, "to": "bob", "signal": signal } });
-            [b"\x01", relay.to_string().as_bytes()].concat()
+            let (user, to) = (UserId::parse("ann").unwrap(), UserId::parse("bob").unwrap());
+            let session = SessionRef { node: NodeId::parse(node).unwrap(), id };
+            let (namespace, payload) = (Namespace::parse("sim").unwrap(), format!("{{\"n\":{n}}}"));
+            let signal = Signal::Custom { namespace, payload };
+            Relay::Signal { user, session, to, signal, request: "CUSTOM".to_owned(), reference: None }.encode()
         };
         world.publish_as("mallory", ROOMS[0], &relay(&node, id + 1, 1));
         world.publish_as("mallory", ROOMS[0], &relay("mallory", id, 2));
-        world.publish_as("mallory", ROOMS[0], b"\x01nonsense");
+        world.publish_as("mallory", ROOMS[0], b"\x02nonsense");
         world.pass(MOMENT).await;
         assert!(notices(&world, clients[1], "CUSTOM").is_empty());
         // Nodes trust each other: so that the two above are known to be well formed.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::client::Carrier::{Quinn, WebSocket, Wtransport};
-use support::client::Client;
+use support::client::{Client, Digest, Status, Tick};
 use support::server::{TestProcess, TestServer, until};
 
 /// Services that the nodes share.
@@ -51,6 +51,46 @@ impl Ground {
         let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         TestProcess::start(&settings).await
     }
+}
+
+#[tokio::test]
+async fn the_digest_of_a_large_room_is_that_of_both_nodes() {
+    let ground = Ground::new().await;
+    let large = [("FULL_PRESENCE_MEMBERS", "2")];
+    let (a, b) = (ground.node("a", &large).await, ground.node("b", &large).await);
+    let (mut ann, mut bob, mut cat) = (a.connect(WebSocket).await, b.connect(Quinn).await, b.connect(Wtransport).await);
+    ann.join("friday", "ann").await;
+    bob.join("friday", "bob").await;
+    cat.join("friday", "cat").await;
+    let drift = |micros| Status { drift: Some(micros), ..Status::default() };
+    let whole = Digest {
+        members: 3,
+        audience: 0,
+        measured: 3,
+        in_step: 1,
+        buffering: 1,
+        distance: None,
+        stand_outs: vec![(3, true, None), (2, false, Some(-90_000))],
+    };
+    until("both nodes to tell the same", async || {
+        ann.status(&drift(3000)).await;
+        bob.status(&drift(-90_000)).await;
+        cat.status(&Status { buffering: true, ..Status::default() }).await;
+        let told = [ann.heard_digest().await, bob.heard_digest().await, cat.heard_digest().await];
+        told.iter().all(|digest| Digest { distance: None, ..digest.clone() } == whole).then_some(())
+    })
+    .await;
+    // The host's tick crosses; nobody else's, and nobody's status.
+    let now = ann.room_time().await;
+    cat.tick(1, 5.0, now, false).await;
+    let tick = until("the host's tick on the other node", async || {
+        ann.tick(2, 5.0, now, false).await;
+        let bytes = bob.compact().await;
+        assert!(matches!(bytes[0], 3 | Digest::KIND), "{bytes:?}");
+        (bytes[0] == 3).then(|| Tick::read(&bytes))
+    })
+    .await;
+    assert_eq!((tick.slot, tick.from_host, tick.seq), (1, true, 2));
 }
 
 #[tokio::test]

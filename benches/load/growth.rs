@@ -4,7 +4,7 @@
 //! WebSocket sessions cost without messages (pings, at their own times) is measured before each step and taken off;
 //! QUIC asks for a sign of life only when there is silence, so with ticks there is nothing to take off. A walk shows
 //! the shape; machines are too noisy for one walk to say by how much the end is dearer, so the two ends are measured in
-//! turn as well.
+//! turn as well. Large rooms relay every tick here (`FULL_PRESENCE_MEMBERS`), as the bare relay does.
 
 use std::time::Duration;
 
@@ -173,6 +173,7 @@ async fn ends(
 
 /// Steps of both transports, tandem and the bare relay in turn.
 pub(crate) async fn walk(by: By, most: usize, launch: &Launch, deliveries: f64, times: Times) -> Result<Report> {
+    let launch = &launch.relaying_all();
     let mut table = Table::new(&COLUMNS);
     let (mut values, mut series) = (Vec::<Value>::new(), Vec::new());
     for (carrier, kind) in CONTESTS {

@@ -35,7 +35,7 @@ pub(crate) fn leave_the_last_core() -> Result<()> {
 
 /// `load run`.
 pub(crate) async fn one(matches: &ArgMatches) -> Result<Report> {
-    let launch = args::launch(matches);
+    let launch = args::launch(matches).relaying_all();
     let (kind, carrier) = args::kind_and_carrier(matches)?;
     let (rooms, members) = args::size(matches)?;
     let (pace, times) = (args::pace(matches), args::times(matches)?);

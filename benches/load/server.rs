@@ -38,6 +38,13 @@ pub(crate) struct Server {
 }
 
 impl Launch {
+    /// The same, where every tick of the load reaches every member, however large the room.
+    pub(crate) fn relaying_all(&self) -> Self {
+        let mut launch = self.clone();
+        launch.settings.push(("FULL_PRESENCE_MEMBERS".to_owned(), "10000".to_owned()));
+        launch
+    }
+
     /// tandem in a directory of its own, on free ports, without rates.
     pub(crate) async fn tandem(&self) -> Result<Server> {
         let home = tempfile::tempdir()?;

@@ -10,7 +10,7 @@ use tandem::domain::{
     RoomTime, SessionRef, TickReport, TokenHash, TransportKind, UrlPolicy, UserId, Username,
 };
 use tandem::hub::JoinRequest;
-use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use tandem::hub::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
@@ -190,6 +190,10 @@ impl RoomDelivery for Sink {
 
     fn status(&self, delivery: &StatusDelivery) {
         divan::black_box(delivery.encoded.get_or_init(|| protocol::encode_status(&delivery.status)).clone());
+    }
+
+    fn digest(&self, delivery: &DigestDelivery) {
+        divan::black_box(delivery.encoded.get_or_init(|| protocol::encode_digest(&delivery.digest)).clone());
     }
 
     fn replay(&self, _: Head, _: &ChatLine) {}

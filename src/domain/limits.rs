@@ -66,6 +66,7 @@ limits! {
     position_secs, "MAX_POSITION_SECS" = 604_800, 60..=31_536_000, Some(OutOfRange), "largest position in a film, s";
     room_members, "MAX_ROOM_MEMBERS" = 200, 1..=10_000, Some(RoomFull), "members of a room";
     room_address_members, "MAX_ROOM_MEMBERS_PER_ADDRESS" = 50, 1..=10_000, Some(RoomFull), "members of a room from one client address (lifted by RATE_LIMITS=off)";
+    full_presence_members, "FULL_PRESENCE_MEMBERS" = 32, 1..=10_000, None, "members of a room up to which each hears the others' positions and statuses live; above, a digest once a second";
     room_bans, "MAX_ROOM_BANS" = 500, 1..=10_000, Some(OutOfRange), "bans of a room";
     rooms, "MAX_ROOMS" = 50_000, 1..=10_000_000, Some(RoomLimit), "live rooms of a node";
     sessions, "MAX_SESSIONS" = 100_000, 1..=10_000_000, Some(Overloaded), "sessions of a node";

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::domain::{
-    CompactBytes, Head, MediaTime, MediaUrl, Namespace, NodeId, RelayedStatus, RelayedTick, ResumeToken, RoomTime,
-    SessionRef, UserId,
+    CompactBytes, Head, MediaTime, MediaUrl, Namespace, NodeId, RelayedStatus, RelayedTick, ResumeToken, RoomDigest,
+    RoomTime, SessionRef, UserId,
 };
 use crate::room::{Control, Event, Reject, Room};
 
@@ -133,6 +133,14 @@ pub struct TickDelivery {
 pub struct StatusDelivery {
     pub status: RelayedStatus,
     /// The 20 bytes, shared by all receivers.
+    pub encoded: OnceCell<CompactBytes>,
+}
+
+/// How a large room does.
+#[derive(Debug)]
+pub struct DigestDelivery {
+    pub digest: RoomDigest,
+    /// Shared by all receivers.
     pub encoded: OnceCell<CompactBytes>,
 }
 

@@ -17,7 +17,7 @@ pub const IN_STEP: Measurement = Measurement::from_millis(40);
 /// Members who are named, of those who stand out.
 pub const STAND_OUTS: usize = 16;
 
-/// What one node knows of its own sessions of a room.
+/// A node's knowledge of its own sessions of a room.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DigestPart {
     measured: u32,
@@ -147,7 +147,7 @@ fn stands_out(status: &StatusReport) -> bool {
     status.buffering || status.in_call || status.drift.is_some_and(|drift| distance(drift) > distance(IN_STEP))
 }
 
-/// Orders stand-outs: those that buffer first, then by their distance, then those in the call; of equals the lower slot.
+/// Orders stand-outs: those that buffer first, then by their distance, then those in the call; of equals by slot.
 fn rank(member: &StandOut) -> impl Ord + use<> {
     let distance = member.drift.map_or(0, distance);
     (!member.buffering, u32::MAX - distance, !member.in_call, member.slot, member.drift)

@@ -34,6 +34,9 @@ const STALE: Duration = Duration::from_secs(10);
 const AHEAD: Duration = Duration::from_secs(1);
 /// Least time between two HOST_HEARTBEATs made of a v3 host's ticks.
 const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+/// Least time between two reports of the host in a large room: one a second, from a client that reports every 250 ms
+/// and may be late.
+const LARGE_ROOM_EVERY: Duration = Duration::from_millis(875);
 /// Least time between two relayed statuses of a member.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
@@ -77,21 +80,25 @@ impl Hub {
         let state = &mut *guard;
         let Some(sender) = state.attached_mut(membership) else { return };
         sender.last_report.note_position(report.position, report.playing, now);
-        let due = sender.heartbeat_at.is_none_or(|last| last + HEARTBEAT_EVERY <= now);
-        let (user, slot) = (sender.user.clone(), sender.slot);
+        let (user, slot, heartbeat_at) = (sender.user.clone(), sender.slot, sender.heartbeat_at);
         let from_host = state.room().is_host(&user);
-        let playback = state.room().playback;
-        if report.at < playback.at {
+        let large = state.is_large(&self.0.parts.limits);
+        if report.at < state.room().playback.at || (large && !from_host) {
             return;
         }
-        let heartbeat = from_host && (as_heartbeat || due);
+        let every = if large { LARGE_ROOM_EVERY } else { HEARTBEAT_EVERY };
+        let due = heartbeat_at.is_none_or(|last| last + every <= now);
+        let heartbeat = from_host && (due || (as_heartbeat && !large));
         if heartbeat && let Some(sender) = state.attached_mut(membership) {
             sender.heartbeat_at = Some(now);
         }
         let tick = report.relayed(slot, from_host);
-        fan_out_tick(state, &user, tick, heartbeat, now);
+        let told = !large || due;
+        if told {
+            fan_out_tick(state, &user, tick, heartbeat, now);
+        }
         let remote = state.remote_members();
-        let published = remote.v3 || (heartbeat && remote.v2);
+        let published = told && (remote.v3 || (heartbeat && remote.v2));
         let drifted = from_host && state.room().gate.is_none() && state.host_drifted(&report);
         drop(guard);
         if published {
@@ -125,17 +132,22 @@ impl Hub {
         self.enqueue(&membership.cell, command, Completion::BestEffort);
     }
 
-    /// A member's own measurements, for the other v3 members.
+    /// A member's own measurements: for the other v3 members, or for the digest of a large room.
     pub fn member_status(&self, membership: &Membership, status: StatusReport) {
         let now = self.now();
         let mut state = membership.cell.lock();
+        let large = state.is_large(&self.0.parts.limits);
         let Some(sender) = state.attached_mut(membership) else { return };
+        sender.status = Some((now, status));
         if sender.status_at.is_some_and(|last| last + STATUS_EVERY > now) {
             return;
         }
         sender.status_at = Some(now);
         sender.last_report.note_status(&status, now);
         measure(&status);
+        if large {
+            return;
+        }
         let user = sender.user.clone();
         fan_out_status(&state, &user, status);
         let published = state.remote_members().v3;
@@ -213,20 +225,25 @@ impl Hub {
             }
             return;
         };
+        if let Relay::Digest { node, part } = relay {
+            self.receive_digest(&cell, node, part);
+            return;
+        }
         let state = cell.lock();
         let now = self.now();
+        let large = state.is_large(&self.0.parts.limits);
         match relay {
             Relay::Tick { user, session, tick, heartbeat } => {
                 let Some(sender) = self.sender_elsewhere(&state, &user, &session) else { return };
-                if tick.at < state.room().playback.at {
+                let from_host = state.room().is_host(&user);
+                if tick.at < state.room().playback.at || (large && !from_host) {
                     return;
                 }
-                let from_host = state.room().is_host(&user);
                 let tick = RelayedTick { slot: sender.slot, from_host, ..tick };
                 fan_out_tick(&state, &user, tick, heartbeat && from_host, now);
             }
             Relay::Status { user, session, status } => {
-                if self.sender_elsewhere(&state, &user, &session).is_some() {
+                if !large && self.sender_elsewhere(&state, &user, &session).is_some() {
                     fan_out_status(&state, &user, status);
                 }
             }
@@ -253,7 +270,7 @@ impl Hub {
             Relay::Busy { user, session, request, reference } => {
                 refuse_signal(&state, &user, &session, &request, reference, &Refusal::TargetBusy);
             }
-            Relay::Probe { .. } => {}
+            Relay::Probe { .. } | Relay::Digest { .. } => {}
         }
     }
 

@@ -75,7 +75,7 @@ pub(super) async fn run(hub: Hub) {
 impl Hub {
     /// Sees to it that a large room gets its digests. Called after every change that may have made it large.
     pub(super) fn note_size(&self, cell: &RoomCell, state: &RoomCellState) {
-        if state.is_large(&self.0.parts.limits) && !state.is_retired() {
+        if state.is_large(&self.0.parts.limits) {
             self.0.large_rooms.add(cell.id());
         }
     }

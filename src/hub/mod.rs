@@ -5,6 +5,7 @@
 //! session ─ join / submit ─► queue ─► committer: room.decide ─► log.commit ─► absorb: room.apply ─► subscribers
 //!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────► subscribers
 //!                                                       └─► relay ─► log.publish (when members live on other nodes)
+//! statuses of a large room ─► digest, once a second ────────────────────────────────────────────► subscribers
 //! log ─ follow ─► commit feed: absorb (commits of all nodes; known ones are skipped by head), relays of other nodes
 //! ```
 //!
@@ -31,6 +32,7 @@ mod expiry;
 mod interleavings;
 mod join;
 mod kept_rooms;
+mod large_rooms;
 mod lock;
 mod member_reports;
 mod pin_hasher;
@@ -68,6 +70,7 @@ use crate::quota::{QuotaPlace, Quotas};
 use crate::room::{Actor, Ask, Command, Room};
 use crate::telemetry::Seldom;
 pub use join::JoinRequest;
+use large_rooms::LargeRooms;
 use lock::Mutex;
 use pin_hasher::PinHasher;
 use room_cell::{Completion, RoomCell};
@@ -103,6 +106,7 @@ struct HubInner {
     parts: HubParts,
     rooms: Mutex<HashMap<RoomId, Arc<RoomCell>>>,
     timers: Timers,
+    large_rooms: LargeRooms,
     pin_hasher: PinHasher,
     kept: Mutex<kept_rooms::KeptRooms>,
     log_outage: Seldom,
@@ -165,10 +169,11 @@ pub struct HubStatus {
 }
 
 impl Hub {
-    /// Starts the hub's tasks (timers, sweep, commit feed, steps of room time) on `parts.tracker`.
+    /// Starts the hub's tasks (timers, sweep, digests, commit feed, steps of room time) on `parts.tracker`.
     pub fn start(parts: HubParts) -> Self {
         let hub = Self(Arc::new(HubInner {
             timers: Timers::default(),
+            large_rooms: LargeRooms::default(),
             pin_hasher: PinHasher::new(parts.limits.pin_queue),
             kept: Mutex::default(),
             log_outage: Seldom::new(),
@@ -182,6 +187,7 @@ impl Hub {
         let (tracker, stop) = (hub.0.parts.tracker.clone(), hub.0.parts.stop.clone());
         panics::spawn_vital(&tracker, "timers", &stop, timers::run(hub.clone()));
         panics::spawn_vital(&tracker, "sweep", &stop, sweep::run(hub.clone()));
+        panics::spawn_vital(&tracker, "digests", &stop, large_rooms::run(hub.clone()));
         panics::spawn_vital(&tracker, "commit feed", &stop, commit_feed::run(hub.clone()));
         let steps = stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())).map(drop);
         tracker.spawn(panics::abort_if_panics("steps of room time", steps));

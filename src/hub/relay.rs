@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! version u8 · kind u8 · user · node · session u64 · what the kind has
+//! version u8 · kind u8 (digest) · node · part
 //! ```
 //!
 //! Numbers are big-endian. Ids and names have one byte of length, texts have four. During an update nodes of two
@@ -16,9 +17,11 @@ use serde::Deserialize;
 use serde::de::value::{Error as NotAUrl, StrDeserializer};
 
 use super::delivery::Signal;
+use super::digest::DigestPart;
 use crate::commit::binary::{ByteReader, ByteWriter, WireError};
 use crate::domain::{
-    Measurement, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, Rate, RelayedTick, SessionRef, StatusReport, UserId,
+    Measurement, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, Rate, RelayedTick, SessionRef, StatusReport,
+    UserId,
 };
 use crate::room::Control;
 
@@ -32,6 +35,7 @@ const SIGNAL: u8 = 3;
 const GONE: u8 = 4;
 const BUSY: u8 = 5;
 const PROBE: u8 = 6;
+const DIGEST: u8 = 7;
 
 const OFFER: u8 = 1;
 const ANSWER: u8 = 2;
@@ -84,6 +88,8 @@ pub enum Relay {
     Busy { user: UserId, session: SessionRef, request: String, reference: Option<u64> },
     /// Probes a session, for the node that holds it. `user` and `session` are those probed.
     Probe { user: UserId, session: SessionRef },
+    /// How the members of a large room do whose sessions are on `node`, for every node with v3 members.
+    Digest { node: NodeId, part: DigestPart },
 }
 
 impl Relay {
@@ -113,6 +119,13 @@ impl Relay {
                 write_answer_to(&mut out, request, *reference);
             }
             Self::Probe { user, session } => header(&mut out, PROBE, user, session),
+            Self::Digest { node, part } => {
+                out.0.extend_from_slice(&[VERSION, DIGEST]);
+                out.short(node.as_str());
+                let mut bytes = Vec::with_capacity(256);
+                part.encode(&mut bytes);
+                out.bytes(&bytes);
+            }
         }
         out.0.into()
     }
@@ -139,8 +152,13 @@ fn read(mut input: ByteReader) -> Result<Relay, WireError> {
         other => return Err(WireError::Version(other)),
     }
     let kind = input.byte()?;
+    if kind == DIGEST {
+        let node = read_node(&mut input)?;
+        let part = DigestPart::decode(&input.bytes()?).ok_or(WireError::Wrong("a digest"))?;
+        return Ok(Relay::Digest { node, part });
+    }
     let user = read_user(&mut input)?;
-    let node = input.short(|text| NodeId::parse(text).ok())?;
+    let node = read_node(&mut input)?;
     let session = SessionRef { node, id: input.number()? };
     Ok(match kind {
         TICK => {
@@ -164,6 +182,10 @@ fn read(mut input: ByteReader) -> Result<Relay, WireError> {
         PROBE => Relay::Probe { user, session },
         _ => return Err(WireError::Wrong("the kind")),
     })
+}
+
+fn read_node(input: &mut ByteReader) -> Result<NodeId, WireError> {
+    input.short(|text| NodeId::parse(text).ok())
 }
 
 fn read_user(input: &mut ByteReader) -> Result<UserId, WireError> {
@@ -310,6 +332,15 @@ mod tests {
         (UserId::parse("ann").unwrap(), SessionRef { node: NodeId::parse("n1").unwrap(), id: 7 })
     }
 
+    fn a_part() -> DigestPart {
+        let mut part = DigestPart::default();
+        for micros in [600_000_000, -90_000, 3000] {
+            let drift = Measurement::from_micros(micros).ok();
+            part.add(Some(MemberSlot(micros as u16)), &StatusReport { drift, ..StatusReport::default() });
+        }
+        part
+    }
+
     fn a_tick() -> Relay {
         let (user, session) = ann();
         let tick = RelayedTick {
@@ -367,6 +398,7 @@ mod tests {
             a_tick(),
             Relay::Status { user: user.clone(), session: session.clone(), status },
             Relay::Probe { user: user.clone(), session: session.clone() },
+            Relay::Digest { node: session.node.clone(), part: a_part() },
             Relay::Gone { user: user.clone(), session: session.clone(), request: "OFFER".into(), reference: None },
             Relay::Busy { user: user.clone(), session: session.clone(), request: "OFFER".into(), reference: Some(7) },
         ];

@@ -235,6 +235,7 @@ impl Hub {
         // The deadlines of a retired cell's room are another cell's.
         if !state.is_retired() {
             self.0.timers.schedule(cell.id(), state.room().next_deadline());
+            self.note_size(cell, state);
         }
     }
 

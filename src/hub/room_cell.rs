@@ -1,9 +1,10 @@
 //! One room on this node: its replica, the members with a session here, and what waits to be committed.
 
 mod absorb;
+mod digest_parts;
 mod tell;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::Instant;
 
 use super::delivery::Refusal;
+use super::digest::DigestPart;
 use super::drift::HostDrift;
 use super::lock::{Mutex, MutexGuard};
 use super::member_reports::LastReport;
@@ -20,8 +22,8 @@ use super::subscriber::Subscriber;
 use super::{HubStatus, Membership};
 use crate::clock::Clock;
 use crate::domain::{
-    AddressTag, Dialect, Head, Limits, MemberSlot, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, TickReport,
-    TokenHash, UserId,
+    AddressTag, Dialect, Head, Limits, MemberSlot, NodeId, ResumeToken, RoomId, RoomTime, SessionRef, StatusReport,
+    TickReport, TokenHash, UserId,
 };
 use crate::room::{Ask, Command, Event, Room};
 
@@ -83,6 +85,8 @@ pub(super) struct RoomCellState {
     /// The address class under which the room is counted as kept ([`Hub::count_kept`](super::Hub::count_kept)).
     kept_place: Option<AddressTag>,
     drift: HostDrift,
+    /// Parts of a large room's digest, of other nodes, and when they came.
+    parts: BTreeMap<NodeId, (RoomTime, DigestPart)>,
     remote: RemoteMembers,
     budget: RoomBudget,
     /// Commits that arrived before their predecessors: taken in after the room was read.
@@ -124,7 +128,9 @@ pub(super) struct AttachedMember {
     pub(super) subscriber: Arc<dyn Subscriber>,
     /// Stored for the tables that people read; never committed.
     pub(super) last_report: LastReport,
-    /// When its status was last relayed.
+    /// Its latest status, and when that came.
+    pub(super) status: Option<(RoomTime, StatusReport)>,
+    /// When its status was last counted and relayed.
     pub(super) status_at: Option<RoomTime>,
     /// When a tick of it was last sent as HOST_HEARTBEAT.
     pub(super) heartbeat_at: Option<RoomTime>,
@@ -205,6 +211,7 @@ impl RoomCell {
             unreadable: false,
             kept_place: None,
             drift: HostDrift::default(),
+            parts: BTreeMap::new(),
             remote: RemoteMembers::default(),
             budget: RoomBudget::default(),
             early: VecDeque::new(),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use super::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use crate::domain::{CloseCode, Head};
 use crate::room::{ChatLine, Room};
 
@@ -26,6 +26,8 @@ pub trait RoomDelivery {
     fn tick(&self, delivery: &TickDelivery);
     /// A member's own measurements; replaces waiting ones of the same slot.
     fn status(&self, delivery: &StatusDelivery);
+    /// How a large room does; replaces a waiting one.
+    fn digest(&self, delivery: &DigestDelivery);
     /// An earlier CHAT, with the head at which it was committed.
     fn replay(&self, head: Head, line: &ChatLine);
     /// The outcome of a command that carried a reference, or was refused.

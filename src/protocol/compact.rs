@@ -1,21 +1,24 @@
-//! The compact messages: clock probes, ticks and statuses. Big-endian; the first byte is the kind.
+//! The compact messages: clock probes, ticks, statuses and digests. Big-endian; the first byte is the kind.
 
 use bytes::BufMut;
 
 use crate::domain::{
-    CompactBytes, ErrorCode, Invalid, Limits, Measurement, MediaTime, Rate, RelayedStatus, RelayedTick, RoomTime,
-    StatusReport, TickReport, TransportKind,
+    CompactBytes, ErrorCode, Invalid, Limits, Measurement, MediaTime, Rate, RelayedStatus, RelayedTick, RoomDigest,
+    RoomTime, StandOut, StatusReport, TickReport, TransportKind,
 };
 
 const PROBE: u8 = 1;
 const REPLY: u8 = 2;
 const TICK: u8 = 3;
 const STATUS: u8 = 4;
+const DIGEST: u8 = 5;
 
 const PROBE_LEN: usize = 12;
 const REPLY_LEN: usize = 28;
 const TICK_LEN: usize = 28;
 const STATUS_LEN: usize = 20;
+const DIGEST_LEN: usize = 28;
+const STAND_OUT_LEN: usize = 7;
 
 const PLAYING: u8 = 1;
 const FROM_HOST: u8 = 2;
@@ -26,6 +29,9 @@ const HAS_DRIFT: u8 = 4;
 const HAS_CLOCK_ERROR: u8 = 8;
 const IN_CALL: u8 = 16;
 const OVER_WEBTRANSPORT: u8 = 32;
+
+/// Of a digest: it has percentiles.
+const HAS_DISTANCE: u8 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Compact {
@@ -111,10 +117,14 @@ pub fn encode_tick(tick: &RelayedTick) -> CompactBytes {
     })
 }
 
+/// `flag`, if it holds.
+fn flag(flag: u8, holds: bool) -> u8 {
+    if holds { flag } else { 0 }
+}
+
 /// A relayed status.
 pub fn encode_status(status: &RelayedStatus) -> CompactBytes {
     let RelayedStatus { slot, transport, report } = status;
-    let flag = |flag: u8, holds: bool| if holds { flag } else { 0 };
     let flags = flag(BUFFERING, report.buffering)
         | flag(HAS_RTT, report.rtt.is_some())
         | flag(HAS_DRIFT, report.drift.is_some())
@@ -128,6 +138,27 @@ pub fn encode_status(status: &RelayedStatus) -> CompactBytes {
         out.put_u32(report.seq);
         for measured in [report.rtt, report.drift, report.clock_error] {
             out.put_i32(measured.map_or(0, Measurement::micros));
+        }
+    })
+}
+
+/// The digest of a large room.
+pub fn encode_digest(digest: &RoomDigest) -> CompactBytes {
+    let RoomDigest { members, audience, measured, in_step, buffering, distance, stand_outs } = digest;
+    CompactBytes::encode(DIGEST_LEN + STAND_OUT_LEN * stand_outs.len(), |out| {
+        out.put_u8(DIGEST);
+        out.put_u8(flag(HAS_DISTANCE, distance.is_some()));
+        out.put_u16(u16::try_from(*members).unwrap_or(u16::MAX));
+        for count in [audience, measured, in_step, buffering] {
+            out.put_u32(*count);
+        }
+        for percentile in distance.unwrap_or_default() {
+            out.put_i32(percentile.micros());
+        }
+        for StandOut { slot, buffering, in_call, drift } in stand_outs {
+            out.put_u16(slot.0);
+            out.put_u8(flag(BUFFERING, *buffering) | flag(HAS_DRIFT, drift.is_some()) | flag(IN_CALL, *in_call));
+            out.put_i32(drift.map_or(0, Measurement::micros));
         }
     })
 }

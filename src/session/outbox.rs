@@ -2,10 +2,10 @@
 //! waiting one of its slot.
 //!
 //! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush.
-//! Where the transport has datagrams, a tick or status that need not wait never wakes the writer. A session is closed when
-//! messages beyond `MAX_OUTBOX_BYTES` wait: a dropped message would break the room's order, and unbounded queues the
-//! server. Signals of single members may fill half of it ([`SessionMeasurements::has_room`]); beyond that their sender
-//! is refused, and the other half is left for the room's own events.
+//! Where the transport has datagrams, a tick or status that need not wait never wakes the writer. A session is closed
+//! when messages beyond `MAX_OUTBOX_BYTES` wait: a dropped message would break the room's order, and unbounded queues
+//! the server. Signals of single members may fill half of it ([`SessionMeasurements::has_room`]); beyond that their
+//! sender is refused, and the other half is left for the room's own events.
 //!
 //! The writer takes at most [`CHUNK`] bytes at a time. So a stalled write is one without progress, not one with a long
 //! queue, and a ping waits for one chunk at most. The time for the answer to a probe runs from when the ping was passed
@@ -26,7 +26,9 @@ use super::transport::{DatagramSender, Outgoing};
 use super::{Services, SessionExit};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, CompactBytes, Head, MemberSlot};
-use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Reply, StatusDelivery, TickDelivery};
+use crate::hub::delivery::{
+    DigestDelivery, EventDelivery, Joined, Notice, NoticeBody, Reply, StatusDelivery, TickDelivery,
+};
 use crate::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use crate::protocol::{self, Rules};
 use crate::room::{ChatLine, Room};
@@ -95,6 +97,8 @@ enum LatestOf {
     Tick(MemberSlot),
     /// The status of a member.
     Status(MemberSlot),
+    /// How a large room does.
+    Digest,
 }
 
 pub(super) struct OutboxBatch {
@@ -281,6 +285,11 @@ impl RoomDelivery for Outbox {
     fn status(&self, delivery: &StatusDelivery) {
         let encoded = delivery.encoded.get_or_init(|| protocol::encode_status(&delivery.status));
         self.push_latest(LatestOf::Status(delivery.status.slot), encoded);
+    }
+
+    fn digest(&self, delivery: &DigestDelivery) {
+        let encoded = delivery.encoded.get_or_init(|| protocol::encode_digest(&delivery.digest));
+        self.push_latest(LatestOf::Digest, encoded);
     }
 
     fn replay(&self, head: Head, line: &ChatLine) {

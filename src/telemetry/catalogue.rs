@@ -54,7 +54,7 @@ catalogue! {
     COMMIT_EVENTS = "tandem_commit_events_total", Counter, Count, [], "Events in those commits.";
     COMMIT_CONFLICTS = "tandem_commit_conflicts_total", Counter, Count, [], "Commits that were decided again, because another node was faster.";
     COMMIT_SECONDS = "tandem_commit_seconds", Histogram, Seconds, [], "Time from handing a commit to the log to its answer.";
-    DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, tick.";
+    DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, tick, digest.";
     TICKS_RELAYED = "tandem_ticks_relayed_total", Counter, Count, [], "Position reports handed on to members.";
     TICKS_COALESCED = "tandem_ticks_coalesced_total", Counter, Count, [], "Position reports that replaced one which still waited.";
     SESSION_QUEUE_BYTES = "tandem_session_queue_bytes", Gauge, Bytes, [], "Bytes that wait in the members' outboxes, looked at every 5 s.";

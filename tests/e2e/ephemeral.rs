@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::carriers::{Carriers, over_every_carrier};
 use crate::support::client::Carrier::WebSocket;
-use crate::support::client::{Client, Incoming, Status, Tick};
-use crate::support::server::{TestServer, soon};
+use crate::support::client::{Client, Digest, Incoming, Status, Tick};
+use crate::support::server::{TestServer, soon, until};
 
 over_every_carrier! {
     a_tick_reaches_the_others_with_the_sender_s_own_slot;
@@ -14,6 +14,7 @@ over_every_carrier! {
     a_signal_reaches_its_addressee_and_nobody_else;
     custom_messages_go_to_all_or_to_one;
     a_status_reaches_the_other_v3_members;
+    a_large_room_hears_a_digest_and_its_host_alone;
 }
 
 async fn three(server: &TestServer, [a, b, c]: Carriers) -> (Client, Client, Client) {
@@ -177,6 +178,65 @@ async fn a_status_reaches_the_other_v3_members(carriers: Carriers) {
         let seen = member.next().await;
         assert!(matches!(&seen, Incoming::Message(message) if message["type"] == "PONG"), "{seen:?}");
     }
+}
+
+async fn a_large_room_hears_a_digest_and_its_host_alone(carriers: Carriers) {
+    let server = TestServer::with(&[("FULL_PRESENCE_MEMBERS", "2")]).await;
+    let (mut ann, mut bob, mut cat) = three(&server, carriers).await;
+    let drift = |micros| Status { drift: Some(micros), ..Status::default() };
+    let digest = until("everybody's status to be in the digest", async || {
+        ann.status(&drift(3000)).await;
+        bob.status(&drift(-90_000)).await;
+        cat.status(&Status { buffering: true, ..drift(20_000) }).await;
+        let now = ann.room_time().await;
+        bob.tick(1, 5.0, now, false).await;
+        let digest = ann.heard_digest().await;
+        (digest.measured == 3).then_some(digest)
+    });
+    let digest = digest.await;
+    let [median, high] = digest.distance.unwrap();
+    assert!((median - 20_000).abs() <= 1250 && (high - 90_000).abs() <= 5625, "{digest:?}");
+    let counts = Digest {
+        members: 3,
+        audience: 0,
+        measured: 3,
+        in_step: 1,
+        buffering: 1,
+        distance: digest.distance,
+        stand_outs: vec![(3, true, Some(20_000)), (2, false, Some(-90_000))],
+    };
+    assert_eq!(digest, counts);
+
+    let begin = ann.room_time().await;
+    for seq in 1..=20 {
+        ann.tick(seq, 5.0, begin, false).await;
+    }
+    let seconds = (ann.room_time().await - begin) / 1000.0;
+    let mut heard = Vec::new();
+    until("the host's tick, and a digest after it", async || {
+        let bytes = cat.compact().await;
+        match bytes[0] {
+            3 => heard.push(Tick::read(&bytes)),
+            Digest::KIND if !heard.is_empty() => return Some(()),
+            kind => assert_eq!(kind, Digest::KIND, "nobody's status"),
+        }
+        None
+    })
+    .await;
+    assert!(heard.iter().all(|tick| (tick.slot, tick.from_host) == (1, true)), "{heard:?}");
+    assert!(heard.len() <= 2 + seconds as usize, "{} ticks in {seconds} s", heard.len());
+    // What comes to those who said it themselves comes to nobody else either.
+    ann.hears_nothing().await;
+
+    cat.leave().await;
+    ann.until("USER_LEFT").await;
+    let status = until("the small room to hear its members again", async || {
+        bob.status(&drift(-90_000)).await;
+        let bytes = ann.compact().await;
+        (bytes[0] == Status::KIND).then(|| Status::read(&bytes))
+    })
+    .await;
+    assert_eq!((status.slot, status.drift), (2, Some(-90_000)));
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use tandem::domain::{Measurement, MemberSlot, Rate, RelayedStatus, RelayedTick, StatusReport, TransportKind};
-use tandem::protocol::{encode_clock_reply, encode_status, encode_tick};
+use tandem::domain::{
+    Measurement, MemberSlot, Rate, RelayedStatus, RelayedTick, RoomDigest, StandOut, StatusReport, TransportKind,
+};
+use tandem::protocol::{encode_clock_reply, encode_digest, encode_status, encode_tick};
 
 use super::request;
 use super::wire_samples::*;
@@ -50,12 +52,34 @@ fn compact_messages_keep_their_bytes() {
             clock_error: None,
         },
     };
+    let digest = RoomDigest {
+        members: 200,
+        audience: 1004,
+        measured: 1190,
+        in_step: 1166,
+        buffering: 3,
+        distance: Measurement::from_micros(3100)
+            .ok()
+            .zip(Measurement::from_micros(17_000).ok())
+            .map(|(p50, p95)| [p50, p95]),
+        stand_outs: vec![
+            StandOut { slot: MemberSlot(258), buffering: true, in_call: false, drift: None },
+            StandOut {
+                slot: MemberSlot(2),
+                buffering: false,
+                in_call: true,
+                drift: Measurement::from_micros(-90_000).ok(),
+            },
+        ],
+    };
     let golden = format!(
-        "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\nstatus {:02x?}\n",
+        "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\nstatus {:02x?}\ndigest {:02x?}\nbare digest {:02x?}\n",
         &encode_clock_reply(0x0102, 1.5, at(1), at(2))[..],
         &encode_tick(&tick)[..],
         &encode_tick(&still)[..],
         &encode_status(&status)[..],
+        &encode_digest(&digest)[..],
+        &encode_digest(&RoomDigest::default())[..],
     );
     insta::assert_snapshot!("compact_messages", golden);
 }

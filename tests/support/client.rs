@@ -170,6 +170,16 @@ impl Client {
         }
     }
 
+    /// The next digest of the room; other things are passed over.
+    pub(crate) async fn heard_digest(&mut self) -> Digest {
+        loop {
+            let bytes = self.compact().await;
+            if bytes[0] == Digest::KIND {
+                return Digest::read(&bytes);
+            }
+        }
+    }
+
     /// Ends in order.
     pub(crate) async fn close(mut self) {
         self.link.close().await;
@@ -427,6 +437,41 @@ impl Status {
             rtt: flag(1).then(|| micros(8)),
             drift: flag(2).then(|| micros(12)),
             clock_error: flag(3).then(|| micros(16)),
+        }
+    }
+}
+
+/// A large room's digest: measurements in µs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub(crate) members: u16,
+    pub(crate) audience: u32,
+    pub(crate) measured: u32,
+    pub(crate) in_step: u32,
+    pub(crate) buffering: u32,
+    /// Median and 95th percentile.
+    pub(crate) distance: Option<[i32; 2]>,
+    /// Slot, buffering, drift.
+    pub(crate) stand_outs: Vec<(u16, bool, Option<i32>)>,
+}
+
+impl Digest {
+    pub(crate) const KIND: u8 = 5;
+
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        assert_eq!((bytes[0], (bytes.len() - 28) % 7), (Self::KIND, 0), "a digest");
+        let number = |start: usize| u32::from_be_bytes(bytes[start..start + 4].try_into().unwrap());
+        let drift = |one: &[u8]| i32::from_be_bytes(one[3..].try_into().unwrap());
+        let stand_out =
+            |one: &[u8]| (u16::from_be_bytes([one[0], one[1]]), one[2] & 1 != 0, (one[2] & 4 != 0).then(|| drift(one)));
+        Self {
+            members: u16::from_be_bytes([bytes[2], bytes[3]]),
+            audience: number(4),
+            measured: number(8),
+            in_step: number(12),
+            buffering: number(16),
+            distance: (bytes[1] & 1 != 0).then(|| [number(20), number(24)].map(u32::cast_signed)),
+            stand_outs: bytes[28..].chunks(7).map(stand_out).collect(),
         }
     }
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tandem::clock::Clock;
 use tandem::domain::{ChatText, CloseCode, Head, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
 use tandem::hub::JoinRequest;
-use tandem::hub::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use tandem::hub::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::Log;
@@ -73,6 +73,8 @@ impl RoomDelivery for RecordingSubscriber {
 
     fn tick(&self, _: &TickDelivery) {}
     fn status(&self, _: &StatusDelivery) {}
+
+    fn digest(&self, _: &DigestDelivery) {}
 
     fn replay(&self, head: Head, line: &tandem::room::ChatLine) {
         self.hear(&protocol::encode_replay(head, line));

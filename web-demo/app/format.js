@@ -83,6 +83,18 @@ export function wallTime(timestamp) {
   return new Date(timestamp).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
 }
 
+/**
+ * How a large room does, in one line: "1,204 watching · 98 % in step · 3 buffering".
+ * @param {{watching: number, measured: number, inStep: number, buffering: number}} digest
+ */
+export function digestText({ watching, measured, inStep, buffering }) {
+  const parts = [`${watching.toLocaleString('en')} watching`];
+  // Rounded down: "100 %" means everybody.
+  if (measured > 0) parts.push(`${Math.floor((100 * inStep) / measured)} % in step`);
+  if (buffering > 0) parts.push(`${buffering.toLocaleString('en')} buffering`);
+  return parts.join(' · ');
+}
+
 /** The last part of a film's address, as a title. @param {string} url */
 export function filmTitle(url) {
   try {

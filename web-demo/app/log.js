@@ -75,7 +75,7 @@ export function setupLog({ room, signal }, tabs, fresh, early) {
   every(500, () => {
     if (!tabs.isSelected('log')) return;
     const count = (/** @type {string} */ key) => (compact.get(key) ?? 0).toLocaleString('en');
-    setText(compactLine, `ticks ↓${count('in tick')} ↑${count('out tick')}   statuses ↓${count('in status')} ↑${count('out status')}   clock ↑${count('out probe')} ↓${count('in reply')}`);
+    setText(compactLine, `ticks ↓${count('in tick')} ↑${count('out tick')}   statuses ↓${count('in status')} ↑${count('out status')}   digests ↓${count('in digest')}   clock ↑${count('out probe')} ↓${count('in reply')}`);
   }, signal);
   tabs.onSelect((name) => {
     if (name === 'log') list.scrollTop = list.scrollHeight;

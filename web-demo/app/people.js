@@ -1,7 +1,7 @@
 /** The list of members: host, transport, round trip, drift, buffering, away; and the host's actions on them. */
 import { onChange } from './change.js';
 import { byId, confirmDialog, every, h, setText } from './dom.js';
-import { awaySeconds, driftTone, isolate, msText, signedMs } from './format.js';
+import { awaySeconds, digestText, driftTone, isolate, msText, signedMs } from './format.js';
 import { icon } from './icons.js';
 import { hueOf, initials } from './identity.js';
 import { attempt } from './toast.js';
@@ -23,7 +23,8 @@ export function setupPeople(ctx) {
   signal.addEventListener('abort', () => list.replaceChildren(), { once: true });
 
   const update = () => {
-    const members = sorted(room.members, room.self.userId);
+    const { digest } = room;
+    const members = sorted(room.members, room.self.userId, digest?.standOuts ?? []);
     for (const [userId, row] of rows) {
       if (members.some((m) => m.userId === userId)) continue;
       row.element.remove();
@@ -39,16 +40,25 @@ export function setupPeople(ctx) {
       if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
     });
     setText(byId('people-count', HTMLElement), String(members.length));
-    byId('members-alone', HTMLElement).hidden = members.length !== 1;
+    byId('members-alone', HTMLElement).hidden = members.length !== 1 || digest !== null;
+    const line = byId('people-digest', HTMLElement);
+    line.hidden = digest === null;
+    setText(line, digest ? digestText(digest) : '');
+    line.title = digest && digest.p50Ms !== null ? `Half of the players are within ${msText(digest.p50Ms)} of the room, 95 % within ${msText(digest.p95Ms)}` : '';
   };
   onChange(room, update, signal);
   every(1000, update, signal);
 }
 
-/** Oneself first, then the host, then by arrival. @param {Member[]} members @param {string} selfId */
-function sorted(members, selfId) {
-  const weight = (/** @type {Member} */ m) => (m.userId === selfId ? 0 : m.isHost ? 1 : 2);
-  return [...members].sort((a, b) => weight(a) - weight(b) || a.slot - b.slot);
+/**
+ * Oneself first, then the host, then in a large room those who stand out, then by arrival.
+ * @param {Member[]} members @param {string} selfId @param {string[]} standOuts
+ */
+function sorted(members, selfId, standOuts) {
+  const rank = new Map(standOuts.map((userId, index) => [userId, 2 + index]));
+  const weight = (/** @type {Member} */ m) => (m.userId === selfId ? 0 : m.isHost ? 1 : rank.get(m.userId) ?? Infinity);
+  const order = (/** @type {Member} */ a, /** @type {Member} */ b) => (weight(a) < weight(b) ? -1 : weight(a) > weight(b) ? 1 : 0);
+  return [...members].sort((a, b) => order(a, b) || a.slot - b.slot);
 }
 
 /** @param {Member} member @returns {'v2' | 'WT' | 'WS' | ''} */
@@ -119,7 +129,7 @@ function makeRow(ctx, userId) {
       element.classList.toggle('away', !member.connected);
       element.classList.toggle('buffering', member.connected && member.buffering);
       element.classList.toggle('failed', member.connected && member.player === 'failed');
-      setText(state, !member.connected ? awayText(member, room.clock.roomTime()) : playerText(member) || (member.buffering ? 'Buffering' : ''));
+      setText(state, !member.connected ? awayText(member, room.clock.roomTime()) : playerText(member) || (member.buffering ? 'Buffering' : member.inCall && !own ? 'In the call' : ''));
       state.hidden = state.textContent === '';
       const value = own ? sync.drift : member.driftMs;
       const known = member.connected && value !== null && Number.isFinite(value) && room.playback.playing;

@@ -23,7 +23,10 @@ export function setupRail({ room, sync, signal }) {
   signal.addEventListener('abort', () => dots.forEach((dot) => dot.remove()), { once: true });
 
   every(500, () => {
-    const members = room.members.filter((m) => m.connected);
+    const { digest } = room;
+    // In a large room only those who stand out are known; the others would be a heap in the middle.
+    const shown = new Set(digest && [room.self.userId, room.hostUserId, ...digest.standOuts]);
+    const members = room.members.filter((m) => m.connected && (digest === null || shown.has(m.userId)));
     for (const [userId, dot] of dots) {
       if (members.some((m) => m.userId === userId)) continue;
       dot.remove();

@@ -26,6 +26,17 @@
  * @property {'none'|'loading'|'ready'|'failed'} player  whether the member can play the room's film, as it says itself
  * @property {string|null} playerReason    why it can't
  *
+ * @typedef {object} RoomDigest  how a large room does; of its members' reports only those of stand-outs are known
+ * @property {number} watching   members who are connected, and the audience
+ * @property {number} members
+ * @property {number} audience
+ * @property {number} measured   of whom it is known how they do
+ * @property {number} inStep     of these
+ * @property {number} buffering  of these
+ * @property {number|null} p50Ms  half of them are within this distance of the room's film, ms
+ * @property {number|null} p95Ms
+ * @property {string[]} standOuts  userIds, the worst first: who buffers, is out of step, or is in the call
+ *
  * @typedef {object} Outcome
  * @property {boolean} changed
  * @property {boolean} gap                 events are missing: ask for ROOM_STATE
@@ -74,6 +85,8 @@ export class RoomModel {
   hasPin = false;
   banned = /** @type {string[]} */ ([]);
   degraded = false;
+  /** Of a large room; null in a small one, where every member's own report is known. */
+  digest = /** @type {RoomDigest|null} */ (null);
   nodeId = '';
 
   /** @param {{epoch: number, lastSeq: number}} known what an earlier page has seen of this room */
@@ -140,6 +153,39 @@ export class RoomModel {
   }
 
   /**
+   * @param {import('./wire.js').Digest} digest
+   * @returns {Outcome}
+   */
+  applyDigest({ members, audience, measured, inStep, buffering, p50Ms, p95Ms, standOuts }) {
+    const bySlot = new Map(standOuts.map((member) => [member.slot, member]));
+    const named = new Map();
+    for (const member of this.#members.values()) {
+      const known = bySlot.get(member.slot);
+      if (known) named.set(member.slot, member.userId);
+      if (member.userId === this.userId) continue;
+      Object.assign(member, {
+        rttMs: null,
+        clockErrorMs: null,
+        driftMs: known?.driftMs ?? null,
+        buffering: known?.buffering ?? false,
+        inCall: known?.inCall ?? false,
+        ...(!member.isHost && { position: null, lastTickAt: null }),
+      });
+    }
+    this.digest = {
+      watching: members + audience, members, audience, measured, inStep, buffering, p50Ms, p95Ms,
+      standOuts: standOuts.map(({ slot }) => named.get(slot)).filter((userId) => userId !== undefined),
+    };
+    return { changed: true, gap: false, events: [['digest', this.digest]] };
+  }
+
+  /** The room has become small, or the connection is lost: nobody knows any more. @returns {Outcome} */
+  dropDigest() {
+    this.digest = null;
+    return { changed: true, gap: false, events: [] };
+  }
+
+  /**
    * The sender of a tick or status; none for one that is older than the last.
    * @param {{slot: number, seq: number}} report
    * @param {Map<number, number>} seqs
@@ -160,7 +206,8 @@ export class RoomModel {
 
   /**
    * Stores this client's own report, which the server tells only to the others.
-   * @param {Partial<Pick<Member, 'rttMs'|'driftMs'|'clockErrorMs'|'buffering'|'inCall'|'position'|'lastTickAt'>>} status
+   * @typedef {'rttMs'|'driftMs'|'clockErrorMs'|'buffering'|'inCall'|'position'|'lastTickAt'} Reported
+   * @param {Partial<Pick<Member, Reported>>} status
    */
   reportSelf(status) {
     const self = this.#members.get(this.userId);

@@ -3,6 +3,8 @@
  */
 const HOST_TICK_MS = 250;
 const TICK_MS = 1000;
+/** In a large room only the host's position is told to others. */
+const UNTOLD_TICK_MS = 10_000;
 /** Less than the promised 2 s, because timers are late. */
 const STATUS_MS = 1900;
 const STATUS_AT_MOST_EVERY_MS = 500;
@@ -23,6 +25,7 @@ export class Reporter {
   #read;
   #buffering = false;
   #statusAt = -Infinity;
+  #tickAt = -Infinity;
   /** @type {any} */
   #timer = null;
   /** @type {any} */
@@ -58,7 +61,9 @@ export class Reporter {
     const { position, playing, rate, telling } = this.#read();
     if (this.#env.now() - this.#statusAt >= STATUS_MS) this.#sendStatus();
     // A stalled host that said "paused, here" would pull the room back to where it stalled.
-    if (telling && this.#room.clock.synced) {
+    const untold = this.#room.digest !== null && !this.#room.self.isHost;
+    if (telling && this.#room.clock.synced && !(untold && this.#env.now() - this.#tickAt < UNTOLD_TICK_MS)) {
+      this.#tickAt = this.#env.now();
       this.#room.sendTick({ position, playing, rate, at: this.#room.clock.roomTime() });
     }
     const often = this.#room.self.isHost && this.#room.playback.playing;

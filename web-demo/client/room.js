@@ -4,8 +4,8 @@
  * Events (CustomEvents; what is in `detail`): `state` RoomState · `change` something in the model changed, once a turn
  * · `playback` {playback, cause, message} · `ended` {duration}: the film is over · `chat` · `custom` · `error`
  * TandemError (of what no promise is waiting for) · `closed` {code, reason, retry} · `message` {direction, message,
- * compact?} · `tick` · `signal` OFFER, ANSWER, ICE_CANDIDATE · `clock`. Texts in them come from other people: show them
- * as text, never as HTML.
+ * compact?} · `tick` · `digest` RoomDigest, once a second in a large room · `signal` OFFER, ANSWER, ICE_CANDIDATE ·
+ * `clock`. Texts in them come from other people: show them as text, never as HTML.
  */
 import { browserEnv } from './env.js';
 import { TandemError } from './errors.js';
@@ -146,6 +146,11 @@ export class Room extends EventTarget {
    */
   get wantsPlaying() {
     return this.#intention.playing;
+  }
+
+  /** How a large room does; null in a small one, where `members` says it of each. */
+  get digest() {
+    return this.#session.model.digest;
   }
 
   get hasPin() {

@@ -19,6 +19,8 @@ import { decodeCompact } from './wire.js';
 const PROTOCOL = 3;
 const SYNC_WITHIN_MS = 5000;
 const KEEP_EVERY_MS = 500;
+/** A digest comes once a second: without one for this long, the room is large no more. */
+const DIGEST_FOR_MS = 3500;
 /** A WebTransport session that is closed at once loses the LEAVE that was just written. */
 const LEAVE_WITHIN_MS = 1000;
 /** The server takes it for a lost connection, and keeps the membership for the grace time. */
@@ -71,6 +73,8 @@ export class Session {
   #syncTimer = null;
   /** @type {any} */
   #keepTimer = null;
+  /** @type {any} */
+  #digestTimer = null;
   /** @type {(() => void)[]} */
   #pageListeners = [];
   #settleReady = { resolve: () => {}, reject: (/** @type {TandemError} */ _error) => {} };
@@ -337,6 +341,7 @@ export class Session {
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
     this.#requests.rejectAll('DISCONNECTED', 'the connection was lost before the server answered');
+    this.#dropDigest();
     this.#keepMembership();
     this.#setState(this.#joinedOnce ? 'reconnecting' : 'connecting');
   }
@@ -433,6 +438,19 @@ export class Session {
     if (message.kind === 'reply') this.clock.onReply(message);
     else if (message.kind === 'tick') this.#publish(this.model.applyTick(message));
     else if (message.kind === 'status') this.#publish(this.model.applyStatus(message));
+    else if (message.kind === 'digest') this.#onDigest(message);
+  }
+
+  /** @param {import('./wire.js').Digest} digest */
+  #onDigest(digest) {
+    this.#env.clearTimeout(this.#digestTimer);
+    this.#digestTimer = this.#env.setTimeout(() => this.#dropDigest(), DIGEST_FOR_MS);
+    this.#publish(this.model.applyDigest(digest));
+  }
+
+  #dropDigest() {
+    this.#env.clearTimeout(this.#digestTimer);
+    if (this.model.digest !== null) this.#publish(this.model.dropDigest());
   }
 
   #resyncClock() {
@@ -452,6 +470,7 @@ export class Session {
   /** @param {Closed} closed */
   #finish(closed) {
     this.clock.stop();
+    this.#env.clearTimeout(this.#digestTimer);
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
     this.#requests.rejectAll(closed.reason === 'left' ? 'CLOSED' : 'DISCONNECTED', 'the room was closed before the server answered');

@@ -17,11 +17,14 @@ const KIND_PROBE = 1;
 const KIND_REPLY = 2;
 const KIND_TICK = 3;
 const KIND_STATUS = 4;
+const KIND_DIGEST = 5;
 
 const PROBE_BYTES = 12;
 const REPLY_BYTES = 28;
 const TICK_BYTES = 28;
 const STATUS_BYTES = 20;
+const DIGEST_BYTES = 28;
+const STAND_OUT_BYTES = 7;
 
 const FLAG_PLAYING = 1;
 const FLAG_FROM_HOST = 2;
@@ -32,6 +35,8 @@ const FLAG_HAS_DRIFT = 4;
 const FLAG_HAS_CLOCK_ERROR = 8;
 const FLAG_IN_CALL = 16;
 const FLAG_WEBTRANSPORT = 32;
+
+const FLAG_HAS_DISTANCE = 1;
 
 /** A measurement beyond 10 minutes is refused by the server. */
 const MOST_MEASURED_MS = 600_000;
@@ -44,6 +49,9 @@ const MOST_MEASURED_MS = 600_000;
  * @typedef {{kind: 'status', slot: number, seq: number, buffering: boolean, inCall: boolean,
  *            transport: 'webtransport'|'websocket', rttMs: number|null, driftMs: number|null,
  *            clockErrorMs: number|null}} Status   the server writes slot and transport
+ * @typedef {{slot: number, buffering: boolean, inCall: boolean, driftMs: number|null}} StandOut
+ * @typedef {{kind: 'digest', members: number, audience: number, measured: number, inStep: number, buffering: number,
+ *            p50Ms: number|null, p95Ms: number|null, standOuts: StandOut[]}} Digest
  */
 
 /** A message that breaks the wire's rules: too big, or not what its first bytes say. */
@@ -108,8 +116,8 @@ function isMeasured(ms) {
 
 /**
  * @param {Uint8Array} bytes
- * @returns {Probe|Reply|Tick|Status|null} null for a message to ignore: an unknown kind, a wrong length, a value that is no
- * number
+ * @returns {Probe|Reply|Tick|Status|Digest|null} null for a message to ignore: an unknown kind, a wrong length, a value
+ *   that is no number
  */
 export function decodeCompact(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -154,7 +162,55 @@ export function decodeCompact(bytes) {
       clockErrorMs: measured(FLAG_HAS_CLOCK_ERROR, 16),
     };
   }
+  if (kind === KIND_DIGEST && view.byteLength >= DIGEST_BYTES && (view.byteLength - DIGEST_BYTES) % STAND_OUT_BYTES === 0) {
+    return decodeDigest(view);
+  }
   return null;
+}
+
+/** @param {DataView} view @returns {Digest} */
+function decodeDigest(view) {
+  const hasDistance = (view.getUint8(1) & FLAG_HAS_DISTANCE) !== 0;
+  /** @type {StandOut[]} */
+  const standOuts = [];
+  for (let at = DIGEST_BYTES; at < view.byteLength; at += STAND_OUT_BYTES) {
+    const flags = view.getUint8(at + 2);
+    standOuts.push({
+      slot: view.getUint16(at),
+      buffering: (flags & FLAG_BUFFERING) !== 0,
+      inCall: (flags & FLAG_IN_CALL) !== 0,
+      driftMs: flags & FLAG_HAS_DRIFT ? view.getInt32(at + 3) / 1000 : null,
+    });
+  }
+  return {
+    kind: 'digest',
+    members: view.getUint16(2),
+    audience: view.getUint32(4),
+    measured: view.getUint32(8),
+    inStep: view.getUint32(12),
+    buffering: view.getUint32(16),
+    p50Ms: hasDistance ? view.getInt32(20) / 1000 : null,
+    p95Ms: hasDistance ? view.getInt32(24) / 1000 : null,
+    standOuts,
+  };
+}
+
+/** @param {Omit<Digest, 'kind'>} digest */
+export function encodeDigest({ members, audience, measured, inStep, buffering, p50Ms, p95Ms, standOuts }) {
+  const view = new DataView(new ArrayBuffer(DIGEST_BYTES + STAND_OUT_BYTES * standOuts.length));
+  view.setUint8(0, KIND_DIGEST);
+  view.setUint8(1, p50Ms === null ? 0 : FLAG_HAS_DISTANCE);
+  view.setUint16(2, members);
+  [audience, measured, inStep, buffering].forEach((count, index) => view.setUint32(4 + 4 * index, count));
+  view.setInt32(20, Math.round((p50Ms ?? 0) * 1000));
+  view.setInt32(24, Math.round((p95Ms ?? 0) * 1000));
+  standOuts.forEach((member, index) => {
+    const at = DIGEST_BYTES + STAND_OUT_BYTES * index;
+    view.setUint16(at, member.slot);
+    view.setUint8(at + 2, (member.buffering ? FLAG_BUFFERING : 0) | (member.driftMs !== null ? FLAG_HAS_DRIFT : 0) | (member.inCall ? FLAG_IN_CALL : 0));
+    view.setInt32(at + 3, Math.round((member.driftMs ?? 0) * 1000));
+  });
+  return new Uint8Array(view.buffer);
 }
 
 /**

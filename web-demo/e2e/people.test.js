@@ -135,3 +135,30 @@ describe('an invitation', () => {
     await allInStep([ann, bob]);
   });
 });
+
+describe('a large room', () => {
+  test('reads in one line, over either transport, until it is small again', async (t) => {
+    const large = await Server.for(t, { FULL_PRESENCE_MEMBERS: '2' });
+    const room = roomName('large');
+    const ann = await browser.join(t, { server: large, room, name: 'Ann' });
+    const bob = await browser.join(t, { server: large, room, name: 'Bob', transport: 'websocket' });
+    assert.equal(await ann.page.evaluate(() => document.querySelector('#people-digest').hidden), true);
+    const cid = await browser.join(t, { server: large, room, name: 'Cid' });
+    const all = [ann, bob, cid];
+    await Promise.all(all.map((tab) => tab.film()));
+    await ann.click('#play');
+    await allInStep(all);
+    for (const tab of all) {
+      const text = await tab.until('the line', () => {
+        const { hidden, textContent } = document.querySelector('#people-digest');
+        return !hidden && /^3 watching · \d+ % in step/.test(textContent) && textContent;
+      });
+      assert.match(text, /^3 watching · \d+ % in step( · \d buffering)?$/);
+    }
+    await cid.page.evaluate(() => window.tandem.room.leave());
+    await Promise.all([ann, bob].map((tab) => tab.until('no line, and each other’s figures', () => {
+      const other = window.tandem.room.members.find(({ userId }) => userId !== window.tandem.room.self.userId);
+      return document.querySelector('#people-digest').hidden && other.driftMs !== null;
+    })));
+  });
+});

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { closeStory, sentence } from '../app/errors.js';
-import { awaySeconds, clockText, driftTone, filmTitle, nameList, signedMs, spokenTime } from '../app/format.js';
+import { awaySeconds, clockText, digestText, driftTone, filmTitle, nameList, signedMs, spokenTime } from '../app/format.js';
 import { readFragment, roomFragment } from '../app/fragment.js';
 import { hueOf, initials, isRoomId, suggestRoomId, tidyRoomId } from '../app/identity.js';
 import { railPlace } from '../app/rail.js';
@@ -88,6 +88,13 @@ test('an absent member is away for as long as the place is kept, and no number i
   assert.equal(awaySeconds({ connected: false, graceUntil: 10_000 }, 500), 10);
   assert.equal(awaySeconds({ connected: false, graceUntil: null }, 500), null);
   assert.equal(awaySeconds({ connected: false, graceUntil: 4 * 3600_000 }, 0), null);
+});
+
+test('a large room reads in one line, which never claims more than is known', () => {
+  const digest = { watching: 1204, measured: 1180, inStep: 1177, buffering: 3 };
+  assert.equal(digestText(digest), '1,204 watching · 99 % in step · 3 buffering');
+  assert.equal(digestText({ ...digest, inStep: 1180, buffering: 0 }), '1,204 watching · 100 % in step');
+  assert.equal(digestText({ ...digest, measured: 0, inStep: 0, buffering: 0 }), '1,204 watching');
 });
 
 test('times and drifts read well', () => {

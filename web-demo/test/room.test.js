@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { RoomModel } from '../client/model.js';
-import { encodeStatus, encodeTick } from '../client/wire.js';
+import { encodeDigest, encodeStatus, encodeTick } from '../client/wire.js';
 import { FakeEnv, FakeStorage } from './support/fake-env.js';
 import { FakeServer } from './support/fake-server.js';
 import { joinedRoom, openRoom, outcome } from './support/room-harness.js';
@@ -153,6 +153,43 @@ test('ROOM_STATE twice is as once', async () => {
   await env.settle();
   assert.equal(JSON.stringify([room.members, room.playback, room.seq, room.url]), before);
   assert.equal(heardOf('playback').length, playbacks, 'a vector that did not change is no news');
+});
+
+const DIGEST = { members: 40, audience: 1164, measured: 1180, inStep: 1170, buffering: 3, p50Ms: 3, p95Ms: 17, standOuts: [] };
+
+test('in a large room only those who stand out are known, until it is small again', async () => {
+  const { env, server, room, heardOf } = await roomWithBob();
+  const cy = { userId: 'cy', peerId: 'cy', username: 'Cy', slot: 3, protocol: 3, transport: 'websocket' };
+  server.commit({ type: 'USER_JOINED', ...cy });
+  const status = { seq: 7, transport: 'webtransport', rttMs: 12, driftMs: 3, clockErrorMs: 1, buffering: false, inCall: false };
+  for (const slot of [2, 3]) server.line.deliverCompact(encodeStatus({ ...status, slot }));
+  room.sendStatus({ driftMs: 5, buffering: false });
+  await env.settle();
+  assert.equal(room.digest, null);
+  server.line.deliverCompact(encodeDigest({ ...DIGEST, standOuts: [{ slot: 3, buffering: true, inCall: true, driftMs: -400 }, { slot: 99, buffering: true, inCall: false, driftMs: null }] }));
+  await env.settle();
+  const shown = room.members.map(({ userId, driftMs, rttMs, buffering, inCall }) => [userId, driftMs, rttMs, buffering, inCall]);
+  assert.deepEqual(shown, [['ann', 5, 10, false, false], ['bob', null, null, false, false], ['cy', -400, null, true, true]]);
+  const { standOuts, ...counts } = DIGEST;
+  assert.deepEqual(room.digest, { watching: 1204, ...counts, standOuts: ['cy'] });
+  assert.deepEqual(heardOf('digest'), [room.digest]);
+  await env.advance(3000);
+  server.line.deliverCompact(encodeDigest(DIGEST));
+  await env.advance(3000);
+  assert.equal(room.digest?.watching, 1204);
+  assert.equal(room.members[2].buffering, false, 'it stands out no more');
+  await env.advance(1000);
+  assert.equal(room.digest, null);
+});
+
+test('a lost connection knows no digest', async () => {
+  const { env, server, room } = await joinedRoom();
+  server.line.deliverCompact(encodeDigest(DIGEST));
+  await env.settle();
+  assert.ok(room.digest);
+  server.line.end(1006);
+  await env.settle();
+  assert.equal(room.digest, null);
 });
 
 test('many changes in one turn are one change event', async () => {

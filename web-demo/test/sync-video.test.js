@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { syncVideo } from '../client/index.js';
+import { encodeDigest } from '../client/wire.js';
 import { FakeEnv, testSeed } from './support/fake-env.js';
 import { FakeServer } from './support/fake-server.js';
 import { FakeVideo } from './support/fake-video.js';
@@ -328,6 +329,23 @@ test('the host ticks four times a second while playing, once otherwise; a guest 
     const ticks = server.line.compact.filter(({ kind }) => kind === 'tick').slice(before);
     assert.ok(ticks.length >= least && ticks.length <= most, `${ticks.length} ticks, host ${host}, playing ${playing}`);
     assert.ok(ticks.every((tick) => tick.playing === playing));
+  }
+});
+
+test('a guest of a large room, whose position nobody hears, tells it every ten seconds', async () => {
+  const digest = { members: 40, audience: 0, measured: 0, inStep: 0, buffering: 0, p50Ms: null, p95Ms: null, standOuts: [] };
+  for (const [host, least, most] of [[false, 3, 4], [true, 115, 125]]) {
+    const { env, server } = await watching({ host });
+    play(server);
+    await env.advance(4000);
+    const [ticks, statuses] = [server.compactOf('tick').length, server.compactOf('status').length];
+    for (let second = 0; second < 30; second++) {
+      server.line.deliverCompact(encodeDigest(digest));
+      await env.advance(1000);
+    }
+    const told = server.compactOf('tick').length - ticks;
+    assert.ok(told >= least && told <= most, `${told} ticks in 30 s, host ${host}`);
+    assert.ok(server.compactOf('status').length - statuses >= 14, 'its status is what the digest is made of');
   }
 });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  FrameDecoder, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES, decodeCompact, encodeJson, encodeProbe, encodeReply, encodeStatus,
+  FrameDecoder, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES, decodeCompact, encodeDigest, encodeJson, encodeProbe, encodeReply, encodeStatus,
   encodeTick, frame, isNewer,
 } from '../client/wire.js';
 
@@ -39,6 +39,20 @@ test('a status has its measurements in microseconds, and says which of them are 
   const wild = { ...status, rttMs: 600_000.1, driftMs: -25_000_000, clockErrorMs: NaN };
   assert.deepEqual(decodeCompact(encodeStatus(wild)), { kind: 'status', ...status, rttMs: null, driftMs: null });
   assert.equal(decodeCompact(encodeStatus(status).subarray(0, 19)), null);
+});
+
+test('a digest has its counts, percentiles and those who stand out', () => {
+  const digest = {
+    members: 200, audience: 1004, measured: 1190, inStep: 1166, buffering: 3, p50Ms: 3.1, p95Ms: 17,
+    standOuts: [{ slot: 258, buffering: true, inCall: false, driftMs: null }, { slot: 2, buffering: false, inCall: true, driftMs: -90 }],
+  };
+  // The same bytes as in tests/protocol/golden.rs.
+  assert.equal(hex(encodeDigest(digest)),
+    '050100c8' + '000003ec' + '000004a6' + '0000048e' + '00000003' + '00000c1c' + '00004268' + '01020100000000' + '000214fffea070');
+  assert.deepEqual(decodeCompact(encodeDigest(digest)), { kind: 'digest', ...digest });
+  const bare = { members: 0, audience: 0, measured: 0, inStep: 0, buffering: 0, p50Ms: null, p95Ms: null, standOuts: [] };
+  assert.deepEqual(decodeCompact(encodeDigest(bare)), { kind: 'digest', ...bare });
+  for (const length of [27, 29, 34]) assert.equal(decodeCompact(encodeDigest(digest).subarray(0, length)), null, `${length} bytes`);
 });
 
 test('a compact message is read from the middle of a larger buffer', () => {

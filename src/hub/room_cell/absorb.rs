@@ -173,6 +173,7 @@ impl RoomCellState {
             ticket: token.hash(),
             subscriber,
             last_report: LastReport::default(),
+            status: None,
             status_at: None,
             heartbeat_at: None,
         };

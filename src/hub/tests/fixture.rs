@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::JoinRequest;
-use super::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use super::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use super::subscriber::Subscriber;
 use super::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use super::{Hub, HubParts, Membership};
@@ -35,6 +35,8 @@ impl RoomDelivery for Silent {
     fn tick(&self, _: &TickDelivery) {}
 
     fn status(&self, _: &StatusDelivery) {}
+
+    fn digest(&self, _: &DigestDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::delivery::{EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use super::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
 use super::lock::perturbed::DELAYS;
 use super::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use super::testing::Fixture;
@@ -43,6 +43,8 @@ impl RoomDelivery for TokenKeeper {
 
     fn tick(&self, _: &TickDelivery) {}
     fn status(&self, _: &StatusDelivery) {}
+
+    fn digest(&self, _: &DigestDelivery) {}
 
     fn replay(&self, _: Head, _: &ChatLine) {}
 

@@ -224,7 +224,10 @@ impl Truth {
                         let (other, same) = texts.entry((room, *head)).or_insert((index, text.clone()));
                         assert_eq!(*same, text, "clients {other} and {index} saw different things");
                     }
-                    Heard::Tick { slot, seq, .. } => check_tick(world, client, *slot, u64::from(*seq)),
+                    Heard::Tick { slot, seq, .. } | Heard::Status { slot, seq, .. } => {
+                        check_report(world, client, *slot, u64::from(*seq));
+                    }
+                    Heard::Digest { measured, in_step, buffering, .. } => assert!(in_step + buffering <= *measured),
                     Heard::Notice(json) => check_notice(world, client, json),
                     Heard::Ack { .. } | Heard::Refused { .. } | Heard::Closed(_) => {}
                 }
@@ -382,12 +385,14 @@ fn check_state(json: &Value, room: &Room, client: usize) {
     assert_eq!(shown, real, "client {client}");
 }
 
-/// A tick carries its sender's slot, and doesn't return to its sender.
-fn check_tick(world: &World, client: &SimClient, slot: u16, seq: u64) {
+/// A tick or status carries its sender's slot, and doesn't return to its sender.
+fn check_report(world: &World, client: &SimClient, slot: u16, seq: u64) {
     // A HOST_HEARTBEAT becomes a tick too, with a counter of the server's.
-    let Some(asked) = world.asked.get(&seq).filter(|asked| asked.what == What::Tick) else { return };
+    let Some(asked) = world.asked.get(&seq).filter(|asked| matches!(asked.what, What::Tick | What::Status)) else {
+        return;
+    };
     let sender = &world.clients[asked.client];
-    assert_ne!(world.people[sender.person].name, world.people[client.person].name, "its own tick");
+    assert_ne!(world.people[sender.person].name, world.people[client.person].name, "its own report");
     let is_its = |heard: &Heard| matches!(heard, Heard::State { json, .. } if json["slot"] == slot);
     assert!(sender.heard.iter().any(is_its), "slot {slot} is not the sender's");
     assert!(sender.heard.iter().any(|heard| matches!(heard, Heard::State { room, .. } if *room == asked.room)));

@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// The ephemeral lane reaches everybody on every node, once.
+    /// The ephemeral lane reaches everybody on every node, once; in a large room only the host's ticks, and the digest.
     pub(crate) async fn everybody_hears_everybody(&mut self) {
         let here: Vec<usize> = (0..self.clients.len()).filter(|client| self.clients[*client].is_in()).collect();
         let mut signals = Vec::new();
@@ -99,15 +99,27 @@ impl World {
         for reference in chats {
             assert!(self.acked(reference).is_some(), "{reference} is not acknowledged");
         }
+        let large = here.len() as u64 > self.limits.full_presence_members;
+        let host = self.truth().room(ROOMS[0]).and_then(|room| room.host().cloned());
         for (from, reference) in ticks {
+            let from_host =
+                host.as_ref().is_some_and(|host| host.as_str() == self.people[self.clients[from].person].name);
+            let expected = usize::from(!large || from_host);
             for to in here.iter().filter(|to| **to != from) {
                 if self.people[self.clients[*to].person].dialect == 3 {
                     let is_it =
                         |heard: &&Heard| matches!(heard, Heard::Tick { seq, .. } if u64::from(*seq) == reference);
                     let times = self.clients[*to].heard.iter().filter(is_it).count();
-                    assert_eq!(times, 1, "tick {reference} of client {from} at client {to}");
+                    assert_eq!(times, expected, "tick {reference} of client {from} at client {to}");
                 }
             }
+        }
+        for client in here.iter().filter(|client| large && self.people[self.clients[**client].person].dialect == 3) {
+            let last = self.clients[*client].heard.iter().rev().find_map(|heard| match heard {
+                Heard::Digest { members, .. } => Some(usize::from(*members)),
+                _ => None,
+            });
+            assert_eq!(last, Some(here.len()), "the digest of client {client}");
         }
     }
 

@@ -34,6 +34,8 @@ use rng::Rng;
 pub(crate) use sim_client::{Heard, SimClient};
 
 pub(crate) const ROOMS: [&str; 2] = ["friday", "sunday"];
+/// Members above which a room speaks in a digest, in every third world.
+pub(crate) const LARGE_ABOVE: u64 = 3;
 /// A node that is gone keeps its lease this long.
 const LEASE: Duration = Duration::from_secs(3);
 
@@ -98,7 +100,10 @@ impl World {
                 }
             }
         });
-        let limits = Limits { grace_secs: 8, room_keep_minutes: 1, room_members: 5, ..Limits::default() };
+        let mut limits = Limits { grace_secs: 8, room_keep_minutes: 1, room_members: 5, ..Limits::default() };
+        if seed.is_multiple_of(3) {
+            limits.full_presence_members = LARGE_ABOVE;
+        }
         let mut world = Self {
             people: dialects.iter().enumerate().map(|(index, dialect)| Person::new(index, *dialect)).collect(),
             rng,

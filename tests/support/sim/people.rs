@@ -50,6 +50,8 @@ pub(crate) enum What {
     Signal(&'static str),
     /// Its counter is the reference.
     Tick,
+    /// Its counter is the reference.
+    Status,
     /// A v3 member's is answered with ROOM_STATE.
     Sync,
     Other,
@@ -142,7 +144,7 @@ impl World {
     pub(crate) async fn status(&mut self, client: usize, buffering: bool) -> u32 {
         let reference = self.asked.len() as u64 + 1;
         let room = self.clients[client].room.clone().unwrap();
-        self.asked.insert(reference, Asked { client, room, what: What::Other });
+        self.asked.insert(reference, Asked { client, room, what: What::Status });
         let mut status = BytesMut::new();
         status.put_u8(4);
         status.put_u8(u8::from(buffering) | 2);

@@ -21,6 +21,8 @@ pub(crate) enum Heard {
     Tick { slot: u16, seq: u32, from_host: bool },
     /// A member's measurements: slot, the sender's counter, round trip in µs.
     Status { slot: u16, seq: u32, rtt: i32, buffering: bool },
+    /// How a large room does; of those who stand out, the slots.
+    Digest { members: u16, measured: u32, in_step: u32, buffering: u32, stand_outs: Vec<u16> },
     /// The end.
     Closed(CloseCode),
 }
@@ -73,6 +75,16 @@ impl SimClient {
                     rtt: i32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]),
                     buffering: bytes[1] & 1 != 0,
                 }),
+                Delivered::Compact(bytes) if bytes[0] == 5 => {
+                    let count = |start: usize| u32::from_be_bytes(bytes[start..start + 4].try_into().unwrap());
+                    self.heard.push(Heard::Digest {
+                        members: u16::from_be_bytes([bytes[2], bytes[3]]),
+                        measured: count(8),
+                        in_step: count(12),
+                        buffering: count(16),
+                        stand_outs: bytes[28..].chunks(7).map(|one| u16::from_be_bytes([one[0], one[1]])).collect(),
+                    });
+                }
                 Delivered::Compact(_) | Delivered::Drain => {}
                 Delivered::Closed { code, .. } => {
                     self.heard.push(Heard::Closed(code));

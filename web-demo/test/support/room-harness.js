@@ -11,7 +11,7 @@ export function openRoom({ env = new FakeEnv(), server = new FakeServer(env), se
     server: address, roomId: 'friday', userId: 'ann', transport: 'websocket', storage: null, env: life.env, ...options,
   });
   const heard = [];
-  for (const type of ['state', 'change', 'playback', 'chat', 'custom', 'error', 'closed', 'tick', 'signal', 'ended']) {
+  for (const type of ['state', 'change', 'playback', 'chat', 'custom', 'error', 'closed', 'tick', 'digest', 'signal', 'ended']) {
     room.addEventListener(type, ({ detail }) => heard.push({ type, detail }));
   }
   return { env, server, room, life, heard, heardOf: (type) => heard.filter((event) => event.type === type).map(({ detail }) => detail) };
