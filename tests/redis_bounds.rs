@@ -23,7 +23,7 @@ use redis_node::{RedisNode, committed};
 use redis_server::{RedisServer, options};
 use tandem::cluster::DrainOptions;
 use tandem::commit::Commit;
-use tandem::domain::{Head, RoomId};
+use tandem::domain::{Head, NodeId, RoomId};
 use tandem::log::redis::RedisLog;
 use tandem::log::{Followed, Log, Outcome};
 use tandem::redis::{PARTITIONS, RedisOptions};
@@ -226,6 +226,35 @@ async fn signals_that_waited_for_a_connection_arrive_in_their_order() {
         assert!(heard.is_sorted(), "{heard:?}");
         within(node.bus_up()).await;
     }
+}
+
+#[tokio::test]
+async fn ephemeral_messages_that_wait_together_cost_one_publish_a_channel() {
+    const EACH: u32 = 200;
+    let server = RedisServer::start().await;
+    let (node, other) = (RedisNode::at("a", server.options()).await, RedisNode::at("b", server.options()).await);
+    let (friday, saturday, b) = (room("friday"), room("saturday"), NodeId::parse("b").unwrap());
+    other.subscribe(&friday).await.unwrap();
+    other.subscribe(&saturday).await.unwrap();
+    let mut shell = server.shell().await;
+    let before = shell.calls("publish").await;
+    // On the only thread: the publisher's task doesn't run in between.
+    for number in 0..EACH {
+        for (lane, room, to) in [(0, &friday, None), (1, &saturday, None), (2, &friday, Some(&b))] {
+            let message = [&[lane][..], &number.to_be_bytes()].concat();
+            node.publish(room, to, Bytes::from(message));
+        }
+    }
+    let mut heard = [0; 3];
+    while heard != [EACH; 3] {
+        if let Followed::Ephemeral { message, .. } = within(other.follow()).await {
+            let lane = usize::from(message[0]);
+            assert_eq!(message[1..], heard[lane].to_be_bytes(), "in order");
+            heard[lane] += 1;
+        }
+    }
+    let calls = shell.calls("publish").await - before;
+    assert!(calls < 60, "{calls} PUBLISHes of {} messages, the bus' probes included", 3 * EACH);
 }
 
 /// Large commits in rooms of several partitions.

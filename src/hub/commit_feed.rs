@@ -1,4 +1,5 @@
-//! The log's commits and other nodes' relays, as they arrive. A commit that the replica holds already changes nothing.
+//! The log's commits, as they arrive. A commit that the replica holds already changes nothing. Ephemeral messages of
+//! other nodes are handed on undecoded ([`super::ephemeral_feed`]).
 //!
 //! The feed never waits for the log: one slow read would stop the traffic of all rooms, and after a break of the bus,
 //! when each room has a gap, the feed would never catch up. A room with a gap is read again by its own task
@@ -31,10 +32,9 @@ fn receive(hub: &Hub, report: Followed) {
                 hub.retire(&cell);
             }
         }
-        Followed::Ephemeral { room, message } => match hub.find(&room) {
-            Some(cell) => hub.contain(&cell, || hub.receive_ephemeral(&room, &message)),
-            None => hub.receive_ephemeral(&room, &message),
-        },
+        Followed::Ephemeral { room, message } => {
+            let _ = hub.0.ephemeral.push(room, message);
+        }
         Followed::Gap(Some(room)) => {
             count_gaps("restored", 1);
             if let Some(cell) = hub.find(&room) {

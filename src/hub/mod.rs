@@ -6,7 +6,8 @@
 //!         ─ tick / heartbeat / status / signal ─► ephemeral lane ─────────────────────────────────► subscribers
 //!                                                       └─► relay ─► log.publish (when members live on other nodes)
 //! statuses of a large room ─► digest, once a second ────────────────────────────────────────────► subscribers
-//! log ─ follow ─► commit feed: absorb (commits of all nodes; known ones are skipped by head), relays of other nodes
+//! log ─ follow ─► commit feed: absorb (commits of all nodes; known ones are skipped by head)
+//!                     └─► ephemeral feed: relays of other nodes ──────────────────────────────────► subscribers
 //! ```
 //!
 //! Guarantees:
@@ -26,6 +27,7 @@ pub mod delivery;
 pub mod digest;
 mod drift;
 mod ephemeral;
+mod ephemeral_feed;
 mod expiry;
 #[cfg(test)]
 #[path = "tests/interleavings.rs"]
@@ -69,6 +71,7 @@ use crate::panics;
 use crate::quota::{QuotaPlace, Quotas};
 use crate::room::{Actor, Ask, Command, Room};
 use crate::telemetry::Seldom;
+use ephemeral_feed::EphemeralFeed;
 pub use join::JoinRequest;
 use large_rooms::LargeRooms;
 use lock::Mutex;
@@ -109,6 +112,7 @@ struct HubInner {
     large_rooms: LargeRooms,
     pin_hasher: PinHasher,
     kept: Mutex<kept_rooms::KeptRooms>,
+    ephemeral: EphemeralFeed,
     log_outage: Seldom,
     reloads: Semaphore,
     draining: AtomicBool,
@@ -169,9 +173,11 @@ pub struct HubStatus {
 }
 
 impl Hub {
-    /// Starts the hub's tasks (timers, sweep, digests, commit feed, steps of room time) on `parts.tracker`.
+    /// Starts the hub's tasks (timers, sweep, digests, both feeds, steps of room time) on `parts.tracker`.
     pub fn start(parts: HubParts) -> Self {
+        let (ephemeral, queues) = EphemeralFeed::new();
         let hub = Self(Arc::new(HubInner {
+            ephemeral,
             timers: Timers::default(),
             large_rooms: LargeRooms::default(),
             pin_hasher: PinHasher::new(parts.limits.pin_queue),
@@ -189,6 +195,7 @@ impl Hub {
         panics::spawn_vital(&tracker, "sweep", &stop, sweep::run(hub.clone()));
         panics::spawn_vital(&tracker, "digests", &stop, large_rooms::run(hub.clone()));
         panics::spawn_vital(&tracker, "commit feed", &stop, commit_feed::run(hub.clone()));
+        ephemeral_feed::start(&hub, queues);
         let steps = stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())).map(drop);
         tracker.spawn(panics::abort_if_panics("steps of room time", steps));
         hub

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -361,21 +360,23 @@ impl Bus {
 
     fn receive(&self, BusMessage { from, room, body }: BusMessage) {
         let mine = from == self.node;
-        let report = match body {
-            BusBody::Directed(message) => (!mine).then(|| ephemeral(&room, message)),
-            _ if !self.rooms.lock().wanted.contains(&room) => None,
-            BusBody::Ephemeral(message) => (!mine).then(|| ephemeral(&room, message)),
-            BusBody::Commit { expected, entries } => Some(Followed::Commit { room, expected, entries }),
-            BusBody::Reload => (!mine).then(|| Followed::Gap(Some(room))),
-        };
-        if let Some(report) = report {
-            self.inbox.push(report);
+        match body {
+            BusBody::Ephemeral(_) | BusBody::Directed(_) | BusBody::Reload if mine => {}
+            BusBody::Directed(messages) => {
+                for (room, message) in messages {
+                    self.inbox.push(Followed::Ephemeral { room, message });
+                }
+            }
+            _ if !self.rooms.lock().wanted.contains(&room) => {}
+            BusBody::Ephemeral(messages) => {
+                for message in messages {
+                    self.inbox.push(Followed::Ephemeral { room: room.clone(), message });
+                }
+            }
+            BusBody::Commit { expected, entries } => self.inbox.push(Followed::Commit { room, expected, entries }),
+            BusBody::Reload => self.inbox.push(Followed::Gap(Some(room))),
         }
     }
-}
-
-fn ephemeral(room: &RoomId, message: Bytes) -> Followed {
-    Followed::Ephemeral { room: room.clone(), message }
 }
 
 /// Cheaper than the names of 64 probe channels to compare with.

@@ -104,7 +104,12 @@ impl RedisLog {
         });
         log.restore_all(rooms).await?;
         tracker.spawn(panics::abort_if_lost("bus", stop.clone(), Arc::clone(&log.bus).run(stop.clone())));
-        panics::spawn_vital(tracker, "publisher", &stop, publisher::run(Arc::clone(&link), publications));
+        panics::spawn_vital(
+            tracker,
+            "publisher",
+            &stop,
+            publisher::run(Arc::clone(&link), log.node.clone(), publications),
+        );
         panics::spawn_vital(tracker, "rooms' lives", &stop, Arc::clone(&log).keep_rooms());
         panics::spawn_vital(tracker, "recent commits", &stop, Arc::clone(&log).keep_recent());
         let patience = link.options().deadline;
@@ -193,9 +198,6 @@ impl Log for RedisLog {
     }
 
     fn publish(&self, room: &RoomId, to: Option<&NodeId>, message: Bytes) {
-        let partition = Partition::of(room);
-        let channel = to.map_or_else(|| partition.channel(room), |node| partition.node_channel(node));
-        let message = wire::ephemeral(&self.node, room, to.is_some(), &message);
-        self.publisher.publish(Publication { partition, channel, message });
+        self.publisher.publish(Publication { room: room.clone(), to: to.cloned(), message });
     }
 }

@@ -1,4 +1,7 @@
 //! Messages on the bus: kind, version, the sender, the room, and a body by the kind. Only nodes read them.
+//!
+//! Ephemeral messages travel in batches, at most [`BATCH_BYTES`] each unless a single one is longer. Nodes of 3.0.0
+//! (version 1 of these kinds: one message, and its room) ignore a batch by its version, and theirs are ignored here.
 
 use std::sync::Arc;
 
@@ -10,6 +13,15 @@ use crate::commit::{Commit, Entry};
 use crate::domain::{Head, NodeId, RoomId};
 
 const VERSION: u8 = 1;
+/// Of the kinds that carry ephemeral messages.
+const EPHEMERAL_VERSION: u8 = 2;
+/// Bytes of ephemeral messages in one bus message.
+pub(super) const BATCH_BYTES: usize = 64 * 1024;
+
+const COMMIT: u8 = 1;
+const TO_FOLLOWERS: u8 = 2;
+const TO_NODE: u8 = 3;
+const RELOAD: u8 = 4;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct BusMessage {
@@ -25,16 +37,16 @@ pub(super) enum BusBody {
         entries: Arc<[Entry]>,
     },
     /// To all nodes that follow the room.
-    Ephemeral(Bytes),
-    /// To one node, whether it follows or not.
-    Directed(Bytes),
+    Ephemeral(Vec<Bytes>),
+    /// To one node, whether it follows the rooms or not.
+    Directed(Vec<(RoomId, Bytes)>),
     /// The room was written back, or a node of another version committed: replicas must be read again.
     Reload,
 }
 
 /// A bus message of a commit.
 pub(super) fn commit_message(from: &NodeId, commit: &Commit) -> Vec<u8> {
-    let mut out = header(1, from, &commit.room);
+    let mut out = header(COMMIT, VERSION, from, &commit.room);
     out.head(commit.expected);
     out.count(commit.entries.len());
     for entry in commit.entries.iter() {
@@ -47,18 +59,32 @@ pub(super) fn commit_message(from: &NodeId, commit: &Commit) -> Vec<u8> {
     out.0
 }
 
-pub(super) fn ephemeral(from: &NodeId, room: &RoomId, directed: bool, message: &[u8]) -> Vec<u8> {
-    let mut out = header(if directed { 3 } else { 2 }, from, room);
-    out.bytes(message);
+/// Messages to all nodes that follow the room.
+pub(super) fn to_followers(from: &NodeId, room: &RoomId, messages: &[Bytes]) -> Vec<u8> {
+    let mut out = header(TO_FOLLOWERS, EPHEMERAL_VERSION, from, room);
+    out.count(messages.len());
+    messages.iter().for_each(|message| out.bytes(message));
+    out.0
+}
+
+/// Messages to one node, each with its room. The header's room is the first one's.
+pub(super) fn to_node(from: &NodeId, messages: &[(RoomId, Bytes)]) -> Vec<u8> {
+    let Some((first, _)) = messages.first() else { return Vec::new() };
+    let mut out = header(TO_NODE, EPHEMERAL_VERSION, from, first);
+    out.count(messages.len());
+    for (room, message) in messages {
+        out.text(room.as_str());
+        out.bytes(message);
+    }
     out.0
 }
 
 pub(super) fn reload(from: &NodeId, room: &RoomId) -> Vec<u8> {
-    header(4, from, room).0
+    header(RELOAD, VERSION, from, room).0
 }
 
-fn header(kind: u8, from: &NodeId, room: &RoomId) -> ByteWriter {
-    let mut out = ByteWriter(vec![kind, VERSION]);
+fn header(kind: u8, version: u8, from: &NodeId, room: &RoomId) -> ByteWriter {
+    let mut out = ByteWriter(vec![kind, version]);
     out.text(from.as_str());
     out.text(room.as_str());
     out
@@ -71,22 +97,31 @@ impl BusMessage {
         // The same in every version, up to the body.
         let version = input.byte()?;
         let from = NodeId::parse(&input.text()?).map_err(|_| WireError::Wrong("the sender"))?;
-        let room = RoomId::parse(&input.text()?).map_err(|_| WireError::Wrong("the room"))?;
+        let room = read_room(&mut input)?;
+        let known = if matches!(kind, TO_FOLLOWERS | TO_NODE) { EPHEMERAL_VERSION } else { VERSION };
         let body = match kind {
-            1 | 4 if version != VERSION => BusBody::Reload,
-            _ if version != VERSION => return Err(WireError::Version(version)),
-            1 => {
+            COMMIT | RELOAD if version != known => BusBody::Reload,
+            _ if version != known => return Err(WireError::Version(version)),
+            COMMIT => {
                 let expected = input.head()?;
                 let entries = (0..input.count()?).map(|_| entry(&mut input)).collect::<Result<_, _>>()?;
                 BusBody::Commit { expected, entries }
             }
-            2 => BusBody::Ephemeral(input.bytes()?),
-            3 => BusBody::Directed(input.bytes()?),
-            4 => BusBody::Reload,
+            TO_FOLLOWERS => BusBody::Ephemeral((0..input.count()?).map(|_| input.bytes()).collect::<Result<_, _>>()?),
+            TO_NODE => {
+                let count = input.count()?;
+                let message = |_| Ok((read_room(&mut input)?, input.bytes()?));
+                BusBody::Directed((0..count).map(message).collect::<Result<_, WireError>>()?)
+            }
+            RELOAD => BusBody::Reload,
             _ => return Err(WireError::Wrong("the kind")),
         };
         Ok(Self { from, room, body })
     }
+}
+
+fn read_room(input: &mut ByteReader) -> Result<RoomId, WireError> {
+    RoomId::parse(&input.text()?).map_err(|_| WireError::Wrong("the room"))
 }
 
 fn entry(input: &mut ByteReader) -> Result<Entry, WireError> {
@@ -128,6 +163,28 @@ mod tests {
             let cut = cut.index(whole.len());
             prop_assert!(BusMessage::decode(Bytes::copy_from_slice(&whole[..cut])).is_err());
         }
+
+        #[test]
+        fn ephemeral_messages_come_off_the_bus_as_they_went_on(
+            given in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..5),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (from, friday) = (NodeId::parse("a").unwrap(), RoomId::parse("friday").unwrap());
+            let messages: Vec<Bytes> = given.into_iter().map(Bytes::from).collect();
+            let whole = to_followers(&from, &friday, &messages);
+            prop_assert!(BusMessage::decode(Bytes::copy_from_slice(&whole[..cut.index(whole.len())])).is_err());
+            let body = BusBody::Ephemeral(messages.clone());
+            prop_assert_eq!(
+                BusMessage::decode(whole.into()).unwrap(),
+                BusMessage { from: from.clone(), room: friday.clone(), body }
+            );
+            let rooms = ["friday", "saturday"].map(|name| RoomId::parse(name).unwrap());
+            let directed: Vec<_> = rooms.iter().cycle().cloned().zip(messages).collect();
+            let whole = to_node(&from, &directed);
+            prop_assert!(BusMessage::decode(Bytes::copy_from_slice(&whole[..cut.index(whole.len())])).is_err());
+            let body = BusBody::Directed(directed);
+            prop_assert_eq!(BusMessage::decode(whole.into()).unwrap(), BusMessage { from, room: friday, body });
+        }
     }
 
     #[test]
@@ -144,6 +201,8 @@ mod tests {
             of(9, commit).unwrap(),
             BusMessage { from: from.clone(), room: room.clone(), body: BusBody::Reload }
         );
-        assert!(matches!(of(9, ephemeral(&from, &room, false, b"x")), Err(WireError::Version(9))));
+        let batch = || to_followers(&from, &room, &[Bytes::from_static(b"x")]);
+        assert!(matches!(of(9, batch()), Err(WireError::Version(9))));
+        assert!(matches!(of(1, batch()), Err(WireError::Version(1))), "a message of 3.0.0");
     }
 }
