@@ -21,16 +21,19 @@
 //! * [`domain`]: values parsed at the edge, limits, codes. [`app`]: the only module that names concrete adapters.
 //!
 //! Where four things happen:
-//! * A tick that crosses nodes: `hub::ephemeral`, `log::redis::publisher`, Redis. On the other node `log::redis::bus`,
-//!   `log::redis::inbox`, `hub::commit_feed`, `hub::ephemeral`.
-//! * A JOIN with a PIN: `hub::join` (attempts: [`quota`]; the hash is computed in `hub::pin_hasher`), `hub::replica`
-//!   opens the room, `hub::queue` and `hub::committer` have it decided (`room::decide::enter`) and committed
-//!   (`log::redis::commit`); `hub::room_cell` lets the session in.
+//! * A tick that crosses nodes: `session::dispatch`, `hub::ephemeral` (encoded by `hub::relay`),
+//!   `log::redis::publisher`, Redis. On the other node `log::redis::bus`, `log::redis::inbox`, `hub::commit_feed`,
+//!   `hub::ephemeral_feed`, `hub::ephemeral`, `session::outbox`.
+//! * A JOIN with a PIN: `session::dispatch`, `hub::join` (attempts: [`quota`]; the hash is computed in
+//!   `hub::pin_hasher`), `hub::replica` opens the room, `hub::queue` and `hub::committer` have it decided
+//!   (`room::decide::enter`) and committed (`log::redis::commit`); `hub::room_cell` lets the session in. From Redis'
+//!   outbox the commit gets into the database by `cluster::drainer`.
 //! * Redis that lost its data: `log::redis::bus` sees another era or a broken connection, `hub::commit_feed` marks
-//!   every room, `hub::replica` writes rooms back (`log::redis::restore`). Commits wait meanwhile (`@frozen_until` in
-//!   `restore.lua` and `commit.lua`). `log::redis::recent` puts commits that the database lacks into the outbox again.
-//! * An expired lease: `cluster::watch` on the other nodes (wired in `app::storage`), `hub::expiry`, then
-//!   `room::decide::membership` (grace time).
+//!   every room, each room's `hub::committer` has it read, and `hub::replica` writes back what Redis lacks
+//!   (`log::redis::restore`). Commits wait meanwhile (`@frozen_until` in `restore.lua` and `commit.lua`).
+//!   `log::redis::recent` puts commits that the database lacks into the outbox again.
+//! * An expired lease: `cluster::watch` on the other nodes (wired in `app::storage`), `hub::expiry` (`adopt` for rooms
+//!   without a replica anywhere, which the node that sweeps finds), then `room::decide::membership` (grace time).
 
 /// Support files of the tests name this crate by its name.
 #[cfg(test)]

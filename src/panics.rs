@@ -42,7 +42,7 @@ pub async fn abort_if_lost(task: &'static str, stop: CancellationToken, work: im
 }
 
 /// Spawns such a task, which `stop` ends.
-pub fn spawn_vital(
+pub fn spawn_or_abort(
     tracker: &TaskTracker,
     task: &'static str,
     stop: &CancellationToken,

@@ -59,18 +59,18 @@ async fn the_joins_of_an_address_hold_over_all(backend: impl Backend) {
     let mut places = Vec::new();
     for n in 0..5 {
         for node in [&a, &b] {
-            places.push(node.enter(&visitor(&format!("user-{n}"), "192.0.2.1")).await.unwrap());
+            places.push(node.take_place(&visitor(&format!("user-{n}"), "192.0.2.1")).await.unwrap());
         }
     }
     for node in [&a, &b] {
-        let wait = wait(node.enter(&visitor("ann", "192.0.2.1")).await).unwrap();
+        let wait = wait(node.take_place(&visitor("ann", "192.0.2.1")).await).unwrap();
         assert!(wait > plenty().window / 2 && wait <= plenty().window, "{wait:?}");
-        assert!(node.join(address("192.0.2.1")).await.is_err(), "with a place or without");
-        assert!(node.enter(&visitor("ann", "192.0.2.2")).await.is_ok(), "another address has its own");
+        assert!(node.count_join(address("192.0.2.1")).await.is_err(), "with a place or without");
+        assert!(node.take_place(&visitor("ann", "192.0.2.2")).await.is_ok(), "another address has its own");
     }
     // That they have left is no new chance.
     drop(places);
-    assert!(a.enter(&visitor("ann", "::ffff:192.0.2.1")).await.is_err(), "the same in IPv6's clothes");
+    assert!(a.take_place(&visitor("ann", "::ffff:192.0.2.1")).await.is_err(), "the same in IPv6's clothes");
 }
 
 async fn wrong_pins_are_counted_by_room_and_address_and_right_ones_are_not(backend: impl Backend) {
@@ -93,10 +93,10 @@ async fn wrong_pins_are_counted_by_room_and_address_and_right_ones_are_not(backe
 async fn a_window_used_up_makes_the_next_twice_as_long(backend: impl Backend) {
     let node = backend.attach("a").await;
     let home = address("192.0.2.1");
-    node.join(home).await.unwrap();
-    assert!(wait(node.join(home).await).unwrap() <= WINDOW);
-    until(async || node.join(home).await.is_ok()).await;
-    assert!(wait(node.join(home).await).unwrap() > WINDOW);
+    node.count_join(home).await.unwrap();
+    assert!(wait(node.count_join(home).await).unwrap() <= WINDOW);
+    until(async || node.count_join(home).await.is_ok()).await;
+    assert!(wait(node.count_join(home).await).unwrap() > WINDOW);
 }
 
 async fn of_many_guesses_at_once_no_more_than_allowed_get_through(backend: impl Backend) {
@@ -110,54 +110,54 @@ async fn of_many_guesses_at_once_no_more_than_allowed_get_through(backend: impl 
 async fn the_sessions_of_a_user_hold_over_all(backend: impl Backend) {
     let (a, b) = (backend.attach("a").await, backend.attach("b").await);
     let ann = visitor("ann", "192.0.2.1");
-    let first = a.enter(&ann).await.unwrap();
-    let _others = (b.enter(&ann).await.unwrap(), b.enter(&ann).await.unwrap());
+    let first = a.take_place(&ann).await.unwrap();
+    let _others = (b.take_place(&ann).await.unwrap(), b.take_place(&ann).await.unwrap());
     for node in [&a, &b] {
-        assert_eq!(node.enter(&ann).await.err(), Some(Exceeded::UserSessions));
-        assert!(node.enter(&visitor("bob", "192.0.2.1")).await.is_ok(), "somebody else of that house");
-        assert!(node.enter(&visitor("ann", "192.0.2.2")).await.is_ok(), "another Ann, elsewhere");
+        assert_eq!(node.take_place(&ann).await.err(), Some(Exceeded::UserSessions));
+        assert!(node.take_place(&visitor("bob", "192.0.2.1")).await.is_ok(), "somebody else of that house");
+        assert!(node.take_place(&visitor("ann", "192.0.2.2")).await.is_ok(), "another Ann, elsewhere");
     }
     drop(first);
     let mut back = None;
     until(async || {
-        back = b.enter(&ann).await.ok();
+        back = b.take_place(&ann).await.ok();
         back.is_some()
     })
     .await;
-    assert_eq!(a.enter(&ann).await.err(), Some(Exceeded::UserSessions), "one came back, no more");
+    assert_eq!(a.take_place(&ann).await.err(), Some(Exceeded::UserSessions), "one came back, no more");
 }
 
 async fn the_sessions_of_an_address_hold_over_all(backend: impl Backend) {
     let (a, b) = (backend.attach("a").await, backend.attach("b").await);
     let from = |user: &str| visitor(user, "2001:db8::1");
-    let first = a.enter(&from("ann")).await.unwrap();
-    let _others = (b.enter(&from("bob")).await.unwrap(), b.enter(&from("cat")).await.unwrap());
+    let first = a.take_place(&from("ann")).await.unwrap();
+    let _others = (b.take_place(&from("bob")).await.unwrap(), b.take_place(&from("cat")).await.unwrap());
     for node in [&a, &b] {
-        assert_eq!(node.enter(&visitor("dan", "2001:db8::9")).await.err(), Some(Exceeded::AddressSessions));
-        assert!(node.enter(&visitor("dan", "2001:db8:0:1::1")).await.is_ok());
+        assert_eq!(node.take_place(&visitor("dan", "2001:db8::9")).await.err(), Some(Exceeded::AddressSessions));
+        assert!(node.take_place(&visitor("dan", "2001:db8:0:1::1")).await.is_ok());
     }
     drop(first);
-    until(async || b.enter(&from("dan")).await.is_ok()).await;
+    until(async || b.take_place(&from("dan")).await.is_ok()).await;
 }
 
 async fn a_join_that_keeps_its_place_takes_no_second_one(backend: impl Backend) {
     let node = backend.attach("a").await;
     let ann = visitor("ann", "192.0.2.1");
-    let _place = node.enter(&ann).await.unwrap();
-    node.join(ann.address()).await.unwrap();
-    node.join(ann.address()).await.unwrap();
-    assert!(node.join(ann.address()).await.is_err(), "but it is counted");
+    let _place = node.take_place(&ann).await.unwrap();
+    node.count_join(ann.address()).await.unwrap();
+    node.count_join(ann.address()).await.unwrap();
+    assert!(node.count_join(ann.address()).await.is_err(), "but it is counted");
 }
 
 async fn who_comes_back_with_its_token_is_counted_and_never_turned_away(backend: impl Backend) {
     let (a, b) = (backend.attach("a").await, backend.attach("b").await);
     let ann = visitor("ann", "192.0.2.1");
-    let before = a.enter(&ann).await.unwrap();
+    let before = a.take_place(&ann).await.unwrap();
     let back = b.readmit(&ann);
     drop(before);
-    until(async || matches!(a.enter(&ann).await, Err(Exceeded::UserSessions))).await;
+    until(async || matches!(a.take_place(&ann).await, Err(Exceeded::UserSessions))).await;
     drop(back);
-    until(async || a.enter(&ann).await.is_ok()).await;
+    until(async || a.take_place(&ann).await.is_ok()).await;
 }
 
 async fn a_join_that_nobody_waits_for_any_more_leaves_no_place_taken(backend: impl Backend) {
@@ -165,9 +165,9 @@ async fn a_join_that_nobody_waits_for_any_more_leaves_no_place_taken(backend: im
     let ann = visitor("ann", "192.0.2.1");
     for _ in 0..20 {
         // Asked, and dropped at once.
-        let _ = futures_util::poll!(node.enter(&ann));
+        let _ = futures_util::poll!(node.take_place(&ann));
     }
-    until(async || node.enter(&ann).await.is_ok()).await;
+    until(async || node.take_place(&ann).await.is_ok()).await;
 }
 
 fn address(text: &str) -> IpAddr {

@@ -12,12 +12,13 @@ use serde_json::Value;
 use support::faulty_log::{Fate, What};
 use support::{HubFixture, RecordingSubscriber, room, until};
 use tandem::commit::{Commit, Entry, Patch, RoomRow};
-use tandem::domain::{Head, Limits, NodeId, Pin, ResumeToken, RoomId, RoomTime};
+use tandem::domain::{Dialect, Head, Limits, MediaTime, NodeId, Pin, Rate, ResumeToken, RoomId, RoomTime, TickReport};
 use tandem::hub::delivery::{Refusal, Signal};
-use tandem::hub::{Departure, Hub};
+use tandem::hub::{Departure, Hub, JoinRequest};
 use tandem::log::Outcome;
 use tandem::protocol;
 use tandem::room::{Ask, Reject};
+use tandem::telemetry::Metrics;
 
 #[tokio::test(start_paused = true)]
 async fn members_are_told_the_whole_state_when_room_time_is_put_right_in_one_step() {
@@ -28,6 +29,27 @@ async fn members_are_told_the_whole_state_when_room_time_is_put_right_in_one_ste
     fixture.clock.step(5_000_000);
     until("the new time", || subscriber.heard.lock().iter().any(|message| message["type"] == "ROOM_STATE")).await;
     assert!(fixture.clock.now() >= before + std::time::Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_report_counts_as_a_delivery_to_each_member_who_is_told_of_it() {
+    let fixture = HubFixture::new();
+    let (ann, _) = fixture.join("ann").await;
+    fixture.join("bob").await;
+    let session = fixture.hub.new_session();
+    let request = JoinRequest { dialect: Dialect::V2, ..fixture.request("old", &session) };
+    fixture.hub.join(request, Arc::new(RecordingSubscriber::default())).await.unwrap();
+    let (recorder, metrics) = Metrics::recorder().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        for seq in 1..=2 {
+            let at = fixture.clock.now();
+            let report = TickReport { seq, playing: false, position: MediaTime::ZERO, at, rate: Rate::NORMAL };
+            fixture.hub.tick(&ann, report);
+        }
+    });
+    // Bob hears both, and the member of v2 the first one: its heartbeats are seldom. Ann knows where she is.
+    let counted = ("tandem_deliveries_total{class=\"tick\"}".to_owned(), 3.0);
+    assert!(metrics.values().contains(&counted), "{:?}", metrics.values());
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,8 @@ mod failing_repository;
 mod redis_node;
 #[path = "support/redis.rs"]
 mod redis_server;
+#[path = "support/trace_dispatcher.rs"]
+mod trace_dispatcher;
 #[path = "support/waiting.rs"]
 mod waiting;
 
@@ -224,6 +226,32 @@ async fn when_rooms_have_ended_and_the_database_has_them_redis_is_empty() {
     }
 }
 
+/// One look of the drainer finds both.
+#[tokio::test]
+async fn a_nearly_full_outbox_and_a_nearly_full_redis_are_two_alarms() {
+    let (server, database) = (RedisServer::start().await, Database::open().await);
+    let node = RedisNode::at("a", RedisOptions { outbox_entries: 4, ..server.options() }).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    for seq in 1..4 {
+        committed(&node, after(&friday, head(EPOCH, seq))).await;
+    }
+    let mut shell = server.shell().await;
+    let memory: String = shell.ask("INFO memory").await;
+    let used: u64 = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().parse().unwrap();
+    shell.ask::<()>(&format!("CONFIG SET maxmemory {}", used / 5 * 6)).await;
+
+    let log = database.dir.path().join("log");
+    let file = Arc::new(std::fs::File::create(&log).unwrap());
+    let subscriber = tracing_subscriber::fmt().with_writer(file).finish();
+    let _logged = tracing::dispatcher::set_default(&trace_dispatcher::of_this_test(subscriber));
+    database.repository.fails.store(true, Ordering::SeqCst);
+    node.drain(&database.repository, quick());
+    for alarm in ["an outbox is nearly full", "maxmemory is nearly used up"] {
+        until(async || std::fs::read_to_string(&log).unwrap().contains(alarm)).await;
+    }
+}
+
 async fn draining(name: &str, server: &RedisServer, database: &Database) -> RedisNode {
     let node = RedisNode::at(name, server.options()).await;
     node.drain(&database.repository, quick());
@@ -240,7 +268,7 @@ async fn pending(shell: &mut Shell) -> u64 {
 /// SQLite whose appends can fail.
 struct Database {
     repository: Arc<FailingRepository>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Database {
@@ -248,7 +276,7 @@ impl Database {
         let dir = tempfile::tempdir().unwrap();
         let sqlite = SqliteRepository::open(dir.path()).await.unwrap();
         let error = || RepositoryError::Query(sqlx::Error::PoolTimedOut);
-        Self { repository: Arc::new(FailingRepository::new(sqlite, error)), _dir: dir }
+        Self { repository: Arc::new(FailingRepository::new(sqlite, error)), dir }
     }
 
     /// Until it has exactly these events of a room, 1 to `last`.

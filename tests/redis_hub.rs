@@ -20,7 +20,7 @@ use proxy::Proxy;
 use redis_node::RedisNode;
 use redis_server::{RedisServer, options};
 use tandem::clock::Clock;
-use tandem::cluster::{ClusterNodes, DrainOptions, NodeWatch, WatchOptions};
+use tandem::cluster::{ClusterNodes, DrainOptions, LeaseWatch, SharedRoster, WatchOptions};
 use tandem::domain::{ChatText, CloseCode, Head, Limits, MediaTime, Rate, RoomId, TickReport, TransportKind, UserId};
 use tandem::hub::JoinRequest;
 use tandem::hub::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
@@ -131,7 +131,7 @@ async fn members_of_a_node_that_died_enter_their_grace_time() {
     let (_ann, _) = a.join("friday", "ann").await;
     let (_bob, _) = b.join("friday", "bob").await;
     let (_cat, _) = b.join("sunday", "cat").await;
-    until(async || a.watch.roster().alive.len() == 2).await;
+    until(async || a.roster.get().alive.len() == 2).await;
     // As a pulled cable does it: no good-bye.
     proxy.cut();
     let live = |name: &str| a.room("friday").member(&user(name)).unwrap().is_live();
@@ -176,7 +176,7 @@ async fn members_of_a_node_that_was_cut_off_too_long_are_told_to_come_back() {
     let b = Node::at("b", options(&format!("redis://{}", proxy.address()))).await;
     let (ann_hears, _ann) = a.join("friday", "ann").await;
     let (bob_hears, _bob) = b.join("friday", "bob").await;
-    until(async || a.watch.roster().alive.len() == 2).await;
+    until(async || a.roster.get().alive.len() == 2).await;
     proxy.cut();
     until(async || !a.room("friday").member(&user("bob")).unwrap().is_live()).await;
     proxy.heal();
@@ -215,7 +215,7 @@ struct Node {
     hub: Hub,
     log: RedisNode,
     clock: Clock,
-    watch: NodeWatch,
+    roster: SharedRoster,
 }
 
 impl Node {
@@ -238,8 +238,8 @@ impl Node {
             tracker: log.tracker.clone(),
             stop: log.stop.clone(),
         });
-        let watch = watch(&log.nodes, &hub, &log.tracker, &log.stop);
-        Self { hub, log, clock, watch }
+        let roster = watch(&log.nodes, &hub, &log.tracker, &log.stop);
+        Self { hub, log, clock, roster }
     }
 
     async fn join(&self, name: &str, who: &str) -> (Arc<Ear>, Membership) {
@@ -261,7 +261,7 @@ impl Node {
 }
 
 /// Its lease, and its eye on the others'.
-fn watch(nodes: &Arc<ClusterNodes>, hub: &Hub, tracker: &TaskTracker, stop: &CancellationToken) -> NodeWatch {
+fn watch(nodes: &Arc<ClusterNodes>, hub: &Hub, tracker: &TaskTracker, stop: &CancellationToken) -> SharedRoster {
     let quick = Duration::from_millis(400);
     let options = WatchOptions {
         lease: quick,
@@ -272,11 +272,11 @@ fn watch(nodes: &Arc<ClusterNodes>, hub: &Hub, tracker: &TaskTracker, stop: &Can
         quiet: Duration::ZERO,
     };
     let (for_gone, for_orphans) = (hub.clone(), hub.clone());
-    NodeWatch::start(
+    LeaseWatch::start(
         Arc::clone(nodes),
         options,
         Box::new(|| "{}".to_owned()),
-        move |node| _ = for_gone.expire_node(node),
+        move |node| _ = for_gone.lose_node(node),
         move |room, alive| {
             let hub = for_orphans.clone();
             Box::pin(async move { _ = hub.adopt(&room, &alive).await })

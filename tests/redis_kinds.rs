@@ -140,12 +140,12 @@ async fn as_a_cluster_of_three() {
     assert_eq!(repository.live_rooms().await.unwrap().len(), 30);
 
     let none = Duration::ZERO;
-    let sweep = a.nodes.sweep(none).await.unwrap();
+    let sweep = a.nodes.find_orphans(none).await.unwrap();
     assert_eq!((sweep.rooms, sweep.orphans), (30, Vec::new()));
     for room in &rooms {
         b.unsubscribe(room);
     }
-    until(async || a.nodes.sweep(none).await.unwrap().orphans.len() == 30).await;
+    until(async || a.nodes.find_orphans(none).await.unwrap().orphans.len() == 30).await;
 }
 
 /// Everything that a log does, once.

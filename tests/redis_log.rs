@@ -233,6 +233,48 @@ async fn what_was_decided_before_a_lost_room_was_whole_again_is_decided_anew() {
     committed_anew(&node, after(&friday, head(EPOCH, 1))).await;
 }
 
+/// The hash came from a replica that had not heard of the commit which deleted the field.
+#[tokio::test]
+async fn a_room_that_is_written_back_waits_although_an_earlier_wait_is_still_noted() {
+    let server = RedisServer::start().await;
+    let node = RedisNode::at("a", server.options()).await;
+    let friday = room("friday");
+    committed(&node, created(&friday, Head::default(), EPOCH)).await;
+    let known = node.load(&friday).await.unwrap().unwrap();
+    for field in ["@frozen_until", "@hold"] {
+        let head = Head { seq: node.load(&friday).await.unwrap().unwrap().head.seq + 1, ..known.head };
+        server.shell().await.ask::<()>(&format!("HSET tandem:{{p50}}:room:friday {field} 1000")).await;
+        let later = Snapshot { head, ..known.clone() };
+        assert_eq!(node.restore(later.clone()).await.unwrap(), Some(later));
+        committed_anew(&node, after(&friday, head)).await;
+    }
+}
+
+/// Rooms begin [`RedisOptions::recovery_wait`] after this moment.
+#[tokio::test]
+async fn the_id_of_new_data_says_to_the_millisecond_since_when_it_is_there() {
+    let server = RedisServer::start().await;
+    let node = RedisNode::at("a", server.options()).await;
+    committed(&node, created(&room("friday"), Head::default(), EPOCH)).await;
+    let now = || Clock::start().now().as_millis();
+    // Late in a second, whose beginning would be too early a moment.
+    until(async || (300..600).contains(&(now() % 1000))).await;
+    let lost_at = now();
+    server.shell().await.ask::<()>("FLUSHALL").await;
+    // The probe names the data of the first partition, the commit that goes into the outbox again that of its own.
+    for partition in ["p00", "p50"] {
+        let mut shell = server.shell().await;
+        let mut era_id = None;
+        until(async || {
+            era_id = shell.ask::<Option<String>>(&format!("GET tandem:{{{partition}}}:era")).await;
+            era_id.is_some()
+        })
+        .await;
+        let since: i64 = era_id.as_deref().unwrap().rsplit_once('@').unwrap().1.parse().unwrap();
+        assert!(since >= lost_at, "{partition}: {since}, and the data was lost at {lost_at}");
+    }
+}
+
 /// A node that has the turn and dies delays the others for a moment only.
 #[tokio::test]
 async fn a_turn_that_is_not_taken_passes() {
@@ -484,11 +526,14 @@ async fn a_room_that_no_node_follows_is_an_orphan() {
         committed(&a, created(room, Head::default(), EPOCH)).await;
     }
     let none = Duration::ZERO;
-    let sweep = a.nodes.sweep(none).await.unwrap();
+    let sweep = a.nodes.find_orphans(none).await.unwrap();
     assert_eq!((sweep.rooms, sweep.orphans), (2, Vec::new()));
     drop(b);
-    until(async || a.nodes.sweep(none).await.unwrap().orphans == std::slice::from_ref(&sunday)).await;
-    assert!(a.nodes.sweep(DEADLINE).await.unwrap().orphans.is_empty(), "not before it has been quiet for a while");
+    until(async || a.nodes.find_orphans(none).await.unwrap().orphans == std::slice::from_ref(&sunday)).await;
+    assert!(
+        a.nodes.find_orphans(DEADLINE).await.unwrap().orphans.is_empty(),
+        "not before it has been quiet for a while"
+    );
     assert!(a.nodes.may_sweep(DEADLINE).await.unwrap());
 }
 

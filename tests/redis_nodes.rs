@@ -24,7 +24,7 @@ use proxy::Proxy;
 use redis_node::RedisNode;
 use redis_server::{RedisServer, Shell, options};
 use tandem::clock::Clock;
-use tandem::cluster::{NodeWatch, WatchOptions};
+use tandem::cluster::{LeaseWatch, SharedRoster, WatchOptions};
 use tandem::domain::{Head, NodeId, RoomId};
 use tandem::log::{Log, Outcome};
 use tokio::sync::mpsc;
@@ -85,7 +85,7 @@ async fn a_node_that_was_blind_itself_calls_nobody_dead_before_it_has_looked_for
     let proxy = Proxy::to(server.address()).await;
     let mut a = Node::at("a", &proxy, DEADLINE, |_| Box::pin(ready(()))).await;
     let b = RedisNode::at("b", server.options()).await;
-    let b_is_alive = || a.watch.roster().alive.contains(&node_id("b"));
+    let b_is_alive = || a.roster.get().alive.contains(&node_id("b"));
     // Long enough to have seen it for more than a lease.
     let start = a.beats();
     until(async || {
@@ -112,7 +112,7 @@ async fn a_node_that_was_blind_itself_calls_nobody_dead_before_it_has_looked_for
 /// A node behind a proxy that does nothing but watch.
 struct Node {
     log: RedisNode,
-    watch: NodeWatch,
+    roster: SharedRoster,
     beats: Arc<AtomicUsize>,
     /// Nodes that it called dead, and when.
     gone: mpsc::Receiver<(NodeId, Instant)>,
@@ -136,7 +136,7 @@ impl Node {
         let (say, gone) = mpsc::channel(16);
         let beats = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&beats);
-        let watch = NodeWatch::start(
+        let roster = LeaseWatch::start(
             Arc::clone(&log.nodes),
             options,
             Box::new(move || {
@@ -148,7 +148,7 @@ impl Node {
             &log.tracker,
             log.stop.clone(),
         );
-        Self { log, watch, beats, gone }
+        Self { log, roster, beats, gone }
     }
 
     /// How many it has begun.

@@ -35,16 +35,16 @@ async fn a_join_costs_one_request_and_one_that_this_node_refuses_costs_none() {
     let ann = visitor("ann", "192.0.2.1");
     let mut shell = server.shell().await;
     // The first one loads the script.
-    let mut places = vec![a.quotas.enter(&ann).await.unwrap()];
+    let mut places = vec![a.quotas.take_place(&ann).await.unwrap()];
     let before = shell.calls("zadd").await;
     for _ in 0..10 {
-        places.push(a.quotas.enter(&ann).await.unwrap());
+        places.push(a.quotas.take_place(&ann).await.unwrap());
     }
     // One script each, which adds to two sets; probes and keepers don't.
     assert_eq!(shell.calls("zadd").await - before, 20);
     let asked = shell.calls("zremrangebyscore").await;
     for _ in 0..50 {
-        assert!(a.quotas.enter(&ann).await.is_err());
+        assert!(a.quotas.take_place(&ann).await.is_err());
     }
     assert_eq!(shell.calls("zremrangebyscore").await, asked);
 }
@@ -54,7 +54,7 @@ async fn no_key_names_an_address_or_a_user_and_each_has_a_life() {
     let server = RedisServer::start().await;
     let a = Node::start("a", server.options(), plenty()).await;
     let ann = visitor("very-special-ann", "192.0.2.77");
-    let _place = a.quotas.enter(&ann).await.unwrap();
+    let _place = a.quotas.take_place(&ann).await.unwrap();
     a.quotas.guess(&room("friday-at-anns"), ann.address()).await.unwrap();
     let mut shell = server.shell().await;
     let keys = shell.keys().await;
@@ -76,22 +76,22 @@ async fn when_redis_is_gone_a_node_goes_by_its_own_counts() {
     let allowances = Allowances { joins: 6, pin_attempts: 2, user_sessions: 2, ..plenty() };
     let a = Node::start("a", impatient(&server), allowances).await;
     let (ann, friday) = (visitor("ann", "192.0.2.1"), room("friday"));
-    let _first = a.quotas.enter(&ann).await.unwrap();
+    let _first = a.quotas.take_place(&ann).await.unwrap();
     a.quotas.guess(&friday, ann.address()).await.unwrap();
     server.kill().await;
     // What was used up before counts.
-    let second = within(a.quotas.enter(&ann)).await.unwrap();
+    let second = within(a.quotas.take_place(&ann)).await.unwrap();
     assert!(!a.quotas.is_shared());
-    assert_eq!(within(a.quotas.enter(&ann)).await.err(), Some(Exceeded::UserSessions));
+    assert_eq!(within(a.quotas.take_place(&ann)).await.err(), Some(Exceeded::UserSessions));
     drop(second);
-    assert!(within(a.quotas.enter(&ann)).await.is_ok(), "places come back here too");
+    assert!(within(a.quotas.take_place(&ann)).await.is_ok(), "places come back here too");
     within(a.quotas.guess(&friday, ann.address())).await.unwrap();
     assert!(wait(within(a.quotas.guess(&friday, ann.address())).await).is_some());
     within(a.quotas.guessed_right(&friday, ann.address())).await;
     assert!(within(a.quotas.guess(&friday, ann.address())).await.is_ok());
-    within(a.quotas.join(ann.address())).await.unwrap();
-    within(a.quotas.join(ann.address())).await.unwrap();
-    assert!(wait(within(a.quotas.join(ann.address())).await).is_some());
+    within(a.quotas.count_join(ann.address())).await.unwrap();
+    within(a.quotas.count_join(ann.address())).await.unwrap();
+    assert!(wait(within(a.quotas.count_join(ann.address())).await).is_some());
     server.up().await;
     until(async || {
         let _ = a.quotas.guess(&room("sunday"), visitor("bob", "192.0.2.9").address()).await;
@@ -109,12 +109,12 @@ async fn when_redis_says_nothing_nobody_waits_for_it_for_long() {
         let mut places = Vec::new();
         // A hundred that each waited for a stalled server would take longer than the deadline.
         for n in 0..200 {
-            places.push(a.quotas.enter(&visitor(&format!("user-{n}"), "192.0.2.1")).await.unwrap());
+            places.push(a.quotas.take_place(&visitor(&format!("user-{n}"), "192.0.2.1")).await.unwrap());
         }
         places
     })
     .await;
-    assert!(a.quotas.enter(&visitor("user-0", "192.0.2.1")).await.is_err());
+    assert!(a.quotas.take_place(&visitor("user-0", "192.0.2.1")).await.is_err());
     server.thaw().await;
 }
 
@@ -125,11 +125,11 @@ async fn a_place_taken_without_redis_is_known_to_the_others_when_it_is_back() {
     let b = Node::start("b", impatient(&server), one_session()).await;
     server.kill().await;
     let ann = visitor("ann", "192.0.2.1");
-    let place = within(a.quotas.enter(&ann)).await.unwrap();
+    let place = within(a.quotas.take_place(&ann)).await.unwrap();
     server.up().await;
     until(async || b.quotas.is_shared() && full(&b, "ann").await).await;
     drop(place);
-    until(async || b.quotas.enter(&ann).await.is_ok()).await;
+    until(async || b.quotas.take_place(&ann).await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -139,8 +139,8 @@ async fn places_that_redis_lost_are_written_again_under_the_same_names() {
         Node::start("a", server.options(), one_session()).await,
         Node::start("b", server.options(), one_session()).await,
     );
-    let _ann = a.quotas.enter(&visitor("ann", "192.0.2.1")).await.unwrap();
-    let _bob = b.quotas.enter(&visitor("bob", "192.0.2.1")).await.unwrap();
+    let _ann = a.quotas.take_place(&visitor("ann", "192.0.2.1")).await.unwrap();
+    let _bob = b.quotas.take_place(&visitor("bob", "192.0.2.1")).await.unwrap();
     let mut shell = server.shell().await;
     let sets = async |shell: &mut Shell| -> Vec<String> {
         shell.keys().await.into_iter().filter(|key| key.contains(":user:")).collect()
@@ -164,13 +164,13 @@ async fn the_places_of_a_node_that_died_come_back() {
     );
     a.nodes.beat(LEASE, DEADLINE).await.unwrap();
     let ann = visitor("ann", "192.0.2.1");
-    std::mem::forget(a.quotas.enter(&ann).await.unwrap());
+    std::mem::forget(a.quotas.take_place(&ann).await.unwrap());
     b.nodes.beat(LEASE, DEADLINE).await.unwrap();
-    assert_eq!(b.quotas.enter(&ann).await.err(), Some(Exceeded::UserSessions), "its lease runs");
+    assert_eq!(b.quotas.take_place(&ann).await.err(), Some(Exceeded::UserSessions), "its lease runs");
     drop(a);
     until(async || {
         b.nodes.beat(LEASE, DEADLINE).await.unwrap();
-        b.quotas.enter(&ann).await.is_ok()
+        b.quotas.take_place(&ann).await.is_ok()
     })
     .await;
 }
@@ -181,7 +181,7 @@ async fn a_place_that_is_held_outlives_its_entry_and_one_that_got_lost_does_not(
     let options = RedisOptions { lives: short_lives(Duration::from_millis(1500)), ..server.options() };
     let a = Node::start("a", options.clone(), one_session()).await;
     let b = Node::start("b", options, one_session()).await;
-    let _ann = a.quotas.enter(&visitor("ann", "192.0.2.1")).await.unwrap();
+    let _ann = a.quotas.take_place(&visitor("ann", "192.0.2.1")).await.unwrap();
     let mut shell = server.shell().await;
     let lapses = async |shell: &mut Shell| -> f64 {
         let key = shell.keys().await.into_iter().find(|key| key.contains(":user:")).unwrap();
@@ -197,5 +197,5 @@ async fn a_place_that_is_held_outlives_its_entry_and_one_that_got_lost_does_not(
 
 /// Whether that user, at home, has no place left.
 async fn full(node: &Node, user: &str) -> bool {
-    matches!(node.quotas.enter(&visitor(user, "192.0.2.1")).await, Err(Exceeded::UserSessions))
+    matches!(node.quotas.take_place(&visitor(user, "192.0.2.1")).await, Err(Exceeded::UserSessions))
 }

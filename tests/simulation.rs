@@ -501,9 +501,9 @@ fn members_of_a_node_that_died_have_the_grace_time_to_come_back_elsewhere() {
         let (mut world, clients) = clients(&[3, 3], &[0, 1]).await;
         let gone = world.crash(1).unwrap();
         world.pass(MOMENT).await;
-        assert_eq!(world.node(0).hub.expire_node(&gone), 1);
+        assert_eq!(world.node(0).hub.lose_node(&gone), 1);
         world.pass(MOMENT).await;
-        assert_eq!(world.node(0).hub.expire_node(&gone), 0, "once is enough");
+        assert_eq!(world.node(0).hub.lose_node(&gone), 0, "once is enough");
         let last = |world: &World| match world.clients[clients[0]].heard.last() {
             Some(Heard::Event { json, .. }) => (json["type"].clone(), json["connected"].clone()),
             other => panic!("{other:?}"),
@@ -523,9 +523,9 @@ fn a_room_that_lived_only_on_a_node_that_died_waits_for_its_members_when_it_is_s
         let (mut world, _) = clients(&[3], &[1]).await;
         let gone = world.crash(1).unwrap();
         let room = RoomId::parse(ROOMS[0]).unwrap();
-        assert_eq!(world.node(0).hub.expire_node(&gone), 0, "no replica here");
+        assert_eq!(world.node(0).hub.lose_node(&gone), 0, "no replica here");
         let hub = world.node(0).hub.clone();
-        assert_eq!(hub.expire_node_in(&room, &gone).await.unwrap(), 1);
+        assert_eq!(hub.lose_node_in(&room, &gone).await.unwrap(), 1);
         world.pass(Duration::from_secs(world.limits.grace_secs + 1)).await;
         let kept = |world: &World| world.truth().room(ROOMS[0]).map(|room| room.kept().is_some());
         assert_eq!(kept(&world), Some(true));

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::StartError;
 use crate::clock::Clock;
 use crate::cluster::{
-    ClusterNodes, DrainOptions, Drainer, NodeReport, NodeWatch, RoomTimeKeeper, Roster, WatchOptions,
+    ClusterNodes, DrainOptions, Drainer, LeaseWatch, NodeReport, RoomTimeKeeper, Roster, SharedRoster, WatchOptions,
 };
 use crate::commit::Snapshot;
 use crate::config::Config;
@@ -72,7 +72,7 @@ struct RedisParts {
     log: Arc<RedisLog>,
     nodes: Arc<ClusterNodes>,
     quotas: Option<Arc<RedisQuotas>>,
-    watch: Option<NodeWatch>,
+    roster: Option<SharedRoster>,
 }
 
 impl Storage {
@@ -124,7 +124,7 @@ impl Storage {
             let (offset, _) = time.time_offset_from(clock, floor).await?;
             clock.set_offset(offset);
         }
-        panics::spawn_vital(tasks, "room time", stop, time.run(clock.clone(), TIME_EVERY));
+        panics::spawn_or_abort(tasks, "room time", stop, time.run(clock.clone(), TIME_EVERY));
         let (drained, drainer, rows, until) = (Arc::clone(&link), node.clone(), Arc::clone(&repository), stop.clone());
         // Its state is in Redis and in the database: a new one goes on from there.
         tasks.spawn(panics::restarted("drainer", stop.clone(), move || {
@@ -143,7 +143,7 @@ impl Storage {
         };
         let quotas = shared.clone().map(|shared| shared as Arc<dyn Quotas>);
         let log: Arc<dyn Log> = Arc::<RedisLog>::clone(&redis);
-        let sequencer = Sequencer::Redis(RedisParts { link, log: redis, nodes, quotas: shared, watch: None });
+        let sequencer = Sequencer::Redis(RedisParts { link, log: redis, nodes, quotas: shared, roster: None });
         Ok((Self { repository, log, quotas, sequencer, tasks: log_tasks, end, node, database }, Vec::new()))
     }
 
@@ -161,7 +161,7 @@ impl Storage {
         let on_gone = {
             let hub = hub.clone();
             move |node: &NodeId| {
-                hub.expire_node(node);
+                hub.lose_node(node);
             }
         };
         let on_orphan = {
@@ -177,13 +177,13 @@ impl Storage {
         };
         let options = WatchOptions { farewell: hub.grace(), ..WatchOptions::default() };
         let (report, nodes) = (report(&redis.log, hub, counts, clock, endpoints), Arc::clone(&redis.nodes));
-        redis.watch = Some(NodeWatch::start(nodes, options, report, on_gone, on_orphan, tasks, stop.clone()));
+        redis.roster = Some(LeaseWatch::start(nodes, options, report, on_gone, on_orphan, tasks, stop.clone()));
     }
 
     /// Endpoints of the other nodes that live and take sessions, if they report them.
     pub(super) fn other_nodes(&self) -> Vec<NodeEndpoints> {
-        let Sequencer::Redis(RedisParts { watch: Some(watch), .. }) = &self.sequencer else { return Vec::new() };
-        let roster = watch.roster();
+        let Sequencer::Redis(RedisParts { roster: Some(roster), .. }) = &self.sequencer else { return Vec::new() };
+        let roster = roster.get();
         let others = roster.alive.iter().filter(|node| **node != self.node);
         let reports = others.filter_map(|node| serde_json::from_str::<ReportedNode>(roster.reports.get(node)?).ok());
         reports.filter(|said| !said.draining).filter_map(|said| said.endpoints).collect()
@@ -206,9 +206,9 @@ impl Storage {
             Sequencer::Memory(_) => {
                 details.insert("log".into(), "memory".into());
             }
-            Sequencer::Redis(RedisParts { log, quotas, watch, .. }) => {
+            Sequencer::Redis(RedisParts { log, quotas, roster, .. }) => {
                 details.insert("log".into(), "redis".into());
-                let roster = watch.as_ref().map(NodeWatch::roster).unwrap_or_default();
+                let roster = roster.as_ref().map(SharedRoster::get).unwrap_or_default();
                 let mut cluster = cluster(&roster);
                 cluster.insert("busAlive".into(), log.bus_alive().into());
                 cluster.insert("unaudited".into(), log.unaudited().into());

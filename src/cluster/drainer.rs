@@ -73,9 +73,10 @@ pub struct Drainer {
     renewed: Instant,
     /// The last trim found Redis' memory short.
     short: bool,
-    away: Seldom,
-    unreadable: Seldom,
-    full: Seldom,
+    database_away: Seldom,
+    outbox_trouble: Seldom,
+    nearly_full: Seldom,
+    memory_short: Seldom,
 }
 
 /// Commits of one append, and the entries that they are.
@@ -117,9 +118,10 @@ impl Drainer {
             housekept: None,
             renewed: Clock::instant(),
             short: false,
-            away: Seldom::new(),
-            unreadable: Seldom::new(),
-            full: Seldom::new(),
+            database_away: Seldom::new(),
+            outbox_trouble: Seldom::new(),
+            nearly_full: Seldom::new(),
+            memory_short: Seldom::new(),
         }
     }
 
@@ -146,7 +148,7 @@ impl Drainer {
         tracing::info!("this node drains the outbox");
         self.arrived.clear();
         if let Err(error) = self.take_over().await {
-            if self.unreadable.is_due() {
+            if self.outbox_trouble.is_due() {
                 tracing::warn!(%error, "what an earlier drainer left can't be read");
             }
             return;
@@ -163,7 +165,7 @@ impl Drainer {
                     }
                 }
                 Err(error) => {
-                    if self.unreadable.is_due() {
+                    if self.outbox_trouble.is_due() {
                         tracing::warn!(%error, "the outbox can't be read");
                     }
                     return;
@@ -260,7 +262,7 @@ impl Drainer {
                 Ok(()) => break,
                 Err(error) => {
                     metrics::counter!(names::APPEND_FAILURES).increment(1);
-                    if self.away.is_due() {
+                    if self.database_away.is_due() {
                         tracing::warn!(%error, commits = batch.commits.len(), "the audit waits for the database");
                     }
                     failures += 1;
@@ -272,14 +274,14 @@ impl Drainer {
                 }
             }
         }
-        if self.away.clear() {
+        if self.database_away.clear() {
             tracing::info!("the database takes the audit again");
         }
         for (partition, entries) in &batch.entries {
             self.stay().await?;
             if let Err(error) = self.finish(*partition, entries).await {
                 // They stay pending: the next drainer stores them once more.
-                if self.unreadable.is_due() {
+                if self.outbox_trouble.is_due() {
                     tracing::warn!(%error, "stored commits could not be marked");
                 }
                 return Err(error.into());
@@ -339,12 +341,12 @@ impl Drainer {
         if let Err(error) = roster::tell(&self.link, &census).await {
             tracing::debug!(%error, "the census could not be published");
         }
-        if fullest > ALARM && self.full.is_due() {
+        if fullest > ALARM && self.nearly_full.is_due() {
             let percent = (fullest * 100.0) as u64;
             tracing::error!(percent, "an outbox is nearly full: soon the oldest commits will be lost to the audit");
         }
         self.short = percent > SHORT;
-        if self.short && self.full.is_due() {
+        if self.short && self.memory_short.is_due() {
             tracing::error!(percent, "Redis' maxmemory is nearly used up: the outboxes are trimmed early");
         }
         Ok(())

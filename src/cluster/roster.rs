@@ -143,7 +143,7 @@ impl ClusterNodes {
 
     /// Live rooms without a follower on any node and without a commit for `quiet`. Removes rooms that no longer exist
     /// from the index.
-    pub async fn sweep(&self, quiet: Duration) -> Result<Sweep, LinkError> {
+    pub async fn find_orphans(&self, quiet: Duration) -> Result<Sweep, LinkError> {
         let mut sweep = Sweep::default();
         let before = self.link.millis().await?.saturating_sub(millis(quiet)) / 1000;
         for partition in Partition::all() {

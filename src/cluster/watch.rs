@@ -27,7 +27,7 @@ use crate::telemetry::{Seldom, names};
 
 #[derive(Debug, Clone, Copy)]
 pub struct WatchOptions {
-    /// How long a lease runs; it is renewed four times as often.
+    /// How long a lease runs; it is renewed after each quarter.
     pub lease: Duration,
     /// How long a node that is gone stays in the roster.
     pub remember: Duration,
@@ -51,9 +51,9 @@ impl Default for WatchOptions {
     }
 }
 
-/// The roster as of the last renewal.
+/// The roster as of the last renewal; clones share it.
 #[derive(Clone, Default)]
-pub struct NodeWatch(Arc<Mutex<Roster>>);
+pub struct SharedRoster(Arc<Mutex<Roster>>);
 
 /// This node's report, JSON.
 pub type NodeReport = Box<dyn Fn() -> String + Send + Sync>;
@@ -79,10 +79,11 @@ impl LoggedLosses {
     }
 }
 
-struct LeaseWatch {
+/// Renews this node's lease and watches the others'.
+pub struct LeaseWatch {
     nodes: Arc<ClusterNodes>,
     options: WatchOptions,
-    roster: NodeWatch,
+    roster: SharedRoster,
     report: NodeReport,
     on_gone: Box<dyn Fn(&NodeId) + Send + Sync>,
     on_orphan: OnOrphan,
@@ -94,11 +95,18 @@ struct LeaseWatch {
     sighted: Option<Instant>,
 }
 
-impl NodeWatch {
+impl SharedRoster {
+    /// As last seen.
+    pub fn get(&self) -> Roster {
+        self.0.lock().clone()
+    }
+}
+
+impl LeaseWatch {
     /// Takes the lease, and watches until `stop`; then the lease ends after [`WatchOptions::farewell`].
     ///
-    /// * `report`: asked before each renewal, shown by [`NodeWatch::roster`] on every node.
-    /// * `on_gone`: that node is gone ([`crate::hub::Hub::expire_node`]). Called more than once.
+    /// * `report`: asked before each renewal, shown by [`SharedRoster::get`] on every node.
+    /// * `on_gone`: that node is gone ([`crate::hub::Hub::lose_node`]). Called more than once.
     /// * `on_orphan`: no node follows this room; these nodes live ([`crate::hub::Hub::adopt`]).
     pub fn start(
         nodes: Arc<ClusterNodes>,
@@ -108,8 +116,8 @@ impl NodeWatch {
         on_orphan: impl Fn(RoomId, Vec<NodeId>) -> BoxFuture<'static, ()> + Send + Sync + 'static,
         tracker: &TaskTracker,
         stop: CancellationToken,
-    ) -> Self {
-        let roster = Self::default();
+    ) -> SharedRoster {
+        let roster = SharedRoster::default();
         let (on_gone, on_orphan) = (Box::new(on_gone), Arc::new(on_orphan));
         let mut watch = LeaseWatch {
             nodes,
@@ -135,13 +143,6 @@ impl NodeWatch {
         roster
     }
 
-    /// As last seen.
-    pub fn roster(&self) -> Roster {
-        self.0.lock().clone()
-    }
-}
-
-impl LeaseWatch {
     async fn run(&mut self) {
         let mut beats = tokio::time::interval(self.options.lease / 4);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -216,7 +217,7 @@ impl LeaseWatch {
                 Ok(false) => return,
                 Err(error) => return tracing::debug!(%error, "no sweep"),
             }
-            let sweep = match nodes.sweep(options.quiet).await {
+            let sweep = match nodes.find_orphans(options.quiet).await {
                 Ok(sweep) => sweep,
                 Err(error) => return tracing::warn!(%error, "rooms could not be swept"),
             };
@@ -225,7 +226,7 @@ impl LeaseWatch {
                 tracing::info!(roomId = %room, "no node follows this room: it is looked after here now");
                 metrics::counter!(names::ROOMS_ADOPTED).increment(1);
                 // A panic of one room must not end the sweep of the others.
-                let _ = AssertUnwindSafe(on_orphan(room, roster.roster().alive)).catch_unwind().await;
+                let _ = AssertUnwindSafe(on_orphan(room, roster.get().alive)).catch_unwind().await;
             }
         }
     }

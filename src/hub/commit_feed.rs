@@ -73,11 +73,11 @@ pub(super) fn take(hub: &Hub, cell: &Arc<RoomCell>, expected: Head, entries: &[E
     if let Some(expected) = follows(&state, expected, &events) {
         drop(state);
         committer::absorb(hub, cell, expected, &events);
-        take_waiting(hub, cell);
+        take_in_early(hub, cell);
         return;
     }
     // Its predecessors are missing: it is kept until the room was read.
-    state.keep_for_later(expected, events);
+    state.keep_early(expected, events);
     note_missing(hub, cell, &mut state);
 }
 
@@ -94,7 +94,7 @@ fn follows(state: &RoomCellState, expected: Head, events: &[(Head, Event)]) -> O
 
 /// Takes in the commits that were kept, after the room was read or has advanced. One that still doesn't follow shows
 /// another gap.
-pub(super) fn take_waiting(hub: &Hub, cell: &Arc<RoomCell>) {
+pub(super) fn take_in_early(hub: &Hub, cell: &Arc<RoomCell>) {
     loop {
         let (expected, events) = {
             let mut state = cell.lock();
@@ -102,7 +102,7 @@ pub(super) fn take_waiting(hub: &Hub, cell: &Arc<RoomCell>) {
             match follows(&state, expected, &events) {
                 Some(expected) => (expected, events),
                 None => {
-                    state.put_back(expected, events);
+                    state.put_back_early(expected, events);
                     note_missing(hub, cell, &mut state);
                     return;
                 }

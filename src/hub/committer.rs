@@ -75,7 +75,7 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
                 Ok(()) if !cell.lock().needs_reload() => Ok(()),
                 _ => Err(()),
             },
-            CellWork::Commit(batch) => match settle_traced(hub, cell, &batch).await {
+            CellWork::Commit(batch) => match commit_traced(hub, cell, &batch).await {
                 Ok(decided) => {
                     finish(hub, cell, batch, decided);
                     Ok(())
@@ -96,7 +96,7 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
         }
         failures += 1;
         if hub.0.parts.stop.is_cancelled() {
-            cell.lock().stop_committing();
+            cell.lock().end_work();
             return;
         }
         let ceiling = Duration::from_millis((50_u64 << failures.min(6)).min(2000));
@@ -110,7 +110,7 @@ fn next_work(cell: &RoomCell) -> CellWork {
 }
 
 /// One span for the batch, linked to the spans of its requests.
-async fn settle_traced(
+async fn commit_traced(
     hub: &Hub,
     cell: &Arc<RoomCell>,
     batch: &[QueuedCommand],
@@ -130,11 +130,11 @@ async fn settle_traced(
             span.follows_from(&queued.cause);
         }
     }
-    settle(hub, cell, batch, &span).instrument(span.clone()).await
+    commit_batch(hub, cell, batch, &span).instrument(span.clone()).await
 }
 
 /// Decides and commits until the batch is committed. Returns the outcome of each command.
-async fn settle(
+async fn commit_batch(
     hub: &Hub,
     cell: &Arc<RoomCell>,
     batch: &[QueuedCommand],
@@ -162,7 +162,7 @@ async fn settle(
                 trace(span, attempt, &plan.events);
                 COMMIT_EVENTS.increment(plan.events.len() as u64);
                 absorb(hub, cell, plan.expected, &plan.events);
-                commit_feed::take_waiting(hub, cell);
+                commit_feed::take_in_early(hub, cell);
                 return Ok(plan.decided);
             }
             Outcome::Conflict(latest) => {
@@ -182,7 +182,7 @@ async fn learn(hub: &Hub, cell: &Arc<RoomCell>, latest: Option<Head>, asked_at: 
         Some(latest) => arrive_at(hub, cell, latest).await,
         // The room has ended, and its last events are on their way; or the log has lost it, and refuses it.
         None if heard(cell, |state| state.room().is_vacant() || state.room().head() != asked_at).await => Ok(()),
-        None => hub.install_ended(cell, asked_at).map_err(|_| LogError::Unreadable),
+        None => hub.install_ended(cell, asked_at),
     }
 }
 
@@ -193,7 +193,7 @@ async fn arrive_at(hub: &Hub, cell: &Arc<RoomCell>, head: Head) -> Result<(), Lo
         return Ok(());
     }
     metrics::counter!(names::BUS_GAPS, "cause" => "conflict").increment(1);
-    hub.reload(cell).await.map_err(|_| LogError::Unreadable)
+    hub.reload(cell).await
 }
 
 /// False: the state did not come in time, or a commit before it is missing.
@@ -338,7 +338,7 @@ fn finish(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, decided: Vec<Co
     for (QueuedCommand { command, completion, cause }, mut result) in batch.into_iter().zip(decided) {
         cause.record("outcome", if result.is_ok() { "ok" } else { "refused" });
         if let (Command::Join(join), Ok(_)) = (&command, &result)
-            && state.settle(&join.new_token).is_some()
+            && state.take_ticket(&join.new_token).is_some()
         {
             if state.is_attached(&join.user, &join.session) {
                 // The same session joined again without an event: a page that was restored.
@@ -382,7 +382,7 @@ fn give_back(hub: &Hub, cell: &RoomCell, batch: Vec<QueuedCommand>, error: &LogE
 fn answer_joins(cell: &RoomCell, joins: Vec<(TokenHash, JoinReply)>) {
     let mut state = cell.lock();
     for (token, done) in joins {
-        let is_in = state.settle(&token).is_none() && !state.is_retired();
+        let is_in = state.take_ticket(&token).is_none() && !state.is_retired();
         done.answer(if is_in { Ok(()) } else { Err(Refusal::Unavailable) });
     }
 }

@@ -1,4 +1,6 @@
-//! The ephemeral lane: ticks, heartbeats, statuses, signals. These are never committed and never wait.
+//! The ephemeral lane: ticks, heartbeats, statuses, signals. These are not committed themselves and never wait. Two of
+//! them may cause a command: a host's reports that its player has left the room's playback vector, and a v2 member's
+//! first position, which shows that it has a player.
 //!
 //! Members on this node are told at once. For members on other nodes one [`Relay`] is published, if the replica shows
 //! any that would be told. The receiving node accepts it only if its own replica shows the sender on the session that
@@ -11,7 +13,7 @@ use bytes::Bytes;
 
 use super::delivery::{Notice, NoticeBody, Refusal, Reply, Signal, StatusDelivery, TickDelivery};
 use super::relay::Relay;
-use super::room_cell::{AttachedMember, Completion, RoomCellState};
+use super::room_cell::{Completion, RoomCellState};
 use super::{Hub, Membership};
 use crate::domain::{
     Dialect, Measurement, MediaTime, Player, PlayerState, RelayedTick, RoomId, RoomTime, SessionRef, StatusReport,
@@ -368,12 +370,15 @@ fn fan_out_status(state: &RoomCellState, from: &UserId, status: StatusReport) {
 fn fan_out_tick(state: &RoomCellState, from: &UserId, tick: RelayedTick, heartbeat: bool, now: RoomTime) {
     let report = TickDelivery { tick, encoded: OnceCell::new() };
     let notice = Notice { body: NoticeBody::Heartbeat { from, tick }, now, encoded: OnceCell::new() };
-    let deliver = |member: &AttachedMember| match member.dialect {
-        Dialect::V3 if member.slot != tick.slot => member.subscriber.tick(&report),
-        Dialect::V2 if heartbeat => member.subscriber.notice(&notice),
-        _ => {}
-    };
-    state.members_here().iter().for_each(deliver);
+    let mut told = 0;
+    for member in state.members_here() {
+        match member.dialect {
+            Dialect::V3 if member.slot != tick.slot => member.subscriber.tick(&report),
+            Dialect::V2 if heartbeat => member.subscriber.notice(&notice),
+            _ => continue,
+        }
+        told += 1;
+    }
     TICKS_RELAYED.increment(1);
-    DELIVERIES.increment(state.members_here().len() as u64);
+    DELIVERIES.increment(told);
 }

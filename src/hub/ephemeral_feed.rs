@@ -50,7 +50,7 @@ impl EphemeralFeed {
 pub(super) fn start(hub: &Hub, queues: Vec<mpsc::Receiver<RelayBytes>>) {
     let (tracker, stop) = (&hub.0.parts.tracker, &hub.0.parts.stop);
     for queue in queues {
-        panics::spawn_vital(tracker, "ephemeral feed", stop, run(hub.clone(), queue));
+        panics::spawn_or_abort(tracker, "ephemeral feed", stop, run(hub.clone(), queue));
     }
 }
 

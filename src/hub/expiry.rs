@@ -14,25 +14,26 @@ impl Hub {
     /// Begins the grace time of the node's members, in every room with a replica here. Returns their number. A replica
     /// may lag behind the node's last commits, so this is called again as long as the node has no lease. Never for a
     /// node that came back under the same name: its new sessions would end too.
-    pub fn expire_node(&self, node: &NodeId) -> usize {
-        let mut expired = 0;
+    pub fn lose_node(&self, node: &NodeId) -> usize {
+        let mut lost = 0;
         for cell in &self.cells_in_order() {
-            self.contain(cell, || expired += self.expire_in(cell, node));
+            self.contain(cell, || lost += self.lose_members_of(cell, node));
         }
-        expired
+        lost
     }
 
     /// The same for one room, which need not have a replica here; from now on this node keeps the room's deadlines.
-    /// Only the simulation calls it, whose nodes know all rooms: a server adopts rooms that no node follows.
-    pub async fn expire_node_in(&self, room: &RoomId, node: &NodeId) -> Result<usize, Refusal> {
+    /// Public for the simulation alone, whose nodes know all rooms: a server adopts rooms that no node follows.
+    pub async fn lose_node_in(&self, room: &RoomId, node: &NodeId) -> Result<usize, Refusal> {
         let cell = self.open(room).await?;
-        let expired = self.expire_in(&cell, node);
+        let lost = self.lose_members_of(&cell, node);
         self.retire(&cell);
-        Ok(expired)
+        Ok(lost)
     }
 
-    /// Takes over a room that no node followed. Members whose node is not in `alive`, or whose session this node
-    /// doesn't know (it was restarted), enter their grace time. Returns their number.
+    /// Takes over a room that no node followed. Members whose node is not in `alive` enter their grace time, and those
+    /// who name a session of this process that it doesn't know: it has ended, and its Disconnect was not committed.
+    /// Returns their number.
     pub async fn adopt(&self, room: &RoomId, alive: &[NodeId]) -> Result<usize, Refusal> {
         let cell = self.open(room).await?;
         let lost = self.lose_where(&cell, |state, user, session| match session.node == *self.node() {
@@ -43,7 +44,7 @@ impl Hub {
         Ok(lost)
     }
 
-    fn expire_in(&self, cell: &Arc<RoomCell>, node: &NodeId) -> usize {
+    fn lose_members_of(&self, cell: &Arc<RoomCell>, node: &NodeId) -> usize {
         self.lose_where(cell, |_, _, session| session.node == *node)
     }
 

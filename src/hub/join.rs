@@ -108,7 +108,7 @@ impl Hub {
         let mut probed = false;
         loop {
             let cell = &visit.cell;
-            let pin = self.prove(cell, &request).await?;
+            let pin = self.check_pin(cell, &request).await?;
             match self.try_join(cell, &request, pin, &subscriber).await {
                 Ok(Some(actor)) => return Ok(Membership { cell: Arc::clone(cell), actor, place }),
                 // The cell was retired meanwhile, or the PIN changed: again.
@@ -133,8 +133,8 @@ impl Hub {
         let Some(quotas) = &self.0.parts.quotas else { return Ok(Admission::Uncounted) };
         let visitor = request.visitor();
         let taken = match held.filter(|place| *place.visitor() == visitor) {
-            Some(place) => quotas.join(request.address).await.map(|()| place),
-            None => quotas.enter(&visitor).await.map(Arc::new),
+            Some(place) => quotas.count_join(request.address).await.map(|()| place),
+            None => quotas.take_place(&visitor).await.map(Arc::new),
         };
         match taken {
             Ok(place) => Ok(Admission::Placed(place)),
@@ -147,7 +147,7 @@ impl Hub {
     /// A place beyond the bound for a member that proves itself with its token: it only takes back what it had.
     fn readmit(&self, cell: &RoomCell, request: &JoinRequest) -> Option<Arc<QuotaPlace>> {
         let quotas = self.0.parts.quotas.as_ref()?;
-        proves_itself(cell.lock().room(), request).then(|| Arc::new(quotas.readmit(&request.visitor())))
+        presents_its_token(cell.lock().room(), request).then(|| Arc::new(quotas.readmit(&request.visitor())))
     }
 
     /// The address class, where addresses are counted.
@@ -193,13 +193,13 @@ impl Hub {
     }
 
     /// Checks the PIN before the room decides. Only a wrong one counts as a guess.
-    async fn prove(&self, cell: &RoomCell, request: &JoinRequest) -> Result<PinProof, Refusal> {
+    async fn check_pin(&self, cell: &RoomCell, request: &JoinRequest) -> Result<PinProof, Refusal> {
         let Some(pin) = &request.pin else { return Ok(PinProof::None) };
         let against = {
             let state = cell.lock();
             let room = state.room();
             // The token proves more than the PIN.
-            if proves_itself(room, request) { return Ok(PinProof::None) } else { room.pin.clone() }
+            if presents_its_token(room, request) { return Ok(PinProof::None) } else { room.pin.clone() }
         };
         let Some(against) = against else {
             return Ok(PinProof::Fresh(self.hash_pin(pin.clone(), request.address).await?));
@@ -256,7 +256,7 @@ impl Hub {
             known.inspect(|member| member.subscriber.probe()).is_some() || state.knows(user, session)
         };
         if !known {
-            // The session has ended: its Disconnect is under way, or was lost with an earlier process.
+            // The session has ended, and its Disconnect is under way; or the replica came from a log that has lost it.
             self.lose(cell, user.clone(), session.clone());
         }
     }
@@ -271,7 +271,8 @@ impl Hub {
             self.probe_here(&cell, &user, &session);
             return;
         }
-        // An earlier process held the session: opening the room disconnects its member.
+        // The session has ended, and so has this node's replica, while the other node's still shows the member: opening
+        // the room disconnects the member, if the log shows it too.
         let (hub, room) = (self.clone(), room.clone());
         self.0.parts.tracker.spawn(async move {
             match hub.open(&room).await {
@@ -285,7 +286,7 @@ impl Hub {
 }
 
 /// Whether the JOIN presents the token of the member that it asks for.
-fn proves_itself(room: &Room, request: &JoinRequest) -> bool {
+fn presents_its_token(room: &Room, request: &JoinRequest) -> bool {
     let Some(token) = &request.token else { return false };
     room.member(&request.user).is_some_and(|member| member.knows(&token.hash()))
 }

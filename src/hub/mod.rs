@@ -79,7 +79,10 @@ use pin_hasher::PinHasher;
 use room_cell::{Completion, RoomCell};
 use timers::Timers;
 
-/// Rooms that are read again at the same time: a gap in every room must not become thousands of requests at once.
+/// Rooms that are read again at the same time after a gap: a gap in every room must not become thousands of requests at
+/// once. Reads for which a client waits take no permit (an opening, a commit that failed or missed others): the
+/// requests of clients bound these, and behind the reads after a gap they would wait longest while the log answers
+/// slowly.
 const CONCURRENT_RELOADS: usize = 64;
 
 /// The hub's dependencies.
@@ -191,10 +194,10 @@ impl Hub {
             parts,
         }));
         let (tracker, stop) = (hub.0.parts.tracker.clone(), hub.0.parts.stop.clone());
-        panics::spawn_vital(&tracker, "timers", &stop, timers::run(hub.clone()));
-        panics::spawn_vital(&tracker, "sweep", &stop, sweep::run(hub.clone()));
-        panics::spawn_vital(&tracker, "digests", &stop, large_rooms::run(hub.clone()));
-        panics::spawn_vital(&tracker, "commit feed", &stop, commit_feed::run(hub.clone()));
+        panics::spawn_or_abort(&tracker, "timers", &stop, timers::run(hub.clone()));
+        panics::spawn_or_abort(&tracker, "sweep", &stop, sweep::run(hub.clone()));
+        panics::spawn_or_abort(&tracker, "digests", &stop, large_rooms::run(hub.clone()));
+        panics::spawn_or_abort(&tracker, "commit feed", &stop, commit_feed::run(hub.clone()));
         ephemeral_feed::start(&hub, queues);
         let steps = stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())).map(drop);
         tracker.spawn(panics::abort_if_panics("steps of room time", steps));
@@ -242,10 +245,10 @@ impl Hub {
         self.0.draining.load(Ordering::Relaxed)
     }
 
-    /// Resolves when no room has a commit under way or queued.
+    /// Resolves when no room has a commit or a read under way, or a command queued.
     pub async fn settled(&self) {
         const POLL: Duration = Duration::from_millis(2);
-        while self.cells().iter().any(|cell| cell.lock().is_committing()) {
+        while self.cells().iter().any(|cell| cell.lock().is_working()) {
             tokio::time::sleep(POLL).await;
         }
     }

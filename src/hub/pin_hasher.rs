@@ -144,9 +144,9 @@ impl HashQueue {
     fn forget_abandoned(&mut self) {
         for neighbourhood in self.neighbourhoods.values_mut() {
             neighbourhood.by_address.values_mut().for_each(|waiting| waiting.retain(|sender| !sender.is_closed()));
-            neighbourhood.settle();
+            neighbourhood.recount();
         }
-        self.settle();
+        self.recount();
     }
 
     /// Drops a request of the neighbourhood with the most, if it has more than this one would have.
@@ -155,12 +155,12 @@ impl HashQueue {
         let fullest = self.neighbourhoods.values_mut().max_by_key(|neighbourhood| neighbourhood.waiting);
         let Some(fullest) = fullest.filter(|fullest| fullest.waiting > mine + 1) else { return false };
         let taken = fullest.by_address.values_mut().max_by_key(|waiting| waiting.len()).and_then(VecDeque::pop_back);
-        fullest.settle();
-        self.settle();
+        fullest.recount();
+        self.recount();
         taken.is_some()
     }
 
-    fn settle(&mut self) {
+    fn recount(&mut self) {
         self.neighbourhoods.retain(|_, neighbourhood| neighbourhood.waiting > 0);
         let neighbourhoods = &self.neighbourhoods;
         self.turns.retain(|near| neighbourhoods.contains_key(near));
@@ -182,7 +182,7 @@ impl Neighbourhood {
         next
     }
 
-    fn settle(&mut self) {
+    fn recount(&mut self) {
         self.by_address.retain(|_, waiting| !waiting.is_empty());
         let by_address = &self.by_address;
         self.turns.retain(|address| by_address.contains_key(address));

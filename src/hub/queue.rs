@@ -81,7 +81,7 @@ impl Hub {
 
     /// Starts the room's committer, if it isn't running.
     pub(super) fn work_on(&self, cell: &Arc<RoomCell>, state: &mut RoomCellState) {
-        if state.begin_committing() {
+        if state.begin_work() {
             self.0.parts.tracker.spawn(committer::run(self.clone(), Arc::clone(cell)));
         }
     }

@@ -1,4 +1,5 @@
-//! Messages from node to node past the log, for the ephemeral lane.
+//! Messages of the ephemeral lane from node to node: [`Log::publish`](crate::log::Log::publish) takes them, and
+//! [`Log::follow`](crate::log::Log::follow) brings them among the commits, which they are no part of.
 //!
 //! ```text
 //! version u8 · kind u8 · user · node · session u64 · what the kind has

@@ -102,8 +102,8 @@ impl Hub {
         };
         let cell = Arc::clone(&opening.cell);
         cell.load_once(async {
-            let read = self.first_read(&cell).await;
-            commit_feed::take_waiting(self, &cell);
+            let read = self.first_read(&cell).await.map_err(|error| refusal_of(&error));
+            commit_feed::take_in_early(self, &cell);
             read
         })
         .await?;
@@ -112,27 +112,27 @@ impl Hub {
     }
 
     /// Subscribes to the room and reads it. Commits that come from now on are kept until the end of the read.
-    async fn first_read(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
+    async fn first_read(&self, cell: &Arc<RoomCell>) -> Result<(), LogError> {
         let _reading = Reading::of(cell);
         let subscribed = self.0.parts.log.subscribe(cell.id()).await;
-        subscribed.map_err(|error| self.unavailable("subscribe", cell.id(), &error))?;
+        subscribed.inspect_err(|error| self.note_outage("subscribe", cell.id(), error))?;
         self.read(cell).await
     }
 
     /// Reads the room from the log again.
-    pub(super) async fn reload(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
+    pub(super) async fn reload(&self, cell: &Arc<RoomCell>) -> Result<(), LogError> {
         let read = self.read(cell).await;
-        commit_feed::take_waiting(self, cell);
+        commit_feed::take_in_early(self, cell);
         read
     }
 
-    async fn read(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
+    async fn read(&self, cell: &Arc<RoomCell>) -> Result<(), LogError> {
         let _reading = Reading::of(cell);
-        let (asked_at, settles) = cell.lock().begin_reload();
+        let (asked_at, settles) = cell.lock().mark_read();
         let loaded = self.0.parts.log.load(cell.id()).await;
-        let snapshot = loaded.map_err(|error| self.unavailable("load", cell.id(), &error))?;
+        let snapshot = loaded.inspect_err(|error| self.note_outage("load", cell.id(), error))?;
         let written = self.write_back(cell, snapshot.as_ref().map(|snapshot| snapshot.head)).await;
-        let snapshot = match written.map_err(|error| self.unavailable("restore", cell.id(), &error))? {
+        let snapshot = match written.inspect_err(|error| self.note_outage("restore", cell.id(), error))? {
             WriteBack::NotNeeded => snapshot,
             WriteBack::Answered(holds) => holds,
         };
@@ -144,8 +144,8 @@ impl Hub {
     }
 
     /// Reads a room after a gap. Tells its members that the log answers again, although nothing was committed.
-    pub(super) async fn catch_up(&self, cell: &Arc<RoomCell>) -> Result<(), Refusal> {
-        let _permit = self.0.reloads.acquire().await.map_err(|_| Refusal::Internal)?;
+    pub(super) async fn catch_up(&self, cell: &Arc<RoomCell>) -> Result<(), LogError> {
+        let _permit = self.0.reloads.acquire().await.map_err(|_| LogError::Closed)?;
         self.reload(cell).await?;
         cell.lock().clear_failed_commit(self.now());
         Ok(())
@@ -175,13 +175,13 @@ impl Hub {
     }
 
     /// Installs the log's answer that the room is no more: it has ended, and its last events never came.
-    pub(super) fn install_ended(&self, cell: &Arc<RoomCell>, asked_at: Head) -> Result<(), Refusal> {
+    pub(super) fn install_ended(&self, cell: &Arc<RoomCell>, asked_at: Head) -> Result<(), LogError> {
         self.install(cell, None, asked_at).map(drop)
     }
 
     /// Replaces the replica by what the log holds, and tells the members here the whole state. An answer that the
     /// commit feed has overtaken since `asked_at` is older than the replica and changes nothing.
-    fn install(&self, cell: &Arc<RoomCell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<Installed, Refusal> {
+    fn install(&self, cell: &Arc<RoomCell>, snapshot: Option<Snapshot>, asked_at: Head) -> Result<Installed, LogError> {
         let mut state = cell.lock();
         // Another cell is the room on this node by now.
         if state.is_retired() {
@@ -206,7 +206,7 @@ impl Hub {
         Ok(Installed::UpToDate)
     }
 
-    fn read_record(&self, state: &mut RoomCellState, snapshot: &Snapshot) -> Result<Room, Refusal> {
+    fn read_record(&self, state: &mut RoomCellState, snapshot: &Snapshot) -> Result<Room, LogError> {
         let read = codec::room(snapshot);
         let newly_unreadable = state.note_readable(read.is_ok());
         read.map_err(|error| {
@@ -214,19 +214,23 @@ impl Hub {
             if newly_unreadable {
                 tracing::error!(roomId = %snapshot.room, %error, "a stored room can't be read");
             }
-            Refusal::Internal
+            LogError::Unreadable
         })
     }
 
-    /// Counts and logs that the log did not answer; a client hears UNAVAILABLE, which says nothing of the cause.
-    /// `operation`: commit, load, restore or subscribe.
+    /// [`Hub::note_outage`]; a client hears UNAVAILABLE, which says nothing of the cause.
     pub(super) fn unavailable(&self, operation: &'static str, room: &RoomId, error: &LogError) -> Refusal {
+        self.note_outage(operation, room, error);
+        Refusal::Unavailable
+    }
+
+    /// Counts and logs that the log did not answer. `operation`: commit, load, restore or subscribe.
+    fn note_outage(&self, operation: &'static str, room: &RoomId, error: &LogError) {
         metrics::counter!(names::LOG_FAILURES, "operation" => operation).increment(1);
         // One line for all rooms of the node: when Redis is away, every room says the same.
         if self.0.log_outage.is_due() {
             tracing::warn!(operation, roomId = %room, %error, "the log did not answer: clients hear UNAVAILABLE");
         }
-        Refusal::Unavailable
     }
 
     /// Sets the room's deadline. Called under the cell's lock: a deadline that is set after it could overwrite a later
@@ -255,6 +259,11 @@ impl Hub {
     }
 }
 
+/// The answer to a client whose room could not be read.
+fn refusal_of(error: &LogError) -> Refusal {
+    if matches!(error, LogError::Unreadable) { Refusal::Internal } else { Refusal::Unavailable }
+}
+
 /// A call of [`Hub::open`]. While there is one the cell is not idle: a late answer of the log would else be installed
 /// in a cell that another one has replaced.
 struct Opening<'a> {
@@ -278,5 +287,22 @@ impl Drop for Opening<'_> {
         if !self.done {
             self.hub.retire(&self.cell);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Fixture, Silent, room};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_the_log_did_not_answer_is_told_from_a_state_that_can_not_be_read() {
+        let fixture = Fixture::new();
+        let _ann = fixture.join("ann", Arc::new(Silent)).await;
+        let cell = fixture.hub.find(&room()).unwrap();
+        fixture.fail_loads();
+        let error = fixture.hub.reload(&cell).await.unwrap_err();
+        assert!(matches!(error, LogError::Unavailable(_)), "{error}");
+        assert!(matches!(refusal_of(&error), Refusal::Unavailable));
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct RoomCell {
 ///
 /// ```text
 ///            a command, a missed commit          queue empty, nothing missed
-///   Idle ───────────────────────────► Committing ───────────────────────────► Idle
+///   Idle ────────────────────────────► Working ─────────────────────────────► Idle
 ///    │                                     │
 ///    ├── a change of the replica begins ───┤      (ends under the same lock: back to the phase before)
 ///    ▼                                     ▼
@@ -53,7 +53,7 @@ enum CellPhase {
     /// Nothing is queued and nothing was missed: the cell has no task.
     Idle,
     /// The cell's committer task commits, or reads the room again.
-    Committing,
+    Working,
     /// The replica is half changed. Found under the lock, this shows that the change panicked.
     Torn,
     /// No longer in the hub's map: the room, if it still exists, is another cell's.
@@ -256,8 +256,8 @@ impl RoomCellState {
         self.phase == CellPhase::Idle && self.room.is_vacant() && !waited_for
     }
 
-    pub(super) fn is_committing(&self) -> bool {
-        self.phase == CellPhase::Committing
+    pub(super) fn is_working(&self) -> bool {
+        self.phase == CellPhase::Working
     }
 
     pub(super) fn is_retired(&self) -> bool {
@@ -265,16 +265,16 @@ impl RoomCellState {
     }
 
     /// True: the caller must start the committer.
-    pub(super) fn begin_committing(&mut self) -> bool {
+    pub(super) fn begin_work(&mut self) -> bool {
         let begins = self.phase == CellPhase::Idle;
         if begins {
-            self.phase = CellPhase::Committing;
+            self.phase = CellPhase::Working;
         }
         begins
     }
 
-    pub(super) fn stop_committing(&mut self) {
-        if self.phase == CellPhase::Committing {
+    pub(super) fn end_work(&mut self) {
+        if self.phase == CellPhase::Working {
             self.phase = CellPhase::Idle;
         }
     }
@@ -297,7 +297,7 @@ impl RoomCellState {
 
     /// Takes up to `most` commands, or says what else there is to do. Ends the phase when there is nothing.
     pub(super) fn next_work(&mut self, most: usize) -> CellWork {
-        if self.phase != CellPhase::Committing {
+        if self.phase != CellPhase::Working {
             // The room panicked. What came back into the queue since is found out by the cell that takes this one's
             // place.
             if self.is_retired() {
@@ -312,7 +312,7 @@ impl RoomCellState {
         if self.needs_reload() {
             return CellWork::Read;
         }
-        self.stop_committing();
+        self.end_work();
         CellWork::Nothing
     }
 
@@ -348,7 +348,7 @@ impl RoomCellState {
 
     /// The gaps that a read from now on will settle, for [`RoomCellState::reloaded`]. Commits that were kept so far are
     /// in its answer, or are over by then.
-    pub(super) fn begin_reload(&mut self) -> (Head, u64) {
+    pub(super) fn mark_read(&mut self) -> (Head, u64) {
         self.early.clear();
         (self.room.head(), self.reloads_needed)
     }
@@ -359,7 +359,7 @@ impl RoomCellState {
     }
 
     /// Keeps a commit whose predecessors are missing. Of too many only the last one is kept: it shows the gap.
-    pub(super) fn keep_for_later(&mut self, expected: Head, events: Vec<(Head, Event)>) {
+    pub(super) fn keep_early(&mut self, expected: Head, events: Vec<(Head, Event)>) {
         if self.early.len() >= EARLY_COMMITS {
             self.early.clear();
         }
@@ -377,7 +377,7 @@ impl RoomCellState {
         }
     }
 
-    pub(super) fn put_back(&mut self, expected: Head, events: Vec<(Head, Event)>) {
+    pub(super) fn put_back_early(&mut self, expected: Head, events: Vec<(Head, Event)>) {
         self.early.push_front((expected, events));
     }
 
@@ -486,14 +486,14 @@ impl RoomCellState {
         self.tickets.contains_key(token)
     }
 
-    /// Settles the JOIN with this token. `None`: it was settled before.
-    pub(super) fn settle(&mut self, token: &TokenHash) -> Option<JoinTicket> {
+    /// Settles the JOIN with this token: the caller decides its fate. `None`: it was settled before.
+    pub(super) fn take_ticket(&mut self, token: &TokenHash) -> Option<JoinTicket> {
         self.tickets.remove(token)
     }
 
     /// Gives the JOIN with this token up. True: it had let a session in, which is detached now.
     pub(super) fn give_up(&mut self, token: &TokenHash) -> bool {
-        self.settle(token).is_none() && self.detach_where(|member| member.ticket == *token).is_some()
+        self.take_ticket(token).is_none() && self.detach_where(|member| member.ticket == *token).is_some()
     }
 
     /// The longest round trip of the members here.

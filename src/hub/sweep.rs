@@ -70,7 +70,7 @@ impl Hub {
         let mut state = cell.lock();
         for (user, session) in self.without_session(&state) {
             let suspect = (cell.id().clone(), user, session);
-            if !suspects.contains(&suspect) || state.is_committing() {
+            if !suspects.contains(&suspect) || state.is_working() {
                 found.insert(suspect);
                 continue;
             }

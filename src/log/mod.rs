@@ -107,7 +107,9 @@ pub enum Followed {
     Gap(Option<RoomId>),
 }
 
-/// Why the log gave no answer. Transient: nothing is known of the outcome.
+/// Why the log did not commit, or gave no answer. Of a commit nothing is known, except where the log refused it before
+/// it wrote: [`LogError::Heads`], [`LogError::EarlyEpoch`], and [`LogError::Full`] at the first attempt. The hub treats
+/// all alike: it reads the room, and refuses the commands with UNAVAILABLE.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
     #[error("a commit to {0} whose heads do not ascend from `expected` to `next`")]

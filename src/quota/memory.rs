@@ -37,14 +37,14 @@ impl MemoryQuotas {
         }
     }
 
-    /// As [`Quotas::join`].
-    pub fn count_join(&self, address: IpAddr) -> Result<(), Exceeded> {
+    /// As [`Quotas::count_join`].
+    pub fn note_join(&self, address: IpAddr) -> Result<(), Exceeded> {
         let taken = self.joins.take(counted_as(address), Clock::instant());
         taken.map_err(|retry_after| Exceeded::Rate { retry_after })
     }
 
     /// As [`Quotas::guess`].
-    pub fn count_guess(&self, room: &RoomId, address: IpAddr) -> Result<(), Exceeded> {
+    pub fn note_guess(&self, room: &RoomId, address: IpAddr) -> Result<(), Exceeded> {
         let taken = self.pins.take((room.clone(), counted_as(address)), Clock::instant());
         taken.map_err(|retry_after| Exceeded::Rate { retry_after })
     }
@@ -89,12 +89,12 @@ fn leave<K: Hash + Eq>(counts: &mut HashMap<K, u64>, key: &K) {
 }
 
 impl Quotas for MemoryQuotas {
-    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>> {
-        Box::pin(ready(self.count_join(visitor.address).and_then(|()| self.place(visitor))))
+    fn take_place<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>> {
+        Box::pin(ready(self.note_join(visitor.address).and_then(|()| self.place(visitor))))
     }
 
-    fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>> {
-        Box::pin(ready(self.count_join(address)))
+    fn count_join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>> {
+        Box::pin(ready(self.note_join(address)))
     }
 
     fn readmit(&self, visitor: &Visitor) -> QuotaPlace {
@@ -102,7 +102,7 @@ impl Quotas for MemoryQuotas {
     }
 
     fn guess<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, Result<(), Exceeded>> {
-        Box::pin(ready(self.count_guess(room, address)))
+        Box::pin(ready(self.note_guess(room, address)))
     }
 
     fn guessed_right<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, ()> {

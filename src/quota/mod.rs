@@ -2,7 +2,7 @@
 //! process alone, bytes ([`Bucket`], [`AddressBudgets`]) and connections ([`Caps`]).
 //!
 //! ```text
-//! hub ── enter(visitor) / guess(room, address) ──► quotas ── QuotaPlace | Exceeded
+//! hub ── take_place(visitor) / guess(room, address) ──► quotas ── QuotaPlace | Exceeded
 //!     ◄── the place lives as long as the session, and gives itself back ──┘
 //! ```
 //!
@@ -106,13 +106,13 @@ impl Exceeded {
     }
 }
 
-/// Asked by the hub before a JOIN and before a PIN is hashed.
+/// Asked by the hub before a JOIN, and before a PIN is compared.
 pub trait Quotas: Send + Sync + 'static {
     /// A JOIN of a session that has no place yet: counts it, and takes a place.
-    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>>;
+    fn take_place<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>>;
 
     /// A JOIN of a session that keeps its place: only counted.
-    fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>>;
+    fn count_join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>>;
 
     /// A place for a member that resumes with its token.
     fn readmit(&self, visitor: &Visitor) -> QuotaPlace;

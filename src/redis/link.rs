@@ -143,8 +143,8 @@ impl RedisLink {
         Ok(seconds * 1000 + micros / 1000)
     }
 
-    /// How often Redis may have lost what this node wrote: its bus was connected anew, or the id of the data is
-    /// another.
+    /// How often Redis may have lost what this node wrote: its bus was connected, the first time included, or the id of
+    /// the data is another.
     pub fn resets(&self) -> u64 {
         self.resets.load(Ordering::Relaxed)
     }

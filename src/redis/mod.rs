@@ -1,7 +1,8 @@
 //! The connection to Redis (or Valkey) 7 or later, be it one server, one with Sentinels, or a cluster: its options, its
 //! keys, and every script. Its users are `log::redis`, [`crate::cluster`] and `quota::redis`.
 //!
-//! Keys, by partition (`pNN`, 64 of them, by a hash of the room's name; the braces keep a commit on one shard):
+//! Keys, by partition (`pNN`, 64 of them, by a hash of the room's name, or of the address where addresses are counted;
+//! the braces keep a commit on one shard):
 //!
 //! | key | content | life |
 //! |---|---|---|

@@ -64,7 +64,7 @@ pub struct Services {
     pub counts: SessionCounts,
 }
 
-/// How long a session may take to answer a probe, when another session claims its member.
+/// How long a session may take to answer PROBE: a silent v3 page, or one whose member another session claims.
 const PROBE: Duration = Duration::from_millis(1500);
 /// How long the transport's close may take.
 const CLOSING: Duration = Duration::from_secs(2);

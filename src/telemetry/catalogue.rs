@@ -96,8 +96,9 @@ catalogue! {
     BUS_GAPS = "tandem_bus_gaps_total", Counter, Count, ["cause"], "Rooms read again because something was missed: sequence (commits are missing), conflict (commits did not come within 5 s of a lost race), restored (another node wrote the room back), lost (the bus broke, overflowed, or Redis lost data).";
     EPHEMERAL_DROPPED = "tandem_ephemeral_dropped_total", Counter, Count, ["direction"], "Ephemeral messages between nodes that were lost: out (could not be sent), in (too much waited).";
     REDIS_DATA_LOSSES = "tandem_redis_data_losses_total", Counter, Count, [], "Times that Redis had lost its data.";
-    ROOMS_RESTORED = "tandem_rooms_restored_total", Counter, Count, [], "Rooms written back to Redis from this node's replica.";
-    COMMITS_REMEMBERED = "tandem_commits_remembered_total", Counter, Count, [], "Commits that Redis lost before the database had them, put into the outbox again.";
+    ROOMS_RESTORED = "tandem_rooms_restored_total", Counter, Count, [], "Rooms written back to Redis, which had lost them: from this node's replicas, or from the database when it starts.";
+    // Counts requeued commits; dashboards know it by this name.
+    COMMITS_REQUEUED = "tandem_commits_remembered_total", Counter, Count, [], "Commits that Redis lost before the database had them, put into the outbox again.";
     OUTBOX_WAITING = "tandem_outbox_waiting", Gauge, Count, [], "Commits in Redis that the database doesn't have yet (on the node that drains).";
     OUTBOX_AGE = "tandem_outbox_age_seconds", Gauge, Seconds, [], "Age of the oldest of them.";
     OUTBOX_BYTES = "tandem_outbox_bytes", Gauge, Bytes, [], "Bytes of the outboxes in Redis, as the node that drains last counted.";

@@ -5,9 +5,10 @@
 //!                                            └─ any other request ─► axum::Router ─► http
 //! TCP ─► tcp (TLS, HTTP) ─► axum::Router ─► http ─ /ws ─► websocket ─► Accept::serve(session)
 //! ```
-//! The seam toward the application is [`Accept`]: a transport asks `admit` before it answers a client, then hands the
-//! opened session to `serve` and keeps nothing of it but the machinery that moves its bytes. The session ends when the
-//! future of `serve` ends.
+//! The seam toward the application is [`Accept`]: WebTransport asks `admit` before it answers a client. WebSocket
+//! answers first, because a browser can read a closing code and not the status of a refused upgrade; `app` admits the
+//! opened connection, or closes it with the code. Either hands the session to `serve` and keeps nothing of it but the
+//! machinery that moves its bytes. The session ends when the future of `serve` ends.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub trait Accept: Clone + Send + Sync + 'static {
     /// A place for one session, given back when dropped.
     type Permit: Send + 'static;
 
-    /// Takes a place for a session of this client, before the client is answered.
+    /// Takes a place for a session of this client. WebTransport asks before it answers the client.
     fn admit(&self, peer: IpAddr) -> Result<Self::Permit, SessionRefused>;
 
     /// Runs one session to its end.

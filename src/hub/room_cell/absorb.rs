@@ -152,7 +152,7 @@ impl RoomCellState {
         if session.node != *node {
             return None;
         }
-        match self.settle(token) {
+        match self.take_ticket(token) {
             Some(ticket) => {
                 self.attach(user, ticket, resumed, node, now);
                 None
@@ -213,7 +213,7 @@ impl RoomCellState {
     }
 
     /// Live members on sessions of this node that are not attached. A JOIN whose answer was lost is let in now; what is
-    /// left are sessions that ended unseen, or belonged to an earlier process of this node.
+    /// left are sessions that ended unseen.
     fn find_ours(&mut self, node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
         let mut lost = Vec::new();
         for (user, session) in self.room.live_sessions() {
@@ -224,7 +224,7 @@ impl RoomCellState {
             else {
                 continue;
             };
-            match self.settle(&token) {
+            match self.take_ticket(&token) {
                 Some(ticket) => self.attach(&user, ticket, before.is_some(), node, now),
                 None => lost.push((user, session)),
             }

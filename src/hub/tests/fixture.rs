@@ -86,6 +86,10 @@ impl Fixture {
     pub(super) fn fail_commits(&self) {
         self.log.faults().decide_by(|crossing| if crossing.what == What::Commit { Fate::Lost } else { Fate::Arrives });
     }
+
+    pub(super) fn fail_loads(&self) {
+        self.log.faults().decide_by(|crossing| if crossing.what == What::Load { Fate::Lost } else { Fate::Arrives });
+    }
 }
 
 pub(super) fn room() -> RoomId {

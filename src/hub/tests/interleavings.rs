@@ -97,7 +97,7 @@ impl OneRoom {
     fn commit_until_finished(&self, others: usize) {
         loop {
             let finished = self.finished.load(Ordering::SeqCst) == others;
-            let started = self.cell.lock().is_committing();
+            let started = self.cell.lock().is_working();
             match (started, finished) {
                 (true, _) => shuttle::future::block_on(committer::run(self.hub.clone(), Arc::clone(&self.cell))),
                 (false, true) => return,
@@ -177,7 +177,7 @@ fn lost(user: &UserId, until: crate::domain::RoomTime) -> Event {
     Event::Disconnected { at: Default::default(), user: user.clone(), until }
 }
 
-/// Fails when `committer::absorb`, `committer::settle` (a batch without events) or `Hub::install` schedules the
+/// Fails when `committer::absorb`, `committer::commit_batch` (a batch without events) or `Hub::install` schedules the
 /// deadline after it has released the cell's lock: the deadline of an earlier state then overwrites that of a later
 /// one.
 #[test]

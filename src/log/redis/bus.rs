@@ -1,4 +1,4 @@
-//! The subscriber: one supervised task that keeps this node subscribed to the channels of its rooms.
+//! The bus: one supervised task that keeps this node subscribed to the channels of its rooms.
 //!
 //! `wanted` is the set of rooms to hear, `heard` the set confirmed on the present connections. The supervisor makes the
 //! second follow the first, in the order of the calls. When a connection breaks, or a probe is not heard, all
@@ -43,14 +43,14 @@ pub(super) struct Bus {
     /// `rooms` has changed.
     asked: Notify,
     alive: watch::Sender<bool>,
-    /// The era of the data at each probed partition. It outlives a session: a restart without the data breaks the
+    /// The era of the data at each probed partition. It outlives a connection: a restart without the data breaks the
     /// connection too.
     eras: Mutex<HashMap<Partition, String>>,
     /// µs from sending a probe to hearing it.
     lag: AtomicU64,
 }
 
-/// Why a session of the bus ended.
+/// Why a connection of the bus ended.
 #[derive(Debug, thiserror::Error)]
 enum BusError {
     #[error(transparent)]
@@ -61,7 +61,7 @@ enum BusError {
     Deaf,
 }
 
-/// Events pushed by one session's connections.
+/// Events pushed over the connections of one [`BusConnection`].
 #[derive(Default)]
 struct Pushes {
     broken: AtomicBool,
@@ -77,7 +77,7 @@ struct BusShard {
     partitions: Vec<Partition>,
 }
 
-struct BusSession {
+struct BusConnection {
     shards: Vec<BusShard>,
     /// By partition, the index of its shard.
     places: Vec<usize>,
@@ -152,11 +152,11 @@ impl Bus {
     /// Keeps the bus connected until stopped.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut failures = 0;
-        // One line for an outage; the session logs that the bus is up again.
+        // One line for an outage; its connection logs that the bus is up again.
         let down = Seldom::new();
         loop {
             let began = Clock::instant();
-            let ended = stop.run_until_cancelled(self.session()).await;
+            let ended = stop.run_until_cancelled(self.run_connection()).await;
             self.silence();
             let Some(Err(error)) = ended else { return };
             failures = if began.elapsed() > Duration::from_secs(10) { 0 } else { failures + 1 };
@@ -176,11 +176,11 @@ impl Bus {
     fn silence(&self) {
         metrics::gauge!(names::BUS_ALIVE).set(0.0);
         self.alive.send_replace(false);
-        self.rooms.lock().end_session();
+        self.rooms.lock().end_connection();
     }
 
     /// From connecting to the break of a connection.
-    async fn session(self: &Arc<Self>) -> Result<std::convert::Infallible, BusError> {
+    async fn run_connection(self: &Arc<Self>) -> Result<std::convert::Infallible, BusError> {
         let pushes = Arc::new(Pushes::default());
         let push = {
             let (bus, pushes) = (Arc::clone(self), Arc::clone(&pushes));
@@ -195,21 +195,21 @@ impl Bus {
             partitions.iter().for_each(|partition| places[partition.index()] = place);
         }
         let shards = connected.into_iter().map(|(conn, partitions)| BusShard { conn, partitions }).collect();
-        let mut session = BusSession { shards, places, pushes, kind };
-        self.tune_in(&mut session).await?;
+        let mut connection = BusConnection { shards, places, pushes, kind };
+        self.tune_in(&mut connection).await?;
         let mut probes = tokio::time::interval(self.link.options().probe_every);
         probes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut outstanding: Option<(u64, Instant)> = None;
         let mut nonce = 0;
         loop {
             tokio::select! {
-                () = session.pushes.told.notified() => if session.pushes.broken.load(Ordering::Relaxed) {
+                () = connection.pushes.told.notified() => if connection.pushes.broken.load(Ordering::Relaxed) {
                     return Err(BusError::Gone);
                 },
-                () = self.asked.notified() => self.follow_changes(&mut session).await?,
+                () = self.asked.notified() => self.follow_changes(&mut connection).await?,
                 _ = probes.tick() => {
                     if let Some((nonce, sent)) = outstanding {
-                        let heard = session.heard(nonce);
+                        let heard = connection.heard(nonce);
                         self.note_lag(heard.unwrap_or_else(Clock::instant) - sent);
                         outstanding = outstanding.filter(|_| heard.is_none());
                     }
@@ -220,28 +220,29 @@ impl Bus {
                             nonce += 1;
                             // A probe that can't be sent says nothing about the subscriptions: commands fail as well.
                             let sent = Clock::instant();
-                            if self.send_probes(&session, nonce).await {
+                            if self.send_probes(&connection, nonce).await {
                                 outstanding = Some((nonce, sent));
                             }
                         }
                     }
-                    session.ping().await?;
+                    connection.ping().await?;
                 }
             }
         }
     }
 
     /// Subscribes to everything wanted; from then on the bus is alive.
-    async fn tune_in(&self, session: &mut BusSession) -> Result<(), BusError> {
+    async fn tune_in(&self, connection: &mut BusConnection) -> Result<(), BusError> {
         let node = &self.node;
-        for place in 0..session.shards.len() {
-            let partitions = session.shards[place].partitions.clone();
+        for place in 0..connection.shards.len() {
+            let partitions = connection.shards[place].partitions.clone();
             let mut channels: Vec<_> = partitions.iter().map(|partition| partition.node_channel(node)).collect();
             channels.extend(partitions.first().map(|partition| partition.probe_channel(node)));
-            session.subscribe(place, &channels).await?;
+            connection.subscribe(place, &channels).await?;
         }
-        let wanted = self.rooms.lock().begin_session();
-        self.subscribe_changed(session, wanted).await?;
+        let wanted = self.rooms.lock().begin_connection();
+        self.subscribe_changed(connection, wanted).await?;
+        // Not the first connection, or rooms were wanted before it was made: something may have been missed.
         let earlier = self.link.note_reset();
         if earlier > 0 || !self.rooms.lock().wanted.is_empty() {
             self.inbox.gap();
@@ -249,16 +250,16 @@ impl Bus {
         metrics::gauge!(names::BUS_ALIVE).set(1.0);
         metrics::counter!(names::BUS_CONNECTS).increment(1);
         self.alive.send_replace(true);
-        tracing::info!(servers = session.shards.len(), "the bus is up");
+        tracing::info!(servers = connection.shards.len(), "the bus is up");
         Ok(())
     }
 
-    async fn follow_changes(&self, session: &mut BusSession) -> Result<(), BusError> {
+    async fn follow_changes(&self, connection: &mut BusConnection) -> Result<(), BusError> {
         let changed = std::mem::take(&mut self.rooms.lock().changed);
-        self.subscribe_changed(session, changed).await
+        self.subscribe_changed(connection, changed).await
     }
 
-    async fn subscribe_changed(&self, session: &mut BusSession, changed: Vec<RoomId>) -> Result<(), BusError> {
+    async fn subscribe_changed(&self, connection: &mut BusConnection, changed: Vec<RoomId>) -> Result<(), BusError> {
         let (mut join, mut leave) = (Vec::new(), Vec::new());
         {
             let rooms = self.rooms.lock();
@@ -275,13 +276,13 @@ impl Bus {
             let mut by_shard: HashMap<usize, Vec<String>> = HashMap::new();
             for room in &rooms {
                 let partition = Partition::of(room);
-                by_shard.entry(session.places[partition.index()]).or_default().push(partition.channel(room));
+                by_shard.entry(connection.places[partition.index()]).or_default().push(partition.channel(room));
             }
             for (place, channels) in by_shard {
                 if joining {
-                    session.subscribe(place, &channels).await?;
+                    connection.subscribe(place, &channels).await?;
                 } else {
-                    session.unsubscribe(place, &channels).await?;
+                    connection.unsubscribe(place, &channels).await?;
                 }
             }
             let mut state = self.rooms.lock();
@@ -298,9 +299,9 @@ impl Bus {
     }
 
     /// Returns whether all of them were sent. Another id of a server's data means that it has lost its data.
-    async fn send_probes(&self, session: &BusSession, nonce: u64) -> bool {
+    async fn send_probes(&self, connection: &BusConnection, nonce: u64) -> bool {
         metrics::gauge!(names::BUS_WAITING).set(self.inbox.waiting() as f64);
-        let probes = session.shards.iter().filter_map(|shard| shard.partitions.first()).map(|partition| {
+        let probes = connection.shards.iter().filter_map(|shard| shard.partitions.first()).map(|partition| {
             let probe = self.link.probe(*partition, &self.node, nonce);
             async move { probe.once().await.map(|era_id| (*partition, era_id)) }
         });
@@ -347,6 +348,7 @@ impl Bus {
         }
         match BusMessage::decode(payload.into()) {
             Ok(message) => self.receive(message),
+            // Ephemeral messages of another version alone: its commits are decoded as `Reload`.
             Err(WireError::Version(_)) => {}
             Err(error) => {
                 static UNREADABLE: Seldom = Seldom::new();
@@ -391,7 +393,7 @@ impl Pushes {
     }
 }
 
-impl BusSession {
+impl BusConnection {
     /// When the last connection heard the probe; `None`: not all have.
     fn heard(&self, nonce: u64) -> Option<Instant> {
         let probes = self.pushes.probes.lock();

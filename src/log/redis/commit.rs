@@ -12,7 +12,7 @@ use super::{RedisLog, wire};
 use crate::clock::Clock;
 use crate::commit::{Commit, outbox_entry};
 use crate::log::{LogError, Outcome, ascending, too_early};
-use crate::redis::{self, CommitAnswer, CommitDecision, CommitRequest, LinkError, Partition, StreamId};
+use crate::redis::{CommitAnswer, CommitDecision, CommitRequest, LinkError, Partition, StreamId, note_lost};
 
 /// Pause before a commit is sent again to a Redis that was full.
 const FULL: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ impl RedisLog {
         self.fairness.note(&commit.room, matches!(decision, CommitDecision::Conflict(_)));
         match decision {
             CommitDecision::Committed { entry, era_id, lost } => {
-                redis::note_lost(lost);
+                note_lost(lost);
                 self.recent.add(Partition::of(&commit.room), entry, era_id, &commit, events, state);
                 Ok(Outcome::Committed)
             }
@@ -90,7 +90,7 @@ impl RedisLog {
             tracing::error!("Redis is full (maxmemory): the outboxes are trimmed, so that rooms go on");
         }
         let trims = Partition::all().map(|partition| async move {
-            redis::note_lost(self.link.trim(partition, StreamId::default()).run().await?.lost);
+            note_lost(self.link.trim(partition, StreamId::default()).run().await?.lost);
             Ok(())
         });
         futures_util::stream::iter(trims).buffer_unordered(AT_ONCE).try_collect().await

@@ -15,8 +15,8 @@
 //! **Redis loses data.** Nodes hear of it (the bus breaks, or the id of the data changes) as a gap in every room, and
 //! write back what they know ([`crate::log::Log::restore`]). The first node to write may know less than another one,
 //! whose last commit is acknowledged already. So commits to a room that was written back wait for
-//! [`RedisOptions::recovery_wait`](crate::redis::RedisOptions), and the highest head wins. So does a room that begins
-//! where the loss was found: a node that has no replica must not take the place of a room that another one has. A
+//! [`RedisOptions::recovery_wait`](crate::redis::RedisOptions), and the highest head wins. A room that begins where the
+//! loss was found waits as long: a node that has no replica must not take the place of a room that another one has. A
 //! commit that was lost before the database had it is remembered by its node, and goes into the outbox again
 //! (`recent.rs`).
 
@@ -104,14 +104,14 @@ impl RedisLog {
         });
         log.restore_all(rooms).await?;
         tracker.spawn(panics::abort_if_lost("bus", stop.clone(), Arc::clone(&log.bus).run(stop.clone())));
-        panics::spawn_vital(
+        panics::spawn_or_abort(
             tracker,
             "publisher",
             &stop,
             publisher::run(Arc::clone(&link), log.node.clone(), publications),
         );
-        panics::spawn_vital(tracker, "rooms' lives", &stop, Arc::clone(&log).keep_rooms());
-        panics::spawn_vital(tracker, "recent commits", &stop, Arc::clone(&log).keep_recent());
+        panics::spawn_or_abort(tracker, "rooms' lives", &stop, Arc::clone(&log).keep_rooms());
+        panics::spawn_or_abort(tracker, "recent commits", &stop, Arc::clone(&log).keep_recent());
         let patience = link.options().deadline;
         if tokio::time::timeout(patience, log.bus.wait_alive()).await.is_err() {
             stop.cancel();

@@ -14,7 +14,9 @@ use crate::domain::{Head, RoomId};
 use crate::redis::{FoundCommits, LinkError, LostCommit, Partition, StreamId};
 use crate::telemetry::names;
 
-/// Bounds of the remembered commits.
+/// Bounds of the remembered commits: the oldest beyond them is forgotten, so it is not put again if Redis loses it. It
+/// takes a database that has been away for thousands of commits of this node, and then Redis' own loss. Not counted:
+/// `tandem_outbox_age_seconds` warns long before.
 const COMMITS: usize = 8192;
 const BYTES: usize = 32 << 20;
 /// How often Redis is asked what became of them.
@@ -105,7 +107,7 @@ impl RecentByPartition {
     }
 
     /// Returns the lost ones, and forgets those that the database has.
-    fn settle(&mut self, partition: Partition, found: &FoundCommits) -> Vec<RecentCommit> {
+    fn sort_out(&mut self, partition: Partition, found: &FoundCommits) -> Vec<RecentCommit> {
         let Some(queue) = self.partitions.remove(&partition) else { return Vec::new() };
         let (mut stay, mut lost) = (VecDeque::new(), Vec::new());
         for kept in queue {
@@ -141,7 +143,7 @@ impl RedisLog {
             let suspicious = resets != seen_resets;
             let mut whole = true;
             for partition in self.recent.partitions() {
-                if let Err(error) = self.settle_recent(partition, suspicious).await {
+                if let Err(error) = self.look_up_recent(partition, suspicious).await {
                     tracing::debug!(%error, "the fate of recent commits is not known yet");
                     whole = false;
                 }
@@ -152,7 +154,7 @@ impl RedisLog {
         }
     }
 
-    async fn settle_recent(&self, partition: Partition, suspicious: bool) -> Result<(), LinkError> {
+    async fn look_up_recent(&self, partition: Partition, suspicious: bool) -> Result<(), LinkError> {
         let suspects: Vec<StreamId> = {
             let memory = self.recent.0.lock();
             let queue = memory.partitions.get(&partition).filter(|_| suspicious);
@@ -163,10 +165,10 @@ impl RedisLog {
         for suspects in open.chunks(LOOKS) {
             found.missing.extend(self.link.look_up(partition, suspects).run().await?.missing);
         }
-        let lost = self.recent.0.lock().settle(partition, &found);
+        let lost = self.recent.0.lock().sort_out(partition, &found);
         if !lost.is_empty() {
             tracing::warn!(commits = lost.len(), "Redis had lost commits that the database doesn't have: once more");
-            metrics::counter!(names::COMMITS_REMEMBERED).increment(lost.len() as u64);
+            metrics::counter!(names::COMMITS_REQUEUED).increment(lost.len() as u64);
         }
         let mut lost = VecDeque::from(lost);
         while let Some(kept) = lost.pop_front() {

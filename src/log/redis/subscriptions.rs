@@ -9,13 +9,13 @@ use crate::domain::RoomId;
 #[derive(Default)]
 pub(super) struct Subscriptions {
     pub(super) wanted: HashSet<RoomId>,
-    /// Confirmed in the present session of the bus.
+    /// Confirmed in the present connection of the bus.
     pub(super) heard: HashSet<RoomId>,
-    /// Rooms for which the two sets may differ, in the order of the calls. Empty while there is no session, which
+    /// Rooms for which the two sets may differ, in the order of the calls. Empty while there is no connection, which
     /// begins with all that are wanted.
     pub(super) changed: Vec<RoomId>,
     waiting: Vec<(RoomId, oneshot::Sender<()>)>,
-    session: bool,
+    connected: bool,
 }
 
 impl Subscriptions {
@@ -44,14 +44,14 @@ impl Subscriptions {
         wanted
     }
 
-    /// All that are wanted, for a session that begins.
-    pub(super) fn begin_session(&mut self) -> Vec<RoomId> {
-        self.session = true;
+    /// All that are wanted, for a connection that begins.
+    pub(super) fn begin_connection(&mut self) -> Vec<RoomId> {
+        self.connected = true;
         self.wanted.iter().cloned().collect()
     }
 
-    pub(super) fn end_session(&mut self) {
-        self.session = false;
+    pub(super) fn end_connection(&mut self) {
+        self.connected = false;
         self.heard.clear();
         self.changed = Vec::new();
     }
@@ -73,7 +73,7 @@ impl Subscriptions {
     }
 
     fn note(&mut self, room: &RoomId) {
-        if self.session {
+        if self.connected {
             self.changed.push(room.clone());
         }
     }
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_call_for_a_room_that_nobody_wants_any_more_ends_with_the_next_confirmation() {
         let mut rooms = Subscriptions::default();
-        rooms.begin_session();
+        rooms.begin_connection();
         let (friday, sunday) = (RoomId::parse("friday").unwrap(), RoomId::parse("sunday").unwrap());
         let mut gone = rooms.want(&friday).unwrap();
         let mut stays = rooms.want(&sunday).unwrap();

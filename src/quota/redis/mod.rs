@@ -1,13 +1,14 @@
 //! Quotas that all nodes share ([`crate::quota`]).
 //!
 //! ```text
-//! enter ──► this node's own counts ──► one EVALSHA: JOIN counted, place taken ──► QuotaPlace | Exceeded
+//! take_place ──► this node's own counts ──► one EVALSHA: JOIN counted, place taken ──► QuotaPlace | Exceeded
 //!               │ used up: refused     └─ Redis away or slow: the own counts have decided
 //! QuotaPlace dropped ──► keeper ──► ZREM; renewed by the keeper as long as it is held
 //! ```
 //!
-//! * **One round trip a JOIN**, which the hub makes while it loads the room. All keys of an address, its users' too,
-//!   are in the address's partition, so that the script works on one shard of a cluster.
+//! * **One round trip admits a JOIN**, which the hub makes while it loads the room. A JOIN whose PIN is compared costs
+//!   one more, for the attempt, and another that takes it back when the PIN was right. All keys of an address, its
+//!   users' too, are in the address's partition, so that the script works on one shard of a cluster.
 //! * **This node's counts come first**, and are always kept: a JOIN that one node alone can refuse never reaches Redis,
 //!   and they decide when Redis is away. A request gets `quota_patience`; after one without an answer no request is
 //!   sent for [`AWAY`], and then one tries.
@@ -125,7 +126,7 @@ impl RedisQuotas {
             changes,
         });
         shared.agree_on_salt().await?;
-        panics::spawn_vital(tracker, "places of sessions", &stop, Arc::clone(&shared).keep(changed));
+        panics::spawn_or_abort(tracker, "places of sessions", &stop, Arc::clone(&shared).keep(changed));
         Ok(Self(shared))
     }
 
@@ -136,13 +137,13 @@ impl RedisQuotas {
 }
 
 impl Quotas for RedisQuotas {
-    fn enter<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>> {
-        Box::pin(self.0.enter(visitor))
+    fn take_place<'a>(&'a self, visitor: &'a Visitor) -> BoxFuture<'a, Result<QuotaPlace, Exceeded>> {
+        Box::pin(self.0.take_place(visitor))
     }
 
-    fn join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>> {
+    fn count_join(&self, address: IpAddr) -> BoxFuture<'_, Result<(), Exceeded>> {
         Box::pin(async move {
-            self.0.alone.count_join(address)?;
+            self.0.alone.note_join(address)?;
             self.0.count(self.0.joins_key(address), self.0.allowances.joins).await
         })
     }
@@ -157,7 +158,7 @@ impl Quotas for RedisQuotas {
 
     fn guess<'a>(&'a self, room: &'a RoomId, address: IpAddr) -> BoxFuture<'a, Result<(), Exceeded>> {
         Box::pin(async move {
-            self.0.alone.count_guess(room, address)?;
+            self.0.alone.note_guess(room, address)?;
             self.0.count(self.0.pins_key(room, address), self.0.allowances.pin_attempts).await
         })
     }
@@ -171,8 +172,8 @@ impl Quotas for RedisQuotas {
 }
 
 impl SharedQuotas {
-    async fn enter(self: &Arc<Self>, visitor: &Visitor) -> Result<QuotaPlace, Exceeded> {
-        self.alone.count_join(visitor.address())?;
+    async fn take_place(self: &Arc<Self>, visitor: &Visitor) -> Result<QuotaPlace, Exceeded> {
+        self.alone.note_join(visitor.address())?;
         // Held before Redis is asked: if this future is dropped meanwhile, the place is released there too.
         let (number, place) = self.hold(visitor, self.alone.place(visitor)?);
         let mut round = 1;

@@ -14,7 +14,8 @@ local expected, next_head, next_epoch, ended, clear, node, id, publish, channel,
 
 -- A room that a node of 3.0.0 wrote back has '@hold' instead of '@frozen_until': it is honoured, and deleted alike.
 -- Such a node doesn't know '@frozen_until' and would commit at once: the wait is not kept by it, for recovery_wait (2
--- s) after Redis lost its data in the middle of an update. Nothing reads the field after its time.
+-- s) after Redis lost its data in the middle of an update. A field whose time is over counts for nothing, here and in
+-- restore.lua.
 local found = redis.call('HMGET', room, '@head', '@end', '@last', '@turn', '@frozen_until', '@hold')
 local head, over, last, turn, frozen_until = found[1], found[2], found[3], found[4], found[5] or found[6]
 

@@ -7,6 +7,7 @@ local entry = redis.call('XADD', outbox, 'MAXLEN', '~', outbox_entries, '*',
 shrink(outbox, audited, tonumber(outbox_bytes))
 redis.call('PEXPIRE', outbox, outbox_life)
 local time = redis.call('TIME')
-local era_id = redis.call('GET', era) or new_era .. '@' .. string.format('%.0f', time[1] * 1000)
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local era_id = redis.call('GET', era) or new_era .. '@' .. string.format('%.0f', now)
 redis.call('SET', era, era_id, 'PX', outbox_life)
 return {entry, era_id}

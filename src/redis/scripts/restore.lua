@@ -22,7 +22,10 @@ if head then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-frozen_until = frozen_until or string.format('%.0f', now + recovery_wait)
+-- A failover's replica may still have a wait that is over. One that runs is not prolonged: another node began it.
+if not frozen_until or tonumber(frozen_until) <= now then
+  frozen_until = string.format('%.0f', now + recovery_wait)
+end
 redis.call('HSET', room, '@head', epoch_text .. '.' .. seq_text, '@frozen_until', frozen_until)
 for i = 9, #ARGV, 2 do
   redis.call('HSET', room, ARGV[i], ARGV[i + 1])

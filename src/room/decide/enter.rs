@@ -20,11 +20,11 @@ impl Draft<'_> {
             // A restored page joins again over the session that it has.
             Some(member) if member.is_on(&join.session) => {}
             Some(member) => {
-                let proved = self.prove(member, join)?;
+                let proved = self.prove_member(member, join)?;
                 self.unbind(&join.session);
                 self.resume(member, join, proved);
                 self.wake(&join.user);
-                self.settle(self.longest_lead());
+                self.after_members_changed(self.longest_lead());
             }
             None => {
                 self.check_kept_out(join)?;
@@ -35,7 +35,7 @@ impl Draft<'_> {
                 self.unbind(&join.session);
                 self.enter(join);
                 self.wake(&join.user);
-                self.settle(self.longest_lead());
+                self.after_members_changed(self.longest_lead());
             }
         }
         Ok(())
@@ -145,7 +145,7 @@ impl Draft<'_> {
     }
 
     /// Whether the joiner may take this membership; returns the token that proved it.
-    fn prove(&self, member: &Member, join: &Join) -> Result<Option<TokenHash>, Reject> {
+    fn prove_member(&self, member: &Member, join: &Join) -> Result<Option<TokenHash>, Reject> {
         match join.presented {
             // The token proves more than the PIN: only this member has seen it.
             Some(token) if member.knows(&token) => return Ok(Some(token)),

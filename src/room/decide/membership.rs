@@ -9,8 +9,8 @@ use crate::room::{Actor, Event, Kept, LeaveReason, Member, MemberConnection, Pla
 impl Draft<'_> {
     pub(super) fn leave(&mut self, by: &Actor) -> Result<(), Reject> {
         self.actor(by)?;
-        self.depart(&by.user, LeaveReason::Left);
-        self.settle(self.longest_lead());
+        self.remove(&by.user, LeaveReason::Left);
+        self.after_members_changed(self.longest_lead());
         Ok(())
     }
 
@@ -22,12 +22,12 @@ impl Draft<'_> {
         }
         let others = self.base.members.iter().any(|(other, member)| other != user && member.is_live());
         if self.limits.grace_secs == 0 && (others || self.limits.room_keep_minutes == 0) {
-            self.depart(user, LeaveReason::Lost);
+            self.remove(user, LeaveReason::Lost);
         } else {
             let until = self.now + Duration::from_secs(self.limits.grace_secs);
             self.push(Event::Disconnected { at: self.now, user: user.clone(), until });
         }
-        self.settle(self.longest_lead());
+        self.after_members_changed(self.longest_lead());
     }
 
     pub(super) fn deadline(&mut self, lead: Duration, may_keep: bool) {
@@ -42,7 +42,7 @@ impl Draft<'_> {
             }
             self.expire();
         }
-        self.settle(lead);
+        self.after_members_changed(lead);
         self.end_film();
     }
 
@@ -66,7 +66,7 @@ impl Draft<'_> {
         let mut gone: Vec<_> = self.base.members.iter().filter(|(_, member)| expired(member)).collect();
         gone.sort_by_key(|(_, member)| (member.joined_at, member.slot));
         for (user, _) in gone {
-            self.depart(user, LeaveReason::Lost);
+            self.remove(user, LeaveReason::Lost);
         }
     }
 
@@ -101,8 +101,8 @@ impl Draft<'_> {
         if *target == by.user || !self.base.members.contains_key(target) {
             return Err(Reject::TargetGone);
         }
-        self.depart(target, LeaveReason::Kicked);
-        self.settle(self.longest_lead());
+        self.remove(target, LeaveReason::Kicked);
+        self.after_members_changed(self.longest_lead());
         Ok(())
     }
 
@@ -125,10 +125,10 @@ impl Draft<'_> {
         };
         let banned = self.base.members.iter().filter(|(user, member)| same(user, member));
         for user in banned.map(|(user, _)| user.clone()).collect::<Vec<_>>() {
-            self.depart(&user, LeaveReason::Banned);
+            self.remove(&user, LeaveReason::Banned);
         }
         self.push(Event::BansChanged { user: target.clone(), banned: true, client });
-        self.settle(self.longest_lead());
+        self.after_members_changed(self.longest_lead());
         Ok(())
     }
 
@@ -156,8 +156,8 @@ impl Draft<'_> {
         Ok(origin.client.filter(|_| !own))
     }
 
-    /// Removes a member and elects another host if it was the host. [`Draft::settle`] must follow.
-    fn depart(&mut self, user: &UserId, reason: LeaveReason) {
+    /// Removes a member and elects another host if it was the host. [`Draft::after_members_changed`] must follow.
+    fn remove(&mut self, user: &UserId, reason: LeaveReason) {
         self.withdraw_player(user);
         let cooldown = Duration::from_secs(self.limits.kick_cooldown_secs);
         let until = (reason == LeaveReason::Kicked && !cooldown.is_zero()).then(|| self.now + cooldown);
@@ -179,7 +179,7 @@ impl Draft<'_> {
 
     /// The consequences of members coming or leaving: a room without members ends, one without a host gets one, and a
     /// gate may have nobody left to wait for.
-    pub(super) fn settle(&mut self, lead: Duration) {
+    pub(super) fn after_members_changed(&mut self, lead: Duration) {
         if self.base.is_vacant() {
             return;
         }

@@ -131,7 +131,7 @@ impl World {
         for room in ROOMS.iter().filter(|room| self.truth().room(room).is_some()) {
             let (hub, room) = (self.node(place).hub.clone(), tandem::domain::RoomId::parse(room).unwrap());
             let nobody = self.node(place).name.clone();
-            hub.expire_node_in(&room, &nobody).await.unwrap();
+            hub.lose_node_in(&room, &nobody).await.unwrap();
             assert_eq!(hub.inspect(&room).as_ref(), self.truth().rooms.get(&room), "the snapshot of {room}");
         }
     }

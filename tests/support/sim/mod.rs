@@ -218,11 +218,11 @@ impl World {
         gone.extend(cut);
         for node in self.nodes.iter().flatten().filter(|node| !self.cut.contains_key(&node.name)) {
             for name in &gone {
-                node.hub.expire_node(name);
+                node.hub.lose_node(name);
                 for room in ROOMS {
                     let (hub, name, room) = (node.hub.clone(), name.clone(), RoomId::parse(room).unwrap());
                     node.spawn(async move {
-                        let _ = hub.expire_node_in(&room, &name).await;
+                        let _ = hub.lose_node_in(&room, &name).await;
                     });
                 }
             }
@@ -353,7 +353,7 @@ impl World {
             node.spawn(async move {
                 // Its own name: opening the room alone finds what an earlier process left behind.
                 let nobody = NodeId::parse(&format!("{name}-before")).unwrap();
-                while hub.expire_node_in(&room, &nobody).await.is_err() {
+                while hub.lose_node_in(&room, &nobody).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             });
