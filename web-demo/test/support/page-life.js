@@ -13,7 +13,10 @@ export class PageLife {
   #late = [];
   #mail = [];
 
-  /** @param {import('./fake-env.js').FakeEnv} env @param {import('./fake-server.js').FakeServer} server that it talks to */
+  /**
+   * @param {import('./fake-env.js').FakeEnv} env
+   * @param {import('./fake-server.js').FakeServer} server that it talks to
+   */
   constructor(env, server) {
     this.#env = env;
     server.toPage = (deliver) => (this.#stopped ? this.#mail.push(deliver) : deliver());
