@@ -17,8 +17,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::json;
 use sim::{Asking, Heard, LARGE_ABOVE, ROOMS, World};
-use tandem::domain::{Namespace, NodeId, RoomId, SessionRef, UserId};
+use tandem::domain::{MemberSlot, Namespace, NodeId, RoomId, SessionRef, StatusReport, UserId};
 use tandem::hub::delivery::Signal;
+use tandem::hub::digest::DigestPart;
 use tandem::hub::relay::Relay;
 
 const NODES: usize = 3;
@@ -316,6 +317,34 @@ fn a_large_room_hears_one_digest_of_all_nodes_and_nobody_s_status() {
         let guests: Vec<_> =
             clients[..4].iter().flat_map(|client| ticks(&world, *client)).filter(|tick| !tick.2).collect();
         assert_eq!(guests, [], "a guest's position is nobody's business here");
+    });
+}
+
+#[test]
+fn a_node_s_part_names_its_own_members_alone() {
+    play(async {
+        let (mut world, clients) = crowd(&[3, 3, 3, 3], &[0, 0, 1, 1]).await;
+        let mut part = DigestPart::default();
+        for slot in 1..=4 {
+            part.add(Some(MemberSlot(slot)), &StatusReport { buffering: true, ..StatusReport::default() });
+        }
+        let forged = Relay::Digest { node: NodeId::parse("mallory").unwrap(), part: part.clone() };
+        world.publish_as("mallory", ROOMS[0], &forged.encode());
+        world.pass(Duration::from_millis(1500)).await;
+        assert_eq!(
+            last_digest(&world, clients[0]),
+            Some((4, 4, 4, vec![])),
+            "it is counted, and believed about nobody"
+        );
+        // A node that speaks for its own members, so that the one above is known to be well formed.
+        let node = world.clients[clients[2]].node.clone();
+        world.publish_as("mallory", ROOMS[0], &Relay::Digest { node, part }.encode());
+        world.pass(Duration::from_millis(900)).await;
+        let named = world.clients[clients[0]].heard.iter().any(|heard| match heard {
+            Heard::Digest { stand_outs, .. } => *stand_outs == [3, 4],
+            _ => false,
+        });
+        assert!(named);
     });
 }
 

@@ -77,6 +77,18 @@ test('who starts a call says "here" to v3 members, and offers to v2 members, who
   assert.deepEqual([...call.peers.keys()], ['old']);
 });
 
+test('who is in a call says so with its status, until it leaves', async () => {
+  const { call, room, server } = await calling();
+  const told = () => {
+    room.sendStatus({ driftMs: 1, buffering: false });
+    return server.compactOf('status').at(-1).inCall;
+  };
+  assert.equal(told(), true);
+  assert.equal(room.members[0].inCall, true);
+  call.stop();
+  assert.equal(told(), false);
+});
+
 test('a "here" is answered with an offer, by a fresh connection', async () => {
   const { sent, hear, call } = await calling();
   await hear(here('bob'));
