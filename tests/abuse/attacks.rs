@@ -378,7 +378,7 @@ pub(crate) fn spoilers(target: &Target, until: Instant) -> BoxFuture<'_, Outcome
         host.say(&json!({"type": "READY", "targetTime": 60})).await;
         let plays = friend.wait_for("PLAY_PAUSE").await.is_some();
         let took = began.elapsed();
-        demand(plays && took < Duration::from_millis(2500), || format!("a seek took {took:?} (plays: {plays})"))?;
+        demand(plays && took < Duration::from_secs(5), || format!("a seek took {took:?} (plays: {plays})"))?;
         host.read_up().await;
         let before = host.refused.len();
         host.say(&json!({"type": "BAN", "targetUserId": "nobody-ever", "ref": 9})).await;

@@ -139,9 +139,12 @@ async fn a_member_that_does_not_read_is_ended_and_costs_the_others_nothing([a, b
         assert_eq!(heard["type"], "CUSTOM");
     };
     assert_eq!((&gone["userId"], &gone["connected"]), (&json!("lazy"), &json!(false)));
-    let metrics = server.get("/metrics", &[]).await.text().await.unwrap();
-    let counted = |line: &&str| line.starts_with("tandem_sessions_ended_total") && line.contains("SLOW_CONSUMER");
-    assert!(metrics.lines().any(|line| counted(&line)), "{metrics}");
+    let counted = |line: &str| line.starts_with("tandem_sessions_ended_total") && line.contains("SLOW_CONSUMER");
+    until("its end to be counted", async || {
+        let metrics = server.get("/metrics", &[]).await.text().await.unwrap();
+        metrics.lines().any(counted).then_some(())
+    })
+    .await;
     // What waited for it is lost with it; the end still reaches it, or the connection's own end does.
     let (_, end) = lazy.read_to_end().await;
     assert!(end.is_none_or(|(code, _)| code == 4003));
@@ -164,8 +167,8 @@ async fn a_burst_passes_at_once_and_more_is_slowed([a, b, _]: Carriers) {
     }
     // JOIN took one of the 50; twenty more take a second.
     let (burst, all) = (burst.unwrap().as_secs_f64(), begin.elapsed().as_secs_f64());
-    assert!(burst < 0.7, "40 of a burst of 50 took {burst} s");
-    assert!((0.85..3.0).contains(&all), "20 above the burst at 20 a second took {all} s");
+    assert!(burst < 2.0, "40 of a burst of 50 took {burst} s, as long as without a burst");
+    assert!(all > 0.85, "20 above the burst at 20 a second took {all} s");
     // Bob has a bucket of his own.
     bob.chat("mine").await;
     ann.until("CHAT").await;

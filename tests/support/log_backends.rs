@@ -1,13 +1,14 @@
 //! The logs that the contract suite runs on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tandem::domain::NodeId;
 use tandem::log::Log;
 use tandem::log::memory::MemoryLog;
 use tandem::log::redis::RedisLog;
-use tandem::redis::RedisLink;
+use tandem::redis::{RedisLink, RedisOptions};
 use tandem::repository::Repository;
 use tandem::repository::sqlite::SqliteRepository;
 use tempfile::TempDir;
@@ -72,7 +73,9 @@ impl Redis {
 impl Backend for Redis {
     fn attach<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Arc<dyn Log>> {
         Box::pin(async move {
-            let (options, node) = (self.servers[0].options(), NodeId::parse(node).unwrap());
+            // A writer that a stalled machine keeps from its turn goes on trying.
+            let options = RedisOptions { deadline: Duration::from_secs(120), ..self.servers[0].options() };
+            let node = NodeId::parse(node).unwrap();
             let link = RedisLink::connect(options).await.unwrap();
             RedisLog::start(link, node, Vec::new(), &self.tracker, self.stop.clone()).await.unwrap() as Arc<dyn Log>
         })
