@@ -257,6 +257,42 @@ async fn ephemeral_messages_that_wait_together_cost_one_publish_a_channel() {
     assert!(calls < 60, "{calls} PUBLISHes of {} messages, the bus' probes included", 3 * EACH);
 }
 
+#[tokio::test]
+async fn a_command_to_a_room_that_five_nodes_follow_costs_one_publish() {
+    let server = RedisServer::start().await;
+    let options = RedisOptions { probe_every: Duration::from_secs(3600), ..server.options() };
+    let friday = room("friday");
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        let node = RedisNode::at(name, options.clone()).await;
+        node.subscribe(&friday).await.unwrap();
+        nodes.push(node);
+    }
+    committed(&nodes[0], created(&friday, Head::default(), EPOCH)).await;
+    let mut shell = server.shell().await;
+    // Each node's only probe, and the first commit.
+    let mut before = 0;
+    until(async || {
+        before = shell.calls("publish").await;
+        before >= 6
+    })
+    .await;
+    committed(&nodes[0], after(&friday, head(EPOCH, 1))).await;
+    for node in &nodes {
+        let hears = async {
+            loop {
+                if let Followed::Commit { entries, .. } = node.follow().await
+                    && entries.last().is_some_and(|entry| entry.head == head(EPOCH, 2))
+                {
+                    return;
+                }
+            }
+        };
+        within(hears).await;
+    }
+    assert_eq!(shell.calls("publish").await - before, 1);
+}
+
 /// Large commits in rooms of several partitions.
 async fn flood(node: &RedisLog, bytes: usize) {
     let rooms: Vec<RoomId> = (0..8).map(|n| room(&format!("flooded-{n}"))).collect();

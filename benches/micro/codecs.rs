@@ -105,8 +105,20 @@ mod encode {
     fn room_state(bencher: Bencher<'_, '_>, members: usize) {
         let (room, limits, actor) = (room_of(members), limits(), actor(0));
         let (user, session) = (&actor.user, &actor.session);
-        let joined = Joined { user, session, token: None, resumed: true, node: &session.node, now: NOW };
-        bencher.bench_local(|| protocol::encode_state(black_box(&room), &joined, &limits));
+        bencher.bench_local(|| {
+            let (shared, node) = (&OnceCell::new(), &session.node);
+            let joined = Joined { user, session, token: None, resumed: true, node, now: NOW, shared };
+            protocol::encode_state(black_box(&room), &joined, &limits).join()
+        });
+    }
+
+    /// ROOM_STATE for one more who is told it at the same head.
+    #[divan::bench(args = [2, 10, 200])]
+    fn room_state_shared(bencher: Bencher<'_, '_>, members: usize) {
+        let (room, limits, actor) = (room_of(members), limits(), actor(0));
+        let (user, session, shared) = (&actor.user, &actor.session, &OnceCell::new());
+        let joined = Joined { user, session, token: None, resumed: true, node: &session.node, now: NOW, shared };
+        bencher.bench_local(|| protocol::encode_state(black_box(&room), &joined, &limits).join());
     }
 
     #[divan::bench]

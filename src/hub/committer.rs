@@ -5,6 +5,8 @@
 //! their turn, and after the other nodes' commits have come through the commit feed: members hear them as events, in
 //! order, before this node's own. Only a commit that doesn't come in time is a gap.
 //!
+//! In a large room joins and leaves that follow others within 100 ms share a commit ([`CellWork::Gather`]).
+//!
 //! A panic in a decision costs the command that caused it. After any other panic the room's replica is dropped and read
 //! again ([`super::room_panic`]).
 
@@ -34,7 +36,7 @@ static COMMIT_CONFLICTS: HotCounter = HotCounter::new(names::COMMIT_CONFLICTS, &
 static COMMIT_SECONDS: HotHistogram = HotHistogram::new(names::COMMIT_SECONDS);
 
 /// The most commands of one commit.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 /// Conflicts after which a batch is refused; with fair pauses far fewer are needed.
 const ATTEMPTS: u32 = 200;
 /// How long commits of other nodes, which the log has shown, may take to come through the commit feed. Far beyond the
@@ -64,7 +66,11 @@ pub(super) async fn run(hub: Hub, cell: Arc<RoomCell>) {
 async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
     let mut failures = 0;
     loop {
-        let outcome = match next_work(cell) {
+        let outcome = match next_work(hub, cell) {
+            CellWork::Gather(until) => {
+                let _ = tokio::time::timeout_at(until, cell.hurried()).await;
+                continue;
+            }
             CellWork::Nothing => {
                 hub.retire(cell);
                 return;
@@ -105,8 +111,8 @@ async fn work(hub: &Hub, cell: &Arc<RoomCell>) {
     }
 }
 
-fn next_work(cell: &RoomCell) -> CellWork {
-    cell.lock().next_work(BATCH)
+fn next_work(hub: &Hub, cell: &RoomCell) -> CellWork {
+    cell.lock().next_work(BATCH, &hub.0.parts.limits)
 }
 
 /// One span for the batch, linked to the spans of its requests.
@@ -321,14 +327,10 @@ fn absorb_into(
     events: &[(Head, Event)],
     lost: &mut Vec<(UserId, SessionRef)>,
 ) {
-    let now = hub.now();
-    let mut at = expected;
-    for (head, event) in events {
-        if state.room().head() == at {
-            lost.extend(state.absorb(event, *head, hub.node(), now));
-        }
-        at = *head;
-    }
+    let known = state.room().head();
+    let heads = std::iter::once(expected).chain(events.iter().map(|(head, _)| *head));
+    let Some(unknown) = heads.take(events.len()).position(|before| before == known) else { return };
+    lost.extend(state.absorb(&events[unknown..], hub.node(), hub.now(), &hub.0.parts.limits));
 }
 
 /// Answers each command of the batch, in order, after the events.

@@ -24,6 +24,8 @@ pub struct Joined<'a> {
     pub resumed: bool,
     pub node: &'a NodeId,
     pub now: RoomTime,
+    /// The rest of ROOM_STATE, shared by all who are told it at one head.
+    pub shared: &'a OnceCell<Bytes>,
 }
 
 /// A committed event, with the room as it is after it.
@@ -36,6 +38,18 @@ pub struct EventDelivery<'a> {
     pub now: RoomTime,
     /// Shared by all members. `None`: this event has no message (`Created`, `Kept`, `Ended`).
     pub encoded: OnceCell<Option<Bytes>>,
+}
+
+/// Joins and leaves of one commit in a large room, for v3 members: one message in the place of many.
+#[derive(Debug)]
+pub struct RosterDelivery<'a> {
+    /// The room after them.
+    pub room: &'a Room,
+    /// [`Event::Joined`] and [`Event::Left`] alone, in their order, without a hole.
+    pub events: &'a [(Head, Event)],
+    pub now: RoomTime,
+    /// Shared by all members.
+    pub encoded: OnceCell<Bytes>,
 }
 
 /// An uncommitted message.

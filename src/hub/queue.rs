@@ -30,6 +30,9 @@ impl Hub {
         let traced = tracing::span_enabled!(tracing::Level::DEBUG);
         let cause = if traced { tracing::Span::current() } else { tracing::Span::none() };
         state.push(QueuedCommand { command, completion, cause });
+        if state.is_kept_waiting(committer::BATCH) {
+            cell.hurry();
+        }
         self.work_on(cell, state);
     }
 
@@ -86,12 +89,13 @@ impl Hub {
         }
     }
 
-    /// How far ahead a scheduled command must lie so that every member here has heard of it, and its player has
-    /// started: the longest round trip here plus `STARTING`, at most `MAX_LEAD_MS`.
+    /// How far ahead a scheduled command must lie so that the members here have heard of it, and their players have
+    /// started: a round trip that 95 % of them keep, plus `STARTING`, at most `MAX_LEAD_MS`. The slowest phone of a
+    /// room makes nobody else wait: it starts late, and catches up.
     pub(super) fn lead_of(&self, cell: &RoomCell) -> Duration {
         /// From `play()` to the first new frame browsers take 30 to 110 ms (docs/SYNC.md).
         const STARTING: Duration = Duration::from_millis(150);
-        let slowest = cell.lock().slowest_rtt();
-        (slowest + STARTING).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
+        let usual = cell.lock().usual_rtt();
+        (usual + STARTING).min(Duration::from_millis(self.0.parts.limits.max_lead_ms))
     }
 }

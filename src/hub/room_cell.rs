@@ -2,12 +2,14 @@
 
 mod absorb;
 mod digest_parts;
+mod gathering;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::Instant;
@@ -36,6 +38,8 @@ pub(super) struct RoomCell {
     /// Set once the replica was read from the log.
     loaded: OnceCell<()>,
     changed: Notify,
+    /// Something was queued that must not wait for more joins and leaves.
+    hurry: Notify,
 }
 
 /// Phase of a cell.
@@ -88,6 +92,12 @@ pub(super) struct RoomCellState {
     /// Parts of a large room's digest, of other nodes, and when they came.
     parts: BTreeMap<NodeId, (RoomTime, DigestPart)>,
     remote: RemoteMembers,
+    /// The part of ROOM_STATE that its receivers share, of a large room, from its first use to the next change.
+    encoded_state: std::cell::OnceCell<Bytes>,
+    /// When joins and leaves were taken from the queue last.
+    moved_at: Option<Instant>,
+    /// The committer waits for more joins and leaves.
+    gathering: bool,
     budget: RoomBudget,
     /// Commits that arrived before their predecessors: taken in after the room was read.
     early: VecDeque<(Head, Vec<(Head, Event)>)>,
@@ -183,6 +193,8 @@ impl JoinReply {
 /// A committer's next step.
 pub(super) enum CellWork {
     Commit(Vec<QueuedCommand>),
+    /// Joins and leaves wait for more of them, until then.
+    Gather(Instant),
     /// Nothing is queued, but commits may be missing: the room must be read before the cell may be idle.
     Read,
     Nothing,
@@ -213,12 +225,21 @@ impl RoomCell {
             drift: HostDrift::default(),
             parts: BTreeMap::new(),
             remote: RemoteMembers::default(),
+            encoded_state: std::cell::OnceCell::new(),
+            moved_at: None,
+            gathering: false,
             budget: RoomBudget::default(),
             early: VecDeque::new(),
             lost_here: BTreeSet::new(),
             room,
         };
-        Arc::new(Self { id: state.room.id().clone(), state: Mutex::new(state), loaded, changed: Notify::new() })
+        Arc::new(Self {
+            id: state.room.id().clone(),
+            state: Mutex::new(state),
+            loaded,
+            changed: Notify::new(),
+            hurry: Notify::new(),
+        })
     }
 
     pub(super) fn id(&self) -> &RoomId {
@@ -241,6 +262,15 @@ impl RoomCell {
     /// Resolves after the next change of the replica. Created before the state is looked at, it misses none.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Resolves when the committer must not go on gathering.
+    pub(super) fn hurried(&self) -> Notified<'_> {
+        self.hurry.notified()
+    }
+
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     pub(super) fn notify_changed(&self) {
@@ -293,27 +323,6 @@ impl RoomCellState {
         // The rest of the replica is invalid, and must be counted nowhere.
         self.room = Room::vacant(self.room.id().clone(), Head::default());
         Some((std::mem::take(&mut self.attached), std::mem::take(&mut self.queue)))
-    }
-
-    /// Takes up to `most` commands, or says what else there is to do. Ends the phase when there is nothing.
-    pub(super) fn next_work(&mut self, most: usize) -> CellWork {
-        if self.phase != CellPhase::Working {
-            // The room panicked. What came back into the queue since is found out by the cell that takes this one's
-            // place.
-            if self.is_retired() {
-                self.queue.clear();
-            }
-            return CellWork::Nothing;
-        }
-        if !self.queue.is_empty() {
-            let count = self.queue.len().min(most);
-            return CellWork::Commit(self.queue.drain(..count).collect());
-        }
-        if self.needs_reload() {
-            return CellWork::Read;
-        }
-        self.end_work();
-        CellWork::Nothing
     }
 
     pub(super) fn add_opener(&mut self) {
@@ -496,9 +505,13 @@ impl RoomCellState {
         self.take_ticket(token).is_none() && self.detach_where(|member| member.ticket == *token).is_some()
     }
 
-    /// The longest round trip of the members here.
-    pub(super) fn slowest_rtt(&self) -> Duration {
-        self.attached.iter().filter_map(|member| member.subscriber.rtt()).max().unwrap_or_default()
+    /// The 95th percentile of the round trips of the members here; of two or three members the longest one.
+    pub(super) fn usual_rtt(&self) -> Duration {
+        let mut round_trips: Vec<_> = self.attached.iter().filter_map(|member| member.subscriber.rtt()).collect();
+        let last = round_trips.len().saturating_sub(1);
+        let place = if last < 3 { last } else { last * 95 / 100 };
+        round_trips.sort_unstable();
+        round_trips.get(place).copied().unwrap_or_default()
     }
 
     /// After a restart of the only node: all members that are away were connected to it.

@@ -3,9 +3,12 @@
 //! The hub calls a [`Subscriber`] while it holds the room's lock, in the order of the room's events. An implementation
 //! therefore encodes, queues and returns; it never blocks.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
-use super::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use super::delivery::{
+    DigestDelivery, EventDelivery, Joined, Notice, Reply, RosterDelivery, StatusDelivery, TickDelivery,
+};
 use crate::domain::{CloseCode, Head};
 use crate::room::{ChatLine, Room};
 
@@ -20,6 +23,13 @@ pub trait RoomDelivery {
     fn state(&self, room: &Room, joined: &Joined<'_>);
     /// A committed event.
     fn event(&self, delivery: &EventDelivery<'_>);
+    /// Joins and leaves that are told as one message. A subscriber that has none for them takes each as an event.
+    fn roster(&self, delivery: &RosterDelivery<'_>) {
+        let RosterDelivery { room, events, now, .. } = *delivery;
+        for (head, event) in events {
+            self.event(&EventDelivery { room, event, head: *head, now, encoded: OnceCell::new() });
+        }
+    }
     /// An uncommitted message.
     fn notice(&self, notice: &Notice<'_>);
     /// A position report; replaces a waiting one of the same slot.

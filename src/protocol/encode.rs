@@ -1,44 +1,77 @@
 //! Rooms, events and notices to JSON. One encoding serves all members of a room.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use super::PROTOCOL;
 use super::client_message::PingEcho;
 use super::json_text::Embedded;
 use super::messages::{
-    self, ExactMillis, GateFields, MediaMillis, Millis, RelayedFields, SentFields, Shown, StampFields, StandingFields,
-    UserFields,
+    self, ExactMillis, GateFields, LeftFields, MediaMillis, Millis, RelayedFields, SentFields, Shown, StampFields,
+    StandingFields, UserFields,
 };
 use crate::domain::{CloseCode, ErrorCode, Head, Limits, RoomTime, UserId};
-use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Refusal, Signal};
+use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Refusal, RosterDelivery, Signal};
 use crate::room::{By, Cause, ChatLine, Control, Event, Member, Reject, Room};
 
+/// ROOM_STATE for one member, in two parts: most of it is one allocation for all who are told it at the same head.
+#[derive(Debug)]
+pub struct EncodedState {
+    /// The JSON object without its last brace.
+    shared: Bytes,
+    /// The other fields, from the comma that follows the shared ones to the last brace.
+    own: Bytes,
+}
+
+impl EncodedState {
+    /// Bytes of the message.
+    pub fn bytes(&self) -> usize {
+        self.shared.len() + self.own.len()
+    }
+
+    /// The whole message.
+    pub fn join(&self) -> Bytes {
+        [&self.shared[..], &self.own[..]].concat().into()
+    }
+}
+
 /// ROOM_STATE for one member.
-pub fn encode_state(room: &Room, joined: &Joined<'_>, limits: &Limits) -> Bytes {
+pub fn encode_state(room: &Room, joined: &Joined<'_>, limits: &Limits) -> EncodedState {
+    let shared = joined.shared.get_or_init(|| encode_shared_state(room, joined, limits)).clone();
+    let own = messages::RoomStateOwnFields {
+        current_time: room.playback.position_at(joined.now),
+        user_id: joined.user,
+        slot: room.member(joined.user).map(|member| member.slot),
+        session_id: Shown(joined.session),
+        resume_token: joined.token.map(|token| token.reveal()),
+        resumed: joined.resumed,
+        room_time: ExactMillis(joined.now),
+    };
+    let mut own = BytesMut::from(event(&own));
+    if let Some(brace) = own.first_mut() {
+        *brace = b',';
+    }
+    EncodedState { shared, own: own.freeze() }
+}
+
+fn encode_shared_state(room: &Room, joined: &Joined<'_>, limits: &Limits) -> Bytes {
     let mut members: Vec<(&UserId, &Member)> = room.members.iter().collect();
     members.sort_unstable_by_key(|(_, member)| member.slot);
     let capacity = 1024 + 192 * members.len() + 68 * room.bans.len();
     let message = messages::RoomStateMessage {
         room_id: &room.id,
         url: room.url.as_ref(),
-        current_time: room.playback.position_at(joined.now),
         is_playing: room.playback.playing,
         host_user_id: room.host.as_ref(),
         guest_control_enabled: room.guest_control,
         users: members.into_iter().map(|(user, member)| UserFields::new(user, member)).collect(),
         node_id: joined.node,
         protocol: PROTOCOL,
-        user_id: joined.user,
-        slot: room.member(joined.user).map(|member| member.slot),
-        session_id: Shown(joined.session),
-        resume_token: joined.token.map(|token| token.reveal()),
-        resumed: joined.resumed,
         epoch: room.head.epoch,
         seq: room.head.seq,
-        room_time: ExactMillis(joined.now),
         standing: standing(room),
         film: room.film,
         duration: room.duration,
@@ -47,6 +80,34 @@ pub fn encode_state(room: &Room, joined: &Joined<'_>, limits: &Limits) -> Bytes 
         banned: &room.bans,
         grace_ms: limits.grace_secs.saturating_mul(1000),
         heartbeat_ms: limits.heartbeat_secs.saturating_mul(1000),
+    };
+    let mut message = json(&message, capacity);
+    message.truncate(message.len().saturating_sub(1));
+    message
+}
+
+/// ROSTER: joins and leaves of one commit. A receiver takes those who left out before it takes the others in, so that a
+/// member that left and came back stands there as it is now; one that came and left is not among those who joined.
+pub fn encode_roster(delivery: &RosterDelivery<'_>) -> Bytes {
+    let (mut joined, mut left) = (BTreeMap::new(), Vec::new());
+    for (_, event) in delivery.events {
+        match event {
+            Event::Joined { user, .. } => {
+                if let Some(member) = delivery.room.member(user) {
+                    joined.insert(member.slot, UserFields::new(user, member));
+                }
+            }
+            Event::Left { user, reason, .. } => left.push(LeftFields { user_id: user, reason: *reason }),
+            _ => {}
+        }
+    }
+    let head = delivery.events.last().map_or_else(Head::default, |(head, _)| *head);
+    let capacity = 256 + 192 * joined.len() + 96 * left.len();
+    let message = messages::RosterMessage {
+        left,
+        joined: joined.into_values().collect(),
+        events: delivery.events.len(),
+        stamp: StampFields::new(head, delivery.now),
     };
     json(&message, capacity)
 }

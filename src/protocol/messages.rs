@@ -1,5 +1,6 @@
 //! The server's messages on the wire: v2's fields first, in v2's order, then the stamp, then the fields of v3. All
-//! borrowed; serialising one writes straight into the outgoing buffer.
+//! borrowed; serialising one writes straight into the outgoing buffer. ROOM_STATE alone has two parts: one that all
+//! receivers share, and one of each receiver ([`RoomStateOwnFields`]).
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -152,21 +153,14 @@ messages! {
     RoomStateMessage<'a> = "ROOM_STATE" {
         room_id: &'a RoomId,
         url: Option<&'a MediaUrl>,
-        current_time: MediaTime,
         is_playing: bool,
         host_user_id: Option<&'a UserId>,
         guest_control_enabled: bool,
         users: Vec<UserFields<'a>>,
         node_id: &'a NodeId,
         protocol: u8,
-        user_id: &'a UserId,
-        slot: Option<MemberSlot>,
-        session_id: Shown<&'a crate::domain::SessionRef>,
-        resume_token: Option<&'a str>,
-        resumed: bool,
         epoch: u64,
         seq: u64,
-        room_time: ExactMillis,
         #[serde(flatten)] standing: StandingFields<'a>,
         film: u32,
         duration: Option<MediaTime>,
@@ -190,6 +184,13 @@ messages! {
         peer_id: &'a UserId,
         #[serde(flatten)] stamp: StampFields,
         reason: LeaveReason,
+    }
+    /// Joins and leaves of one commit.
+    RosterMessage<'a> = "ROSTER" {
+        left: Vec<LeftFields<'a>>,
+        joined: Vec<UserFields<'a>>,
+        events: usize,
+        #[serde(flatten)] stamp: StampFields,
     }
     MemberConnectionMessage<'a> = "MEMBER_CONNECTION" {
         user_id: &'a UserId,
@@ -361,6 +362,26 @@ messages! {
 }
 
 /// A member in ROOM_STATE.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LeftFields<'a> {
+    pub(super) user_id: &'a UserId,
+    pub(super) reason: LeaveReason,
+}
+
+/// The part of ROOM_STATE that no two receivers share: the position is the one at the time of sending.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RoomStateOwnFields<'a> {
+    pub(super) current_time: MediaTime,
+    pub(super) user_id: &'a UserId,
+    pub(super) slot: Option<MemberSlot>,
+    pub(super) session_id: Shown<&'a crate::domain::SessionRef>,
+    pub(super) resume_token: Option<&'a str>,
+    pub(super) resumed: bool,
+    pub(super) room_time: ExactMillis,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserFields<'a> {

@@ -22,8 +22,8 @@ pub use client_message::{BadRequest, ClientMessage, ClientRequest, JoinMessage, 
 pub use compact::{Compact, decode_compact, encode_clock_reply, encode_digest, encode_status, encode_tick};
 pub use decode::decode;
 pub use encode::{
-    encode_closing, encode_error, encode_event, encode_notice, encode_pong, encode_probe, encode_replay,
-    encode_reply_ack, encode_state, refusal_code,
+    EncodedState, encode_closing, encode_error, encode_event, encode_notice, encode_pong, encode_probe, encode_replay,
+    encode_reply_ack, encode_roster, encode_state, refusal_code,
 };
 pub use messages::SERVER_KINDS;
 

@@ -91,3 +91,10 @@ pub enum Command {
     /// Moves the playback to where the host's player steadily is. Sent by the hub.
     Correct { host: UserId, position: MediaTime, playing: bool, at: RoomTime },
 }
+
+impl Command {
+    /// Whether it is about a member's coming or going, or that of its connection.
+    pub fn moves_member(&self) -> bool {
+        matches!(self, Self::Join(_) | Self::Leave { .. } | Self::Disconnect { .. })
+    }
+}

@@ -27,10 +27,10 @@ use super::{Services, SessionExit};
 use crate::clock::Clock;
 use crate::domain::{CloseCode, CompactBytes, Head, MemberSlot};
 use crate::hub::delivery::{
-    DigestDelivery, EventDelivery, Joined, Notice, NoticeBody, Reply, StatusDelivery, TickDelivery,
+    DigestDelivery, EventDelivery, Joined, Notice, NoticeBody, Reply, RosterDelivery, StatusDelivery, TickDelivery,
 };
 use crate::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
-use crate::protocol::{self, Rules};
+use crate::protocol::{self, EncodedState, Rules};
 use crate::room::{ChatLine, Room};
 use crate::telemetry::{HotCounter, names};
 
@@ -57,7 +57,7 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct OutboxQueue {
-    messages: VecDeque<Outgoing>,
+    messages: VecDeque<QueuedFrame>,
     /// Of `messages`, and of those with the writer.
     bytes: usize,
     /// Of the messages with the writer.
@@ -87,6 +87,32 @@ impl OutboxQueue {
 impl Drop for OutboxQueue {
     fn drop(&mut self) {
         self.count_coalesced();
+    }
+}
+
+/// A frame that waits for the writer.
+enum QueuedFrame {
+    Ready(Outgoing),
+    /// ROOM_STATE, which is put together when it leaves: until then a crowd that comes in holds one copy of its shared
+    /// part.
+    State(EncodedState),
+}
+
+impl QueuedFrame {
+    /// Bytes that count against the outbox.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Ready(Outgoing::Message(message)) => message.len(),
+            Self::Ready(_) => 0,
+            Self::State(state) => state.bytes(),
+        }
+    }
+
+    fn leave(self) -> Outgoing {
+        match self {
+            Self::Ready(frame) => frame,
+            Self::State(state) => Outgoing::Message(state.join()),
+        }
     }
 }
 
@@ -123,11 +149,15 @@ impl Outbox {
     }
 
     pub(super) fn push(&self, message: Bytes) {
+        self.push_frame(QueuedFrame::Ready(Outgoing::Message(message)));
+    }
+
+    fn push_frame(&self, frame: QueuedFrame) {
         let mut queue = self.queue.lock();
         if queue.end.is_some() || queue.overflowed {
             return;
         }
-        queue.bytes += message.len();
+        queue.bytes += frame.bytes();
         if queue.bytes as u64 > self.rules.limits.outbox_bytes {
             queue.overflowed = true;
             queue.messages.clear();
@@ -137,7 +167,7 @@ impl Outbox {
             self.alarm.notify_one();
             return;
         }
-        queue.messages.push_back(Outgoing::Message(message));
+        queue.messages.push_back(frame);
         drop(queue);
         self.filled.notify_one();
     }
@@ -151,7 +181,7 @@ impl Outbox {
             return;
         }
         if queue.end.is_none() && queue.messages.len() < WAITING {
-            queue.messages.push_back(Outgoing::Compact(message));
+            queue.messages.push_back(QueuedFrame::Ready(Outgoing::Compact(message)));
             drop(queue);
             self.filled.notify_one();
         }
@@ -206,12 +236,12 @@ impl Outbox {
         queue.count_coalesced();
         for _ in 0..CHUNK_MESSAGES {
             let Some(front) = queue.messages.front() else { break };
-            let length = if let Outgoing::Message(message) = front { message.len() } else { 0 };
+            let length = front.bytes();
             if queue.leaving > 0 && queue.leaving + length > CHUNK {
                 break;
             }
             queue.leaving += length;
-            batch.extend(queue.messages.pop_front());
+            batch.extend(queue.messages.pop_front().map(QueuedFrame::leave));
         }
         queue.latest_leave = !queue.latest.is_empty();
         batch.extend(queue.latest.drain(..).map(|(_, message)| Outgoing::Compact(message)));
@@ -259,7 +289,7 @@ impl Outbox {
 impl RoomDelivery for Outbox {
     fn state(&self, room: &Room, joined: &Joined<'_>) {
         self.resumed.store(joined.resumed, Ordering::Relaxed);
-        self.push(protocol::encode_state(room, joined, &self.rules.limits));
+        self.push_frame(QueuedFrame::State(protocol::encode_state(room, joined, &self.rules.limits)));
     }
 
     fn event(&self, delivery: &EventDelivery<'_>) {
@@ -269,11 +299,15 @@ impl RoomDelivery for Outbox {
         }
     }
 
+    fn roster(&self, delivery: &RosterDelivery<'_>) {
+        self.push(delivery.encoded.get_or_init(|| protocol::encode_roster(delivery)).clone());
+    }
+
     fn notice(&self, notice: &Notice<'_>) {
         let message = notice.encoded.get_or_init(|| protocol::encode_notice(notice)).clone();
         self.push(message);
         if matches!(notice.body, NoticeBody::Reconnect { .. }) {
-            self.queue.lock().messages.push_back(Outgoing::Drain);
+            self.queue.lock().messages.push_back(QueuedFrame::Ready(Outgoing::Drain));
         }
     }
 

@@ -180,6 +180,19 @@ impl Findings {
                 }
                 // The others go.
                 Seen::Event { head, .. } if *head > last => return,
+                Seen::Event { head, json } if json["type"] == "ROSTER" => {
+                    let first = self.check_roster(events, record, *head, json);
+                    let before = at.unwrap_or_default();
+                    if *head <= before {
+                        self.duplicated(format!("{user} saw {json} again, at {before:?}"));
+                        continue;
+                    }
+                    if first != (Head { epoch: before.epoch, seq: before.seq + 1 }) {
+                        self.reordered(format!("{user} saw {json} at {before:?}"));
+                    }
+                    missed_since = None;
+                    at = Some(*head);
+                }
                 Seen::Event { head, json } => {
                     let kind = json["type"].as_str().unwrap_or_default();
                     match events.get(&(room.clone(), *head)) {
@@ -218,12 +231,46 @@ impl Findings {
         }
     }
 
+    /// ROSTER tells of several events at once, each of which the database has, about the members that it names. Returns
+    /// the place of the first.
+    fn check_roster(&mut self, events: &Events, record: &MemberRecord, head: Head, json: &Value) -> Head {
+        let told = json["events"].as_u64().unwrap_or_default();
+        let first = Head { seq: (head.seq + 1).saturating_sub(told), ..head };
+        let named = |list: &str| {
+            let users = json[list].as_array().into_iter().flatten();
+            users.filter_map(|user| user["userId"].as_str().map(str::to_owned)).collect::<BTreeSet<_>>()
+        };
+        let (joined, left) = (named("joined"), named("left"));
+        for seq in first.seq..=head.seq {
+            let row = events.get(&(record.room.clone(), Head { seq, ..head }));
+            let user = row.and_then(|row| row.user.clone()).unwrap_or_default();
+            let is_told = match row.map(|row| row.kind.as_str()) {
+                // One that came and left is only among those who left.
+                Some("member_joined") => joined.contains(&user) || left.contains(&user),
+                Some("member_left") => left.contains(&user),
+                _ => false,
+            };
+            match row {
+                None => self.lost(format!("{} saw {json}, of which {seq} is not there", record.user)),
+                Some(row) if !is_told => {
+                    self.reordered(format!("{} saw {json}, where the database has {row:?}", record.user));
+                }
+                Some(_) => {}
+            }
+        }
+        first
+    }
+
     /// Two members that received an event received the same.
     fn check_agreement(&mut self, records: &[MemberRecord]) {
         let mut first: BTreeMap<(&str, Head), (&str, Value)> = BTreeMap::new();
         for record in records {
             for seen in &record.seen {
                 let Seen::Event { head, json } = seen else { continue };
+                // v2 members hear the events of a ROSTER one by one.
+                if json["type"] == "ROSTER" {
+                    continue;
+                }
                 let mut json = json.clone();
                 json["timestamp"] = Value::Null;
                 let (other, same) =
@@ -332,6 +379,27 @@ mod tests {
         let refused =
             |record: &mut MemberRecord| record.asked.get_mut(&2).unwrap().answer = Some(Err("NOT_HOST".to_owned()));
         assert_eq!(after(|_, record| refused(record)), (0, 1, 0), "refused, and there all the same");
+    }
+
+    #[test]
+    fn the_auditor_reads_what_a_crowd_is_told_as_one() {
+        let row = |kind: &str, user: &str| Fact { kind: kind.to_owned(), user: Some(user.to_owned()), data: json!({}) };
+        let roster = |joined: &str, events: u64| {
+            json!({"type": "ROSTER", "joined": [{"userId": joined}], "left": [{"userId": "cy", "reason": "left"}],
+                   "events": events, "epoch": 1000, "seq": 5})
+        };
+        let compared = |message: Value| {
+            let (mut events, mut record) = story();
+            events.insert(("friday".to_owned(), at(4)), row("member_joined", "bob"));
+            events.insert(("friday".to_owned(), at(5)), row("member_left", "cy"));
+            record.seen.push(Seen::Event { head: at(5), json: message });
+            let findings = compare(&events, &BTreeMap::from([("friday".to_owned(), at(5))]), &[record]);
+            (findings.lost, findings.duplicated, findings.reordered)
+        };
+        assert_eq!(compared(roster("bob", 2)), (0, 0, 0));
+        assert_eq!(compared(roster("eve", 2)), (0, 0, 1), "somebody else joined");
+        assert_eq!(compared(roster("bob", 1)), (0, 0, 1), "an event is missing before it");
+        assert_eq!(compared(roster("bob", 3)), (0, 0, 2), "one is told again, and it was no join");
     }
 
     #[test]

@@ -28,6 +28,11 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(300);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
 const TICK_EVERY: Duration = Duration::from_millis(500);
 
+/// How many events of the room's order a message tells of.
+fn told_by(message: &Value) -> u64 {
+    message["events"].as_u64().filter(|_| message["type"] == "ROSTER").unwrap_or(1)
+}
+
 /// Orders to all members.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Orders {
@@ -296,13 +301,14 @@ impl Member {
                 if message["type"] == "GUEST_CONTROL" {
                     record.may_command = message["enabled"] == true;
                 }
+                let events = told_by(&message);
                 record.seen.push(Seen::Event { head, json: message });
                 let known = self.memory.head.unwrap_or_default();
                 if head.epoch == known.epoch && head.seq <= known.seq {
                     return None;
                 }
                 self.memory.head = Some(head);
-                let gap = head.epoch != known.epoch || head.seq != known.seq + 1;
+                let gap = head.epoch != known.epoch || head.seq > known.seq + events;
                 session.syncs += usize::from(gap);
                 gap.then(|| json!({"type": "REQUEST_SYNC"}))
             }

@@ -10,6 +10,7 @@ use crate::support::server::{TestServer, until};
 
 over_every_carrier! {
     a_joiner_hears_the_state_first_and_the_others_hear_of_the_joiner;
+    a_crowd_that_comes_and_goes_is_told_as_one_and_everybody_hears_of_each;
     what_the_host_decides_is_heard_by_all_and_a_guest_decides_nothing;
     a_kicked_member_may_return_and_a_banned_one_only_when_unbanned;
     a_member_that_comes_back_with_its_token_is_who_it_was;
@@ -58,6 +59,60 @@ async fn a_joiner_hears_the_state_first_and_the_others_hear_of_the_joiner([a, b,
         let left = member.expect("USER_LEFT").await;
         assert_eq!((&left["userId"], &left["reason"]), (&json!("bob"), &json!("left")));
     }
+}
+
+async fn a_crowd_that_comes_and_goes_is_told_as_one_and_everybody_hears_of_each(carriers: Carriers) {
+    const GUESTS: u64 = 6;
+    let server = TestServer::with(&[("FULL_PRESENCE_MEMBERS", "2")]).await;
+    let (mut ann, mut old) = (server.connect(carriers[0]).await, server.connect(Carrier::WebSocket).await);
+    ann.join("friday", "ann").await;
+    old.join_v2("friday", "old").await;
+    ann.expect("USER_JOINED").await;
+    let mut rosters = 0;
+    // Over a slow machine the first crowds may come one by one.
+    for round in 0..20 {
+        let mut guests = Vec::new();
+        for carrier in carriers.iter().cycle().take(GUESTS as usize) {
+            guests.push(server.connect(*carrier).await);
+        }
+        for (number, guest) in guests.iter_mut().enumerate() {
+            guest.ask_to_join("friday", &format!("guest-{round}-{number}"), json!({"protocol": 3})).await;
+        }
+        for guest in &mut guests {
+            let state = guest.expect("ROOM_STATE").await;
+            let users = state["users"].as_array().unwrap();
+            assert!(users.iter().any(|user| user["userId"] == state["userId"]), "{state}");
+        }
+        for guest in &mut guests {
+            guest.leave().await;
+        }
+        // The client asserts consecutive places all the while.
+        let last = 2 + 2 * GUESTS * (round + 1);
+        let (mut came, mut went) = (Vec::new(), Vec::new());
+        while ann.state["seq"] != last {
+            let message = ann.message().await;
+            match message["type"].as_str() {
+                Some("USER_JOINED") => came.push(message["userId"].clone()),
+                Some("USER_LEFT") => went.push(message["userId"].clone()),
+                Some("ROSTER") => {
+                    rosters += 1;
+                    let named = |list: &str| message[list].as_array().unwrap().clone().into_iter();
+                    came.extend(named("joined").map(|user| user["userId"].clone()));
+                    went.extend(named("left").map(|user| user["userId"].clone()));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!((came.len(), went.len()), (GUESTS as usize, GUESTS as usize), "{came:?} {went:?}");
+        while old.state["seq"] != last {
+            let message = old.message().await;
+            assert_ne!(message["type"], "ROSTER");
+        }
+        if rosters > 0 {
+            return;
+        }
+    }
+    panic!("20 crowds, and none was told as one");
 }
 
 async fn what_the_host_decides_is_heard_by_all_and_a_guest_decides_nothing([a, b, _]: Carriers) {

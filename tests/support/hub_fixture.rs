@@ -7,7 +7,7 @@ pub mod faulty_log;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,9 @@ use serde_json::Value;
 use tandem::clock::Clock;
 use tandem::domain::{ChatText, CloseCode, Head, Limits, NodeId, RoomId, RoomTime, SessionRef, TransportKind, UserId};
 use tandem::hub::JoinRequest;
-use tandem::hub::delivery::{DigestDelivery, EventDelivery, Joined, Notice, Reply, StatusDelivery, TickDelivery};
+use tandem::hub::delivery::{
+    DigestDelivery, EventDelivery, Joined, Notice, Reply, RosterDelivery, StatusDelivery, TickDelivery,
+};
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
 use tandem::hub::{Hub, HubParts, Membership};
 use tandem::log::Log;
@@ -34,9 +36,17 @@ pub struct RecordingSubscriber {
     pub closed: Mutex<Option<CloseCode>>,
     /// Half of its outbox is used.
     pub full: AtomicBool,
+    /// How often it was the first to need the bytes of a ROOM_STATE, an event or a roster.
+    pub encodings: AtomicUsize,
+    /// Its connection's round trip.
+    pub rtt: Mutex<Option<Duration>>,
 }
 
 impl RecordingSubscriber {
+    fn count(&self, encodes: bool) {
+        self.encodings.fetch_add(usize::from(encodes), Ordering::Relaxed);
+    }
+
     fn hear(&self, bytes: &Bytes) {
         self.heard.lock().push(serde_json::from_slice(bytes).unwrap());
     }
@@ -58,13 +68,20 @@ impl RecordingSubscriber {
 
 impl RoomDelivery for RecordingSubscriber {
     fn state(&self, room: &tandem::room::Room, joined: &Joined<'_>) {
-        self.hear(&protocol::encode_state(room, joined, &Limits::default()));
+        self.count(joined.shared.get().is_none());
+        self.hear(&protocol::encode_state(room, joined, &Limits::default()).join());
     }
 
     fn event(&self, delivery: &EventDelivery<'_>) {
-        if let Some(bytes) = protocol::encode_event(delivery) {
-            self.hear(&bytes);
+        self.count(delivery.encoded.get().is_none());
+        if let Some(bytes) = delivery.encoded.get_or_init(|| protocol::encode_event(delivery)) {
+            self.hear(bytes);
         }
+    }
+
+    fn roster(&self, delivery: &RosterDelivery<'_>) {
+        self.count(delivery.encoded.get().is_none());
+        self.hear(delivery.encoded.get_or_init(|| protocol::encode_roster(delivery)));
     }
 
     fn notice(&self, notice: &Notice<'_>) {
@@ -106,7 +123,7 @@ impl SessionMeasurements for RecordingSubscriber {
     }
 
     fn rtt(&self) -> Option<Duration> {
-        None
+        *self.rtt.lock()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 use tandem::domain::*;
-use tandem::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Signal};
+use tandem::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, RosterDelivery, Signal};
 use tandem::protocol::*;
 use tandem::room::{By, Cause, ChatLine, Control, Event, LeaveReason, Origin, Playback, ReadyGate, Room};
 
@@ -83,8 +83,18 @@ pub(crate) fn notice(body: NoticeBody<'_>) -> Bytes {
 
 pub(crate) fn state(room: &Room, token: Option<&ResumeToken>, now: RoomTime) -> Bytes {
     let (user, session, node) = (user("ann"), session(255), NodeId::parse("node-1").unwrap());
-    let joined = Joined { user: &user, session: &session, token, resumed: token.is_none(), node: &node, now };
-    encode_state(room, &joined, &Limits::default())
+    let shared = &OnceCell::new();
+    let joined = Joined { user: &user, session: &session, token, resumed: token.is_none(), node: &node, now, shared };
+    encode_state(room, &joined, &Limits::default()).join()
+}
+
+/// One member left and another came in its place.
+pub(crate) fn roster() -> Bytes {
+    let (room, seqs) = (room(playing_from(12.5, at(60)), None), [8, 9]);
+    let left = Event::Left { at: at(0), user: user("kim"), reason: LeaveReason::Left, until: None };
+    let (_, _, joined) = events().into_iter().find(|(name, ..)| *name == "joined").unwrap();
+    let events: Vec<_> = seqs.map(|seq| Head { epoch: EPOCH, seq }).into_iter().zip([left, joined]).collect();
+    encode_roster(&RosterDelivery { room: &room, events: &events, now: at(10), encoded: OnceCell::new() })
 }
 
 /// Every event that has a message, with the room after it.
@@ -221,6 +231,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     for (name, room, what) in events() {
         all.push((name, event(&room, &what).unwrap()));
     }
+    all.push(("roster", roster()));
     let bob = UserId::parse("bob").unwrap();
     for (name, signal) in signals() {
         all.push((name, notice(NoticeBody::Signal { from: &ann, to: &bob, signal: &signal, node: &node })));

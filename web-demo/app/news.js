@@ -10,6 +10,8 @@ import { toast } from './toast.js';
 
 /** Members of a call say "here" to each newcomer: a toast tells of a call once in this time. */
 const CALL_NEWS_EVERY_MS = 60_000;
+/** More members who came, or left, at the same time are counted, not named. */
+const NAMED = 4;
 /** Changes within this time of each other are told together. */
 const TOGETHER_MS = 150;
 
@@ -108,15 +110,22 @@ export function setupNews({ room, signal }, say, fresh, reloaded) {
       if (fresh && kept && !reloaded) sayKept(false);
     } else {
       let newHost = room.hostUserId === host ? null : room.hostUserId;
+      const came = [...now.keys()].filter((userId) => !known?.has(userId) && userId !== newHost);
+      const crowd = came.length > NAMED ? new Set(came) : new Set();
+      if (crowd.size > 0) say(`${crowd.size} people joined`);
       for (const [userId, name] of now) {
         const before = known.get(userId);
+        if (crowd.has(userId)) continue;
         if (before === undefined) {
           say(person(name), userId === newHost ? ' joined and hosts the room now' : ' joined');
           if (userId === newHost) newHost = null;
         } else if (before !== name) say(person(before), ' is now ', person(name));
       }
+      const went = [...known.keys()].filter((userId) => !now.has(userId) && userId !== host && !removed.has(userId));
+      const leaving = went.length > NAMED ? new Set(went) : new Set();
+      if (leaving.size > 0) say(`${leaving.size} people left`);
       for (const [userId, name] of known) {
-        if (now.has(userId)) continue;
+        if (now.has(userId) || leaving.has(userId)) continue;
         const why = removed.get(userId);
         const follows = userId === host && newHost !== null;
         const gone = why === 'banned' ? ' was banned by the host' : why === 'kicked' ? ' was removed by the host' : ' left';

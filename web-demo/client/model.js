@@ -122,7 +122,7 @@ export class RoomModel {
       // Already in the ROOM_STATE we took; chat isn't, it is replayed after a resume.
       return message.type === 'CHAT' && message.seq > this.#chatSeq ? this.#applyEvent(message) : NOTHING;
     }
-    if (message.seq !== this.seq + 1) return { ...NOTHING, gap: true };
+    if (firstSeq(message) > this.seq + 1) return { ...NOTHING, gap: true };
     this.seq = message.seq;
     return this.#applyEvent(message);
   }
@@ -262,15 +262,15 @@ export class RoomModel {
     const events = [];
     switch (message.type) {
       case 'USER_JOINED':
-        this.#members.set(
-          message.userId,
-          newMember({ connected: true, joinedAt: message.timestamp, ...message, isHost: message.userId === this.hostUserId }),
-        );
-        this.#forgetCounters(message.slot);
+        this.#addMember({ connected: true, joinedAt: message.timestamp, ...message });
         break;
       case 'USER_LEFT':
-        this.#members.delete(message.userId);
-        this.#stopAwaiting(message.userId);
+        this.#removeMember(message.userId);
+        break;
+      case 'ROSTER':
+        // In this order: a member that left and came back is in both lists.
+        for (const { userId } of message.left) this.#removeMember(userId);
+        for (const user of message.joined) this.#addMember(user);
         break;
       case 'MEMBER_CONNECTION': {
         const member = this.#members.get(message.userId);
@@ -377,6 +377,18 @@ export class RoomModel {
     }
   }
 
+  /** @param {any} user */
+  #addMember(user) {
+    this.#members.set(user.userId, newMember({ ...user, isHost: user.userId === this.hostUserId }));
+    this.#forgetCounters(user.slot);
+  }
+
+  /** @param {string} userId */
+  #removeMember(userId) {
+    this.#members.delete(userId);
+    this.#stopAwaiting(userId);
+  }
+
   /** @param {string} userId */
   #stopAwaiting(userId) {
     if (!this.gate) return;
@@ -388,6 +400,15 @@ export class RoomModel {
     this.hostUserId = hostUserId;
     for (const member of this.#members.values()) member.isHost = member.userId === hostUserId;
   }
+}
+
+/**
+ * The place of the first event that a message tells of: a ROSTER tells of several.
+ * @param {any} message
+ * @returns {number}
+ */
+function firstSeq({ type, seq, events }) {
+  return type === 'ROSTER' && Number.isInteger(events) ? seq - events + 1 : seq;
 }
 
 /**

@@ -50,6 +50,25 @@ test('events in order are applied, each once', async () => {
   assert.equal(server.receivedOf('REQUEST_SYNC').length, 0);
 });
 
+test('members who come and go together are one message, which counts for all of its events', () => {
+  const model = new RoomModel();
+  const member = (userId, slot) => ({ userId, username: userId, slot, connected: true, protocol: 3, transport: 'websocket', joinedAt: slot, player: 'ready' });
+  model.apply({ type: 'ROOM_STATE', epoch: 1, seq: 4, userId: 'ann', hostUserId: 'bob', users: [member('ann', 1), member('bob', 2)],
+    gate: { id: 1, targetTime: 5, awaiting: ['ann', 'bob'], ready: [], deadline: 9, by: 'ann' } });
+  const roster = { type: 'ROSTER', epoch: 1, seq: 8, events: 4, timestamp: 10,
+    left: [{ userId: 'bob', reason: 'left' }, { userId: 'kim', reason: 'left' }], joined: [member('bob', 3), member('cy', 4)] };
+  assert.deepEqual(model.apply(roster), { changed: true, gap: false, events: [] });
+  assert.deepEqual(model.members.map(({ userId, slot, isHost, player }) => [userId, slot, isHost, player]),
+    [['ann', 1, false, 'ready'], ['bob', 3, true, 'ready'], ['cy', 4, false, 'ready']]);
+  assert.deepEqual(model.gate.awaiting, ['ann']);
+  assert.equal(model.seq, 8);
+  assert.equal(model.apply(roster).changed, false, 'heard again, it changes nothing');
+  assert.equal(model.apply({ ...roster, seq: 13 }).gap, true, 'its first event is not the next one');
+  assert.equal(model.seq, 8);
+  model.apply({ type: 'GUEST_CONTROL', epoch: 1, seq: 9, enabled: true });
+  assert.equal(model.guestControl, true);
+});
+
 test('of a member that was lost before one came, the latest end of its grace time is known', () => {
   const model = new RoomModel();
   const lost = { userId: 'bob', username: 'Bob', slot: 2, connected: false, protocol: 3, transport: 'websocket', joinedAt: 1 };

@@ -1,10 +1,10 @@
 //! Committed events, and whole rooms read from the log, become the replica; members here are told, attached and
 //! detached.
 
-use super::super::delivery::EventDelivery;
+use super::super::delivery::{EventDelivery, RosterDelivery};
 use super::super::member_reports::LastReport;
 use super::{AttachedMember, CellPhase, JoinTicket, RemoteMembers, RoomCellState};
-use crate::domain::{CloseCode, Dialect, Head, NodeId, RoomTime, SessionRef, UserId};
+use crate::domain::{CloseCode, Dialect, Head, Limits, NodeId, RoomTime, SessionRef, UserId};
 use crate::room::{Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
 
@@ -23,6 +23,12 @@ fn is_removal(reason: LeaveReason) -> bool {
     matches!(reason, LeaveReason::Kicked | LeaveReason::Banned)
 }
 
+/// Whether a large room is told of the event together with others of its kind. A removal is the host's act, and a
+/// message of its own.
+fn is_coming_or_going(event: &Event) -> bool {
+    matches!(event, Event::Joined { .. }) || matches!(event, Event::Left { reason, .. } if !is_removal(*reason))
+}
+
 /// Whether the event changes who is in the room, or over which session.
 fn moves_members(event: &Event) -> bool {
     matches!(
@@ -37,9 +43,70 @@ fn moves_members(event: &Event) -> bool {
 }
 
 impl RoomCellState {
-    /// Applies one committed event and delivers it to the members here. Returns a member whose session ended before its
-    /// JOIN was committed: the caller must disconnect it.
+    /// Applies committed events, of which the first follows the replica, and delivers them to the members here. Returns
+    /// the members whose session ended before their JOIN was committed: the caller must disconnect them.
     pub(in crate::hub) fn absorb(
+        &mut self,
+        events: &[(Head, Event)],
+        node: &NodeId,
+        now: RoomTime,
+        limits: &Limits,
+    ) -> Vec<(UserId, SessionRef)> {
+        let (mut lost, mut rest) = (Vec::new(), events);
+        while !rest.is_empty() {
+            let (next, later) = rest.split_at(self.told_together(rest, limits));
+            match next {
+                [(head, event)] => lost.extend(self.absorb_event(event, *head, node, now)),
+                roster => lost.extend(self.absorb_roster(roster, node, now)),
+            }
+            rest = later;
+        }
+        lost
+    }
+
+    /// How many of the first events are told together; 1: the first is told alone.
+    fn told_together(&self, events: &[(Head, Event)], limits: &Limits) -> usize {
+        let roster = events.iter().take_while(|(_, event)| is_coming_or_going(event));
+        let (mut length, mut members) = (0, self.room.members().len());
+        let mut most = members;
+        for (_, event) in roster {
+            length += 1;
+            members = if matches!(event, Event::Left { .. }) { members.saturating_sub(1) } else { members + 1 };
+            most = most.max(members);
+        }
+        if most as u64 > limits.full_presence_members { length.max(1) } else { 1 }
+    }
+
+    /// Applies joins and leaves and tells v3 members all of them as one message. A joiner is told the whole state when
+    /// all are in: the same one for all joiners of the commit, and no join but its own concerns it.
+    fn absorb_roster(&mut self, events: &[(Head, Event)], node: &NodeId, now: RoomTime) -> Vec<(UserId, SessionRef)> {
+        let Some(phase) = self.begin_change() else { return Vec::new() };
+        let v2 = |member: &&AttachedMember| member.dialect == Dialect::V2;
+        for (head, event) in events {
+            self.note_loss(event, node);
+            self.room.apply(event);
+            debug_assert_eq!(self.room.head(), *head, "an event is one step of its room");
+            self.before_fan_out(event);
+            let encoded = std::cell::OnceCell::new();
+            let delivery = EventDelivery { room: &self.room, event, head: *head, now, encoded };
+            for member in self.attached.iter().filter(v2) {
+                member.subscriber.event(&delivery);
+                DELIVERIES.increment(1);
+            }
+        }
+        self.remote = RemoteMembers::of(&self.room, node);
+        let roster = RosterDelivery { room: &self.room, events, now, encoded: std::cell::OnceCell::new() };
+        for member in self.attached.iter().filter(|member| !v2(member)) {
+            member.subscriber.roster(&roster);
+            DELIVERIES.increment(1);
+        }
+        let lost = events.iter().filter_map(|(_, event)| self.after_fan_out(event, node, now)).collect();
+        self.phase = phase;
+        lost
+    }
+
+    /// Applies one committed event and delivers it.
+    fn absorb_event(
         &mut self,
         event: &Event,
         head: Head,
@@ -70,6 +137,7 @@ impl RoomCellState {
     /// Returns the phase to restore after the change. `None`: an earlier change panicked, so there is nothing to
     /// change.
     fn begin_change(&mut self) -> Option<CellPhase> {
+        self.encoded_state.take();
         let phase = std::mem::replace(&mut self.phase, CellPhase::Torn);
         (phase != CellPhase::Torn).then_some(phase)
     }

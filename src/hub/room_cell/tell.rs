@@ -1,13 +1,18 @@
 //! Messages to the members here outside committed events: the whole state, replies, notices.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::RngExt;
 
 use super::super::delivery::{Joined, Notice, NoticeBody, Refusal, Reply};
 use super::{AttachedMember, Completion, RoomCellState};
 use crate::clock::Clock;
 use crate::domain::{Head, NodeId, ResumeToken, RoomTime, SessionRef};
+
+/// A room with more members keeps its encoded state until the next change.
+const KEEP_ENCODED_ABOVE: usize = 32;
 
 impl RoomCellState {
     pub(super) fn send_joined(
@@ -18,8 +23,15 @@ impl RoomCellState {
         node: &NodeId,
         now: RoomTime,
     ) {
-        let joined = Joined { user: &member.user, session: &member.session, token, resumed, node, now };
-        member.subscriber.state(&self.room, &joined);
+        let once = OnceCell::new();
+        let (user, session, shared) = (&member.user, &member.session, self.shared_state(&once));
+        member.subscriber.state(&self.room, &Joined { user, session, token, resumed, node, now, shared });
+    }
+
+    /// Where the encoding of the room is shared: among all who are told of a large room at this head, else by the users
+    /// of `once`. A small room is encoded in microseconds, and keeping the bytes of every room would cost more.
+    fn shared_state<'a>(&'a self, once: &'a OnceCell<Bytes>) -> &'a OnceCell<Bytes> {
+        if self.room.members().len() > KEEP_ENCODED_ABOVE { &self.encoded_state } else { once }
     }
 
     /// The whole state to one member: REQUEST_SYNC, or a JOIN repeated on the same session.
@@ -30,8 +42,12 @@ impl RoomCellState {
     }
 
     pub(in crate::hub) fn send_state_to_all(&self, node: &NodeId, now: RoomTime) {
+        let once = OnceCell::new();
         for member in &self.attached {
-            self.send_joined(member, None, true, node, now);
+            let (user, session, shared) = (&member.user, &member.session, self.shared_state(&once));
+            member
+                .subscriber
+                .state(&self.room, &Joined { user, session, token: None, resumed: true, node, now, shared });
         }
     }
 
@@ -62,7 +78,7 @@ impl RoomCellState {
     }
 
     fn tell_all(&self, body: NoticeBody<'_>, now: RoomTime) {
-        let notice = Notice { body, now, encoded: std::cell::OnceCell::new() };
+        let notice = Notice { body, now, encoded: OnceCell::new() };
         for member in &self.attached {
             member.subscriber.notice(&notice);
         }
@@ -86,7 +102,7 @@ impl RoomCellState {
     pub(in crate::hub) fn announce_reconnect(&self, spread: Duration, now: RoomTime) {
         for member in &self.attached {
             let after = Duration::from_millis(rand::rng().random_range(0..=spread.as_millis().max(1) as u64));
-            let notice = Notice { body: NoticeBody::Reconnect { after }, now, encoded: std::cell::OnceCell::new() };
+            let notice = Notice { body: NoticeBody::Reconnect { after }, now, encoded: OnceCell::new() };
             member.subscriber.notice(&notice);
         }
     }

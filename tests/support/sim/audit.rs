@@ -1,7 +1,7 @@
 //! The auditor: replays what the log said, and compares it with what every client saw.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tandem::domain::{CloseCode, Head, RoomId, RoomTime};
@@ -9,6 +9,12 @@ use tandem::room::{By, Cause, Event, LeaveReason, MemberConnection, Room};
 
 use super::people::What;
 use super::{Committed, Heard, SimClient, World};
+
+/// The place of the first event that the message tells of.
+fn first_of(head: Head, json: &Value) -> Head {
+    let events = json["events"].as_u64().filter(|_| json["type"] == "ROSTER").unwrap_or(1);
+    Head { seq: (head.seq + 1).saturating_sub(events), ..head }
+}
 
 /// The rooms and events of a run, replayed from the log alone.
 pub(crate) struct Truth {
@@ -214,9 +220,13 @@ impl Truth {
                             missed = Some(*head);
                         } else {
                             let next = Head { epoch: before.epoch, seq: before.seq + 1 };
-                            assert_eq!(*head, next, "client {index}: a gap: {json}");
+                            assert_eq!(first_of(*head, json), next, "client {index}: a gap: {json}");
                             missed = None;
                             at = Some((room.clone(), *head));
+                        }
+                        if json["type"] == "ROSTER" {
+                            self.check_roster(index, &room, *head, json);
+                            continue;
                         }
                         self.check_event(world, index, &room, *head, json);
                         let mut text = json.clone();
@@ -233,6 +243,27 @@ impl Truth {
                 }
             }
         }
+    }
+
+    /// ROSTER: its events are the log's, and the lists say of each what the log says.
+    fn check_roster(&self, client: usize, room: &str, head: Head, json: &Value) {
+        let name = |user: &Value| user["userId"].as_str().unwrap().to_owned();
+        let list = |of: &str| json[of].as_array().unwrap().iter().map(name).collect::<Vec<_>>();
+        let (mut joined, mut left) = (BTreeSet::new(), Vec::new());
+        for seq in first_of(head, json).seq..=head.seq {
+            match self.events.get(&(room.to_owned(), Head { seq, ..head })).map(|fact| &fact.event) {
+                Some(Event::Joined { user, .. }) => drop(joined.insert(user.to_string())),
+                Some(Event::Left { user, reason: LeaveReason::Left | LeaveReason::Lost, .. }) => {
+                    left.push(user.to_string());
+                }
+                other => panic!("client {client}: {json}, where the log has {other:?} at {seq}"),
+            }
+        }
+        let after = &self.events[&(room.to_owned(), head)].after;
+        joined.retain(|user| after.members().keys().any(|member| member.as_str() == user));
+        assert_eq!(list("joined").into_iter().collect::<BTreeSet<_>>(), joined, "client {client}: {json}");
+        assert_eq!(list("left"), left, "client {client}: {json}");
+        self.judge("roster", true, false);
     }
 
     fn check_event(&self, world: &World, client: usize, room: &str, head: Head, json: &Value) {
