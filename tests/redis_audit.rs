@@ -210,8 +210,8 @@ async fn what_the_audit_has_not_read_yet_is_not_trimmed_however_old() {
 async fn when_rooms_have_ended_and_the_database_has_them_redis_is_empty() {
     let (server, database) = (RedisServer::start().await, Database::open().await);
     let life = Duration::from_millis(1500);
-    let never = Duration::from_secs(3600);
-    let options = RedisOptions { lives: short_lives(life), probe_every: never, ..server.options() };
+    let (never, recovery_wait) = (Duration::from_secs(3600), Duration::ZERO);
+    let options = RedisOptions { lives: short_lives(life), probe_every: never, recovery_wait, ..server.options() };
     let node = RedisNode::at("a", options).await;
     node.drain(&database.repository, quick());
     for n in 0..20 {

@@ -401,9 +401,9 @@ async fn a_redis_that_is_flushed_again_and_again_gets_the_unaudited_commits_each
 async fn every_key_has_a_life_and_nothing_is_left_when_rooms_have_ended() {
     let server = RedisServer::start().await;
     let life = Duration::from_millis(1500);
-    let slow = Duration::from_secs(3600);
-    let node =
-        RedisNode::at("a", RedisOptions { lives: short_lives(life), probe_every: slow, ..server.options() }).await;
+    let (slow, recovery_wait) = (Duration::from_secs(3600), Duration::ZERO);
+    let options = RedisOptions { lives: short_lives(life), probe_every: slow, recovery_wait, ..server.options() };
+    let node = RedisNode::at("a", options).await;
     node.nodes.beat(life, life).await.unwrap();
     node.nodes.may_sweep(life).await.unwrap();
     let rooms: Vec<RoomId> = (0..20).map(|n| room(&format!("room-{n}"))).collect();
