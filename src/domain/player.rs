@@ -43,7 +43,7 @@ impl PlayerState {
     }
 }
 
-/// Why a player failed: a word for programs, such as `decode`.
+/// Why a player failed, such as `decode`, or can't keep up, such as `slow`: a word for programs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PlayerReason(Arc<str>);
@@ -75,7 +75,7 @@ impl fmt::Debug for PlayerReason {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Player {
     pub state: PlayerState,
-    /// Why it failed, if the member says so.
+    /// Why it failed, if the member says so. Of a ready player: why it can't keep up with the film.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<PlayerReason>,
     /// The film's length as this player knows it. Never 0.
@@ -94,8 +94,13 @@ impl Player {
         self.state == PlayerState::Failed && self.reason.as_ref().is_some_and(|reason| reason.as_str() == "live")
     }
 
-    /// Whether a ready gate may wait for it.
+    /// Whether it has the film, even if it can't keep up with it.
     pub fn is_ready(&self) -> bool {
         self.state == PlayerState::Ready
+    }
+
+    /// Whether a ready gate waits for it: a player that can't keep up would use up the deadline of every gate.
+    pub fn is_awaited(&self) -> bool {
+        self.is_ready() && self.reason.is_none()
     }
 }

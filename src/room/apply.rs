@@ -115,7 +115,7 @@ impl Room {
                 }
                 self.duration = *agreed;
                 // A player that loads its film again may still answer; the gate's deadline bounds the wait.
-                if matches!(player.state, PlayerState::None | PlayerState::Failed) {
+                if player.state != PlayerState::Loading && !player.is_awaited() {
                     self.await_no_more(user);
                 }
             }

@@ -193,7 +193,7 @@ impl Stage {
         Basis { film, gate }
     }
 
-    /// Mostly a ready player.
+    /// Mostly a ready player; some can't keep up.
     fn player(&self, script: &mut Script<'_>) -> Player {
         let byte = script.byte();
         let state = match byte % 8 {
@@ -202,10 +202,14 @@ impl Stage {
             2 => PlayerState::Failed,
             _ => PlayerState::Ready,
         };
-        let failed = state == PlayerState::Failed;
+        let reason = match (state, byte % 8) {
+            (PlayerState::Failed, _) => Some("decode"),
+            (_, 7) => Some("slow"),
+            _ => None,
+        };
         Player {
             state,
-            reason: failed.then(|| PlayerReason::parse("decode").expect("a reason")),
+            reason: reason.map(|reason| PlayerReason::parse(reason).expect("a reason")),
             duration: script.maybe(|script| script.position(&self.limits)),
         }
     }

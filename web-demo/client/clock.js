@@ -9,6 +9,9 @@ const WINDOW = 16;
 /** Error that a sample gains by each ms of age: two quartz clocks part by up to 50 ppm, doubled for safety. */
 const AGE_PENALTY = 0.0001;
 
+/** For rounding, and for stamps that a busy server took a moment late. */
+const TOLERANCE_MS = 5;
+
 /** Once synced, the offset is slewed: a film must not jump because an estimate got better. */
 const SLEW_MS_PER_MS = 0.005;
 const STEP_ABOVE_MS = 50;
@@ -84,6 +87,10 @@ export class OffsetEstimator {
     // A clock that moves in steps may show no time between departure and arrival.
     if (!(trip >= -grain) || t2 < t1) return false;
     const rtt = Math.max(0, trip);
+    // An exchange bounds the offset. Older bounds that exclude it are those of a clock that was moved since.
+    const agrees = (/** @type {{offset: number, rtt: number, at: number}} */ s) =>
+      Math.abs(s.offset - (t1 - t0 + (t2 - t3)) / 2) <= (s.rtt + rtt) / 2 + (t3 - s.at) * AGE_PENALTY + 2 * grain + TOLERANCE_MS;
+    this.#samples = this.#samples.filter(agrees);
     this.#samples.push({ offset: (t1 - t0 + (t2 - t3)) / 2, rtt, at: t3 });
     if (this.#samples.length > WINDOW) this.#samples.shift();
 

@@ -1,12 +1,14 @@
 /**
- * Watches a player's condition: whether it can play the room's film at all, and why it can't be kept in step. Checked
- * before each step of syncVideo. The room is told by PLAYER, the page by `player` and `limit`.
+ * Watches a player's condition: whether it can play the room's film at all, whether it keeps up with it, and why it
+ * can't be kept in step. Checked before each step of syncVideo. The room is told by PLAYER, the page by `player` and
+ * `limit`.
  *
- * @typedef {'live'|'paused'|'seek'|'rate'} Limit
+ * @typedef {'live'|'paused'|'seek'|'rate'|import('./lag.js').LagReason} Limit
  *   why this player can't be kept in step: it shows a live stream · the browser keeps it paused · its seeks land
- *   elsewhere · it ignores rates, and a jump is not due yet
+ *   elsewhere · it ignores rates, and a jump is not due yet · its data comes too slowly · the device is too slow
  */
 import { Interruption } from './interruption.js';
+import { Lag } from './lag.js';
 import { Landing } from './landing.js';
 import { LiveDetector } from './live.js';
 import { PlayerStatus, statusOf } from './player-status.js';
@@ -34,6 +36,7 @@ export class Condition {
   landing = new Landing();
   rates = new RateEffect();
   interruption = new Interruption();
+  lag = new Lag();
   live;
   /** @type {Limit|null} */
   limit = null;
@@ -63,8 +66,9 @@ export class Condition {
   /**
    * @param {number|null} drift ms
    * @param {boolean} inHand whether the viewer's hand is on the element
+   * @param {boolean} runs  whether the room's film moves now
    */
-  look(drift, inHand) {
+  look(drift, inHand, runs) {
     const now = this.#room.env.now();
     const video = this.#video;
     if (video.loop) {
@@ -79,8 +83,15 @@ export class Condition {
       this.#freedAt = now;
       this.#source.retry();
     }
+    this.lag.look(now, {
+      running: runs && !video.paused && !video.ended && !inHand && this.#player.usable,
+      starving: this.#player.stuck && !video.seeking,
+      shown: !this.#room.env.hidden(),
+      frames: video.getVideoPlaybackQuality?.(),
+    });
     this.#status.update(
       statusOf(video, {
+        lag: this.lag.current,
         failure: this.#source.failure,
         blocked: this.#player.blocked,
         live: this.live.detected,
@@ -97,6 +108,7 @@ export class Condition {
     this.rates.forget();
     this.live.forget();
     this.interruption.forget();
+    this.lag.forget();
   }
 
   stop() {
@@ -112,6 +124,7 @@ export class Condition {
   #limitAt(now, off) {
     if (this.live.detected) return 'live';
     if (this.interruption.lasting && this.#room.playback.playing) return 'paused';
+    if (this.lag.current !== null) return this.lag.current;
     if ((this.landing.inexact || !this.#player.canSeekTo(this.#video.currentTime)) && off > LIMIT_ABOVE_MS.seek) return 'seek';
     return this.rates.useless(now) && off > LIMIT_ABOVE_MS.rate ? 'rate' : null;
   }

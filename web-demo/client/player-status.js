@@ -1,9 +1,10 @@
 /**
  * Tells the room, and the page, whether this player can play the room's film (PLAYER). The ready gate waits only for
- * players that are ready, and the others see who can't play the film, and why.
+ * players that are ready and keep up, and the others see who can't play the film or keep up with it, and why.
  *
  * @typedef {{state: 'none'|'loading'|'ready'|'failed', reason?: string, duration?: number}} Status
- *   `reason`: `decode`, `network`, `unsupported`, `blocked` (the browser wants a click first), `live` (a live stream)
+ *   `reason`: why it failed: `decode`, `network`, `unsupported`, `blocked` (the browser wants a click first), `live` (a
+ *   live stream); why one that is ready can't keep up: `stalls`, `slow` (lag.js)
  */
 
 /** Largest position that the wire takes, s. */
@@ -49,6 +50,7 @@ export class PlayerStatus {
 /**
  * @param {HTMLVideoElement} video
  * @param {object} known
+ * @param {import('./lag.js').LagReason|null} known.lag
  * @param {string|null} known.failure
  * @param {boolean} known.blocked
  * @param {boolean} known.live
@@ -56,13 +58,13 @@ export class PlayerStatus {
  * @param {boolean} known.expected       a film is to be loaded
  * @returns {Status}
  */
-export function statusOf({ readyState, networkState, duration, error }, { failure, blocked, live, lengthSettled, expected }) {
+export function statusOf({ readyState, networkState, duration, error }, { lag, failure, blocked, live, lengthSettled, expected }) {
   if (failure !== null) return { state: 'failed', reason: failure };
   if (readyState > 0 && !error) {
     if (live) return { state: 'failed', reason: 'live' };
     if (blocked) return { state: 'failed', reason: 'blocked' };
     const known = lengthSettled && duration > 0 && duration <= LONGEST_S;
-    return { state: 'ready', ...(known && { duration: Math.round(duration * 1000) / 1000 }) };
+    return { state: 'ready', ...(lag !== null && { reason: lag }), ...(known && { duration: Math.round(duration * 1000) / 1000 }) };
   }
   return { state: expected || networkState > 0 ? 'loading' : 'none' };
 }

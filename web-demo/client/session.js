@@ -21,6 +21,8 @@ const SYNC_WITHIN_MS = 5000;
 const KEEP_EVERY_MS = 500;
 /** A digest comes once a second: without one for this long, the room is large no more. */
 const DIGEST_FOR_MS = 3500;
+/** What ROOM_STATE says of room time may be this old. */
+const ROOM_TIME_OFF_MS = 200;
 /** A WebTransport session that is closed at once loses the LEAVE that was just written. */
 const LEAVE_WITHIN_MS = 1000;
 /** The server takes it for a lost connection, and keeps the membership for the grace time. */
@@ -383,6 +385,9 @@ export class Session {
       // At once: without the newest token a crash of this page would cost the membership.
       this.#store.keepMembership(this.#roomId, this.#membership);
     }
+    // Room time was stepped, which the server says by sending the whole state.
+    const off = Math.abs(Number(state.roomTime) - this.clock.roomTime());
+    if (this.clock.synced && off > ROOM_TIME_OFF_MS + this.clock.rtt) this.#resyncClock();
     this.#connection.settled();
     this.#joinRef = 0;
     this.#joinedOnce = true;

@@ -26,6 +26,8 @@ import { SyncStats } from './sync-stats.js';
 const START_SETTLES_MS = 120;
 /** A start this much behind is left to the rate; more is worth a seek ahead. */
 const START_BEHIND_MS = 120;
+/** A jump from farther behind is that of a device that can't keep up, unless it doesn't have the room's rate. */
+const FELL_BEHIND_MS = 250;
 /** A player that stands this little ahead waits for the room instead of seeking back. */
 const WAIT_AHEAD_MS = 1500;
 /** The same where a seek back would not help: over a hole in the film, or where seeks land elsewhere. */
@@ -156,7 +158,8 @@ export class Steering {
     const room = this.#room;
     if (room.state === 'closed' || room.self.slot === null) return; // Not in the room yet: nothing is known of it.
     const retryIn = this.#source.follow();
-    this.#condition.look(this.drift, busy);
+    const runs = room.playback.playing && this.#vector.runsAt(room.clock.roomTime());
+    this.#condition.look(this.drift, busy, runs && this.placed);
     if (busy) return;
     if (!this.#player.usable) {
       this.#setMode('waiting');
@@ -380,6 +383,7 @@ export class Steering {
     this.#player.noticeSeekEnd();
     if (this.#player.stuck) {
       this.#meter.clear();
+      this.#effect.clear(); // What a stall costs says nothing about rates.
       return this.#setMode(this.#video.seeking ? 'seek' : 'waiting');
     }
     const base = this.#followRate(now);
@@ -393,7 +397,11 @@ export class Steering {
     const ratesHelp = !this.#effect.useless(local);
     const position = this.#vector.positionAt(now);
     const seeksHelp = this.#seekHelps(position + drift / 1000, position);
-    if (seeksHelp && this.#jumps.allows(drift, local, ratesHelp)) return this.#jump(ratesHelp);
+    if (seeksHelp && this.#jumps.allows(drift, local, ratesHelp)) {
+      const tookRate = this.#player.rate > base - 0.01;
+      if (drift < -FELL_BEHIND_MS && tookRate) this.#condition.lag.noteJump(local);
+      return this.#jump(ratesHelp);
+    }
 
     if (ratesHelp) {
       const interval = this.#env.hidden() ? LOOK_HIDDEN_MS : LOOK_MS;

@@ -124,4 +124,8 @@ test('who can’t play the film is named, with the reason where it is one', () =
   assert.match(plain(sentenceFor([member('Bob', 'decode')])), /^Bob can’t play this film: their browser can’t decode it\./);
   assert.match(plain(sentenceFor([member('Bob', 'decode'), member('Cid', 'network')])), /^Bob and Cid can’t play this film\./);
   assert.match(plain(sentenceFor([member('Bob', 'a reason of another client')])), /^Bob can’t play this film\./);
+  const lagging = { ...member('Cid', 'stalls'), player: 'ready' };
+  assert.equal(plain(sentenceFor([lagging])), 'Cid can’t keep up: the film reaches them too slowly. The others don’t wait for them.');
+  assert.match(plain(sentenceFor([member('Bob', 'decode'), lagging])), /^Bob can’t play this film: .*\. Cid can’t keep up: .*\. The others/);
+  assert.equal(sentenceFor([{ ...member('Cid', null), player: 'ready' }]), '');
 });

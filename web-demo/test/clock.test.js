@@ -74,6 +74,15 @@ test('an offset that is off by more than 50 ms is stepped, once there is evidenc
   assert.ok(Math.abs(estimator.offsetAt(1160) - 1400) < 0.001, 'a clock that was moved is believed');
 });
 
+test('when room time was stepped, exchanges of before do not outweigh worse ones of after', () => {
+  for (const moved of [400, -400, 300]) {
+    const estimator = new OffsetEstimator();
+    for (let i = 0; i < 16; i++) exchange(estimator, i * 1000, 1000, 5, 5);
+    exchange(estimator, 17_000, 1000 + moved, 40, 30);
+    assert.ok(Math.abs(estimator.offsetAt(17_100) - 1000 - moved) < 6, `${estimator.offsetAt(17_100) - 1000} ms`);
+  }
+});
+
 test('an exchange that no clock allows is refused', () => {
   const estimator = new OffsetEstimator();
   assert.equal(estimator.add(100, 1000, 1100, 150), false);

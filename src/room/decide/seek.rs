@@ -48,11 +48,11 @@ impl Draft<'_> {
         resume.filter(|_| !at_gate).unwrap_or_else(|| self.base.intends_to_play())
     }
 
-    /// `None`: there is no member to wait for. A player that loads, failed or was never shown would only use up the
-    /// deadline.
+    /// `None`: there is no member to wait for. A player that loads, failed, can't keep up or was never shown would
+    /// only use up the deadline.
     fn gate(&self, seeker: &UserId, dialect: Dialect, target: MediaTime) -> Option<ReadyGate> {
         let answers = |user: &UserId| dialect == Dialect::V3 || user != seeker;
-        let able = self.base.members.iter().filter(|(_, member)| member.is_live() && member.player.is_ready());
+        let able = self.base.members.iter().filter(|(_, member)| member.is_live() && member.player.is_awaited());
         let awaiting: std::collections::BTreeSet<_> =
             able.map(|(user, _)| user).filter(|user| answers(user)).cloned().collect();
         (!awaiting.is_empty()).then(|| ReadyGate {

@@ -45,6 +45,27 @@ fn a_player_that_fails_or_goes_while_a_gate_waits_is_awaited_no_more() {
 }
 
 #[test]
+fn a_player_that_cannot_keep_up_is_not_awaited_until_it_says_that_it_can_again() {
+    let (ann, bob) = (v3("ann"), v3("bob"));
+    let mut scene = Scene::of(&[&ann, &bob]);
+    scene.at(0).send(ann.seek(30.0)).expect(&["ann seek 30 @0 gate 1 [ann bob]"]);
+    scene.at(1).send(ann.ready(Some(1), None)).taken();
+    // While a gate waits, too.
+    scene.at(2).send(bob.lags("stalls")).expect(&["player bob ready, ends 90", "server play 30 @102"]);
+    scene.at(3).send(ann.seek(60.0)).expect(&["ann seek 60 @3 gate 2 [ann]"]);
+    scene.at(4).send(bob.is_ready()).expect(&["player bob ready, ends 90"]);
+    scene.at(5).send(ann.seek(90.0)).expect(&["ann seek 90 @5 gate 3 [ann bob]"]);
+}
+
+#[test]
+fn the_film_is_as_long_as_a_player_says_that_cannot_keep_up() {
+    let ann = v3("ann");
+    let mut scene = Scene::of(&[&ann]);
+    scene.at(1).send(ann.lags("slow")).taken();
+    assert_eq!(scene.room.duration(), Some(seconds(90.0)));
+}
+
+#[test]
 fn a_player_that_loads_its_film_again_is_still_awaited() {
     let (ann, bob) = (v3("ann"), v3("bob"));
     let mut scene = Scene::of(&[&ann, &bob]);

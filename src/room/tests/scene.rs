@@ -218,6 +218,12 @@ impl Person {
         self.shows(Player { duration: Some(seconds(duration)), ..Player::of(PlayerState::Ready) }, None)
     }
 
+    /// Its player has the film, 90 s long, and can't keep up with it.
+    pub(super) fn lags(&self, reason: &str) -> Command {
+        let reason = Some(PlayerReason::parse(reason).unwrap());
+        self.shows(Player { reason, duration: Some(seconds(90.0)), ..Player::of(PlayerState::Ready) }, None)
+    }
+
     pub(super) fn fails(&self, reason: &str) -> Command {
         let reason = Some(PlayerReason::parse(reason).unwrap());
         self.shows(Player { reason, ..Player::of(PlayerState::Failed) }, None)

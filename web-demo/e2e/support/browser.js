@@ -42,9 +42,17 @@ export class Browser {
 
   /** Process ids of its renderers. The network stack is another process. */
   async renderers() {
+    return (await this.#processInfo()).filter(({ type }) => type === 'renderer').map(({ id }) => id);
+  }
+
+  /** Process ids of all that it consists of. */
+  async processes() {
+    return (await this.#processInfo()).map(({ id }) => id);
+  }
+
+  async #processInfo() {
     const cdp = await (await this.#running()).newBrowserCDPSession();
-    const { processInfo } = await cdp.send('SystemInfo.getProcessInfo');
-    return processInfo.filter(({ type }) => type === 'renderer').map(({ id }) => id);
+    return (await cdp.send('SystemInfo.getProcessInfo')).processInfo;
   }
 
   async close() {
@@ -70,9 +78,13 @@ export class Browser {
     return tab;
   }
 
-  /** A person who is in a room. @param {import('node:test').TestContext} t */
-  async join(t, { server, room, name, transport = 'auto', pin, origin, ...rest }) {
+  /**
+   * A person who is in a room. `quicPort` is that of a relay in front of the server.
+   * @param {import('node:test').TestContext} t
+   */
+  async join(t, { server, room, name, transport = 'auto', pin, origin, quicPort, ...rest }) {
     const tab = await this.person(t, { name, ...rest });
+    if (quicPort !== undefined) await tab.seesQuicOn(quicPort);
     await tab.enter({ origin: origin ?? server.origin, room, transport, pin });
     return tab;
   }

@@ -47,6 +47,20 @@ export class Tab {
     if (wait) await this.joined();
   }
 
+  /** The page is told another port of QUIC. @param {number} port */
+  async seesQuicOn(port) {
+    await this.page.route('**/api/transports', async (route) => {
+      try {
+        const response = await route.fetch();
+        const answer = await response.json();
+        answer.webtransport = { ...answer.webtransport, port, url: `https://127.0.0.1:${port}/wt` };
+        await route.fulfill({ response, json: answer });
+      } catch {
+        await route.abort().catch(() => {}); // The server is away, or the page.
+      }
+    });
+  }
+
   async joined() {
     await this.until('being in the room', () => window.tandem?.room.state === 'joined' && !document.querySelector('#room').hidden);
   }

@@ -220,6 +220,19 @@ export class FakeVideo extends EventTarget {
     this.#fire('canplay', 'playing');
   }
 
+  /** A picture in 24 a second; of them `dropsFrames` are not shown. */
+  getVideoPlaybackQuality() {
+    this.#countFrames();
+    return { totalVideoFrames: Math.floor(this.frames), droppedVideoFrames: Math.floor(this.dropped) };
+  }
+
+  #countFrames() {
+    const frames = this.moving ? ((this.env.now() - Math.max(this.since, this.countedAt ?? 0)) / 1000) * 24 : 0;
+    this.countedAt = this.env.now();
+    this.frames = (this.frames ?? 0) + frames;
+    this.dropped = (this.dropped ?? 0) + frames * (this.options.dropsFrames ?? 0);
+  }
+
   /** Its process is stopped, and goes on. */
   suspend() {
     this.#anchor(this.truePosition());

@@ -8,7 +8,7 @@ import { joinedRoom } from './room-harness.js';
 export const URL_OF_FILM = 'https://example.org/film.webm';
 
 /** A joined room with a film, and a player that follows it. The server acknowledges and commits every command. */
-export async function watching({ seed = 1, video: videoOptions, host = true, prepare = () => {}, before = () => {}, loads = true, ...syncOptions } = {}) {
+export async function watching({ seed = 1, video: videoOptions, host = true, transport = 'websocket', prepare = () => {}, before = () => {}, loads = true, ...syncOptions } = {}) {
   const env = new FakeEnv({ seed });
   const server = new FakeServer(env);
   server.room.url = URL_OF_FILM;
@@ -16,7 +16,7 @@ export async function watching({ seed = 1, video: videoOptions, host = true, pre
   if (!host) server.room.hostUserId = 'bob';
   server.onRequest = (line, message) => obey(server, line, message);
   prepare(server);
-  const harness = await joinedRoom({ env, server });
+  const harness = await joinedRoom({ env, server, transport });
   const video = new FakeVideo(env, videoOptions);
   before(video);
   const sync = syncVideo(harness.room, video, syncOptions);
