@@ -1,33 +1,18 @@
 /** Firefox's differences: its own controls, its clock when it resists fingerprinting, an element that was emptied. */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import puppeteer from 'puppeteer-core';
 import { roomName } from './support/browser.js';
 import { Embedding } from './support/embedding.js';
+import { openFirefox, waits } from './support/firefox.js';
 import { Server } from './support/server.js';
-import { until } from './support/until.js';
-
-const FIREFOX = process.env.FIREFOX ?? '/usr/bin/firefox-esr';
-const PREFS = { 'media.autoplay.default': 0, 'media.autoplay.blocking_policy': 0 };
 
 const server = new Server();
 before(() => server.start());
 after(() => server.remove());
 
-/** A page in a separate Firefox. @param {import('node:test').TestContext} t */
-async function firefox(t, prefs = {}) {
-  if (!existsSync(FIREFOX)) throw new Error(`${FIREFOX} is missing; install it with: apt-get install firefox-esr (or set FIREFOX)`);
-  const browser = await puppeteer.launch({ browser: 'firefox', executablePath: FIREFOX, headless: true, extraPrefsFirefox: { ...PREFS, ...prefs } });
-  t.after(() => browser.close());
-  return browser.newPage();
-}
-
-const waits = (page, what, look) => until(`Firefox: ${what}`, () => page.evaluate(look), { within: 30_000, show: () => page.evaluate(() => `\n${document.body.innerText.slice(0, 500)}`) });
-
 describe('Firefox', () => {
   test('shows the film again to whoever leaves and enters the room again', async (t) => {
-    const page = await firefox(t);
+    const page = await openFirefox(t);
     const room = roomName('ff');
     await page.goto(`${server.origin}/#${new URLSearchParams({ room, name: 'Fay', autojoin: '1' })}`);
     for (let visit = 0; visit < 2; visit++) {
@@ -44,7 +29,7 @@ describe('Firefox', () => {
 
   test('lets its own controls command the room, and nothing else', async (t) => {
     const embedding = await Embedding.for(t, server.origin);
-    const page = await firefox(t);
+    const page = await openFirefox(t);
     await page.goto(`${embedding.origin}/?${new URLSearchParams({ room: roomName('ffhand'), name: 'Fay' })}`);
     await waits(page, 'being in the room', () => window.tandem?.room.state === 'joined');
     await page.evaluate((url) => window.tandem.room.setUrl(url, 0), `${embedding.origin}/film.webm`);
@@ -68,7 +53,7 @@ describe('Firefox', () => {
   });
 
   test('with a coarse clock says how coarse it is', async (t) => {
-    const page = await firefox(t, { 'privacy.resistFingerprinting': true });
+    const page = await openFirefox(t, { 'privacy.resistFingerprinting': true });
     await page.goto(`${server.origin}/#${new URLSearchParams({ room: roomName('ffclock'), name: 'Fay', autojoin: '1' })}`);
     await waits(page, 'a clock', () => window.tandem?.room.clock.synced && window.tandem.room.clock.grain > 10);
     const { grain, error } = await page.evaluate(() => ({ grain: window.tandem.room.clock.grain, error: window.tandem.room.clock.error }));

@@ -1,6 +1,6 @@
 /** What a test counts in a tab while something happens to it, or to another one. */
 
-/** Begins to count. @param {import('./tab.js').Tab} tab */
+/** Begins to count. @param {{page: any, inStep: () => Promise<unknown>}} tab */
 export async function watch(tab) {
   await tab.page.evaluate(() => {
     const { room } = window.tandem;
@@ -21,14 +21,14 @@ export async function watch(tab) {
 
 /**
  * @typedef {{seeks: number, pauses: number, commands: any[], vectors: number, joins: number, states: string[]}} Seen
- * @param {import('./tab.js').Tab} tab
+ * @param {{page: any, inStep: () => Promise<unknown>}} tab
  * @returns {Promise<Seen>}
  */
 export const seen = (tab) => tab.page.evaluate(() => window.seen);
 
 /**
  * Waits until a tab plays where the room is again, and returns how long it took, ms.
- * @param {import('./tab.js').Tab} tab
+ * @param {{page: any, inStep: () => Promise<unknown>}} tab
  */
 export async function backInStep(tab, since) {
   await tab.inStep();
