@@ -62,6 +62,7 @@ const FLOORS: &[(&str, usize)] = &[
     ("resync", 15),
     ("room_ended", 50),
     ("room_kept", 50),
+    ("roster: judged", 3),
     ("seek", 20),
     ("twice: Delivery", 100),
     ("url_changed", 12),
