@@ -16,6 +16,8 @@ import { RateEffect } from './rate-effect.js';
 
 /** Drift from which on a limit is reported, ms. */
 const LIMIT_ABOVE_MS = { seek: 1000, rate: 100 };
+/** A seek that takes longer waits for data. */
+const SEEK_STARVES_MS = 5000;
 /**
  * A seek that hangs for so long although its data is buffered is ended by loading the film again, at most this often.
  */
@@ -84,8 +86,8 @@ export class Condition {
       this.#source.retry();
     }
     this.lag.look(now, {
-      running: runs && !video.paused && !video.ended && !inHand && this.#player.usable,
-      starving: this.#player.stuck && !video.seeking,
+      running: runs && !video.ended && !inHand && this.#player.usable && !this.#player.blocked && this.interruption.left(now) === 0,
+      starving: this.#player.stuck && (!video.seeking || this.#player.seekingFor > SEEK_STARVES_MS),
       shown: !this.#room.env.hidden(),
       frames: video.getVideoPlaybackQuality?.(),
     });

@@ -26,8 +26,8 @@ const OVER_AFTER_MS = 20_000;
 
 /**
  * @typedef {object} Sight
- * @property {boolean} running  the player means to play, and the room does
- * @property {boolean} starving it stands still for want of data, and no seek is under way
+ * @property {boolean} running  the room plays, and nothing else keeps the player from it
+ * @property {boolean} starving it stands still for want of data, not for a seek that has just begun
  * @property {boolean} shown    browsers drop the frames of hidden pages
  * @property {{totalVideoFrames: number, droppedVideoFrames: number}|undefined} frames
  */

@@ -148,6 +148,11 @@ export class Player {
     return { error, buffered: this.#seekBuffered };
   }
 
+  /** How long the element has been seeking, ms. */
+  get seekingFor() {
+    return this.#video.seeking && this.#seekBegan !== null ? this.#env.now() - this.#seekBegan : 0;
+  }
+
   /** How long the element has been seeking although its data is buffered, ms: its loader hangs on another request. */
   get hangsFor() {
     const { seeking, currentTime } = this.#video;

@@ -1,5 +1,6 @@
 /** Films that don't play, and films that end. */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
 import { Server } from './support/server.js';
@@ -28,6 +29,40 @@ describe('a film that plays for one and not for another', () => {
     await bob.until('no card', () => document.querySelector('#stage-error').hidden);
     await ann.until('no complaint', () => document.querySelector('#cannot-play').hidden);
     await ann.click('#play');
+    await allInStep([ann, bob]);
+  });
+});
+
+describe('a film that comes too slowly for one', () => {
+  test('goes on for the others, who see who can’t keep up and why and don’t wait, and for that one when it comes again', async (t) => {
+    const room = roomName('slow');
+    const ann = await browser.join(t, { server, room, name: 'Ann' });
+    await ann.film();
+    const bob = await browser.person(t, { name: 'Bob' });
+    const film = await readFile(new URL('../media/film.webm', import.meta.url));
+    /** Requests for more than the beginning wait. @type {(() => void)[]} */
+    const waiting = [];
+    await bob.page.route('**/media/film.webm', async (route) => {
+      const start = Number(/bytes=(\d+)/.exec(route.request().headers().range ?? '')?.[1] ?? 0);
+      if (start > 0) await new Promise((resolve) => waiting.push(() => resolve(undefined)));
+      const end = start > 0 ? film.length : Math.floor(film.length / 12);
+      const headers = { 'content-type': 'video/webm', 'accept-ranges': 'bytes', 'content-range': `bytes ${start}-${end - 1}/${film.length}` };
+      await route.fulfill({ status: 206, headers, body: film.subarray(start, end) }).catch(() => {}); // Not wanted any more.
+    });
+    await bob.enter({ origin: server.origin, room, transport: 'websocket' });
+    await bob.film();
+    await ann.click('#play');
+    await ann.until('who can’t keep up, and why', () => document.querySelector('#cannot-play').innerText.includes('Bob can’t keep up: the film reaches them too slowly'), null, { within: 60_000 });
+    await ann.until('it in the list', () => /Can’t keep up/.test([...document.querySelectorAll('#members .member')].find((row) => row.innerText.includes('Bob')).innerText));
+    await bob.until('the reason', () => document.querySelector('#own-limit').innerText.startsWith('The film reaches you too slowly'));
+    await ann.listen();
+    await ann.page.evaluate(() => window.tandem.room.seek(10, { playing: true }));
+    await ann.inStep();
+    for (const { gate } of await ann.heard('SEEK_PAUSE')) assert.ok(!gate?.awaiting.some((user) => user !== gate.by), 'nobody waits for Bob');
+    await bob.page.unroute('**/media/film.webm');
+    waiting.forEach((go) => go());
+    await allInStep([ann, bob]);
+    await ann.until('no complaint', () => document.querySelector('#cannot-play').hidden, null, { within: 60_000 });
     await allInStep([ann, bob]);
   });
 });

@@ -45,6 +45,17 @@ test('so does one that waits for its data without an end', async () => {
   await env.until('keeping up again', () => told().length === 3, 40_000);
 });
 
+test('so does one whose seek gets no data', async () => {
+  const { env, server, told, video } = await playing();
+  video.options.seekData = () => false;
+  play(server, { position: 200 });
+  await env.advance(28_000);
+  assert.deepEqual(told(), [null, 'stalls']);
+  video.options.seekData = () => true;
+  play(server, { position: 300 });
+  await env.until('keeping up again', () => told().length === 3, 40_000);
+});
+
 test('a device that falls behind again and again says so, and is back in step by itself', async () => {
   const { env, video, told, drift, commands } = await playing({ video: { speed: 0.85 } });
   await env.until('saying it', () => told().at(-1) === 'slow', 60_000);
