@@ -3,9 +3,9 @@
  * How far apart are the players? Real Chromium and Firefox, the real page, the real film, each tab behind a lossy line
  * of its own, half of them on WebTransport. docs/SYNC.md says how it is measured. Needs Linux and root (namespaces).
  *
- *   node benches/sync/run.mjs [--quick] [--runs clean,bad] [--seed 1] [--out docs/sync] [--trace target/sync-trace.csv]
+ *   node benches/sync/run.mjs [--quick] [--runs clean,bad] [--seconds 120] [--seed 1] [--out docs/sync] [--trace target/sync-trace.csv]
  *
- * Without `--out` the figures of docs/SYNC.md are written anew too.
+ * `--seconds` ends each run sooner. Without `--out` the figures of docs/SYNC.md are written anew too.
  * TANDEM_BIN: the server (target/release/tandem, else target/debug/tandem); LINES_BIN: the bench `loss`, which is built
  * when it is absent; CHROMIUM, FIREFOX: other browsers.
  */
@@ -34,6 +34,7 @@ const { values: options } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
     runs: { type: 'string', default: '' },
+    seconds: { type: 'string', default: '' },
     seed: { type: 'string', default: '1' },
     out: { type: 'string', default: OUT },
     trace: { type: 'string', default: root('target/sync-trace.csv') },
@@ -63,7 +64,8 @@ const measured = [];
 const browsers = new Set();
 const lines = process.env.LINES_BIN ?? builtLines();
 try {
-  for (const run of runsOf({ quick: options.quick, runs: options.runs ? options.runs.split(',') : [] })) {
+  for (const planned of runsOf({ quick: options.quick, runs: options.runs ? options.runs.split(',') : [] })) {
+    const run = { ...planned, seconds: Math.min(planned.seconds, Number(options.seconds) || Infinity) };
     process.stderr.write(`${run.name} …\n`);
     measured.push(await measure(run));
     await write();

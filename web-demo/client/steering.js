@@ -26,6 +26,11 @@ import { SyncStats } from './sync-stats.js';
 const START_SETTLES_MS = 120;
 /** A start this much behind is left to the rate; more is worth a seek ahead. */
 const START_BEHIND_MS = 120;
+/**
+ * The same for a player that stands where the room starts, and heard of it late (a lost packet): a seek would stop it
+ * for longer, and what is less is not jumped after (`JumpLimiter`).
+ */
+const START_HEARD_LATE_MS = 200;
 /** A jump from farther behind is that of a device that can't keep up, unless it doesn't have the room's rate. */
 const FELL_BEHIND_MS = 250;
 /** A player that stands this little ahead waits for the room instead of seeking back. */
@@ -335,7 +340,8 @@ export class Steering {
     const here = this.#video.currentTime;
     const lead = this.#player.startLatency.ms;
     const wait = Math.max(this.#vector.reaches(here), at) - now - lead;
-    const late = wait < -START_BEHIND_MS;
+    const stands = Math.abs(here - position) <= SAME_PLACE_S * 2;
+    const late = wait < -(stands ? START_HEARD_LATE_MS : START_BEHIND_MS);
     const early = wait > Math.max(this.#hopped ? WAIT_LONG_AHEAD_MS : WAIT_AHEAD_MS, at - now - lead + 50);
     const elsewhere = here < position - SAME_PLACE_S * 2 || late || early;
     const helps = this.#seekHelps(here, this.#vector.positionAt(Math.max(now, at)));

@@ -82,6 +82,25 @@ test('a scheduled start shows its first frame at its moment', async () => {
   assert.ok(room.clock.roomTime() > at && Math.abs(drift()) < 20, `${drift()} ms`);
 });
 
+test('a start that a lost packet delayed begins at once and catches up, without a seek that would cost it more', async () => {
+  const { env, server, video, drift } = await watching({ video: { startMs: 60, seekMs: [200, 250] } });
+  play(server);
+  await env.advance(2000);
+  pause(server, 30);
+  await env.advance(1000);
+  const { seek } = video.calls;
+  // Its moment is over by the time it is heard of; starting takes 60 ms more.
+  play(server, { position: 30, lead: -100 });
+  await env.advance(100);
+  assert.ok(video.truePosition() > 30, 'it plays');
+  const { max: behind } = await driftsOver(env, drift, 400);
+  assert.ok(behind < 200, `${behind} ms`);
+  await env.advance(2000);
+  const { max } = await driftsOver(env, drift, 1000);
+  assert.ok(max < 20, `${max} ms`);
+  assert.equal(video.calls.seek, seek);
+});
+
 for (const [name, options] of Object.entries({
   'a steady element': {},
   'one whose currentTime moves in steps of 40 ms (Firefox)': { frames: true, stepMs: 40 },
