@@ -54,7 +54,7 @@ pub trait SessionControl {
 
 /// Measurements of the session's connection.
 pub trait SessionMeasurements {
-    /// The latest round trip, once there is one.
+    /// The round trip to plan with, once there is one: with a retransmission, where packets were lost lately.
     fn rtt(&self) -> Option<Duration>;
     /// Whether a signal of `_bytes` fits: signals of single members may fill half of the outbox, so that they never
     /// cause the overflow that ends the session.

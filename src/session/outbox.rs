@@ -280,8 +280,9 @@ impl Outbox {
     /// Stores the round trip of an answered ping.
     pub(super) fn note_rtt(&self, rtt: Option<Duration>) {
         if let Some(rtt) = rtt {
+            let kept = Duration::from_micros(self.rtt_micros.load(Ordering::Relaxed));
             // Zero means "not measured".
-            self.rtt_micros.store((rtt.as_micros() as u64).max(1), Ordering::Relaxed);
+            self.rtt_micros.store((with_repair(kept, rtt).as_micros() as u64).max(1), Ordering::Relaxed);
         }
     }
 }
@@ -372,5 +373,43 @@ impl SessionMeasurements for Outbox {
         }
         let micros = self.rtt_micros.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))
+    }
+}
+
+/// The round trip to plan with, after another measurement. TCP hides its retransmissions; a ping that met one took a
+/// few hundred ms longer. It is forgotten over the next pings, because the next lost packet will take as long. A peer
+/// that slept answers later still, which says nothing of its line.
+fn with_repair(kept: Duration, measured: Duration) -> Duration {
+    /// The kernel's least retransmission timeout is 200 ms.
+    const REPAIR: Duration = Duration::from_millis(300);
+    const PINGS: u32 = 8;
+    let fading = kept.saturating_sub(kept.saturating_sub(measured) / PINGS);
+    fading.clamp(measured, measured + REPAIR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_trip_with_a_retransmission_is_planned_with_until_it_is_long_ago() {
+        let ms = Duration::from_millis;
+        let mut planned = with_repair(Duration::ZERO, ms(50));
+        assert_eq!(planned, ms(50), "the first one");
+        planned = with_repair(planned, ms(320));
+        assert_eq!(planned, ms(320));
+        planned = with_repair(planned, ms(50));
+        assert!(planned > ms(280), "{planned:?}");
+        for _ in 0..40 {
+            planned = with_repair(planned, ms(50));
+        }
+        assert!(planned < ms(60), "{planned:?}");
+    }
+
+    #[test]
+    fn a_peer_that_slept_does_not_count_as_one_on_a_slow_line() {
+        let ms = Duration::from_millis;
+        let planned = with_repair(with_repair(ms(50), ms(600_000)), ms(50));
+        assert!(planned <= ms(350), "{planned:?}");
     }
 }

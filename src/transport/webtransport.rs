@@ -222,7 +222,7 @@ impl DatagramSender for SessionDatagrams {
     }
 
     fn rtt(&self) -> Duration {
-        Self::rtt(self)
+        self.repaired_rtt()
     }
 }
 

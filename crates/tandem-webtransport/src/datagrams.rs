@@ -94,4 +94,9 @@ impl SessionDatagrams {
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()
     }
+
+    /// The round trip to plan with: on a path that loses packets, one with a repair. Takes the connection's lock.
+    pub fn repaired_rtt(&self) -> Duration {
+        self.connection.repaired_rtt()
+    }
 }
