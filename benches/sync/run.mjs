@@ -3,7 +3,8 @@
  * How far apart are the players? Real Chromium and Firefox, the real page, the real film, each tab behind a lossy line
  * of its own, half of them on WebTransport. docs/SYNC.md says how it is measured. Needs Linux and root (namespaces).
  *
- *   node benches/sync/run.mjs [--quick] [--runs clean,bad] [--seconds 120] [--seed 1] [--out docs/sync] [--trace target/sync-trace.csv]
+ *   node benches/sync/run.mjs [--quick] [--runs clean,bad] [--seconds 120] [--seed 1]
+ *     [--out docs/sync] [--trace target/sync-trace.csv]
  *
  * `--seconds` ends each run sooner. Without `--out` the figures of docs/SYNC.md are written anew too.
  * TANDEM_BIN: the server (target/release/tandem, else target/debug/tandem); LINES_BIN: the bench `loss`, which is built

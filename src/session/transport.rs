@@ -52,8 +52,8 @@ pub trait DatagramSender: Send + Sync {
     /// its slot replaces it. Never blocks. A message that can't be sent at all is dropped.
     fn try_send(&self, message: &CompactBytes) -> bool;
 
-    /// The round trip to plan with: on a line that loses packets, one in which a lost packet is sent again. Callers hold
-    /// a room's lock.
+    /// The round trip to plan with: on a line that loses packets, one in which a lost packet is sent again. Callers
+    /// hold a room's lock.
     fn rtt(&self) -> Duration;
 }
 
