@@ -90,8 +90,8 @@ impl Hub {
     }
 
     /// How far ahead a scheduled command must lie so that the members here have heard of it, and their players have
-    /// started: a round trip that 95 % of them keep (with a retransmission, where packets are lost), plus `STARTING`, at
-    /// most `MAX_LEAD_MS`. The slowest phone of a room makes nobody else wait: it starts late, and catches up.
+    /// started: a round trip that 95 % of them keep (with a retransmission, where packets are lost), plus `STARTING`,
+    /// at most `MAX_LEAD_MS`. The slowest phone of a room makes nobody else wait: it starts late, and catches up.
     pub(super) fn lead_of(&self, cell: &RoomCell) -> Duration {
         /// From `play()` to the first new frame browsers take 30 to 110 ms (docs/SYNC.md).
         const STARTING: Duration = Duration::from_millis(150);
