@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use around::Around;
+use bytes::Bytes;
 use support::{HubFixture, RecordingSubscriber, room, until};
 use tandem::domain::{CloseCode, Head, NodeId, RoomId};
 use tandem::hub::delivery::{
@@ -19,7 +20,7 @@ use tandem::hub::delivery::{
 };
 use tandem::hub::subscriber::Subscriber;
 use tandem::hub::subscriber::{RoomDelivery, SessionControl, SessionMeasurements};
-use tandem::hub::{Departure, Hub, Membership};
+use tandem::hub::{Departure, Hub, JoinRequest, Membership};
 use tandem::room::{ChatLine, Room};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 struct Faulty {
     subscriber: RecordingSubscriber,
     at_event: AtomicBool,
+    at_message: AtomicBool,
     at_rtt: AtomicBool,
 }
 
@@ -39,6 +41,15 @@ impl RoomDelivery for Faulty {
     fn event(&self, delivery: &EventDelivery<'_>) {
         assert!(!self.at_event.swap(false, Ordering::Relaxed), "injected");
         self.subscriber.event(delivery);
+    }
+
+    fn encode(&self, delivery: &EventDelivery<'_>) -> Option<Bytes> {
+        self.subscriber.encode(delivery)
+    }
+
+    fn message(&self, message: &Bytes) {
+        assert!(!self.at_message.swap(false, Ordering::Relaxed), "injected");
+        self.subscriber.message(message);
     }
 
     fn notice(&self, notice: &Notice<'_>) {
@@ -122,6 +133,27 @@ async fn a_subscriber_that_panics_costs_its_room_a_reconnect_and_no_other_room_a
     fixture.chat(&sun, 1);
     until("sunday to go on", || suns.heard.lock().len() == 3).await;
     assert_eq!(suns.heard(), ["ROOM_STATE", "CHAT", "ACK"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_viewer_that_panics_in_the_fan_out_costs_its_room_a_reconnect_and_the_other_viewers_hear_of_it() {
+    let fixture = HubFixture::new();
+    let (faulty, anns, eves) = (
+        Arc::new(Faulty::default()),
+        Arc::new(RecordingSubscriber::default()),
+        Arc::new(RecordingSubscriber::default()),
+    );
+    let ann = join(&fixture, &fixture.hub, "friday", "ann", anns.clone()).await;
+    let watch = async |user: &str, subscriber: Arc<dyn Subscriber>| {
+        let request = fixture.request(user, &fixture.hub.new_session());
+        let joined = fixture.hub.join(JoinRequest { viewer: true, ..request }, subscriber).await;
+        joined.map_err(|refusal| refusal.to_string()).unwrap()
+    };
+    let _faulty = watch("bob", faulty.clone()).await;
+    let _eve = watch("eve", eves.clone()).await;
+    faulty.at_message.store(true, Ordering::Relaxed);
+    fixture.chat(&ann, 1);
+    friday_is_read_again(&fixture, &[&anns, &faulty.subscriber, &eves]).await;
 }
 
 #[tokio::test(start_paused = true)]

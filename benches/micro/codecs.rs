@@ -104,10 +104,10 @@ mod encode {
     #[divan::bench(args = [2, 10, 200])]
     fn room_state(bencher: Bencher<'_, '_>, members: usize) {
         let (room, limits, actor) = (room_of(members), limits(), actor(0));
-        let (user, session) = (&actor.user, &actor.session);
+        let (user, session) = (Some(&actor.user), Some(&actor.session));
         bencher.bench_local(|| {
-            let (shared, node) = (&OnceCell::new(), &session.node);
-            let joined = Joined { user, session, token: None, resumed: true, node, now: NOW, shared };
+            let (shared, node) = (&OnceCell::new(), &actor.session.node);
+            let joined = Joined { user, session, token: None, resumed: true, node, now: NOW, shared, audience: 0 };
             protocol::encode_state(black_box(&room), &joined, &limits).join()
         });
     }
@@ -116,8 +116,17 @@ mod encode {
     #[divan::bench(args = [2, 10, 200])]
     fn room_state_shared(bencher: Bencher<'_, '_>, members: usize) {
         let (room, limits, actor) = (room_of(members), limits(), actor(0));
-        let (user, session, shared) = (&actor.user, &actor.session, &OnceCell::new());
-        let joined = Joined { user, session, token: None, resumed: true, node: &session.node, now: NOW, shared };
+        let (user, session, shared) = (Some(&actor.user), Some(&actor.session), &OnceCell::new());
+        let joined = Joined {
+            user,
+            session,
+            token: None,
+            resumed: true,
+            node: &actor.session.node,
+            now: NOW,
+            shared,
+            audience: 0,
+        };
         bencher.bench_local(|| protocol::encode_state(black_box(&room), &joined, &limits).join());
     }
 

@@ -517,6 +517,7 @@ async fn gauges(hub: Hub, admission: Caps, of_address: u64) {
         let status = hub.status();
         metrics::gauge!(names::ROOMS).set(status.rooms as f64);
         metrics::gauge!(names::ROOMS_UNREADABLE).set(status.unreadable_rooms as f64);
+        metrics::gauge!(names::AUDIENCE).set(status.audience as f64);
         metrics::gauge!(names::MEMBERS, "state" => "live").set(status.attached as f64);
         metrics::gauge!(names::SESSION_QUEUE_BYTES).set(status.waiting_bytes as f64);
         metrics::gauge!(names::MEMBERS, "state" => "grace").set(status.in_grace as f64);

@@ -51,6 +51,8 @@ codes! {
         UserBanned = "USER_BANNED", "banned from the room";
         Kicked = "KICKED", "removed by the host a moment ago; `retryAfterMs`";
         RoomFull = "ROOM_FULL", "no place for another member";
+        NoRoom = "NO_ROOM", "nobody is in this room, and a viewer opens none";
+        Forbidden = "FORBIDDEN", "the audience may not do this";
         RoomLimit = "ROOM_LIMIT", "no place for another room";
         SessionLimit = "SESSION_LIMIT", "as many sessions as one user may have; leave another room first";
         TargetGone = "TARGET_GONE", "the member addressed is not here";
@@ -80,6 +82,7 @@ codes! {
         JoinTimeout = "JOIN_TIMEOUT", "no JOIN within the time given";
         Overloaded = "OVERLOADED", "no place for another session";
         Internal = "INTERNAL", "a fault of the server";
+        RoomOver = "ROOM_OVER", "the last member has left the room that this session watched";
     }
 }
 
@@ -100,6 +103,7 @@ impl CloseCode {
             Self::JoinTimeout => 4008,
             Self::Overloaded => 4009,
             Self::Internal => 4010,
+            Self::RoomOver => 4011,
         }
     }
 }

@@ -65,6 +65,7 @@ limits! {
     message_bytes, "MAX_MESSAGE_BYTES" = 65_536, 4096..=1_048_576, Some(TooBig), "bytes of a JSON message";
     position_secs, "MAX_POSITION_SECS" = 604_800, 60..=31_536_000, Some(OutOfRange), "largest position in a film, s";
     room_members, "MAX_ROOM_MEMBERS" = 200, 1..=10_000, Some(RoomFull), "members of a room";
+    room_audience, "MAX_ROOM_AUDIENCE" = 20_000, 0..=1_000_000, Some(RoomFull), "viewers of a room beside its members, on all nodes; 0: a full room refuses";
     room_address_members, "MAX_ROOM_MEMBERS_PER_ADDRESS" = 50, 1..=10_000, Some(RoomFull), "members of a room from one client address (lifted by RATE_LIMITS=off)";
     full_presence_members, "FULL_PRESENCE_MEMBERS" = 32, 1..=10_000, None, "members of a room up to which each hears the others' positions and statuses live; above, a digest once a second";
     room_bans, "MAX_ROOM_BANS" = 500, 1..=10_000, Some(OutOfRange), "bans of a room";

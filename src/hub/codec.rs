@@ -275,6 +275,7 @@ fn user_of(event: &Event) -> Option<&UserId> {
         | Event::GuestControl { .. }
         | Event::PinChanged { .. }
         | Event::Kept { .. }
+        | Event::AudienceCounted { .. }
         | Event::Ended { .. } => None,
     }
 }
@@ -423,6 +424,7 @@ mod tests {
             Event::GateProgress { id: 1, user: user("ann") },
             Event::BansChanged { user: user("max"), banned: true, client: origin.client },
             Event::BansChanged { user: user("eve"), banned: false, client: None },
+            Event::AudienceCounted { count: 1204 },
             Event::Kept {
                 at: at(4),
                 kept: Kept { until: at(14_400_000), address: origin.address },

@@ -9,15 +9,16 @@ use bytes::Bytes;
 
 use crate::domain::{
     CompactBytes, Head, MediaTime, MediaUrl, Namespace, NodeId, RelayedStatus, RelayedTick, ResumeToken, RoomDigest,
-    RoomTime, SessionRef, UserId,
+    RoomTime, SessionRef, UserId, Username,
 };
 use crate::room::{Control, Event, Reject, Room};
 
-/// The part of ROOM_STATE that differs from member to member.
+/// The part of ROOM_STATE that differs from receiver to receiver.
 #[derive(Debug)]
 pub struct Joined<'a> {
-    pub user: &'a UserId,
-    pub session: &'a SessionRef,
+    /// `None`: the message is for the whole audience.
+    pub user: Option<&'a UserId>,
+    pub session: Option<&'a SessionRef>,
     /// The token for the next JOIN; only in the answer to a JOIN.
     pub token: Option<&'a ResumeToken>,
     /// Whether the JOIN resumed a membership.
@@ -26,6 +27,8 @@ pub struct Joined<'a> {
     pub now: RoomTime,
     /// The rest of ROOM_STATE, shared by all who are told it at one head.
     pub shared: &'a OnceCell<Bytes>,
+    /// How many watch without being members.
+    pub audience: u32,
 }
 
 /// A committed event, with the room as it is after it.
@@ -62,7 +65,7 @@ pub struct Notice<'a> {
 }
 
 /// The uncommitted messages. JSON texts in them were parsed and bounded by the decoder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum NoticeBody<'a> {
     /// OFFER, ANSWER, ICE_CANDIDATE, PLAYBACK_ACK, a v2 member's SYNC_RESPONSE, CUSTOM with `to`.
     Signal {
@@ -85,6 +88,21 @@ pub enum NoticeBody<'a> {
     },
     Reconnect {
         after: Duration,
+    },
+    /// PASSED, for the audience: the last `events` events up to `head` concern members only.
+    Passed {
+        events: u64,
+        head: Head,
+    },
+    /// AUDIENCE, between two that are committed.
+    Audience {
+        count: u32,
+    },
+    /// HAND: a viewer asks to become a member, or no longer. For the host, and for the viewer itself.
+    Hand {
+        user: &'a UserId,
+        name: &'a Username,
+        raised: bool,
     },
 }
 
@@ -191,6 +209,12 @@ pub enum Refusal {
     /// The target's outbox has no room for this signal.
     #[error("the member addressed can't take more at the moment; try again")]
     TargetBusy,
+    /// The session is in the audience.
+    #[error("the audience may not do this")]
+    Forbidden,
+    /// It raised or lowered its hand a moment ago, or enough others ask.
+    #[error("wait before you raise or lower your hand again")]
+    HandsBusy { retry_after: Duration },
     /// The node has no place for another room.
     #[error("this server has no place for another room")]
     RoomLimit,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::delivery::{Notice, NoticeBody, Refusal, Reply, Signal, StatusDelivery, TickDelivery};
 use super::relay::Relay;
 use super::room_cell::{Completion, RoomCellState};
+use super::viewers::Invitation;
 use super::{Hub, Membership};
 use crate::domain::{
     Dialect, Measurement, MediaTime, Player, PlayerState, RelayedTick, RoomId, RoomTime, SessionRef, StatusReport,
@@ -100,7 +101,9 @@ impl Hub {
             fan_out_tick(state, &user, tick, heartbeat, now);
         }
         let remote = state.remote_members();
-        let published = told && (remote.v3 || (heartbeat && remote.v2));
+        // A node may have viewers and no member.
+        let watched = from_host && state.audience().is_elsewhere();
+        let published = told && (remote.v3 || watched || (heartbeat && remote.v2));
         let drifted = from_host && state.room().gate.is_none() && state.host_drifted(&report);
         drop(guard);
         if published {
@@ -139,7 +142,13 @@ impl Hub {
         let now = self.now();
         let mut state = membership.cell.lock();
         let large = state.is_large(&self.0.parts.limits);
-        let Some(sender) = state.attached_mut(membership) else { return };
+        let Some(sender) = state.attached_mut(membership) else {
+            drop(state);
+            if self.viewer_status(membership, status) {
+                measure(&status);
+            }
+            return;
+        };
         sender.status = Some((now, status));
         if sender.status_at.is_some_and(|last| last + STATUS_EVERY > now) {
             return;
@@ -191,14 +200,13 @@ impl Hub {
         Ok(())
     }
 
-    /// REQUEST_SYNC: a v2 member gets SYNC_RESPONSE, a v3 member the whole state.
+    /// REQUEST_SYNC: a v2 member gets SYNC_RESPONSE, a v3 member or a viewer the whole state.
     pub fn sync(&self, membership: &Membership) {
         let (now, session) = (self.now(), &membership.actor.session);
         let state = membership.cell.lock();
-        let Some(member) = state.attached(session) else { return };
-        match member.dialect {
-            Dialect::V3 => state.send_state(session, self.node(), now),
-            Dialect::V2 => {
+        match state.attached(session).filter(|member| member.dialect == Dialect::V2) {
+            None => state.send_state(session, self.node(), now),
+            Some(member) => {
                 let body = NoticeBody::Sync { room: state.room() };
                 member.subscriber.notice(&Notice { body, now, encoded: OnceCell::new() });
             }
@@ -218,6 +226,13 @@ impl Hub {
         };
         if let Relay::Probe { user, session } = relay {
             self.probe_for_another_node(room, user, session);
+            return;
+        }
+        if let Relay::Audience { node, part } = relay {
+            if let Some(cell) = self.find(room) {
+                cell.audience().hear_part(&node, part);
+                self.note_size(&cell, &cell.lock());
+            }
             return;
         }
         let Some(cell) = self.find(room) else {
@@ -272,7 +287,19 @@ impl Hub {
             Relay::Busy { user, session, request, reference } => {
                 refuse_signal(&state, &user, &session, &request, reference, &Refusal::TargetBusy);
             }
-            Relay::Probe { .. } | Relay::Digest { .. } => {}
+            Relay::Invite { user, session, viewer, decline, request, reference } => {
+                let believed = self.sender_elsewhere(&state, &user, &session).is_some() && state.room().is_host(&user);
+                drop(state);
+                if believed {
+                    let by = Invitation { host: user, session, request, reference };
+                    self.answer_hand(&cell, &viewer, decline, by);
+                }
+            }
+            Relay::NotInvited { user, session, full, request, reference } => {
+                let reject = if full { Reject::Full } else { Reject::TargetGone };
+                refuse_signal(&state, &user, &session, &request, reference, &Refusal::Room(reject));
+            }
+            Relay::Probe { .. } | Relay::Digest { .. } | Relay::Audience { .. } => {}
         }
     }
 
@@ -378,6 +405,9 @@ fn fan_out_tick(state: &RoomCellState, from: &UserId, tick: RelayedTick, heartbe
             _ => continue,
         }
         told += 1;
+    }
+    if tick.from_host {
+        state.audience().tick(tick, now);
     }
     TICKS_RELAYED.increment(1);
     DELIVERIES.increment(told);

@@ -52,6 +52,8 @@ pub struct JoinRequest {
     pub client: Option<KeyHash>,
     /// Its claim about the room's owner.
     pub claim: OwnerClaim,
+    /// It wants to watch without being a member.
+    pub viewer: bool,
 }
 
 impl JoinRequest {
@@ -71,6 +73,7 @@ impl JoinRequest {
             place: None,
             client: None,
             claim: OwnerClaim::default(),
+            viewer: false,
         }
     }
 
@@ -109,8 +112,18 @@ impl Hub {
         loop {
             let cell = &visit.cell;
             let pin = self.check_pin(cell, &request).await?;
-            match self.try_join(cell, &request, pin, &subscriber).await {
-                Ok(Some(actor)) => return Ok(Membership { cell: Arc::clone(cell), actor, place }),
+            let entered = if request.viewer || self.overflows(cell, &request) {
+                self.try_watch(cell, &request, pin, &subscriber).map(|seat| seat.map(Some))
+            } else {
+                self.try_join(cell, &request, pin, &subscriber).await.map(|joined| joined.map(|()| None))
+            };
+            match entered {
+                Ok(Some(viewer)) => {
+                    let actor = Actor { user: request.user.clone(), session: request.session.clone() };
+                    return Ok(Membership { cell: Arc::clone(cell), actor, place, viewer });
+                }
+                // Others took the last places while it waited.
+                Err(Refusal::Room(Reject::Full)) if self.may_overflow(&request) => request.viewer = true,
                 // The cell was retired meanwhile, or the PIN changed: again.
                 Ok(None) | Err(Refusal::Room(Reject::PinStale)) => {}
                 Err(Refusal::Room(Reject::ProbeFirst(session))) if !probed => {
@@ -162,20 +175,9 @@ impl Hub {
         request: &JoinRequest,
         pin: PinProof,
         subscriber: &Arc<dyn Subscriber>,
-    ) -> Result<Option<Actor>, Refusal> {
+    ) -> Result<Option<()>, Refusal> {
         let token = ResumeToken::random();
-        let join = Join {
-            user: request.user.clone(),
-            name: request.name.clone(),
-            session: request.session.clone(),
-            dialect: request.dialect,
-            transport: request.transport,
-            presented: request.token.as_ref().map(ResumeToken::hash),
-            new_token: token.hash(),
-            pin,
-            origin: Origin { client: request.client, address: self.counted(request.address) },
-            claim: request.claim,
-        };
+        let join = self.join_of(request, pin, token.hash());
         let mut pending = PendingJoin { hub: self, cell, request, token: token.hash(), answered: false };
         {
             let mut state = cell.lock();
@@ -189,7 +191,22 @@ impl Hub {
         self.enqueue(cell, Command::Join(join), Completion::Join(JoinReply(done)));
         answer.await.map_err(|_| Refusal::Unavailable)??;
         pending.answered = true;
-        Ok(Some(Actor { user: request.user.clone(), session: request.session.clone() }))
+        Ok(Some(()))
+    }
+
+    pub(super) fn join_of(&self, request: &JoinRequest, pin: PinProof, new_token: TokenHash) -> Join {
+        Join {
+            user: request.user.clone(),
+            name: request.name.clone(),
+            session: request.session.clone(),
+            dialect: request.dialect,
+            transport: request.transport,
+            presented: request.token.as_ref().map(ResumeToken::hash),
+            new_token,
+            pin,
+            origin: Origin { client: request.client, address: self.counted(request.address) },
+            claim: request.claim,
+        }
     }
 
     /// Checks the PIN before the room decides. Only a wrong one counts as a guess.

@@ -1,5 +1,5 @@
 //! Rooms above `FULL_PRESENCE_MEMBERS`: members hear the room's digest once a second, instead of everybody's ticks and
-//! statuses.
+//! statuses. The audience of a room hears it always.
 //!
 //! One task serves the large rooms of the node. They are spread over the second by their names, so that many of them
 //! don't all speak in one moment. The digest is made of what the sessions here last said ([`DigestPart`]), which is
@@ -75,7 +75,7 @@ pub(super) async fn run(hub: Hub) {
 impl Hub {
     /// Sees to it that a large room gets its digests. Called after every change that may have made it large.
     pub(super) fn note_size(&self, cell: &RoomCell, state: &RoomCellState) {
-        if state.is_large(&self.0.parts.limits) {
+        if state.has_digest(&self.0.parts.limits) {
             self.0.large_rooms.add(cell.id());
         }
     }
@@ -85,13 +85,13 @@ impl Hub {
         let now = self.now();
         let mut state = cell.lock();
         state.drop_silent_parts(now);
-        if !state.is_large(&self.0.parts.limits) || state.is_retired() {
+        if !state.has_digest(&self.0.parts.limits) || state.is_retired() {
             drop(state);
             self.0.large_rooms.remove(cell.id());
             return;
         }
-        let part = state.tell_digest(now);
-        let heard_elsewhere = state.remote_members().v3;
+        let part = state.tell_digest(&self.0.parts.limits, now);
+        let heard_elsewhere = state.remote_members().v3 || state.audience().is_elsewhere();
         drop(state);
         if heard_elsewhere {
             let relay = Relay::Digest { node: self.node().clone(), part };

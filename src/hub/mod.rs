@@ -53,6 +53,7 @@ mod sweep;
 #[path = "tests/fixture.rs"]
 mod testing;
 mod timers;
+mod viewers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub use join::JoinRequest;
 use large_rooms::LargeRooms;
 use lock::Mutex;
 use pin_hasher::PinHasher;
+use room_cell::audience::ViewerSeat;
+pub use room_cell::audience::{AudiencePart, RaisedHand};
 use room_cell::{Completion, RoomCell};
 use timers::Timers;
 
@@ -128,6 +131,8 @@ pub struct Membership {
     cell: Arc<RoomCell>,
     actor: Actor,
     place: Option<Arc<QuotaPlace>>,
+    /// Its seat in the audience, if its JOIN took one.
+    viewer: Option<Arc<ViewerSeat>>,
 }
 
 impl Membership {
@@ -139,6 +144,11 @@ impl Membership {
     /// The member and its session.
     pub fn actor(&self) -> &Actor {
         &self.actor
+    }
+
+    /// Whether the session is in the room's audience. It may become a member at any moment, and no viewer after that.
+    pub fn is_viewer(&self) -> bool {
+        self.viewer.as_ref().is_some_and(|seat| seat.is_taken())
     }
 
     /// The session's place in the quotas of its user and address, where they are counted. Freed with its last copy.
@@ -165,6 +175,8 @@ pub struct HubStatus {
     pub members: usize,
     /// Members with a session on this node.
     pub attached: usize,
+    /// Viewers with a session on this node.
+    pub audience: usize,
     /// Members in their grace time whose last session was on this node.
     pub in_grace: usize,
     /// Rooms whose last commit failed, and for which the log has not answered since.
@@ -197,6 +209,7 @@ impl Hub {
         panics::spawn_or_abort(&tracker, "timers", &stop, timers::run(hub.clone()));
         panics::spawn_or_abort(&tracker, "sweep", &stop, sweep::run(hub.clone()));
         panics::spawn_or_abort(&tracker, "digests", &stop, large_rooms::run(hub.clone()));
+        panics::spawn_or_abort(&tracker, "audience", &stop, viewers::run(hub.clone()));
         panics::spawn_or_abort(&tracker, "commit feed", &stop, commit_feed::run(hub.clone()));
         ephemeral_feed::start(&hub, queues);
         let steps = stop.clone().run_until_cancelled_owned(timers::follow_steps(hub.clone())).map(drop);
@@ -213,15 +226,22 @@ impl Hub {
     /// there is a `reference`, or ERROR.
     pub fn submit(&self, membership: &Membership, ask: Ask, request: &'static str, reference: Option<u64>) {
         let completion = Completion::Reply { session: membership.actor.session.clone(), request, reference };
+        let ask = self.known_to_room(&membership.cell, ask);
         let lead = if ask.is_scheduled() { self.lead_of(&membership.cell) } else { Duration::ZERO };
         self.enqueue(&membership.cell, Command::Asked { by: membership.actor.clone(), lead, ask }, completion);
     }
 
     /// Ends a session's membership, or begins its grace time.
     pub fn depart(&self, membership: Membership, how: Departure) {
-        let Membership { cell, actor, place: _ } = membership;
-        // Under one lock with the command: the sweep takes a live member without an attached session for a breach.
+        let Membership { cell, actor, viewer, .. } = membership;
         let mut state = cell.lock();
+        if viewer.is_some_and(|seat| seat.is_taken()) {
+            cell.audience().leave(&actor.session);
+            // An invitation may be under way: its JOIN lets nobody in now.
+            state.give_up_session(&actor.session);
+            return;
+        }
+        // Under one lock with the command: the sweep takes a live member without an attached session for a breach.
         state.detach(&actor.user, &actor.session);
         let command = match how {
             Departure::Left => Command::Leave { by: actor },
@@ -254,8 +274,13 @@ impl Hub {
     }
 
     /// How many members the room has.
-    pub fn audience(&self, membership: &Membership) -> usize {
+    pub fn members(&self, membership: &Membership) -> usize {
         membership.cell.lock().room().members().len()
+    }
+
+    /// How many members and viewers hear what a member says to all.
+    pub fn hearers(&self, membership: &Membership) -> usize {
+        self.members(membership) + membership.cell.audience().total() as usize
     }
 
     /// Whether the member is its room's host, by this node's replica.

@@ -6,10 +6,11 @@
 //! version u8 · kind u8 (digest) · node · part
 //! ```
 //!
-//! Numbers are big-endian. Ids and names have one byte of length, texts have four. During an update nodes of two
-//! versions run side by side: a node ignores what it can't read (another version, an unknown kind), and the ephemeral
-//! lane guarantees no delivery. Version 1 (JSON, tandem 3.0.0) is ignored, and its nodes ignore this one: while both
-//! run, a member's ticks, statuses and signals reach only the members on nodes of its version; commands reach all.
+//! A kind without a sender has neither user nor session. Numbers are big-endian. Ids and names have one byte of length,
+//! texts have four. During an update nodes of two versions run side by side: a node ignores what it can't read (another
+//! version, an unknown kind), and the ephemeral lane guarantees no delivery. Version 1 (JSON, tandem 3.0.0) is ignored,
+//! and its nodes ignore this one: while both run, a member's ticks, statuses and signals reach only the members on
+//! nodes of its version; commands reach all.
 //! Within a version a kind may be added, and a field at the end of a kind; a field whose meaning changes takes a new
 //! version.
 
@@ -19,10 +20,11 @@ use serde::de::value::{Error as NotAUrl, StrDeserializer};
 
 use super::delivery::Signal;
 use super::digest::DigestPart;
+use super::room_cell::audience::{AudiencePart, RaisedHand};
 use crate::commit::binary::{ByteReader, ByteWriter, WireError};
 use crate::domain::{
-    Measurement, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, Rate, RelayedTick, SessionRef, StatusReport,
-    UserId,
+    KeyHash, Measurement, MediaTime, MediaUrl, MemberSlot, Namespace, NodeId, Rate, RelayedTick, SessionRef,
+    StatusReport, UserId, Username,
 };
 use crate::room::Control;
 
@@ -37,6 +39,10 @@ const GONE: u8 = 4;
 const BUSY: u8 = 5;
 const PROBE: u8 = 6;
 const DIGEST: u8 = 7;
+/// Has no sender: the node itself speaks.
+const AUDIENCE: u8 = 16;
+const INVITE: u8 = 17;
+const NOT_INVITED: u8 = 18;
 
 const OFFER: u8 = 1;
 const ANSWER: u8 = 2;
@@ -87,6 +93,19 @@ pub enum Relay {
     Gone { user: UserId, session: SessionRef, request: String, reference: Option<u64> },
     /// Answer to a signal for which the target's outbox had no room. For the sender's node, like [`Relay::Gone`].
     Busy { user: UserId, session: SessionRef, request: String, reference: Option<u64> },
+    /// A node's count of its viewers, and their raised hands, for every node that follows the room; once a second.
+    Audience { node: NodeId, part: AudiencePart },
+    /// The host's answer to the raised hand of a viewer, for that viewer's node. `user` and `session` are the host's.
+    Invite {
+        user: UserId,
+        session: SessionRef,
+        viewer: SessionRef,
+        decline: bool,
+        request: String,
+        reference: Option<u64>,
+    },
+    /// Answer to an invitation that came to nothing: the room is full, or the viewer is gone. For the host's node.
+    NotInvited { user: UserId, session: SessionRef, full: bool, request: String, reference: Option<u64> },
     /// Probes a session, for the node that holds it. `user` and `session` are those probed.
     Probe { user: UserId, session: SessionRef },
     /// How the members of a large room do whose sessions are on `node`, for every node with v3 members.
@@ -119,6 +138,22 @@ impl Relay {
                 header(&mut out, BUSY, user, session);
                 write_answer_to(&mut out, request, *reference);
             }
+            Self::Audience { node, part } => {
+                out.0.extend_from_slice(&[VERSION, AUDIENCE]);
+                out.short(node.as_str());
+                write_part(&mut out, part);
+            }
+            Self::Invite { user, session, viewer, decline, request, reference } => {
+                header(&mut out, INVITE, user, session);
+                write_session(&mut out, viewer);
+                out.flag(*decline);
+                write_answer_to(&mut out, request, *reference);
+            }
+            Self::NotInvited { user, session, full, request, reference } => {
+                header(&mut out, NOT_INVITED, user, session);
+                out.flag(*full);
+                write_answer_to(&mut out, request, *reference);
+            }
             Self::Probe { user, session } => header(&mut out, PROBE, user, session),
             Self::Digest { node, part } => {
                 out.0.extend_from_slice(&[VERSION, DIGEST]);
@@ -140,6 +175,10 @@ impl Relay {
 fn header(out: &mut ByteWriter, kind: u8, user: &UserId, session: &SessionRef) {
     out.0.extend_from_slice(&[VERSION, kind]);
     out.short(user.as_str());
+    write_session(out, session);
+}
+
+fn write_session(out: &mut ByteWriter, session: &SessionRef) {
     out.short(session.node.as_str());
     out.number(session.id);
 }
@@ -158,9 +197,11 @@ fn read(mut input: ByteReader) -> Result<Relay, WireError> {
         let part = DigestPart::decode(&input.bytes()?).ok_or(WireError::Wrong("a digest"))?;
         return Ok(Relay::Digest { node, part });
     }
+    if kind == AUDIENCE {
+        return Ok(Relay::Audience { node: read_node(&mut input)?, part: read_part(&mut input)? });
+    }
     let user = read_user(&mut input)?;
-    let node = read_node(&mut input)?;
-    let session = SessionRef { node, id: input.number()? };
+    let session = read_session(&mut input)?;
     Ok(match kind {
         TICK => {
             let (tick, heartbeat) = read_tick(&mut input)?;
@@ -180,6 +221,16 @@ fn read(mut input: ByteReader) -> Result<Relay, WireError> {
             let (request, reference) = read_answer_to(&mut input)?;
             Relay::Busy { user, session, request, reference }
         }
+        INVITE => {
+            let (viewer, decline) = (read_session(&mut input)?, input.flag()?);
+            let (request, reference) = read_answer_to(&mut input)?;
+            Relay::Invite { user, session, viewer, decline, request, reference }
+        }
+        NOT_INVITED => {
+            let full = input.flag()?;
+            let (request, reference) = read_answer_to(&mut input)?;
+            Relay::NotInvited { user, session, full, request, reference }
+        }
         PROBE => Relay::Probe { user, session },
         _ => return Err(WireError::Wrong("the kind")),
     })
@@ -191,6 +242,41 @@ fn read_node(input: &mut ByteReader) -> Result<NodeId, WireError> {
 
 fn read_user(input: &mut ByteReader) -> Result<UserId, WireError> {
     input.short(|text| UserId::parse(text).ok())
+}
+
+fn read_session(input: &mut ByteReader) -> Result<SessionRef, WireError> {
+    Ok(SessionRef { node: read_node(input)?, id: input.number()? })
+}
+
+fn write_part(out: &mut ByteWriter, part: &AudiencePart) {
+    out.0.extend_from_slice(&part.count.to_be_bytes());
+    out.count(part.hands.len());
+    for RaisedHand { user, name, session, client } in &part.hands {
+        out.short(user.as_str());
+        out.text(name.as_str());
+        write_session(out, session);
+        out.optional(client.as_ref(), |out, client| out.short(&client.to_string()));
+    }
+}
+
+fn read_part(input: &mut ByteReader) -> Result<AudiencePart, WireError> {
+    let count = u32::from_be_bytes(input.array()?);
+    let hand = |input: &mut ByteReader| {
+        Ok(RaisedHand {
+            user: read_user(input)?,
+            name: read_name(input)?,
+            session: read_session(input)?,
+            client: input.optional(|input| input.short(|text| KeyHash::parse(text).ok()))?,
+        })
+    };
+    let hands = (0..input.count()?).map(|_| hand(input)).collect::<Result<_, WireError>>()?;
+    Ok(AudiencePart { count, hands })
+}
+
+/// As the viewer's node has parsed it; its longest name need not be this node's.
+fn read_name(input: &mut ByteReader) -> Result<Username, WireError> {
+    let text = input.text()?;
+    Username::deserialize(StrDeserializer::<NotAUrl>::new(&text)).map_err(|_| WireError::Wrong("a name"))
 }
 
 /// 31 bytes: more than a compact tick, because room time must come out to the microsecond as it went in.
@@ -366,6 +452,14 @@ mod tests {
         Relay::Signal { user, session, to, signal, request: "OFFER".into(), reference: Some(7) }
     }
 
+    fn an_audience() -> Relay {
+        let (user, session) = ann();
+        let name = Username::parse("Ann", &Limits::default()).unwrap();
+        let hand = |client| RaisedHand { user: user.clone(), name: name.clone(), session: session.clone(), client };
+        let hands = vec![hand(None), hand(Some(KeyHash::from_bytes([7; 32])))];
+        Relay::Audience { node: session.node.clone(), part: AudiencePart { count: 1204, hands } }
+    }
+
     #[test]
     fn every_kind_is_read_as_it_was_written() {
         let (user, session) = ann();
@@ -400,6 +494,23 @@ mod tests {
             Relay::Status { user: user.clone(), session: session.clone(), status },
             Relay::Probe { user: user.clone(), session: session.clone() },
             Relay::Digest { node: session.node.clone(), part: a_part() },
+            an_audience(),
+            Relay::Audience { node: session.node.clone(), part: AudiencePart { count: 0, hands: Vec::new() } },
+            Relay::Invite {
+                user: user.clone(),
+                session: session.clone(),
+                viewer: SessionRef { id: 9, ..session.clone() },
+                decline: true,
+                request: "INVITE_TO_MEMBER".into(),
+                reference: Some(7),
+            },
+            Relay::NotInvited {
+                user: user.clone(),
+                session: session.clone(),
+                full: true,
+                request: "INVITE_TO_MEMBER".into(),
+                reference: None,
+            },
             Relay::Gone { user: user.clone(), session: session.clone(), request: "OFFER".into(), reference: None },
             Relay::Busy { user: user.clone(), session: session.clone(), request: "OFFER".into(), reference: Some(7) },
         ];
@@ -435,7 +546,7 @@ mod tests {
 
     #[test]
     fn half_a_relay_is_none() {
-        for relay in [a_tick(), an_offer()] {
+        for relay in [a_tick(), an_offer(), an_audience()] {
             let whole = relay.encode();
             for length in 0..whole.len() {
                 assert_eq!(Relay::decode(&whole.slice(..length)), None, "{length} bytes of {relay:?}");

@@ -1,6 +1,8 @@
-//! One room on this node: its replica, the members with a session here, and what waits to be committed.
+//! One room on this node: its replica, the members with a session here, its viewers ([`audience`]), and what waits to
+//! be committed.
 
 mod absorb;
+pub(super) mod audience;
 mod digest_parts;
 mod gathering;
 mod tell;
@@ -28,6 +30,7 @@ use crate::domain::{
     TickReport, TokenHash, UserId,
 };
 use crate::room::{Ask, Command, Event, Room};
+use audience::Audience;
 
 /// Commits kept while the room is read.
 const EARLY_COMMITS: usize = 64;
@@ -40,6 +43,7 @@ pub(super) struct RoomCell {
     changed: Notify,
     /// Something was queued that must not wait for more joins and leaves.
     hurry: Notify,
+    audience: Arc<Audience>,
 }
 
 /// Phase of a cell.
@@ -69,6 +73,8 @@ pub(super) struct RoomCellState {
     room: Room,
     phase: CellPhase,
     attached: Vec<AttachedMember>,
+    /// The cell's own: what the room does is fed to it under this lock.
+    audience: Arc<Audience>,
     /// JOINs in flight on this node, by the token that each would be given. Whoever settles a JOIN first takes its
     /// ticket: the event lets the session in; a failure, or the end of the session, gives the JOIN up. Without a ticket
     /// nobody is let in.
@@ -210,7 +216,9 @@ impl RoomCell {
     }
 
     fn with(room: Room, loaded: OnceCell<()>) -> Arc<Self> {
+        let audience = Arc::<Audience>::default();
         let state = RoomCellState {
+            audience: Arc::clone(&audience),
             phase: CellPhase::Idle,
             attached: Vec::new(),
             tickets: HashMap::new(),
@@ -233,17 +241,17 @@ impl RoomCell {
             lost_here: BTreeSet::new(),
             room,
         };
-        Arc::new(Self {
-            id: state.room.id().clone(),
-            state: Mutex::new(state),
-            loaded,
-            changed: Notify::new(),
-            hurry: Notify::new(),
-        })
+        let id = state.room.id().clone();
+        let (state, changed, hurry) = (Mutex::new(state), Notify::new(), Notify::new());
+        Arc::new(Self { id, state, loaded, changed, hurry, audience })
     }
 
     pub(super) fn id(&self) -> &RoomId {
         &self.id
+    }
+
+    pub(super) fn audience(&self) -> &Arc<Audience> {
+        &self.audience
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, RoomCellState> {
@@ -448,6 +456,15 @@ impl RoomCellState {
         &mut self.attached
     }
 
+    pub(super) fn audience(&self) -> &Arc<Audience> {
+        &self.audience
+    }
+
+    /// The room's host, if its session is on this node.
+    pub(super) fn host_here(&self) -> Option<&AttachedMember> {
+        self.attached.iter().find(|member| self.room.is_host(&member.user))
+    }
+
     pub(super) fn remote_members(&self) -> RemoteMembers {
         self.remote
     }
@@ -500,6 +517,11 @@ impl RoomCellState {
         self.tickets.remove(token)
     }
 
+    /// Gives the JOINs of a session up that it has not asked for itself: its invitations.
+    pub(super) fn give_up_session(&mut self, session: &SessionRef) {
+        self.tickets.retain(|_, ticket| ticket.session != *session);
+    }
+
     /// Gives the JOIN with this token up. True: it had let a session in, which is detached now.
     pub(super) fn give_up(&mut self, token: &TokenHash) -> bool {
         self.take_ticket(token).is_none() && self.detach_where(|member| member.ticket == *token).is_some()
@@ -531,11 +553,13 @@ impl RoomCellState {
         let in_grace = |user: &&UserId| self.room.member(user).is_some_and(|member| !member.is_live());
         status.members += self.room.members().len();
         status.attached += self.attached.len();
+        status.audience += self.audience.here();
         status.in_grace += self.lost_here.iter().filter(in_grace).count();
         // One room that can't be read says nothing of the log.
         status.degraded_rooms += usize::from(self.failed_commit.is_some() && !self.unreadable);
         status.unreadable_rooms += usize::from(self.unreadable);
         status.waiting_bytes += self.attached.iter().map(|member| member.subscriber.waiting_bytes()).sum::<usize>();
+        status.waiting_bytes += self.audience.waiting_bytes();
     }
 
     /// Forgets a session as a fault of the hub would: no command says so.

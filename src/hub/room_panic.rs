@@ -56,6 +56,7 @@ impl Hub {
             // This subscriber may be what panicked.
             let _ = panics::contain(|| member.subscriber.close(CloseCode::Internal, CloseCode::Internal.meaning()));
         }
+        cell.audience().close(CloseCode::Internal, self.now());
         cell.notify_changed();
         self.0.parts.tracker.spawn(self.clone().read_broken(cell.id().clone()));
     }

@@ -6,6 +6,8 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::delivery::{
     DigestDelivery, EventDelivery, Joined, Notice, Reply, RosterDelivery, StatusDelivery, TickDelivery,
 };
@@ -40,6 +42,21 @@ pub trait RoomDelivery {
     fn digest(&self, delivery: &DigestDelivery);
     /// An earlier CHAT, with the head at which it was committed.
     fn replay(&self, head: Head, line: &ChatLine);
+    /// The message of an event, which [`message`](Self::message) gives to the whole audience. `None`: the event has no
+    /// message, or this subscriber encodes none.
+    fn encode(&self, _delivery: &EventDelivery<'_>) -> Option<Bytes> {
+        None
+    }
+    /// The same of joins and leaves that are told as one message.
+    fn encode_roster(&self, _delivery: &RosterDelivery<'_>) -> Option<Bytes> {
+        None
+    }
+    /// The whole state as a message for the whole audience.
+    fn encode_state(&self, _room: &Room, _joined: &Joined<'_>) -> Option<Bytes> {
+        None
+    }
+    /// A message that another subscriber has encoded.
+    fn message(&self, _message: &Bytes) {}
     /// The outcome of a command that carried a reference, or was refused.
     fn reply(&self, reply: Reply<'_>);
 }

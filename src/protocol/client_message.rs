@@ -54,6 +54,15 @@ pub enum ClientMessage {
         to: UserId,
         signal: Signal,
     },
+    /// RAISE_HAND.
+    RaiseHand {
+        raised: bool,
+    },
+    /// INVITE_TO_MEMBER.
+    Invite {
+        target: UserId,
+        decline: bool,
+    },
 }
 
 /// The fields of JOIN.
@@ -77,9 +86,29 @@ pub struct JoinMessage {
     pub client: Option<KeyHash>,
     /// Hash of `hostKey`, and `owner`.
     pub claim: OwnerClaim,
+    /// `as` is `viewer`.
+    pub viewer: bool,
 }
 
 impl ClientMessage {
+    /// Whether a session in the audience may send it.
+    pub fn is_for_audience(&self) -> bool {
+        match self {
+            Self::Join(_)
+            | Self::Leave
+            | Self::Ping { .. }
+            | Self::Alive
+            | Self::RequestSync
+            | Self::RaiseHand { .. } => true,
+            Self::Ask(_)
+            | Self::SetPin(_)
+            | Self::Heartbeat { .. }
+            | Self::Position { .. }
+            | Self::Signal { .. }
+            | Self::Invite { .. } => false,
+        }
+    }
+
     /// The type on the wire: for metrics, and for `request` in an ERROR.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -100,6 +129,8 @@ impl ClientMessage {
                 Signal::SyncResponse { .. } => "SYNC_RESPONSE",
                 Signal::Custom { .. } => "CUSTOM",
             },
+            Self::RaiseHand { .. } => "RAISE_HAND",
+            Self::Invite { .. } => "INVITE_TO_MEMBER",
         }
     }
 }
@@ -110,7 +141,7 @@ fn kind_of(ask: &Ask) -> &'static str {
         Ask::SetGuestControl { .. } => "TOGGLE_GUEST_CONTROL",
         Ask::TransferHost { .. } => "TRANSFER_HOST",
         Ask::Kick { .. } => "KICK",
-        Ask::Ban { .. } => "BAN",
+        Ask::Ban { .. } | Ask::BanViewer { .. } => "BAN",
         Ask::Unban { .. } => "UNBAN",
         Ask::SetPin { .. } => "SET_PIN",
         Ask::PlayPause { .. } => "PLAY_PAUSE",

@@ -76,6 +76,11 @@ const DECODERS: &[(&str, Decoder)] = &[
     ("PLAYBACK_ACK", |f, _| signal(f, Signal::PlaybackAck { control: control(f)? })),
     ("CHAT", chat),
     ("CUSTOM", custom),
+    ("RAISE_HAND", |f, _| Ok(ClientMessage::RaiseHand { raised: f.raised.flag()?.unwrap_or(true) })),
+    ("INVITE_TO_MEMBER", |f, _| {
+        let (target, decline) = (f.target_user_id.must(MessageField::user)?, f.decline.flag()?.unwrap_or(false));
+        Ok(ClientMessage::Invite { target, decline })
+    }),
 ];
 
 impl ClientMessage {
@@ -113,6 +118,12 @@ fn join(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> 
         Some(version) if version == u64::from(PROTOCOL) => Dialect::V3,
         Some(_) => return Err(Invalid::new(ErrorCode::OutOfRange, "`protocol` must be 2 or 3")),
     };
+    let viewer = match f.role.filled_text()?.as_deref() {
+        None | Some("member") => false,
+        Some("viewer") if dialect == Dialect::V3 => true,
+        Some("viewer") => return Err(f.role.wrong("takes `protocol` 3")),
+        Some(_) => return Err(f.role.wrong("must be `member` or `viewer`")),
+    };
     let last_seen = match (f.epoch.integer(MAX_INTEGER)?, f.last_seq.integer(MAX_INTEGER)?) {
         (Some(epoch), Some(seq)) => Some(Head { epoch, seq }),
         _ => None,
@@ -125,6 +136,7 @@ fn join(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> 
         dialect,
         token: f.resume_token.filled_text()?.map(|text| ResumeToken::presented(&text)),
         last_seen,
+        viewer,
         fallback: f.fallback.filled_text()?.map(|word| Fallback::named(&word)),
         client: f.client_key.filled_text()?.map(|text| KeyHash::of_key("clientKey", &text)).transpose()?,
         claim: OwnerClaim {

@@ -17,7 +17,7 @@ use crate::domain::{CloseCode, ErrorCode, Head, Limits, RoomTime, UserId};
 use crate::hub::delivery::{EventDelivery, Joined, Notice, NoticeBody, Refusal, RosterDelivery, Signal};
 use crate::room::{By, Cause, ChatLine, Control, Event, Member, Reject, Room};
 
-/// ROOM_STATE for one member, in two parts: most of it is one allocation for all who are told it at the same head.
+/// ROOM_STATE for one receiver, in two parts: most of it is one allocation for all who are told it at the same head.
 #[derive(Debug)]
 pub struct EncodedState {
     /// The JSON object without its last brace.
@@ -38,17 +38,20 @@ impl EncodedState {
     }
 }
 
-/// ROOM_STATE for one member.
+/// ROOM_STATE for one member or viewer, or for the whole audience.
 pub fn encode_state(room: &Room, joined: &Joined<'_>, limits: &Limits) -> EncodedState {
     let shared = joined.shared.get_or_init(|| encode_shared_state(room, joined, limits)).clone();
+    let slot = joined.user.and_then(|user| room.member(user)).map(|member| member.slot);
     let own = messages::RoomStateOwnFields {
         current_time: room.playback.position_at(joined.now),
         user_id: joined.user,
-        slot: room.member(joined.user).map(|member| member.slot),
-        session_id: Shown(joined.session),
+        slot,
+        session_id: joined.session.map(Shown),
         resume_token: joined.token.map(|token| token.reveal()),
         resumed: joined.resumed,
         room_time: ExactMillis(joined.now),
+        role: if slot.is_some() { "member" } else { "audience" },
+        audience: joined.audience,
     };
     let mut own = BytesMut::from(event(&own));
     if let Some(brace) = own.first_mut() {
@@ -156,6 +159,11 @@ pub fn encode_event(delivery: &EventDelivery<'_>) -> Option<Bytes> {
         Event::BansChanged { .. } => {
             json(&messages::BansChangedMessage { stamp, banned: &room.bans }, 256 + 68 * room.bans.len())
         }
+        Event::AudienceCounted { count } => event(&messages::AudienceMessage {
+            count: *count,
+            timestamp: Millis(delivery.now),
+            head: Some(messages::HeadFields { epoch: delivery.head.epoch, seq: delivery.head.seq }),
+        }),
         Event::Moved { by, cause, playback, .. } => {
             let standing = StandingFields::new(playback, room.gate.as_ref());
             let user_id = author(by);
@@ -259,6 +267,15 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
             epoch: room.head.epoch,
             room_seq: room.head.seq,
         }),
+        NoticeBody::Audience { count } => {
+            event(&messages::AudienceMessage { count: *count, timestamp: sent.timestamp, head: None })
+        }
+        NoticeBody::Passed { events, head } => {
+            event(&messages::PassedMessage { events: *events, stamp: StampFields::new(*head, notice.now) })
+        }
+        NoticeBody::Hand { user, name, raised } => {
+            event(&messages::HandMessage { user_id: user, username: name, raised: *raised, sent })
+        }
         NoticeBody::Degraded { degraded } => event(&messages::DegradedMessage { degraded: *degraded, sent }),
         NoticeBody::Reconnect { after } => event(&messages::ReconnectMessage { after_ms: whole_millis(*after), sent }),
     }
@@ -313,6 +330,8 @@ pub fn refusal_code(refusal: &Refusal) -> (ErrorCode, Option<Duration>) {
         Refusal::PinThrottled { retry_after } => (ErrorCode::PinThrottled, Some(*retry_after)),
         Refusal::JoinThrottled { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),
         Refusal::OverBudget { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),
+        Refusal::HandsBusy { retry_after } => (ErrorCode::RateLimited, Some(*retry_after)),
+        Refusal::Forbidden => (ErrorCode::Forbidden, None),
         Refusal::TargetBusy => (ErrorCode::RateLimited, Some(A_MOMENT)),
         Refusal::SessionLimit => (ErrorCode::SessionLimit, None),
         Refusal::AddressFull => (ErrorCode::Overloaded, Some(A_WHILE)),

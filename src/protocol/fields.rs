@@ -84,6 +84,9 @@ fields! {
     client_key = "clientKey";
     host_key = "hostKey";
     owner = "owner";
+    role = "as";
+    raised = "raised";
+    decline = "decline";
 }
 
 impl<'a> MessageFields<'a> {

@@ -78,6 +78,13 @@ impl StampFields {
     }
 }
 
+/// The place in the room's order.
+#[derive(Serialize)]
+pub(super) struct HeadFields {
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+}
+
 /// `playback` always comes with `gate`, so that one event is one message.
 #[derive(Serialize)]
 pub(super) struct StandingFields<'a> {
@@ -327,6 +334,21 @@ messages! {
         control: Control,
         #[serde(flatten)] relayed: RelayedFields<'a>,
     }
+    AudienceMessage = "AUDIENCE" {
+        count: u32,
+        timestamp: Millis,
+        #[serde(flatten)] head: Option<HeadFields>,
+    }
+    PassedMessage = "PASSED" {
+        events: u64,
+        #[serde(flatten)] stamp: StampFields,
+    }
+    HandMessage<'a> = "HAND" {
+        user_id: &'a UserId,
+        username: &'a Username,
+        raised: bool,
+        #[serde(flatten)] sent: SentFields,
+    }
     PongMessage<'a> = "PONG" {
         #[serde(flatten)] sent: SentFields,
         echo: Option<&'a PingEcho>,
@@ -374,12 +396,14 @@ pub(super) struct LeftFields<'a> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoomStateOwnFields<'a> {
     pub(super) current_time: MediaTime,
-    pub(super) user_id: &'a UserId,
+    pub(super) user_id: Option<&'a UserId>,
     pub(super) slot: Option<MemberSlot>,
-    pub(super) session_id: Shown<&'a crate::domain::SessionRef>,
+    pub(super) session_id: Option<Shown<&'a crate::domain::SessionRef>>,
     pub(super) resume_token: Option<&'a str>,
     pub(super) resumed: bool,
     pub(super) room_time: ExactMillis,
+    pub(super) role: &'static str,
+    pub(super) audience: u32,
 }
 
 #[derive(Serialize)]

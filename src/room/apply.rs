@@ -137,7 +137,7 @@ impl Room {
                     self.chat.say(self.head.seq, ChatLine { at: *at, user, name, text });
                 }
             }
-            Event::Custom { .. } => {}
+            Event::Custom { .. } | Event::AudienceCounted { .. } => {}
             Event::Ended { .. } => *self = Self::vacant(self.id.clone(), self.head),
         }
     }

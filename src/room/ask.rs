@@ -1,6 +1,8 @@
 //! The requests of members to their room.
 
-use crate::domain::{ChatText, MediaTime, MediaUrl, Namespace, PinHash, Player, Rate, RoomTime, UserId, Username};
+use crate::domain::{
+    ChatText, KeyHash, MediaTime, MediaUrl, Namespace, PinHash, Player, Rate, RoomTime, UserId, Username,
+};
 
 use super::{Basis, Control};
 
@@ -18,6 +20,8 @@ pub enum Ask {
     Kick { target: UserId },
     /// BAN.
     Ban { target: UserId },
+    /// BAN of a viewer, whom the room doesn't know; the hub adds the hash of its client key.
+    BanViewer { target: UserId, client: Option<KeyHash> },
     /// UNBAN.
     Unban { target: UserId },
     /// SET_PIN; the session has hashed the PIN.
@@ -57,6 +61,7 @@ impl Ask {
             | Self::TransferHost { .. }
             | Self::Kick { .. }
             | Self::Ban { .. }
+            | Self::BanViewer { .. }
             | Self::Unban { .. }
             | Self::SetPin { .. }
             | Self::SetUrl { .. }

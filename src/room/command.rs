@@ -88,6 +88,8 @@ pub enum Command {
     /// A member asks for something. `lead` is how far ahead a scheduled effect lies (`MAX_LEAD_MS` at the most): long
     /// enough for every member to have heard of it.
     Asked { by: Actor, lead: Duration, ask: Ask },
+    /// Notes the size of the audience in the audit. Sent by the hub.
+    CountAudience { count: u32 },
     /// Moves the playback to where the host's player steadily is. Sent by the hub.
     Correct { host: UserId, position: MediaTime, playing: bool, at: RoomTime },
 }

@@ -173,6 +173,11 @@ pub enum Event {
         namespace: Namespace,
         payload: String,
     },
+    /// How many watch the room without being members, as the nodes count them: for the audit. The room has no part of
+    /// them.
+    AudienceCounted {
+        count: u32,
+    },
     /// No member is left: the epoch is over.
     Ended {
         at: RoomTime,
@@ -206,6 +211,7 @@ impl Event {
             Self::Adopted { .. } => "playback_adopted",
             Self::Chat { .. } => "chat",
             Self::Custom { .. } => "custom",
+            Self::AudienceCounted { .. } => "audience",
             Self::Ended { .. } => "room_ended",
         }
     }

@@ -67,6 +67,9 @@ pub enum Reject {
     TokenInvalid,
     #[error("banned from this room")]
     Banned,
+    /// A viewer enters a room without members.
+    #[error("nobody is in this room")]
+    NoRoom,
     #[error("the room is full")]
     Full,
     /// The bound for one address is reached.
@@ -102,6 +105,7 @@ impl Reject {
             Self::UserIdTaken => ErrorCode::UserIdTaken,
             Self::TokenInvalid => ErrorCode::TokenInvalid,
             Self::Banned => ErrorCode::UserBanned,
+            Self::NoRoom => ErrorCode::NoRoom,
             Self::Full | Self::AddressFull => ErrorCode::RoomFull,
             Self::Kicked { .. } => ErrorCode::Kicked,
             Self::TargetGone => ErrorCode::TargetGone,

@@ -355,6 +355,12 @@ impl Room {
         self.members.values().any(Member::is_live)
     }
 
+    /// Whether a ban holds for this user, or for its client.
+    pub fn has_banned(&self, user: &UserId, origin: &Origin) -> bool {
+        let is_banned = |client| self.ban_keys.values().any(|banned| *banned == client);
+        self.bans.contains(user) || origin.client.is_some_and(is_banned)
+    }
+
     /// Client keys of the banned members.
     pub fn ban_keys(&self) -> &BTreeMap<UserId, KeyHash> {
         &self.ban_keys

@@ -88,13 +88,13 @@ impl SessionBudget {
         }
     }
 
-    /// Charges a command of `bytes`, of which each of `audience` members gets a copy.
+    /// Charges a command of `bytes`, of which each of `hearers` gets a copy.
     pub(super) fn command(
         &mut self,
         limits: &Limits,
         message: &ClientMessage,
         bytes: usize,
-        audience: usize,
+        hearers: usize,
     ) -> Result<(), BudgetExceeded> {
         let (paces, now) = (SessionPaces::of(limits), Clock::instant());
         let (film, pin) = match message {
@@ -112,7 +112,7 @@ impl SessionBudget {
         if let Some(wait) = longest_wait(&mut own, now) {
             return Err(over("session")(wait));
         }
-        let cost = Cost { committed, relayed: committed * audience as f64, pins: pin };
+        let cost = Cost { committed, relayed: committed * hearers as f64, pins: pin };
         self.address.spend(cost, now).map_err(over("address"))?;
         for (bucket, _, amount) in own {
             bucket.charge(amount);

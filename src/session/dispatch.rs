@@ -146,6 +146,10 @@ impl Dispatch {
                     self.refuse(reference, request, &Refusal::Room(Reject::NotMember));
                     return MessageWork::Done(None);
                 };
+                if membership.is_viewer() && !message.is_for_audience() {
+                    self.refuse(reference, request, &Refusal::Forbidden);
+                    return MessageWork::Done(None);
+                }
                 if let Err(refusal) = self.afford(&membership, &message, bytes) {
                     self.refuse(reference, request, &refusal);
                 } else if let ClientMessage::SetPin(pin) = message {
@@ -201,10 +205,13 @@ impl Dispatch {
                 return Err(Reject::NotHost.into());
             }
             ClientMessage::Ask(_) | ClientMessage::SetPin(_) => {
-                budget.command(limits, message, bytes, hub.audience(membership))
+                // What moves the playback must not wait because many watch; only those in control may send it.
+                let is_said = matches!(message, ClientMessage::Ask(ask) if !ask.is_scheduled());
+                let hearers = if is_said { hub.hearers(membership) } else { hub.members(membership) };
+                budget.command(limits, message, bytes, hearers)
             }
             ClientMessage::Signal { to, .. } => budget.signal(limits, to, bytes),
-            _ => budget.sync(limits, hub.audience(membership)),
+            _ => budget.sync(limits, hub.members(membership)),
         };
         taken.map_err(|over| {
             metrics::counter!(names::BUDGET_REFUSALS, "budget" => over.budget).increment(1);
@@ -237,6 +244,7 @@ impl Dispatch {
             last_seen: join.last_seen,
             client: join.client,
             claim: join.claim,
+            viewer: join.viewer,
             place,
             ..JoinRequest::new(join.room, join.user, session_ref, transport, self.address)
         };
@@ -291,6 +299,8 @@ impl Dispatch {
                 hub.sync(membership);
                 Ok(())
             }
+            ClientMessage::RaiseHand { raised } => hub.raise_hand(membership, raised),
+            ClientMessage::Invite { target, decline } => hub.invite(membership, &target, decline, request, reference),
             // Handled before: these need no membership, or wait.
             ClientMessage::Join(_)
             | ClientMessage::Leave
@@ -312,11 +322,11 @@ impl Dispatch {
                 let reply = protocol::encode_clock_reply(id, t0, arrived, self.services.clock.now());
                 self.outbox.push_compact(reply);
             }
-            Ok(Compact::Tick(report)) => {
-                if let Some(membership) = &self.membership {
-                    self.services.hub.tick(membership, report);
-                }
-            }
+            Ok(Compact::Tick(report)) => match &self.membership {
+                Some(membership) if membership.is_viewer() => self.refuse(None, "", &Refusal::Forbidden),
+                Some(membership) => self.services.hub.tick(membership, report),
+                None => {}
+            },
             Ok(Compact::Status(report)) => {
                 if let Some(membership) = &self.membership {
                     self.services.hub.member_status(membership, report);

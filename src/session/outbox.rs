@@ -304,6 +304,22 @@ impl RoomDelivery for Outbox {
         self.push(delivery.encoded.get_or_init(|| protocol::encode_roster(delivery)).clone());
     }
 
+    fn encode(&self, delivery: &EventDelivery<'_>) -> Option<Bytes> {
+        delivery.encoded.get_or_init(|| protocol::encode_event(delivery)).clone()
+    }
+
+    fn encode_roster(&self, delivery: &RosterDelivery<'_>) -> Option<Bytes> {
+        Some(delivery.encoded.get_or_init(|| protocol::encode_roster(delivery)).clone())
+    }
+
+    fn encode_state(&self, room: &Room, joined: &Joined<'_>) -> Option<Bytes> {
+        Some(protocol::encode_state(room, joined, &self.rules.limits).join())
+    }
+
+    fn message(&self, message: &Bytes) {
+        self.push(message.clone());
+    }
+
     fn notice(&self, notice: &Notice<'_>) {
         let message = notice.encoded.get_or_init(|| protocol::encode_notice(notice)).clone();
         self.push(message);

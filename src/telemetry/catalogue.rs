@@ -54,7 +54,7 @@ catalogue! {
     COMMIT_EVENTS = "tandem_commit_events_total", Counter, Count, [], "Events in those commits.";
     COMMIT_CONFLICTS = "tandem_commit_conflicts_total", Counter, Count, [], "Commits that were decided again, because another node was faster.";
     COMMIT_SECONDS = "tandem_commit_seconds", Histogram, Seconds, [], "Time from handing a commit to the log to its answer.";
-    DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, tick, digest.";
+    DELIVERIES = "tandem_deliveries_total", Counter, Count, ["class"], "Messages put into members' outboxes, by class: event, tick, digest, audience (viewers, whatever it is).";
     TICKS_RELAYED = "tandem_ticks_relayed_total", Counter, Count, [], "Position reports handed on to members.";
     TICKS_COALESCED = "tandem_ticks_coalesced_total", Counter, Count, [], "Position reports that replaced one which still waited.";
     SESSION_QUEUE_BYTES = "tandem_session_queue_bytes", Gauge, Bytes, [], "Bytes that wait in the members' outboxes, looked at every 5 s.";
@@ -72,6 +72,7 @@ catalogue! {
     CLIENT_CLOCK_ERROR = "tandem_client_clock_error_seconds", Histogram, Seconds, [], "Error that members estimate of their room time, either way.";
     CLIENTS_BUFFERING = "tandem_client_buffering_reports_total", Counter, Count, [], "Reports of members whose players wait for data.";
     ROOMS = "tandem_rooms", Gauge, Count, [], "Live rooms on this node.";
+    AUDIENCE = "tandem_audience", Gauge, Count, [], "Viewers of those rooms with a session on this node.";
     MEMBERS = "tandem_members", Gauge, Count, ["state"], "Members of those rooms, by state: live (with a session on this node), grace (their last session was on this node).";
     ROOMS_UNREADABLE = "tandem_rooms_unreadable", Gauge, Count, [], "Rooms with members here whose stored state this version can't read.";
     HANDSHAKE_FAILURES = "tandem_handshake_failures_total", Counter, Count, ["transport", "reason"], "Connections that never became a session.";

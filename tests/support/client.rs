@@ -259,8 +259,8 @@ impl Client {
             Some("CHAT") if self.head >= Some((epoch, seq)) => {}
             _ => {
                 let (known, last) = self.head.unwrap_or_else(|| panic!("{message} before ROOM_STATE"));
-                // ROSTER tells of several events, of which `seq` is the last.
-                let events = message["events"].as_u64().filter(|_| message["type"] == "ROSTER").unwrap_or(1);
+                // ROSTER and PASSED stand for several events, of which `seq` is the last.
+                let events = message["events"].as_u64().unwrap_or(1);
                 assert_eq!((epoch, seq), (known, last + events), "{} saw {message} out of order", self.user);
                 self.head = Some((epoch, seq));
                 self.state["seq"] = seq.into();

@@ -84,6 +84,22 @@ impl RoomDelivery for RecordingSubscriber {
         self.hear(delivery.encoded.get_or_init(|| protocol::encode_roster(delivery)));
     }
 
+    fn encode(&self, delivery: &EventDelivery<'_>) -> Option<Bytes> {
+        protocol::encode_event(delivery)
+    }
+
+    fn encode_roster(&self, delivery: &RosterDelivery<'_>) -> Option<Bytes> {
+        Some(protocol::encode_roster(delivery))
+    }
+
+    fn encode_state(&self, room: &tandem::room::Room, joined: &Joined<'_>) -> Option<Bytes> {
+        Some(protocol::encode_state(room, joined, &Limits::default()).join())
+    }
+
+    fn message(&self, message: &Bytes) {
+        self.hear(message);
+    }
+
     fn notice(&self, notice: &Notice<'_>) {
         self.hear(&protocol::encode_notice(notice));
     }

@@ -96,6 +96,9 @@ impl Stage {
     pub(super) fn command(&mut self, script: &mut Script<'_>) -> Command {
         // Gates are rare, and READY is of no use without one.
         let kind = match script.byte() % 40 {
+            // Rare, too: nothing depends on them.
+            35 if script.byte() >= 192 => 40,
+            36 if script.byte() >= 128 => 41,
             34..=36 => 22,
             37 | 38 => 28,
             other => other,
@@ -116,6 +119,7 @@ impl Stage {
                 let Actor { user, session } = self.actor(script);
                 Command::Disconnect { user, session }
             }
+            40 => Command::CountAudience { count: u32::from(script.byte()) },
             11 | 12 => Command::Deadline { lead: script.lead(), may_keep: !script.byte().is_multiple_of(4) },
             27 => Command::Correct {
                 host: script.user(),
@@ -139,6 +143,7 @@ impl Stage {
             15 => Ask::TransferHost { target: script.user() },
             16 => Ask::Kick { target: script.user() },
             17 => Ask::Ban { target: script.user() },
+            41 => Ask::BanViewer { target: script.user(), client: script.maybe(Script::key) },
             18 => Ask::Unban { target: script.user() },
             19 => Ask::SetPin { pin: script.maybe(Script::pin) },
             20 | 21 => Ask::PlayPause {
@@ -292,6 +297,7 @@ impl Stage {
 pub(super) fn actor_of(command: &Command) -> Option<&Actor> {
     match command {
         Command::Join(_) | Command::Disconnect { .. } | Command::Deadline { .. } | Command::Correct { .. } => None,
+        Command::CountAudience { .. } => None,
         Command::Leave { by } | Command::Asked { by, .. } => Some(by),
     }
 }
@@ -308,6 +314,7 @@ pub(super) fn for_hosts(command: &Command) -> bool {
                 | Ask::TransferHost { .. }
                 | Ask::Kick { .. }
                 | Ask::Ban { .. }
+                | Ask::BanViewer { .. }
                 | Ask::Unban { .. }
                 | Ask::SetPin { .. }
         )

@@ -84,7 +84,17 @@ pub(crate) fn notice(body: NoticeBody<'_>) -> Bytes {
 pub(crate) fn state(room: &Room, token: Option<&ResumeToken>, now: RoomTime) -> Bytes {
     let (user, session, node) = (user("ann"), session(255), NodeId::parse("node-1").unwrap());
     let shared = &OnceCell::new();
-    let joined = Joined { user: &user, session: &session, token, resumed: token.is_none(), node: &node, now, shared };
+    let (user, session) = (Some(&user), Some(&session));
+    let resumed = token.is_none();
+    let joined = Joined { user, session, token, resumed, node: &node, now, shared, audience: 0 };
+    encode_state(room, &joined, &Limits::default()).join()
+}
+
+fn state_of_audience(room: &Room, viewer: Option<&str>) -> Bytes {
+    let (viewer, session, node) = (viewer.map(user), session(256), NodeId::parse("node-1").unwrap());
+    let (user, session) = (viewer.as_ref(), viewer.as_ref().map(|_| &session));
+    let (resumed, shared) = (viewer.is_none(), &OnceCell::new());
+    let joined = Joined { user, session, token: None, resumed, node: &node, now: at(10), shared, audience: 1204 };
     encode_state(room, &joined, &Limits::default()).join()
 }
 
@@ -169,6 +179,7 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
         }),
         ("film", quiet(), Event::UrlChanged { by: ann.clone(), url: film(), playback }),
         ("adopted", quiet(), Event::Adopted { by: ann.clone(), playback, url: None }),
+        ("audience counted", quiet(), Event::AudienceCounted { count: 1204 }),
         ("correction", quiet(), moved(By::Member(ann.clone()), Cause::Correction)),
         ("gate progress", waiting(), Event::GateProgress { id: 3, user: ann.clone() }),
         (
@@ -227,6 +238,8 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
         ("welcome", state(&room(playback, None), Some(&token), moment)),
         ("resync while a gate is open", state(&room(playback, Some(gate())), None, at(3250))),
         ("state without film, host and PIN", state(&bare, None, at(3250))),
+        ("welcome of a viewer", state_of_audience(&room(playback, None), Some("eve"))),
+        ("state for the whole audience", state_of_audience(&room(playback, None), None)),
     ];
     for (name, room, what) in events() {
         all.push((name, event(&room, &what).unwrap()));
@@ -243,6 +256,12 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
             let limits = Limits::default();
             let (name, text) = (Username::parse("Ann", &limits).unwrap(), ChatText::parse("ready?", &limits).unwrap());
             encode_replay(Head { epoch: EPOCH, seq: 4 }, &ChatLine { at: at(-500), user: ann.clone(), name, text })
+        }),
+        ("audience", notice(NoticeBody::Audience { count: 1204 })),
+        ("passed", notice(NoticeBody::Passed { events: 3, head: Head { epoch: EPOCH, seq: 9 } })),
+        ("hand", {
+            let (eve, name) = (user("eve"), Username::parse("Eve", &Limits::default()).unwrap());
+            notice(NoticeBody::Hand { user: &eve, name: &name, raised: true })
         }),
         ("degraded", notice(NoticeBody::Degraded { degraded: true })),
         ("reconnect", notice(NoticeBody::Reconnect { after: Duration::from_micros(1_200_001) })),
@@ -263,7 +282,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
 
 /// Every message that a client may send, with all fields, as v3 sends it.
 pub(crate) const CLIENT_MESSAGES: &[&str] = &[
-    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","clientKey":"Y2xpZW50IGtleSBvZiBhbm4","hostKey":"aG9zdCBrZXkgb2YgZnJpZGF5","owner":"47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU","ref":1}"#,
+    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","clientKey":"Y2xpZW50IGtleSBvZiBhbm4","hostKey":"aG9zdCBrZXkgb2YgZnJpZGF5","owner":"47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU","as":"member","ref":1}"#,
     r#"{"type":"LEAVE"}"#,
     r#"{"type":"PING","timestamp":1795000000000}"#,
     r#"{"type":"ALIVE","id":1}"#,
@@ -291,6 +310,8 @@ pub(crate) const CLIENT_MESSAGES: &[&str] = &[
     r#"{"type":"PLAYBACK_ACK","to":"bob","control":"pause"}"#,
     r#"{"type":"CHAT","text":"ready?"}"#,
     r#"{"type":"CUSTOM","namespace":"org.example.poll","payload":{"vote":2},"to":"bob"}"#,
+    r#"{"type":"RAISE_HAND","raised":true}"#,
+    r#"{"type":"INVITE_TO_MEMBER","targetUserId":"eve","decline":false,"ref":9}"#,
 ];
 
 /// Messages of v2 clients, with fields that they omit, add, or write differently.

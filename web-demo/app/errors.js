@@ -20,6 +20,8 @@ const SENTENCES = {
   ORIGIN_REFUSED: 'This server does not take visitors from the site that this page is on. Whoever runs the server can allow it (ALLOWED_ORIGINS).',
   STALE: 'The film has changed meanwhile.',
   ROOM_FULL: 'The room is full.',
+  NO_ROOM: 'Nobody is in this room at the moment.',
+  FORBIDDEN: 'Only members of the room can do that; you are in its audience.',
   ROOM_LIMIT: 'The server has no place for another room right now.',
   SESSION_LIMIT: 'You are in too many rooms at once. Leave one first.',
   TARGET_GONE: 'That person has just left.',
@@ -71,6 +73,8 @@ export function closeStory({ code, reason }) {
       return { title: 'The host removed you', text: 'You can’t come back for about a minute; then you can join again.', again: true };
     case 4007:
       return { title: 'The host banned you', text: 'This browser can’t enter the room until the host lifts the ban.', again: false };
+    case 4011:
+      return { title: 'The room is over', text: 'Everybody who was in it has left.', again: true };
     case 4000:
     case 4001:
       return { title: 'The connection was ended', text: `The server refused what this page sent${reason ? ` (${reason})` : ''}.`, again: true };

@@ -40,7 +40,7 @@ export function setupPeople(ctx) {
       if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
     });
     setText(byId('people-count', HTMLElement), String(members.length));
-    byId('members-alone', HTMLElement).hidden = members.length !== 1 || digest !== null;
+    byId('members-alone', HTMLElement).hidden = members.length !== 1 || digest !== null || room.role === 'audience';
     const line = byId('people-digest', HTMLElement);
     line.hidden = digest === null;
     setText(line, digest ? digestText(digest) : '');

@@ -1,5 +1,6 @@
 /** Puts the room on the page: one small module for each part, all ended by one signal. */
 import { Call, syncVideo } from '../client/index.js';
+import { setupAudience } from './audience.js';
 import { setupBanners } from './banners.js';
 import { setupCall } from './call-view.js';
 import { setupChat } from './chat.js';
@@ -56,6 +57,7 @@ export function mountRoom(room, wish, actions) {
   const tabs = setupTabs(ctx);
   setupStatus(ctx);
   setupBanners(ctx);
+  setupAudience(ctx);
   const player = setupPlayer(ctx);
   setupSource(ctx);
   setupEnding(ctx);

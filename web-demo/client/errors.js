@@ -32,7 +32,7 @@ export class TandemError extends Error {
 }
 
 /** Closing codes after which the server doesn't want this client back by itself (PROTOCOL.md §2). */
-const FINAL_CLOSING_CODES = new Set([1000, 4000, 4001, 4005, 4006, 4007]);
+const FINAL_CLOSING_CODES = new Set([1000, 4000, 4001, 4005, 4006, 4007, 4011]);
 
 /** Final closing codes that end the membership, too. */
 const ENDED_MEMBERSHIP = new Set([4006, 4007]);

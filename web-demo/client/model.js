@@ -36,6 +36,7 @@
  * @property {number|null} p50Ms  half of them are within this distance of the room's film, ms
  * @property {number|null} p95Ms
  * @property {string[]} standOuts  userIds, the worst first: who buffers, is out of step, or is in the call
+ * @typedef {{userId: string, username: string}} Hand  a viewer who asks the host for a place
  *
  * @typedef {object} Outcome
  * @property {boolean} changed
@@ -88,6 +89,16 @@ export class RoomModel {
   /** Of a large room; null in a small one, where every member's own report is known. */
   digest = /** @type {RoomDigest|null} */ (null);
   nodeId = '';
+  /** Whether this client is a member, or watches only. @type {'member'|'audience'} */
+  role = 'member';
+  /** How many watch without being members. */
+  audience = 0;
+  /** Whether this viewer's own hand is raised. */
+  handRaised = false;
+  /** The session that the server knows this client by. */
+  #sessionId = '';
+  /** Raised hands, shown to the host. @type {Map<string, Hand>} */
+  #hands = new Map();
 
   /** @param {{epoch: number, lastSeq: number}} known what an earlier page has seen of this room */
   constructor({ epoch, lastSeq } = { epoch: 0, lastSeq: 0 }) {
@@ -106,7 +117,12 @@ export class RoomModel {
     return this.#members.get(userId);
   }
 
+  get hands() {
+    return [...this.#hands.values()];
+  }
+
   get canControl() {
+    if (this.role === 'audience') return false;
     return this.guestControl || (this.hostUserId !== null && this.hostUserId === this.userId);
   }
 
@@ -172,6 +188,7 @@ export class RoomModel {
         ...(!member.isHost && { position: null, lastTickAt: null }),
       });
     }
+    this.audience = audience;
     this.digest = {
       watching: members + audience, members, audience, measured, inStep, buffering, p50Ms, p95Ms,
       standOuts: standOuts.map(({ slot }) => named.get(slot)).filter((userId) => userId !== undefined),
@@ -227,6 +244,15 @@ export class RoomModel {
     this.seq = state.seq;
     this.userId = state.userId ?? this.userId;
     this.nodeId = state.nodeId ?? '';
+    this.role = state.role === 'audience' ? 'audience' : 'member';
+    this.audience = state.audience ?? 0;
+    if (typeof state.sessionId === 'string' && state.sessionId !== this.#sessionId) {
+      // The server shows a new session the hands that are up, and knows of none of its own.
+      this.#sessionId = state.sessionId;
+      this.handRaised = false;
+      this.#hands.clear();
+    }
+    if (this.role === 'member') this.handRaised = false;
     this.#beginFilm(state, state.url ?? null);
     this.duration = state.duration ?? null;
     this.guestControl = state.guestControlEnabled === true;
@@ -300,6 +326,9 @@ export class RoomModel {
       case 'BANS_CHANGED':
         this.banned = message.banned ?? [];
         break;
+      case 'AUDIENCE':
+        this.audience = message.count;
+        break;
       case 'READY_GATE':
         this.gate = message.gate ?? null;
         break;
@@ -341,6 +370,11 @@ export class RoomModel {
    */
   #applyUnordered(message) {
     switch (message.type) {
+      case 'AUDIENCE':
+        this.audience = message.count;
+        return { changed: true, gap: false, events: [] };
+      case 'HAND':
+        return this.#applyHand(message);
       case 'DEGRADED':
         this.degraded = message.degraded === true;
         return { changed: true, gap: false, events: [] };
@@ -395,8 +429,17 @@ export class RoomModel {
     this.gate = { ...this.gate, awaiting: this.gate.awaiting.filter((awaited) => awaited !== userId) };
   }
 
+  /** @param {any} message */
+  #applyHand({ userId, username, raised }) {
+    if (this.role === 'audience') this.handRaised = raised === true;
+    else if (raised) this.#hands.set(userId, { userId, username });
+    else this.#hands.delete(userId);
+    return { changed: true, gap: false, events: /** @type {[string, any][]} */ ([['hand', { userId, username, raised }]]) };
+  }
+
   /** @param {string|null} hostUserId */
   #setHost(hostUserId) {
+    if (hostUserId !== this.userId) this.#hands.clear();
     this.hostUserId = hostUserId;
     for (const member of this.#members.values()) member.isHost = member.userId === hostUserId;
   }
@@ -408,7 +451,7 @@ export class RoomModel {
  * @returns {number}
  */
 function firstSeq({ type, seq, events }) {
-  return type === 'ROSTER' && Number.isInteger(events) ? seq - events + 1 : seq;
+  return (type === 'ROSTER' || type === 'PASSED') && Number.isInteger(events) ? seq - events + 1 : seq;
 }
 
 /**

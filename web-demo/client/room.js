@@ -5,7 +5,8 @@
  * · `playback` {playback, cause, message} · `ended` {duration}: the film is over · `chat` · `custom` · `error`
  * TandemError (of what no promise is waiting for) · `closed` {code, reason, retry} · `message` {direction, message,
  * compact?} · `tick` · `digest` RoomDigest, once a second in a large room · `signal` OFFER, ANSWER, ICE_CANDIDATE ·
- * `clock`. Texts in them come from other people: show them as text, never as HTML.
+ * `clock` · `hand` {userId, username, raised}: to the host, of a viewer who asks for a place; to a viewer, its own.
+ * Texts in them come from other people: show them as text, never as HTML.
  */
 import { browserEnv } from './env.js';
 import { TandemError } from './errors.js';
@@ -26,6 +27,8 @@ const AT_THE_END_S = 0.05;
  * @property {string|null} [pin]
  * @property {'auto'|'webtransport'|'websocket'} [transport]
  * @property {string|null} [owner]  owner of the room, from the invitation (the host's `room.owner`)
+ * @property {'member'|'viewer'} [as]  a viewer watches without being a member; in a room that is full everybody does
+ *   (`room.role`)
  * @property {boolean} [keepTrying]  go on when the server can't be reached; `ready` rejects after 10 s all the
  *   same, and `room.ready` is a new promise from then on
  * @property {Storage|null} [storage]  localStorage when absent; null keeps everything for this page only
@@ -101,6 +104,26 @@ export class Room extends EventTarget {
 
   get members() {
     return this.#session.model.members;
+  }
+
+  /** Whether this client is a member, or watches only: the room was full, or `as: 'viewer'`. */
+  get role() {
+    return this.#session.model.role;
+  }
+
+  /** How many watch without being members. */
+  get audience() {
+    return this.#session.model.audience;
+  }
+
+  /** Whether this viewer has asked the host for a place. */
+  get handRaised() {
+    return this.#session.model.handRaised;
+  }
+
+  /** Viewers who ask for a place, as the host is shown them. */
+  get hands() {
+    return this.#session.model.hands;
   }
 
   get hostUserId() {
@@ -300,6 +323,30 @@ export class Room extends EventTarget {
     return this.#session.request({ type: 'UNBAN', targetUserId });
   }
 
+  /**
+   * A viewer asks the host for a place, or no longer. The `hand` event confirms it; being let in changes `role`.
+   * @param {boolean} [raised]
+   */
+  raiseHand(raised = true) {
+    return this.#sendOnce({ type: 'RAISE_HAND', raised });
+  }
+
+  /**
+   * The host lets a viewer with a raised hand in. A refusal (`ROOM_FULL`) arrives as an `error` event.
+   * @param {string} targetUserId
+   */
+  invite(targetUserId) {
+    return this.#sendOnce({ type: 'INVITE_TO_MEMBER', targetUserId });
+  }
+
+  /**
+   * The host lowers a viewer's hand.
+   * @param {string} targetUserId
+   */
+  declineHand(targetUserId) {
+    return this.#sendOnce({ type: 'INVITE_TO_MEMBER', targetUserId, decline: true });
+  }
+
   /** @param {string|null} pin */
   async setPin(pin) {
     const committed = await this.#session.request({ type: 'SET_PIN', pin });
@@ -338,14 +385,15 @@ export class Room extends EventTarget {
    * @returns {boolean} whether it was sent
    */
   sendPlayer(player) {
-    if (this.#session.state !== 'joined' || !this.#session.model.countsFilms) return false;
+    if (this.#session.state !== 'joined' || !this.#session.model.countsFilms || this.role === 'audience') return false;
     return this.#session.send({ type: 'PLAYER', ...player, film: this.film });
   }
 
   /** @param {{driftMs: number|null, buffering: boolean}} status */
   sendStatus({ driftMs, buffering }) {
     if (this.#session.state !== 'joined') return;
-    const { slot } = this.self;
+    // The server writes the slot of a member; the audience has none, and counts for the digest.
+    const slot = this.self.slot ?? (this.role === 'audience' ? 0 : null);
     if (slot === null) return;
     const { rtt, error } = this.#session.clock;
     this.#statusSeq = (this.#statusSeq + 1) >>> 0;

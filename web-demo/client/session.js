@@ -57,6 +57,7 @@ export class Session {
   #server;
   #seated;
   #keepTrying;
+  #asViewer;
   /** SHA-256 of the host key that owns the room: the invitation's, then the room's. @type {string|null} */
   #owner;
   /** @type {import('./seat.js').Seat|null} */
@@ -102,6 +103,7 @@ export class Session {
     this.#pin = options.pin ?? null;
     this.#username = options.username;
     this.#keepTrying = options.keepTrying === true;
+    this.#asViewer = options.as === 'viewer';
     // A link may have been cut: a damaged owner is ignored, and doesn't keep its visitor out.
     this.#owner = /^[\w-]{43}$/.test(options.owner ?? '') ? (options.owner ?? null) : null;
     this.#ownId = options.userId === undefined;
@@ -312,6 +314,8 @@ export class Session {
   #join() {
     const { userId, resumeToken, epoch, lastSeq } = this.#membership;
     const fallback = this.#connection.fallback;
+    // Who was audience stays it, although a place may be free by now: nobody becomes a member by a lost connection.
+    const watches = this.#joinedOnce ? this.model.role === 'audience' : this.#asViewer;
     this.#joinRef = this.#nextRef++;
     this.#connection.send({
       type: 'JOIN',
@@ -320,7 +324,7 @@ export class Session {
       userId,
       ...(this.#username !== undefined && { username: this.#username }),
       ...(this.#pin !== null && { pin: this.#pin }),
-      ...(resumeToken !== null && { resumeToken, epoch, lastSeq }),
+      ...(watches ? { as: 'viewer' } : resumeToken !== null && { resumeToken, epoch, lastSeq }),
       ...(fallback !== null && { fallback }),
       clientKey: this.#store.clientKey(this.#env.secret),
       ...this.#ownership(),
@@ -378,6 +382,7 @@ export class Session {
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
     if (typeof state.owner === 'string') this.#owner = state.owner;
+    if (state.role === 'audience' && this.#membership.resumeToken !== null) this.#endMembership();
     if (typeof state.resumeToken === 'string') {
       this.#membership.resumeToken = state.resumeToken;
       this.#membership.epoch = state.epoch;

@@ -161,7 +161,8 @@ export class Steering {
    */
   step(busy) {
     const room = this.#room;
-    if (room.state === 'closed' || room.self.slot === null) return; // Not in the room yet: nothing is known of it.
+    // Not in the room yet: nothing is known of it. The audience has no slot.
+    if (room.state === 'closed' || (room.self.slot === null && room.role !== 'audience')) return;
     const retryIn = this.#source.follow();
     const runs = room.playback.playing && this.#vector.runsAt(room.clock.roomTime());
     this.#condition.look(this.drift, busy, runs && this.placed);

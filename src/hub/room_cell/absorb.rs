@@ -4,7 +4,7 @@
 use super::super::delivery::{EventDelivery, RosterDelivery};
 use super::super::member_reports::LastReport;
 use super::{AttachedMember, CellPhase, JoinTicket, RemoteMembers, RoomCellState};
-use crate::domain::{CloseCode, Dialect, Head, Limits, NodeId, RoomTime, SessionRef, UserId};
+use crate::domain::{CloseCode, Dialect, Head, Limits, MediaTime, NodeId, RoomTime, SessionRef, UserId};
 use crate::room::{Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
 
@@ -100,6 +100,10 @@ impl RoomCellState {
             member.subscriber.roster(&roster);
             DELIVERIES.increment(1);
         }
+        match self.audience.encode(|viewer, _| viewer.encode_roster(&roster)).flatten() {
+            Some(message) => self.audience.tell(message, now),
+            None => events.iter().for_each(|(head, _)| self.audience.pass(*head)),
+        }
         let lost = events.iter().filter_map(|(_, event)| self.after_fan_out(event, node, now)).collect();
         self.phase = phase;
         lost
@@ -115,6 +119,7 @@ impl RoomCellState {
     ) -> Option<(UserId, SessionRef)> {
         let phase = self.begin_change()?;
         self.note_loss(event, node);
+        let agreed = self.room.duration();
         self.room.apply(event);
         debug_assert_eq!(self.room.head(), head, "an event is one step of its room");
         if moves_members(event) {
@@ -129,9 +134,38 @@ impl RoomCellState {
             member.subscriber.event(&delivery);
         }
         DELIVERIES.increment(self.attached.len() as u64);
+        if !self.audience.is_empty() {
+            self.tell_audience(&delivery, agreed, node);
+        }
         let lost = self.after_fan_out(event, node, now);
         self.phase = phase;
         lost
+    }
+
+    /// Tells the viewers of an event, where it concerns them.
+    fn tell_audience(&self, delivery: &EventDelivery<'_>, agreed: Option<MediaTime>, node: &NodeId) {
+        let EventDelivery { room, event, head, now, .. } = *delivery;
+        let encoded = match event {
+            Event::GateProgress { .. } => None,
+            Event::PlayerChanged { .. } if room.duration() == agreed => None,
+            // The film stands, which members hear when they come back.
+            Event::Kept { .. } => {
+                self.resync_audience(node, now);
+                return;
+            }
+            Event::Ended { .. } => {
+                self.audience.close(CloseCode::RoomOver, now);
+                return;
+            }
+            _ => self.audience.encode(|viewer, _| viewer.encode(delivery)).flatten(),
+        };
+        match encoded {
+            Some(message) => self.audience.tell(message, now),
+            None => self.audience.pass(head),
+        }
+        if let Event::BansChanged { banned: true, .. } = event {
+            self.audience.evict(CloseCode::Banned, |viewer| room.has_banned(&viewer.user, &viewer.origin));
+        }
     }
 
     /// Returns the phase to restore after the change. `None`: an earlier change panicked, so there is nothing to
@@ -182,6 +216,7 @@ impl RoomCellState {
             | Event::UrlChanged { .. }
             | Event::Adopted { .. }
             | Event::HostChanged { .. } => self.drift.reset(),
+            Event::AudienceCounted { count } => self.audience.note_count(*count),
             _ => {}
         }
     }
@@ -245,6 +280,8 @@ impl RoomCellState {
             status_at: None,
             heartbeat_at: None,
         };
+        // It has been a viewer until now.
+        self.audience.promote(&attached.session, now);
         self.send_joined(&attached, Some(&token), resumed, node, now);
         if attached.dialect == Dialect::V3 {
             self.replay_chat(&attached, last_seen.filter(|_| resumed));
@@ -258,6 +295,8 @@ impl RoomCellState {
         let Some(phase) = self.begin_change() else { return Vec::new() };
         let was_here = self.room.live_sessions().into_iter().filter(|(_, session)| session.node == *node);
         self.lost_here.extend(was_here.map(|(user, _)| user));
+        // A room of another epoch is another room, with a PIN and bans of its own.
+        let is_over = room.is_vacant() || room.head().epoch != self.room.head().epoch;
         self.room = room;
         self.lost_here.retain(|user| self.room.member(user).is_some_and(|member| !member.is_live()));
         self.drift.reset();
@@ -274,6 +313,12 @@ impl RoomCellState {
             member.subscriber.close(code, "this membership is no longer on this session");
         }
         RESYNCS.increment(self.attached.len() as u64);
+        if is_over {
+            self.audience.close(CloseCode::RoomOver, now);
+        } else {
+            let room = &self.room;
+            self.audience.evict(CloseCode::Banned, |viewer| room.has_banned(&viewer.user, &viewer.origin));
+        }
         self.send_state_to_all(node, now);
         let lost = self.find_ours(node, now);
         self.phase = phase;

@@ -34,8 +34,13 @@ impl RoomCellState {
         self.parts.retain(|_, (at, _)| *at + SILENCE > now);
     }
 
-    /// Tells the v3 members here how the room does. Returns the part of this node.
-    pub(in crate::hub) fn tell_digest(&self, now: RoomTime) -> DigestPart {
+    /// Whether the room speaks in a digest: to its members, if it is large, and to its audience, if it has one.
+    pub(in crate::hub) fn has_digest(&self, limits: &Limits) -> bool {
+        self.is_large(limits) || self.audience.total() > 0
+    }
+
+    /// Tells how the room does: the viewers here, and the v3 members of a large room. Returns the part of this node.
+    pub(in crate::hub) fn tell_digest(&self, limits: &Limits, now: RoomTime) -> DigestPart {
         let mut part = DigestPart::default();
         for member in &self.attached {
             if let Some((at, status)) = &member.status
@@ -44,12 +49,18 @@ impl RoomCellState {
                 part.add(Some(member.slot), status);
             }
         }
+        self.audience.add_statuses(&mut part, now, FRESH);
         let mut all = part.clone();
         for (_, others) in self.parts.values() {
             all.merge(others);
         }
         let members = self.room.members().values().filter(|member| Member::is_live(member)).count();
-        let delivery = DigestDelivery { digest: all.digest(members as u32, 0), encoded: OnceCell::new() };
+        let digest = all.digest(members as u32, self.audience.total());
+        self.audience.digest(digest.clone());
+        if !self.is_large(limits) {
+            return part;
+        }
+        let delivery = DigestDelivery { digest, encoded: OnceCell::new() };
         let mut told = 0;
         for member in self.attached.iter().filter(|member| member.dialect == Dialect::V3) {
             member.subscriber.digest(&delivery);

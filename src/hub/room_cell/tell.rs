@@ -4,12 +4,13 @@ use std::cell::OnceCell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::RngExt;
 
 use super::super::delivery::{Joined, Notice, NoticeBody, Refusal, Reply};
+use super::super::subscriber::Subscriber;
+use super::audience::{Viewer, reconnect};
 use super::{AttachedMember, Completion, RoomCellState};
 use crate::clock::Clock;
-use crate::domain::{Head, NodeId, ResumeToken, RoomTime, SessionRef};
+use crate::domain::{Dialect, Head, NodeId, ResumeToken, RoomTime, SessionRef};
 
 /// A room with more members keeps its encoded state until the next change.
 const KEEP_ENCODED_ABOVE: usize = 32;
@@ -24,8 +25,9 @@ impl RoomCellState {
         now: RoomTime,
     ) {
         let once = OnceCell::new();
-        let (user, session, shared) = (&member.user, &member.session, self.shared_state(&once));
-        member.subscriber.state(&self.room, &Joined { user, session, token, resumed, node, now, shared });
+        let (user, session, shared) = (Some(&member.user), Some(&member.session), self.shared_state(&once));
+        let audience = self.audience.total();
+        member.subscriber.state(&self.room, &Joined { user, session, token, resumed, node, now, shared, audience });
     }
 
     /// Where the encoding of the room is shared: among all who are told of a large room at this head, else by the users
@@ -34,21 +36,43 @@ impl RoomCellState {
         if self.room.members().len() > KEEP_ENCODED_ABOVE { &self.encoded_state } else { once }
     }
 
+    /// The whole state to one viewer, as a member of the audience.
+    pub(in crate::hub) fn welcome(&self, viewer: &Viewer, audience: u32, node: &NodeId, now: RoomTime) {
+        let once = OnceCell::new();
+        let (user, session, shared) = (Some(&viewer.user), Some(&viewer.session), self.shared_state(&once));
+        let joined = Joined { user, session, token: None, resumed: false, node, now, shared, audience };
+        viewer.subscriber.state(&self.room, &joined);
+    }
+
+    /// The whole state to all viewers here, encoded once.
+    pub(super) fn resync_audience(&self, node: &NodeId, now: RoomTime) {
+        let encode = |viewer: &dyn Subscriber, audience: u32| {
+            let (once, token) = (OnceCell::new(), None);
+            let shared = self.shared_state(&once);
+            let joined = Joined { user: None, session: None, token, resumed: true, node, now, shared, audience };
+            viewer.encode_state(&self.room, &joined)
+        };
+        if let Some(Some(message)) = self.audience.encode(encode) {
+            self.audience.tell(message, now);
+        }
+    }
+
     /// The whole state to one member: REQUEST_SYNC, or a JOIN repeated on the same session.
     pub(in crate::hub) fn send_state(&self, session: &SessionRef, node: &NodeId, now: RoomTime) {
-        if let Some(member) = self.attached(session) {
-            self.send_joined(member, None, true, node, now);
+        match self.attached(session) {
+            Some(member) => self.send_joined(member, None, true, node, now),
+            None => self.audience.say(session, now, |viewer, audience| self.welcome(viewer, audience, node, now)),
         }
     }
 
     pub(in crate::hub) fn send_state_to_all(&self, node: &NodeId, now: RoomTime) {
-        let once = OnceCell::new();
+        let (once, token, audience) = (OnceCell::new(), None, self.audience.total());
         for member in &self.attached {
-            let (user, session, shared) = (&member.user, &member.session, self.shared_state(&once));
-            member
-                .subscriber
-                .state(&self.room, &Joined { user, session, token: None, resumed: true, node, now, shared });
+            let (user, session, shared) = (Some(&member.user), Some(&member.session), self.shared_state(&once));
+            let joined = Joined { user, session, token, resumed: true, node, now, shared, audience };
+            member.subscriber.state(&self.room, &joined);
         }
+        self.resync_audience(node, now);
     }
 
     /// The kept CHAT lines after `seen`, or all of them.
@@ -77,9 +101,20 @@ impl RoomCellState {
         }
     }
 
-    fn tell_all(&self, body: NoticeBody<'_>, now: RoomTime) {
+    fn tell_all(&self, body: NoticeBody<'static>, now: RoomTime) {
+        self.audience.notice(body.clone(), now);
         let notice = Notice { body, now, encoded: OnceCell::new() };
         for member in &self.attached {
+            member.subscriber.notice(&notice);
+        }
+    }
+
+    /// How many watch now, for the v3 members and the viewers here.
+    pub(in crate::hub) fn tell_audience_count(&self, count: u32, now: RoomTime) {
+        let body = NoticeBody::Audience { count };
+        self.audience.notice(body.clone(), now);
+        let notice = Notice { body, now, encoded: OnceCell::new() };
+        for member in self.attached.iter().filter(|member| member.dialect == Dialect::V3) {
             member.subscriber.notice(&notice);
         }
     }
@@ -101,9 +136,8 @@ impl RoomCellState {
     /// Tells each member to come back after a random part of `spread`, so that they don't come back all at once.
     pub(in crate::hub) fn announce_reconnect(&self, spread: Duration, now: RoomTime) {
         for member in &self.attached {
-            let after = Duration::from_millis(rand::rng().random_range(0..=spread.as_millis().max(1) as u64));
-            let notice = Notice { body: NoticeBody::Reconnect { after }, now, encoded: OnceCell::new() };
-            member.subscriber.notice(&notice);
+            member.subscriber.notice(&reconnect(spread, now));
         }
+        self.audience.announce_reconnect(spread, now);
     }
 }

@@ -1,21 +1,39 @@
-//! JOIN: create the room, enter it, resume a membership, take one over.
+//! JOIN: create the room, enter it, resume a membership, take one over, or watch.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Draft;
-use crate::domain::{Dialect, MemberSlot, SessionRef, TokenHash, UserId, Username};
-use crate::room::{Event, Gone, Join, LeaveReason, Member, MemberConnection, PinProof, Reject};
+use crate::domain::{Dialect, Limits, MemberSlot, RoomTime, SessionRef, TokenHash, UserId, Username};
+use crate::room::{Event, Gone, Join, LeaveReason, Member, MemberConnection, PinProof, Reject, Room};
+
+impl Room {
+    /// Whether this JOIN may watch the room without becoming a member: the same rules of bans and PIN. `join.user` must
+    /// not be a member's, except the member of this very session, which gives its place up.
+    pub fn admits_viewer(&self, now: RoomTime, join: &Join, limits: &Limits) -> Result<(), Reject> {
+        if self.is_vacant() {
+            return Err(Reject::NoRoom);
+        }
+        let draft = Draft::new(self, now, limits);
+        draft.check_bans(join)?;
+        match self.members.get(&join.user) {
+            Some(member) if member.is_on(&join.session) => return Ok(()),
+            Some(_) => return Err(Reject::UserIdTaken),
+            None => draft.check_kept_out(join)?,
+        }
+        if draft.bound_to(&join.session).is_some() || draft.was_lost(join) {
+            return Ok(());
+        }
+        draft.check_pin(&join.pin)
+    }
+}
 
 impl Draft<'_> {
     pub(super) fn join(&mut self, join: &Join) -> Result<(), Reject> {
         if self.base.is_vacant() {
             return self.create(join);
         }
-        let is_banned = |client| self.base.ban_keys.values().any(|banned| *banned == client);
-        if self.base.bans.contains(&join.user) || join.origin.client.is_some_and(is_banned) {
-            return Err(Reject::Banned);
-        }
+        self.check_bans(join)?;
         match self.base.members.get(&join.user) {
             // A restored page joins again over the session that it has.
             Some(member) if member.is_on(&join.session) => {}
@@ -105,6 +123,10 @@ impl Draft<'_> {
         for other in self.base.members.keys().filter(|other| *other != user) {
             self.push(Event::Disconnected { at: self.now, user: other.clone(), until });
         }
+    }
+
+    fn check_bans(&self, join: &Join) -> Result<(), Reject> {
+        if self.base.has_banned(&join.user, &join.origin) { Err(Reject::Banned) } else { Ok(()) }
     }
 
     /// Refuses a member that the host removed: the same id, the same client, or the same name at the same address.

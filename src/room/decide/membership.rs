@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Draft;
 use crate::domain::{KeyHash, PinHash, SessionRef, UserId, Username};
-use crate::room::{Actor, Event, Kept, LeaveReason, Member, MemberConnection, Playback, Reject};
+use crate::room::{Actor, Event, Kept, LeaveReason, Member, MemberConnection, Origin, Playback, Reject};
 
 impl Draft<'_> {
     pub(super) fn leave(&mut self, by: &Actor) -> Result<(), Reject> {
@@ -106,9 +106,10 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A former member can be banned too, but no user that never was here: such bans would only fill the list. The ban
-    /// also holds for the member's client, where it is known, and removes other members with that client.
-    pub(super) fn ban(&mut self, by: &Actor, target: &UserId) -> Result<(), Reject> {
+    /// A former member can be banned too, and a `viewer` with the hash of its client key; but no user that never was
+    /// here: such bans would only fill the list. The ban also holds for the client, where it is known, and removes
+    /// other members with that client.
+    pub(super) fn ban(&mut self, by: &Actor, target: &UserId, viewer: Option<Option<KeyHash>>) -> Result<(), Reject> {
         self.host(by)?;
         if *target == by.user {
             return Err(Reject::TargetGone);
@@ -119,7 +120,14 @@ impl Draft<'_> {
         if self.base.bans.len() as u64 >= self.limits.room_bans {
             return Err(Reject::BansFull);
         }
-        let client = self.client_of(by, target)?;
+        let client = match (self.origin_of(target), viewer) {
+            (Some(origin), viewer) => origin.client.or(viewer.flatten()),
+            (None, Some(client)) => client,
+            (None, None) => return Err(Reject::TargetGone),
+        };
+        // Not the host's own client, which would ban the host.
+        let own = self.base.members.get(&by.user).and_then(|member| member.origin.client);
+        let client = client.filter(|client| own != Some(*client));
         let same = |user: &UserId, member: &Member| {
             user == target || (*user != by.user && client.is_some() && member.origin.client == client)
         };
@@ -148,12 +156,17 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The client key of a current or former member; not the host's own, which would ban the host.
-    fn client_of(&self, host: &Actor, target: &UserId) -> Result<Option<KeyHash>, Reject> {
+    /// The marks of a current or former member.
+    fn origin_of(&self, target: &UserId) -> Option<Origin> {
         let here = self.base.members.get(target).map(|member| member.origin);
-        let origin = here.or_else(|| self.base.gone.get(target).map(|gone| gone.origin)).ok_or(Reject::TargetGone)?;
-        let own = self.base.members.get(&host.user).is_some_and(|member| member.origin.is_client(&origin));
-        Ok(origin.client.filter(|_| !own))
+        here.or_else(|| self.base.gone.get(target).map(|gone| gone.origin))
+    }
+
+    /// Notes the size of the audience, in a room that somebody is in.
+    pub(super) fn count_audience(&mut self, count: u32) {
+        if !self.base.is_vacant() {
+            self.push(Event::AudienceCounted { count });
+        }
     }
 
     /// Removes a member and elects another host if it was the host. [`Draft::after_members_changed`] must follow.

@@ -22,6 +22,7 @@ impl Room {
             Command::Disconnect { user, session } => draft.disconnect(user, session),
             Command::Deadline { lead, may_keep } => draft.deadline(*lead, *may_keep),
             Command::Asked { by, lead, ask } => draft.asked(by, *lead, ask)?,
+            Command::CountAudience { count } => draft.count_audience(*count),
             Command::Correct { host, position, playing, at } => draft.correct(host, *position, *playing, *at),
         }
         Ok(draft.events)
@@ -51,7 +52,8 @@ impl<'a> Draft<'a> {
             Ask::SetGuestControl { enabled } => self.set_guest_control(by, *enabled),
             Ask::TransferHost { target } => self.transfer_host(by, target),
             Ask::Kick { target } => self.kick(by, target),
-            Ask::Ban { target } => self.ban(by, target),
+            Ask::Ban { target } => self.ban(by, target, None),
+            Ask::BanViewer { target, client } => self.ban(by, target, Some(*client)),
             Ask::Unban { target } => self.unban(by, target),
             Ask::SetPin { pin } => self.set_pin(by, pin.as_ref()),
             Ask::PlayPause { control, position, true_at, on } => {

@@ -402,6 +402,7 @@ fn told(event: &Event) -> String {
         Event::Adopted { by, playback, .. } => format!("{by} adopt {} {}", playback.playing, vector(playback)),
         Event::Chat { user, text, .. } => format!("{user}: {}", text.as_str()),
         Event::Custom { user, namespace, .. } => format!("{user} custom {}", namespace.as_str()),
+        Event::AudienceCounted { count } => format!("{count} watch"),
         Event::Ended { .. } => "ended".to_owned(),
     }
 }
