@@ -1,12 +1,13 @@
 //! A member as the JavaScript client is one (`web-demo/client/connection.js`, `session.js`): it comes back with its
 //! token, after a backoff with the same figures, or at the moment that the server told it; it asks for the whole state
-//! when it misses something; it opens another connection once a question (a clock probe, a PING) is unanswered for two
-//! and a half seconds, where the JavaScript client keeps the old one until the other is open. What it sees goes into
-//! its record.
+//! when it misses something; once a question (a clock probe, a PING) is unanswered for two and a half seconds it opens
+//! a connection to another node, and goes on there unless the first one speaks before. What it sees goes into its
+//! record.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tandem::clock::Clock;
@@ -22,6 +23,8 @@ use crate::support::server::Place;
 const PING_EVERY: Duration = Duration::from_secs(5);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const UNANSWERED: Duration = Duration::from_millis(2500);
+const MOST_SILENCE: Duration = Duration::from_secs(12);
+const OTHER_WITHIN: Duration = Duration::from_secs(3);
 const JOIN_WITHIN: Duration = Duration::from_secs(10);
 const OPEN_WITHIN: Duration = Duration::from_secs(8);
 const BACKOFF_FIRST: Duration = Duration::from_millis(300);
@@ -78,20 +81,31 @@ enum End {
     Over,
     Soon,
     At(Instant),
+    /// It goes on at another node, whose connection is open.
+    Moved(Box<Client>, usize),
 }
 
 impl Member {
     pub(crate) async fn live(mut self) {
         let mut next = Some(self.first);
+        let mut moved = None;
         while !self.orders.borrow().over {
-            let node = next.take().unwrap_or_else(|| self.rng.below(self.doors.len()));
-            let door = self.doors[node].clone();
-            let end = match timeout(OPEN_WITHIN, Client::connect(self.carrier, &door)).await {
-                Ok(Ok(client)) => self.session(client, node).await,
-                _ => End::Soon,
+            let end = if let Some((client, node)) = moved.take() {
+                self.session(client, node).await
+            } else {
+                let node = next.take().unwrap_or_else(|| self.rng.below(self.doors.len()));
+                let door = self.doors[node].clone();
+                match timeout(OPEN_WITHIN, Client::connect(self.carrier, &door)).await {
+                    Ok(Ok(client)) => self.session(client, node).await,
+                    _ => End::Soon,
+                }
             };
             let until = match end {
                 End::Over => return,
+                End::Moved(client, node) => {
+                    moved = Some((*client, node));
+                    continue;
+                }
                 End::At(moment) => moment,
                 End::Soon => {
                     let ceiling = BACKOFF_FIRST.saturating_mul(1 << self.memory.failures.min(10)).min(BACKOFF_CAP);
@@ -134,9 +148,11 @@ impl Member {
             return End::Soon;
         }
         let began = Clock::instant();
-        let mut orders = self.orders.clone();
-        // The first question that nothing has answered.
+        let (mut heard, mut orders) = (began, self.orders.clone());
+        // The first question that nothing has answered, and the connection that is opened because of it.
         let mut asked: Option<Instant> = None;
+        let mut opening: Option<BoxFuture<'static, Option<Client>>> = None;
+        let other = (session.node + 1 + self.rng.below(self.doors.len().max(2) - 1)) % self.doors.len();
         let mut synced = orders.borrow().sync;
         let mut pings = interval(PING_EVERY);
         let mut probes = interval(PROBE_EVERY);
@@ -147,13 +163,14 @@ impl Member {
         let mut speak_at = began;
         loop {
             let pace = orders.borrow().pace.filter(|_| session.joined);
-            let join_by = (!session.joined).then(|| began + JOIN_WITHIN);
-            let doubt = asked.filter(|_| session.joined).map(|asked| asked + UNANSWERED);
-            let ends = [join_by, doubt, session.planned].into_iter().flatten().min();
+            let silent = heard + MOST_SILENCE;
+            let join_by = if session.joined { silent } else { began + JOIN_WITHIN };
+            let planned = session.planned.unwrap_or(silent);
+            let doubt = asked.filter(|_| session.joined && opening.is_none()).map(|asked| asked + UNANSWERED);
             tokio::select! {
                 incoming = client.hear() => {
-                    let heard = Clock::instant();
-                    asked = None;
+                    heard = Clock::instant();
+                    (asked, opening) = (None, None);
                     let joined = session.joined;
                     match incoming {
                         Incoming::Message(message) => {
@@ -204,10 +221,17 @@ impl Member {
                         return End::Soon;
                     }
                 }
-                () = sleep_until(ends.unwrap_or(began)), if ends.is_some() => {
-                    let doubted = doubt.is_some() && ends == doubt;
-                    return if doubted { End::At(Clock::instant()) } else { End::Soon };
+                () = sleep_until(doubt.unwrap_or(began)), if doubt.is_some() => {
+                    let (carrier, door) = (self.carrier, self.doors[other].clone());
+                    opening = Some(Box::pin(async move {
+                        timeout(OTHER_WITHIN, Client::connect(carrier, &door)).await.ok()?.ok()
+                    }));
                 }
+                opened = opened(&mut opening), if opening.is_some() => match opened {
+                    Some(client) => return End::Moved(Box::new(client), other),
+                    None => (asked, opening) = (Some(Clock::instant()), None),
+                },
+                () = sleep_until(silent.min(join_by).min(planned)) => return End::Soon,
                 changed = orders.changed() => {
                     if changed.is_err() || orders.borrow().over {
                         return End::Over;
@@ -380,6 +404,10 @@ impl Member {
         let now = self.memory.room_time.map(|(time, at)| time + at.elapsed().as_secs_f64() * 1000.0);
         Tick::write(self.memory.ticks, 1.0, now.unwrap_or_default(), false)
     }
+}
+
+async fn opened(opening: &mut Option<BoxFuture<'static, Option<Client>>>) -> Option<Client> {
+    opening.as_mut()?.await
 }
 
 /// A clock probe.
