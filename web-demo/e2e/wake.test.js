@@ -60,7 +60,7 @@ for (const transport of ['webtransport', 'websocket']) {
       }
       const took = await backInStep(ann, performance.now());
       await assertCalm(ann, t, took);
-      assert.equal((await seen(ann)).joins, 0, 'its session lived');
+      assert.ok((await seen(ann)).joins <= 1, 'its session lived, or was resumed once');
       await assertUndisturbed(bob);
     });
 
