@@ -15,7 +15,7 @@ use tandem::clock::Clock;
 use tandem::domain::{CloseCode, Limits, NodeId, RoomTime, UrlPolicy};
 use tandem::hub::{Hub, HubParts};
 use tandem::log::memory::MemoryLog;
-use tandem::protocol::Rules;
+use tandem::protocol::{self, Rules};
 use tandem::quota::CapsFull;
 use tandem::quota::{AddressBudgets, MemoryQuotas};
 use tandem::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
@@ -152,6 +152,36 @@ async fn ticks_have_a_bucket_of_their_own() {
     }
     say(&ann, json!({"type": "PING"})).await;
     while hear(&mut ann).await["type"] != "PONG" {}
+}
+
+/// A tick of a standing film.
+fn tick_at(moment: RoomTime) -> Frame {
+    let mut tick = vec![3, 0];
+    tick.extend([0, 0]);
+    tick.extend(1u32.to_be_bytes());
+    tick.extend(0f64.to_be_bytes());
+    tick.extend(moment.as_millis_f64().to_be_bytes());
+    tick.extend(1f32.to_be_bytes());
+    Frame::Compact(tick.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn compact_messages_that_leave_together_are_one_frame() {
+    let fixture = SessionFixture::new(Limits::default());
+    let mut ann = fixture.join("ann").await;
+    let others = [fixture.join("bob").await, fixture.join("cat").await, fixture.join("dan").await];
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    while ann.try_recv().is_some() {}
+    for other in &others {
+        other.send(tick_at(fixture.services.clock.now())).await;
+    }
+    let Some(Delivered::Compact(frame)) = ann.recv().await else { panic!("a compact frame") };
+    assert_eq!((frame[0], frame.len()), (6, 1 + 3 * 29));
+    let slots: Vec<u8> = protocol::unbundled(&frame).iter().map(|tick| tick[3]).collect();
+    assert_eq!(slots, [2, 3, 4]);
+    // One alone needs no envelope.
+    others[1].send(tick_at(fixture.services.clock.now())).await;
+    assert!(matches!(ann.recv().await, Some(Delivered::Compact(tick)) if tick[0] == 3 && tick.len() == 28));
 }
 
 #[tokio::test(start_paused = true)]

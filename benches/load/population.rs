@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use tandem::protocol;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -305,10 +306,8 @@ struct Ear {
 impl Ear {
     fn hear(&mut self, incoming: &Incoming<'_>) {
         match incoming {
-            Incoming::Compact(bytes) => {
-                if self.voice.kind == Kind::Tick
-                    && let Some((seq, sent)) = wire::read_tick(bytes)
-                {
+            Incoming::Compact(bytes) if self.voice.kind == Kind::Tick => {
+                for (seq, sent) in protocol::unbundled(bytes).into_iter().filter_map(wire::read_tick) {
                     self.delivered(sent);
                     // Ticks may be lost or overtaken: the newest one that the last member has tells how far the room
                     // is.
@@ -318,6 +317,7 @@ impl Ear {
                     }
                 }
             }
+            Incoming::Compact(_) => {}
             Incoming::Message(message) => match (wire::kind_of(message), self.voice.kind) {
                 (b"HOST_HEARTBEAT", Kind::Heartbeat) | (b"OFFER", Kind::Signal) => {
                     if let Some(sent) = wire::sent_at(message) {

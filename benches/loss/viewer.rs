@@ -202,8 +202,12 @@ struct Ear {
 }
 
 impl Ear {
-    fn hear(&self, compact: &[u8]) {
+    fn hear(&self, frame: &[u8]) {
         let came = wall();
+        tandem::protocol::unbundled(frame).into_iter().for_each(|compact| self.hear_one(compact, came));
+    }
+
+    fn hear_one(&self, compact: &[u8], came: i64) {
         let (Some(&3), Some(slot), Some(at)) = (compact.first(), compact.get(2..4), compact.get(16..24)) else {
             return;
         };

@@ -61,6 +61,7 @@ pub(crate) fn joining(number: usize) -> Command {
         pin: PinProof::None,
         origin: Origin::default(),
         claim: OwnerClaim::default(),
+        moves: false,
     })
 }
 

@@ -109,13 +109,23 @@ pub enum Fallback {
     Remembered,
     /// The page asked for WebSocket.
     Chosen,
+    /// WebKit never refills the flow-control credit of a WebTransport session: the client moved to a fresh one.
+    Credit,
     /// Any other word.
     Other,
 }
 
 impl Fallback {
-    const ALL: [Self; 7] =
-        [Self::Unsupported, Self::NotOffered, Self::Failed, Self::Slow, Self::Remembered, Self::Chosen, Self::Other];
+    const ALL: [Self; 8] = [
+        Self::Unsupported,
+        Self::NotOffered,
+        Self::Failed,
+        Self::Slow,
+        Self::Remembered,
+        Self::Chosen,
+        Self::Credit,
+        Self::Other,
+    ];
 
     /// As on the wire and in metrics.
     pub fn as_str(self) -> &'static str {
@@ -126,6 +136,7 @@ impl Fallback {
             Self::Slow => "slow",
             Self::Remembered => "remembered",
             Self::Chosen => "chosen",
+            Self::Credit => "credit",
             Self::Other => "other",
         }
     }
@@ -146,6 +157,16 @@ pub struct TickReport {
     /// The room time at which `position` was true.
     pub at: RoomTime,
     pub rate: Rate,
+}
+
+impl RelayedTick {
+    /// Where the player is at a later moment, if nothing else happens.
+    pub fn position_at(&self, now: RoomTime) -> MediaTime {
+        if !self.playing || now < self.at {
+            return self.position;
+        }
+        self.position.moved(now.seconds_since(self.at) * self.rate.factor())
+    }
 }
 
 impl TickReport {

@@ -365,6 +365,7 @@ mod tests {
                 token: TokenHash::from_bytes(TOKEN),
                 proved: Some(TokenHash::from_bytes(EARLIER_TOKEN)),
                 origin,
+                moved: false,
             },
             Event::Renamed { user: user("bob"), name: name("Robert") },
             Event::GuestControl { enabled: true },

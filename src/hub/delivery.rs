@@ -74,6 +74,11 @@ pub enum NoticeBody<'a> {
         signal: &'a Signal,
         node: &'a NodeId,
     },
+    /// SEEK of `server` to one v2 member, whose player is out of step.
+    Nudge {
+        position: MediaTime,
+        playing: bool,
+    },
     /// HOST_HEARTBEAT as JSON, for v2 members.
     Heartbeat {
         from: &'a UserId,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::delivery::{Notice, NoticeBody, Refusal, Reply, Signal, StatusDelivery, TickDelivery};
 use super::relay::Relay;
 use super::room_cell::{Completion, RoomCellState};
+use super::v2_pace::PaceCorrection;
 use super::viewers::Invitation;
 use super::{Hub, Membership};
 use crate::domain::{
@@ -126,6 +127,13 @@ impl Hub {
         let Some(sender) = state.attached_mut(membership) else { return };
         sender.last_report.note_position(position, playing, now);
         let is_v2 = sender.dialect == Dialect::V2;
+        let followed = if is_v2 { keep_pace(state, membership, position, playing, now) } else { None };
+        if let Some(position) = followed {
+            drop(guard);
+            let host = membership.actor.user.clone();
+            let command = Command::Correct { host, position, playing, at: now };
+            return self.enqueue(&membership.cell, command, Completion::BestEffort);
+        }
         let shown = |member: &Member| member.player.is_ready();
         if !is_v2 || state.room().member(&membership.actor.user).is_none_or(shown) {
             return;
@@ -135,6 +143,17 @@ impl Hub {
         let (lead, ask) = (self.lead_of(&membership.cell), Ask::Player { player, film: None });
         let command = Command::Asked { by, lead, ask };
         self.enqueue(&membership.cell, command, Completion::BestEffort);
+    }
+
+    /// Whether a v2 member's command is the answer of its own player to a correction.
+    pub(super) fn is_echo(&self, membership: &Membership, ask: &Ask) -> bool {
+        if !matches!(ask, Ask::Seek { .. }) {
+            return false;
+        }
+        let now = self.now();
+        let state = membership.cell.lock();
+        let pace = state.attached(&membership.actor.session).and_then(|member| member.pace.as_ref());
+        pace.is_some_and(|pace| pace.is_echo(ask, now))
     }
 
     /// A member's own measurements: for the other v3 members, or for the digest of a large room.
@@ -318,6 +337,32 @@ impl Hub {
         session: &SessionRef,
     ) -> Option<&'a Member> {
         state.room().member(user).filter(|member| member.is_on(session) && session.node != *self.node())
+    }
+}
+
+/// Corrects a v2 member whose player is out of step. Returns where the room should be instead, for a host.
+fn keep_pace(
+    state: &mut RoomCellState,
+    membership: &Membership,
+    position: MediaTime,
+    playing: bool,
+    now: RoomTime,
+) -> Option<MediaTime> {
+    let playback = state.room().playback;
+    let is_host = state.room().is_host(&membership.actor.user);
+    // While a gate waits, players seek and stand by themselves.
+    if state.room().gate.is_some() {
+        return None;
+    }
+    let member = state.attached_mut(membership)?;
+    let way = member.subscriber.rtt().unwrap_or_default() / 2;
+    match member.pace.as_mut()?.report(position, playing, now, way, &playback, is_host)? {
+        PaceCorrection::Follow { position } => Some(position),
+        PaceCorrection::Seek { position, playing } => {
+            let body = NoticeBody::Nudge { position, playing };
+            member.subscriber.notice(&Notice { body, now, encoded: OnceCell::new() });
+            None
+        }
     }
 }
 

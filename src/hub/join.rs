@@ -38,6 +38,8 @@ pub struct JoinRequest {
     pub token: Option<ResumeToken>,
     /// The protocol that the client speaks.
     pub dialect: Dialect,
+    /// The member's live session is to be replaced by this one, unseen by the others.
+    pub moves: bool,
     /// The last event that the client saw: later CHAT lines are replayed.
     pub last_seen: Option<Head>,
     /// The session that joins.
@@ -66,6 +68,7 @@ impl JoinRequest {
             pin: None,
             token: None,
             dialect: Dialect::V3,
+            moves: false,
             last_seen: None,
             session,
             transport,
@@ -206,6 +209,7 @@ impl Hub {
             pin,
             origin: Origin { client: request.client, address: self.counted(request.address) },
             claim: request.claim,
+            moves: request.moves,
         }
     }
 

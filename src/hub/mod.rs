@@ -53,6 +53,7 @@ mod sweep;
 #[path = "tests/fixture.rs"]
 mod testing;
 mod timers;
+mod v2_pace;
 mod viewers;
 
 use std::collections::HashMap;
@@ -225,6 +226,9 @@ impl Hub {
     /// Submits a member's request to its room. The answer goes to the member's subscriber, after the events: an ACK if
     /// there is a `reference`, or ERROR.
     pub fn submit(&self, membership: &Membership, ask: Ask, request: &'static str, reference: Option<u64>) {
+        if self.is_echo(membership, &ask) {
+            return;
+        }
         let completion = Completion::Reply { session: membership.actor.session.clone(), request, reference };
         let ask = self.known_to_room(&membership.cell, ask);
         let lead = if ask.is_scheduled() { self.lead_of(&membership.cell) } else { Duration::ZERO };

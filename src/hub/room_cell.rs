@@ -23,6 +23,7 @@ use super::lock::{Mutex, MutexGuard};
 use super::member_reports::LastReport;
 use super::room_budget::RoomBudget;
 use super::subscriber::Subscriber;
+use super::v2_pace::V2Pace;
 use super::{HubStatus, Membership};
 use crate::clock::Clock;
 use crate::domain::{
@@ -150,6 +151,8 @@ pub(super) struct AttachedMember {
     pub(super) status_at: Option<RoomTime>,
     /// When a tick of it was last sent as HOST_HEARTBEAT.
     pub(super) heartbeat_at: Option<RoomTime>,
+    /// For a v2 member.
+    pub(super) pace: Option<Box<V2Pace>>,
 }
 
 impl AttachedMember {

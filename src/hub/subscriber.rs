@@ -65,6 +65,8 @@ pub trait RoomDelivery {
 pub trait SessionControl {
     /// Ends the session, after what is queued for it.
     fn close(&self, code: CloseCode, reason: &str);
+    /// Holds back what is queued from now on for this long, together with what waits already.
+    fn hold(&self, _time: Duration) {}
     /// Pings the peer; without a frame from it within 1.5 s the session ends.
     fn probe(&self);
 }

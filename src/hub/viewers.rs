@@ -183,6 +183,7 @@ impl Hub {
                     pin: pin.map_or(PinProof::None, |against| PinProof::Checked { against, fits: true }),
                     origin: viewer.origin,
                     claim: OwnerClaim::default(),
+                    moves: false,
                 };
                 (ticket, join)
             });

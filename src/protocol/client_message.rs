@@ -80,7 +80,9 @@ pub struct JoinMessage {
     pub token: Option<ResumeToken>,
     /// The last event seen, if both `epoch` and `lastSeq` are given.
     pub last_seen: Option<Head>,
-    /// Why the client doesn't use WebTransport, if it says so.
+    /// `move`: the client's own live session is to be replaced by this one, unseen by the others.
+    pub moves: bool,
+    /// Why the client doesn't use WebTransport, or moves, if it says so.
     pub fallback: Option<Fallback>,
     /// Hash of `clientKey`.
     pub client: Option<KeyHash>,

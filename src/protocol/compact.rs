@@ -1,4 +1,5 @@
-//! The compact messages: clock probes, ticks, statuses and digests. Big-endian; the first byte is the kind.
+//! The compact messages: clock probes, ticks, statuses, digests, and bundles of messages that leave together.
+//! Big-endian; the first byte is the kind.
 
 use bytes::BufMut;
 
@@ -12,6 +13,7 @@ const REPLY: u8 = 2;
 const TICK: u8 = 3;
 const STATUS: u8 = 4;
 const DIGEST: u8 = 5;
+const BUNDLE: u8 = 6;
 
 const PROBE_LEN: usize = 12;
 const REPLY_LEN: usize = 28;
@@ -19,6 +21,9 @@ const TICK_LEN: usize = 28;
 const STATUS_LEN: usize = 20;
 const DIGEST_LEN: usize = 28;
 const STAND_OUT_LEN: usize = 7;
+
+/// Bytes of a bundle, at most.
+pub const MAX_BUNDLE: usize = 999;
 
 const PLAYING: u8 = 1;
 const FROM_HOST: u8 = 2;
@@ -142,6 +147,49 @@ pub fn encode_status(status: &RelayedStatus) -> CompactBytes {
     })
 }
 
+/// Joins messages for one receiver: those that wait for it leave as one frame where that has at most [`MAX_BUNDLE`]
+/// bytes, else as several. A message that is alone, or too long to be a part, stays as it is.
+pub fn bundles(messages: Vec<CompactBytes>) -> Vec<CompactBytes> {
+    let mut bundled = Vec::with_capacity(1);
+    let mut parts: Vec<CompactBytes> = Vec::with_capacity(messages.len());
+    let mut length = 1;
+    for message in messages {
+        if message.len() > usize::from(u8::MAX) {
+            bundled.push(message);
+            continue;
+        }
+        if length + 1 + message.len() > MAX_BUNDLE {
+            close_bundle(&mut parts, &mut bundled);
+            length = 1;
+        }
+        length += 1 + message.len();
+        parts.push(message);
+    }
+    close_bundle(&mut parts, &mut bundled);
+    bundled
+}
+
+fn close_bundle(parts: &mut Vec<CompactBytes>, bundled: &mut Vec<CompactBytes>) {
+    match parts.len() {
+        0 | 1 => bundled.append(parts),
+        _ => {
+            bundled.push(bundle(parts.iter().map(|part| &part[..])));
+            parts.clear();
+        }
+    }
+}
+
+fn bundle<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> CompactBytes {
+    let parts = parts.filter_map(|part| Some((u8::try_from(part.len()).ok()?, part)));
+    CompactBytes::encode(1 + parts.clone().map(|(length, _)| 1 + usize::from(length)).sum::<usize>(), |out| {
+        out.put_u8(BUNDLE);
+        for (length, part) in parts {
+            out.put_u8(length);
+            out.put_slice(part);
+        }
+    })
+}
+
 /// The digest of a large room.
 pub fn encode_digest(digest: &RoomDigest) -> CompactBytes {
     let RoomDigest { members, audience, measured, in_step, buffering, distance, stand_outs } = digest;
@@ -161,6 +209,19 @@ pub fn encode_digest(digest: &RoomDigest) -> CompactBytes {
             out.put_i32(drift.map_or(0, Measurement::micros));
         }
     })
+}
+
+/// The messages of a frame, in order: the parts of a bundle, or the message itself. A bundle that ends early has the
+/// parts before that.
+pub fn unbundled(frame: &[u8]) -> Vec<&[u8]> {
+    let Some((&BUNDLE, mut rest)) = frame.split_first() else { return vec![frame] };
+    let mut parts = Vec::new();
+    while let Some((&length, after)) = rest.split_first() {
+        let Some((part, after)) = after.split_at_checked(usize::from(length)) else { break };
+        parts.push(part);
+        rest = after;
+    }
+    parts
 }
 
 /// `N` bytes from `start`; the caller has checked the length.

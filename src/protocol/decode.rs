@@ -137,6 +137,7 @@ fn join(f: &MessageFields<'_>, rules: &Rules) -> Result<ClientMessage, Invalid> 
         token: f.resume_token.filled_text()?.map(|text| ResumeToken::presented(&text)),
         last_seen,
         viewer,
+        moves: f.moves.flag()?.unwrap_or(false),
         fallback: f.fallback.filled_text()?.map(|word| Fallback::named(&word)),
         client: f.client_key.filled_text()?.map(|text| KeyHash::of_key("clientKey", &text)).transpose()?,
         claim: OwnerClaim {

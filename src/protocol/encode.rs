@@ -131,6 +131,9 @@ pub fn encode_event(delivery: &EventDelivery<'_>) -> Option<Bytes> {
             protocol: dialect.number(),
             transport: *transport,
         }),
+        Event::Resumed { user, transport, moved: true, .. } => {
+            event(&messages::SessionChangedMessage { user_id: user, stamp, transport: *transport })
+        }
         Event::Resumed { user, transport, dialect, .. } => event(&messages::MemberConnectionMessage {
             user_id: user,
             stamp,
@@ -252,9 +255,16 @@ pub fn encode_notice(notice: &Notice<'_>) -> Bytes {
         }
         NoticeBody::Heartbeat { from, tick } => event(&messages::HostHeartbeatMessage {
             user_id: from,
-            current_time: tick.position,
+            current_time: tick.position_at(notice.now),
             is_playing: tick.playing,
-            event_timestamp: Millis(tick.at),
+            event_timestamp: None,
+            sent,
+        }),
+        NoticeBody::Nudge { position, playing } => event(&messages::NudgeMessage {
+            user_id: SERVER,
+            current_time: *position,
+            is_playing: *playing,
+            event_timestamp: None,
             sent,
         }),
         NoticeBody::Sync { room } => event(&messages::SyncResponseMessage {

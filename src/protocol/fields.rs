@@ -58,6 +58,7 @@ fields! {
     epoch = "epoch";
     last_seq = "lastSeq";
     fallback = "fallback";
+    moves = "move";
     timestamp = "timestamp";
     enabled = "enabled";
     target_user_id = "targetUserId";

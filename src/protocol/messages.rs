@@ -207,6 +207,11 @@ messages! {
         transport: Option<TransportKind>,
         protocol: Option<u8>,
     }
+    SessionChangedMessage<'a> = "SESSION_CHANGED" {
+        user_id: &'a UserId,
+        #[serde(flatten)] stamp: StampFields,
+        transport: TransportKind,
+    }
     HostChangedMessage<'a> = "HOST_CHANGED" {
         host_user_id: Option<&'a UserId>,
         #[serde(flatten)] stamp: StampFields,
@@ -315,7 +320,14 @@ messages! {
         user_id: &'a UserId,
         current_time: MediaTime,
         is_playing: bool,
-        event_timestamp: Millis,
+        event_timestamp: Option<Millis>,
+        #[serde(flatten)] sent: SentFields,
+    }
+    NudgeMessage<'a> = "SEEK" {
+        user_id: &'a str,
+        current_time: MediaTime,
+        is_playing: bool,
+        event_timestamp: Option<Millis>,
         #[serde(flatten)] sent: SentFields,
     }
     OfferMessage<'a> = "OFFER" {

@@ -3,7 +3,7 @@
 //! ```text
 //! JSON    bytes ─► decode  ─► ClientRequest { ref, ClientMessage }      fields (one pass, borrowed) → domain types
 //!         bytes ◄─ encode_* ◄─ EventDelivery, Notice, Room, Refusal    wire structs (borrowed) → one Vec
-//! compact bytes ◄► decode_compact, encode_clock_reply, encode_tick, encode_status, encode_digest
+//! compact bytes ◄► decode_compact, encode_clock_reply, encode_tick, encode_status, encode_digest, bundles
 //! ```
 //! No text of a client is relayed as it came: texts and numbers pass through domain types, free JSON (offers, CUSTOM
 //! payloads) is parsed and rewritten (`json_text`), and the encoder parses it once more.
@@ -19,7 +19,10 @@ mod json_text;
 mod messages;
 
 pub use client_message::{BadRequest, ClientMessage, ClientRequest, JoinMessage, PingEcho, Rules};
-pub use compact::{Compact, decode_compact, encode_clock_reply, encode_digest, encode_status, encode_tick};
+pub use compact::{
+    Compact, MAX_BUNDLE, bundles, decode_compact, encode_clock_reply, encode_digest, encode_status, encode_tick,
+    unbundled,
+};
 pub use decode::decode;
 pub use encode::{
     EncodedState, encode_closing, encode_error, encode_event, encode_notice, encode_pong, encode_probe, encode_replay,

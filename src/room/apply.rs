@@ -31,7 +31,7 @@ impl Room {
                 };
                 self.members.insert(user.clone(), member);
             }
-            Event::Resumed { user, session, dialect, transport, token, proved, origin, .. } => {
+            Event::Resumed { user, session, dialect, transport, token, proved, origin, moved, .. } => {
                 self.kept = None;
                 if let Some(member) = self.members.get_mut(user) {
                     member.connection = MemberConnection::Live(session.clone());
@@ -40,11 +40,15 @@ impl Room {
                     // The token that was used stays valid: the answer that carries the new one may be lost.
                     member.previous_token = Some(proved.unwrap_or(member.token));
                     member.token = *token;
-                    // The member may have come back with another page, which reports its own player.
-                    member.player = Player::default();
                     member.origin = *origin;
+                    if !moved {
+                        // The member may have come back with another page, which reports its own player.
+                        member.player = Player::default();
+                    }
                 }
-                self.await_no_more(user);
+                if !moved {
+                    self.await_no_more(user);
+                }
             }
             Event::Disconnected { user, until, .. } => {
                 if let Some(member) = self.members.get_mut(user) {

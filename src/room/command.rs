@@ -33,6 +33,8 @@ pub struct Join {
     /// The client key and the address class.
     pub origin: Origin,
     pub claim: OwnerClaim,
+    /// The member is live in another session of the same client, which this one replaces unseen by the others.
+    pub moves: bool,
 }
 
 /// A JOIN's claim about the room's owner.

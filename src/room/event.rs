@@ -71,6 +71,7 @@ pub enum Event {
         origin: Origin,
     },
     /// A member is back, or on another session. `token` is the new token; `proved` is the one that was presented.
+    /// `moved`: its client replaced a live session by another one of the same page, and the membership didn't pause.
     Resumed {
         at: RoomTime,
         user: UserId,
@@ -81,6 +82,8 @@ pub enum Event {
         proved: Option<TokenHash>,
         #[serde(default, skip_serializing_if = "Origin::is_unknown")]
         origin: Origin,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        moved: bool,
     },
     /// A member's connection is lost; the membership lasts until `until`.
     Disconnected {
@@ -190,6 +193,7 @@ impl Event {
         match self {
             Self::Created { .. } => "room_created",
             Self::Joined { .. } => "member_joined",
+            Self::Resumed { moved: true, .. } => "member_moved",
             Self::Resumed { .. } => "member_resumed",
             Self::Disconnected { .. } => "member_disconnected",
             Self::Left { .. } => "member_left",

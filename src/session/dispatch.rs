@@ -170,10 +170,10 @@ impl Dispatch {
         life: &PeerLiveness,
         session: &Span,
     ) {
-        self.count_fallback(join.fallback);
-        let (with_token, dialect) = (join.token.is_some(), join.dialect);
+        self.count_fallback(join.fallback, join.moves);
+        let (with_token, moves, dialect) = (join.token.is_some(), join.moves, join.dialect);
         let result = self.join(join, session).await;
-        self.count_join(with_token, &result);
+        self.count_join(with_token, moves, &result);
         match result {
             Ok(()) => {
                 life.note_join(dialect);
@@ -241,6 +241,7 @@ impl Dispatch {
             pin: join.pin,
             token: join.token,
             dialect: join.dialect,
+            moves: join.moves,
             last_seen: join.last_seen,
             client: join.client,
             claim: join.claim,
@@ -256,12 +257,13 @@ impl Dispatch {
         Ok(())
     }
 
-    fn count_join(&self, with_token: bool, result: &Result<(), Refusal>) {
+    fn count_join(&self, with_token: bool, moves: bool, result: &Result<(), Refusal>) {
         let code = result.as_ref().err().map(|refusal| protocol::refusal_code(refusal).0);
         let word = code.map_or("ok", ErrorCode::as_str);
         metrics::counter!(names::JOINS, "result" => word).increment(1);
         tracing::debug!(result = word, "JOIN");
         let outcome = match (code, with_token) {
+            (None, true) if self.outbox.has_resumed() && moves => "moved",
             (None, true) if self.outbox.has_resumed() => "resumed",
             (None, false) if self.outbox.has_resumed() => "replaced",
             (None, true) => "too_late",
@@ -272,8 +274,12 @@ impl Dispatch {
         metrics::counter!(names::RESUMES, "outcome" => outcome).increment(1);
     }
 
-    fn count_fallback(&mut self, fallback: Option<Fallback>) {
-        let fell_back = fallback.filter(|_| self.counted.transport == TransportKind::WebSocket);
+    /// A reason not to use WebTransport counts on WebSocket only, one to move for on either transport.
+    fn count_fallback(&mut self, fallback: Option<Fallback>, moves: bool) {
+        let fell_back = fallback.filter(|reason| match reason {
+            Fallback::Credit => moves,
+            _ => self.counted.transport == TransportKind::WebSocket,
+        });
         if let (None, Some(reason)) = (self.fallback, fell_back) {
             self.fallback = Some(reason);
             metrics::counter!(names::FALLBACKS, "reason" => reason.as_str()).increment(1);

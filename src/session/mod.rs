@@ -242,6 +242,7 @@ async fn due(heartbeat: Option<&mut Interval>, outbox: &Outbox) -> bool {
         biased;
         () = tick(heartbeat) => true,
         () = outbox.filled() => false,
+        () = at(outbox.held_until()) => false,
     }
 }
 

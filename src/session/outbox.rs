@@ -2,10 +2,11 @@
 //! waiting one of its slot.
 //!
 //! The hub fills it under a room's lock, so filling never blocks; the session's writer empties it, a batch a flush.
-//! Where the transport has datagrams, a tick or status that need not wait never wakes the writer. A session is closed
-//! when messages beyond `MAX_OUTBOX_BYTES` wait: a dropped message would break the room's order, and unbounded queues
-//! the server. Signals of single members may fill half of it ([`SessionMeasurements::has_room`]); beyond that their
-//! sender is refused, and the other half is left for the room's own events.
+//! Where the transport has datagrams, a tick or status that need not wait never wakes the writer. Compact messages that
+//! wait together leave as one frame or datagram ([`protocol::bundles`]). A session is closed when messages beyond
+//! `MAX_OUTBOX_BYTES` wait: a dropped message would break the room's order, and unbounded queues the server. Signals of
+//! single members may fill half of it ([`SessionMeasurements::has_room`]); beyond that their sender is refused, and the
+//! other half is left for the room's own events.
 //!
 //! The writer takes at most [`CHUNK`] bytes at a time. So a stalled write is one without progress, not one with a long
 //! queue, and a ping waits for one chunk at most. The time for the answer to a probe runs from when the ping was passed
@@ -71,12 +72,18 @@ struct OutboxQueue {
     probe: bool,
     /// When the first unanswered ping of a probe was passed to the transport.
     probed_at: Option<Instant>,
+    /// Nothing leaves before the second moment, unless the session ends. The first one is when that began.
+    held: Option<(Instant, Instant)>,
     /// Set once; later messages are not queued.
     end: Option<SessionExit>,
     overflowed: bool,
 }
 
 impl OutboxQueue {
+    fn is_held(&self) -> bool {
+        self.end.is_none() && self.held.is_some_and(|(_, until)| Clock::instant() < until)
+    }
+
     fn count_coalesced(&mut self) {
         if self.coalesced > 0 {
             TICKS_COALESCED.increment(u64::from(std::mem::take(&mut self.coalesced)));
@@ -220,6 +227,12 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// When what is held back may leave.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        let queue = self.queue.lock();
+        queue.held.map(|(_, until)| until).filter(|_| queue.is_held())
+    }
+
     pub(super) fn filled(&self) -> impl Future<Output = ()> {
         self.filled.notified()
     }
@@ -234,6 +247,11 @@ impl Outbox {
         let queue = &mut *guard;
         queue.bytes = queue.bytes.saturating_sub(std::mem::take(&mut queue.leaving));
         queue.count_coalesced();
+        if queue.is_held() {
+            return OutboxBatch { probe: std::mem::take(&mut queue.probe), end: None };
+        }
+        queue.held = None;
+        let mut compact = Vec::new();
         for _ in 0..CHUNK_MESSAGES {
             let Some(front) = queue.messages.front() else { break };
             let length = front.bytes();
@@ -241,12 +259,19 @@ impl Outbox {
                 break;
             }
             queue.leaving += length;
-            batch.extend(queue.messages.pop_front().map(QueuedFrame::leave));
+            match queue.messages.pop_front().map(QueuedFrame::leave) {
+                Some(Outgoing::Compact(message)) => compact.push(message),
+                other => batch.extend(other),
+            }
         }
         queue.latest_leave = !queue.latest.is_empty();
-        batch.extend(queue.latest.drain(..).map(|(_, message)| Outgoing::Compact(message)));
+        compact.extend(queue.latest.drain(..).map(|(_, message)| message));
         let end = if queue.messages.is_empty() { queue.end.clone() } else { None };
-        OutboxBatch { probe: std::mem::take(&mut queue.probe), end }
+        let probe = std::mem::take(&mut queue.probe);
+        drop(guard);
+        // Compact messages have no order among the others, and those of one batch leave as one frame.
+        batch.extend(protocol::bundles(compact).into_iter().map(Outgoing::Compact));
+        OutboxBatch { probe, end }
     }
 
     /// A probe's ping was passed to the transport. If an earlier one is unanswered (nothing `heard` since), that one's
@@ -362,6 +387,15 @@ impl RoomDelivery for Outbox {
 impl SessionControl for Outbox {
     fn close(&self, code: CloseCode, reason: &str) {
         self.finish(code, reason);
+    }
+
+    fn hold(&self, time: Duration) {
+        /// However often it is prolonged: commands of others must not keep a session from hearing anything.
+        const LONGEST: Duration = Duration::from_secs(1);
+        let now = Clock::instant();
+        let mut queue = self.queue.lock();
+        let (since, earlier) = queue.held.filter(|(_, until)| *until > now).unwrap_or((now, now));
+        queue.held = Some((since, earlier.max(now + time).min(since + LONGEST)));
     }
 
     fn probe(&self) {

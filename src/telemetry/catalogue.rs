@@ -46,8 +46,8 @@ catalogue! {
     SESSIONS_TOTAL = "tandem_sessions_total", Counter, Count, ["transport"], "Sessions that were opened.";
     SESSIONS_ENDED = "tandem_sessions_ended_total", Counter, Count, ["transport", "code"], "Sessions that ended, by closing code.";
     JOINS = "tandem_joins_total", Counter, Count, ["result"], "JOINs, by result: ok, or the error code.";
-    FALLBACKS = "tandem_fallbacks_total", Counter, Count, ["reason"], "Sessions on WebSocket whose client says why not WebTransport: unsupported, not_offered, failed, slow, remembered, chosen, other.";
-    RESUMES = "tandem_resumes_total", Counter, Count, ["outcome"], "JOINs that wanted a membership back: resumed, replaced (a v2 client, without a token), too_late (the membership was over, it joined anew), token_invalid, refused.";
+    FALLBACKS = "tandem_fallbacks_total", Counter, Count, ["reason"], "Sessions on WebSocket whose client says why not WebTransport: unsupported, not_offered, failed, slow, remembered, chosen, other; and WebTransport sessions that a WebKit client replaced by a fresh one, because WebKit never refills QUIC's credit for received data: credit.";
+    RESUMES = "tandem_resumes_total", Counter, Count, ["outcome"], "JOINs that wanted a membership back: resumed, moved (to a fresh session of the same page, unseen by the others), replaced (a v2 client, without a token), too_late (the membership was over, it joined anew), token_invalid, refused.";
     MESSAGES_IN = "tandem_messages_in_total", Counter, Count, ["type"], "Messages that clients sent, by type.";
     MESSAGES_REFUSED = "tandem_messages_refused_total", Counter, Count, ["code"], "Messages that were answered with ERROR, by code.";
     COMMITS = "tandem_commits_total", Counter, Count, [], "Commits that the log took.";

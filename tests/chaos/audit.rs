@@ -304,6 +304,7 @@ fn tells_of(message: &Value, row: &Fact) -> bool {
         "HOST_CHANGED" => row.kind == "host_changed",
         "GUEST_CONTROL" => row.kind == "guest_control",
         "MEMBER_CONNECTION" if message["connected"] == true => row.kind == "member_resumed",
+        "SESSION_CHANGED" => row.kind == "member_moved",
         "MEMBER_CONNECTION" => row.kind == "member_disconnected",
         "PLAYBACK" => row.kind == "correction",
         "READY_GATE" => row.kind == "gate_progress",

@@ -14,6 +14,7 @@ over_every_carrier! {
     what_the_host_decides_is_heard_by_all_and_a_guest_decides_nothing;
     a_kicked_member_may_return_and_a_banned_one_only_when_unbanned;
     a_member_that_comes_back_with_its_token_is_who_it_was;
+    a_member_that_moves_to_a_fresh_session_is_missed_by_nobody;
     a_newcomer_hears_what_was_said_before;
     a_lost_answer_costs_nobody_the_membership;
     a_token_of_somebody_else_opens_nothing;
@@ -251,6 +252,35 @@ async fn a_member_that_comes_back_with_its_token_is_who_it_was([a, b, c]: Carrie
     assert_eq!(again.resume(&before).await["hostUserId"], "ann");
     assert_eq!(bob.expect("MEMBER_CONNECTION").await["connected"], true);
     again.pause(1.0).await;
+    assert_eq!(bob.expect("PLAY_PAUSE").await["userId"], "ann");
+}
+
+async fn a_member_that_moves_to_a_fresh_session_is_missed_by_nobody([a, b, c]: Carriers) {
+    let server = TestServer::start().await;
+    let (mut ann, mut bob) = (server.connect(a).await, server.connect(b).await);
+    ann.join("friday", "ann").await;
+    ann.is_ready().await;
+    bob.join("friday", "bob").await;
+    ann.expect("USER_JOINED").await;
+    let before = ann.state.clone();
+    bob.chat("before").await;
+    bob.expect("CHAT").await;
+
+    let mut fresh = server.connect(c).await;
+    let state = fresh.resume_with(&before, json!({"move": true, "fallback": "credit"})).await;
+    assert_eq!((&state["resumed"], &state["slot"], &state["hostUserId"]), (&json!(true), &json!(1), &json!("ann")));
+    assert_eq!(state["users"][0]["player"], "ready");
+    // The old session hears everything up to its replacement, in order, and ends by that.
+    assert_eq!(ann.expect("CHAT").await["text"], "before");
+    let changed = ann.expect("SESSION_CHANGED").await;
+    assert_eq!((&changed["userId"], &changed["seq"]), (&json!("ann"), &state["seq"]));
+    ann.closed_with(4005).await;
+    // The fresh one hears the chat again, told as such, and every later event.
+    assert_eq!(fresh.expect("CHAT").await["replayed"], true);
+    fresh.pause(1.0).await;
+    assert_eq!(fresh.expect("PLAY_PAUSE").await["userId"], "ann");
+    // For the others only the number passes, and the transport.
+    assert_eq!(bob.expect("SESSION_CHANGED").await["transport"], c.name());
     assert_eq!(bob.expect("PLAY_PAUSE").await["userId"], "ann");
 }
 

@@ -82,6 +82,7 @@ fn why_a_client_fell_back_is_one_of_a_few_words_or_other() {
     let fallback =
         |word: &str| join(&format!(r#"{{"type":"JOIN","roomId":"r","userId":"u","fallback":{word}}}"#)).fallback;
     assert_eq!(fallback("\"slow\""), Some(Fallback::Slow));
+    assert_eq!(fallback("\"credit\""), Some(Fallback::Credit));
     assert_eq!(fallback("\"not_offered\""), Some(Fallback::NotOffered));
     assert_eq!(fallback("\"a word of tomorrow\""), Some(Fallback::Other));
     assert_eq!((fallback("null"), fallback("\"\"")), (None, None));

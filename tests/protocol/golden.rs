@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use tandem::domain::{
     Measurement, MemberSlot, Rate, RelayedStatus, RelayedTick, RoomDigest, StandOut, StatusReport, TransportKind,
 };
-use tandem::protocol::{encode_clock_reply, encode_digest, encode_status, encode_tick};
+use tandem::protocol::{bundles, encode_clock_reply, encode_digest, encode_status, encode_tick};
 
 use super::request;
 use super::wire_samples::*;
@@ -72,14 +72,16 @@ fn compact_messages_keep_their_bytes() {
             },
         ],
     };
+    let bundle = bundles(vec![encode_tick(&tick), (&[9, 1][..]).into()]);
     let golden = format!(
-        "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\nstatus {:02x?}\ndigest {:02x?}\nbare digest {:02x?}\n",
+        "reply {:02x?}\nhost's tick {:02x?}\nstill tick {:02x?}\nstatus {:02x?}\ndigest {:02x?}\nbare digest {:02x?}\nbundle {:02x?}\n",
         &encode_clock_reply(0x0102, 1.5, at(1), at(2))[..],
         &encode_tick(&tick)[..],
         &encode_tick(&still)[..],
         &encode_status(&status)[..],
         &encode_digest(&digest)[..],
         &encode_digest(&RoomDigest::default())[..],
+        &bundle[0][..],
     );
     insta::assert_snapshot!("compact_messages", golden);
 }

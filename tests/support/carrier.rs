@@ -72,10 +72,17 @@ impl Connected {
                 let (stream, _) = tokio_tungstenite::connect_async(url).await.map_err(|error| error.to_string())?;
                 let (sink, mut frames) = stream.split();
                 pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
+                    'frames: loop {
                         let incoming = match frames.next().await {
                             Some(Ok(Message::Text(text))) => Incoming::Message(serde_json::from_str(&text).unwrap()),
-                            Some(Ok(Message::Binary(bytes))) => Incoming::Compact(bytes.to_vec()),
+                            Some(Ok(Message::Binary(bytes))) => {
+                                for part in tandem::protocol::unbundled(&bytes) {
+                                    if sender.send(Incoming::Compact(part.to_vec())).await.is_err() {
+                                        break 'frames;
+                                    }
+                                }
+                                continue;
+                            }
                             Some(Ok(Message::Close(frame))) => {
                                 let frame = frame.map(|frame| (u16::from(frame.code).into(), frame.reason.to_string()));
                                 let _ =
@@ -117,8 +124,10 @@ impl Connected {
                 }));
                 pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
                     while let Ok(datagram) = datagrams.read_datagram().await {
-                        if sender.send(Incoming::Compact(datagram.to_vec())).await.is_err() {
-                            return;
+                        for part in tandem::protocol::unbundled(&datagram) {
+                            if sender.send(Incoming::Compact(part.to_vec())).await.is_err() {
+                                return;
+                            }
                         }
                     }
                 }));
@@ -147,8 +156,10 @@ impl Connected {
                 }));
                 pumps.spawn(stop.clone().run_until_cancelled_owned(async move {
                     while let Ok(datagram) = datagrams.receive_datagram().await {
-                        if sender.send(Incoming::Compact(datagram.to_vec())).await.is_err() {
-                            return;
+                        for part in tandem::protocol::unbundled(&datagram) {
+                            if sender.send(Incoming::Compact(part.to_vec())).await.is_err() {
+                                return;
+                            }
                         }
                     }
                 }));

@@ -118,8 +118,14 @@ impl Client {
 
     /// Comes back over this connection with the token of another.
     pub(crate) async fn resume(&mut self, before: &Value) -> Value {
+        self.resume_with(before, json!({})).await
+    }
+
+    /// The same; `more` adds to the fields.
+    pub(crate) async fn resume_with(&mut self, before: &Value, more: Value) -> Value {
         let text = |name: &str| before[name].as_str().unwrap().to_owned();
-        let extra = json!({"protocol": 3, "resumeToken": text("resumeToken"), "epoch": before["epoch"], "lastSeq": before["seq"]});
+        let mut extra = json!({"protocol": 3, "resumeToken": text("resumeToken"), "epoch": before["epoch"], "lastSeq": before["seq"]});
+        extra.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
         let (room, user) = (text("roomId"), text("userId"));
         self.join_with(&room, &user, extra).await
     }

@@ -6,10 +6,11 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use tandem::domain::{Limits, MemberSlot, TransportKind};
+use tandem::domain::{CompactBytes, Limits, MemberSlot, TransportKind};
 use tandem::hub::relay::Relay;
 use tandem::protocol::{
-    ClientMessage, Compact, Rules, decode, decode_compact, encode_error, encode_status, encode_tick,
+    ClientMessage, Compact, MAX_BUNDLE, Rules, bundles, decode, decode_compact, encode_error, encode_status,
+    encode_tick, unbundled,
 };
 use tandem_webtransport::capsule::{self, CapsuleReader, CloseCapsule};
 use tandem_webtransport::message::MessageReader;
@@ -28,9 +29,29 @@ pub(crate) fn client_message(bytes: &[u8]) {
     }
 }
 
-/// A binary frame or a datagram: a decoded tick encodes to the same tick, a status to the same status.
+/// A binary frame or a datagram: a decoded tick encodes to the same tick, a status to the same status, and messages
+/// survive their bundle.
 pub(crate) fn compact(bytes: &[u8]) {
     let limits = Limits::default();
+    let parts = unbundled(bytes);
+    assert!(parts.iter().map(|part| part.len()).sum::<usize>() <= bytes.len(), "a bundle grew");
+    // The parts, or the input cut into pieces as its bytes say.
+    let mut rest = bytes;
+    let mut pieces = parts;
+    while let Some((&length, after)) = rest.split_first() {
+        let (piece, after) = after.split_at(usize::from(length).min(after.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    // A bundle is never a part of another.
+    pieces.retain(|piece| piece.first() != Some(&6));
+    let frames = bundles(pieces.iter().map(|piece| CompactBytes::from(*piece)).collect());
+    assert!(frames.iter().all(|frame| frame.len() <= MAX_BUNDLE || frame[0] != 6));
+    let mut again: Vec<&[u8]> = frames.iter().flat_map(|frame| unbundled(frame)).collect();
+    // A message that is too long to be a part overtakes the open bundle.
+    again.sort_unstable();
+    pieces.sort_unstable();
+    assert_eq!(again, pieces);
     let Ok(read) = decode_compact(bytes, &limits) else { return };
     let written = match read {
         Compact::Tick(report) => encode_tick(&report.relayed(MemberSlot(1), false)),

@@ -275,6 +275,8 @@ impl Stage {
             pin,
             origin: script.origin(),
             claim: OwnerClaim { host_key: script.maybe(Script::key), owner: script.maybe(Script::key) },
+            // From no byte of its own: inputs kept from earlier versions say the same as before.
+            moves: self.next_token.is_multiple_of(2),
         }
     }
 

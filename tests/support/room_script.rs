@@ -311,9 +311,11 @@ impl Stage {
                     let places = self.room.members().values().filter(same).count() as u64;
                     assert!(join.origin.address.is_none() || places <= self.limits.room_address_members);
                 }
-                Event::Resumed { user, proved, .. } => {
+                Event::Resumed { user, proved, moved, .. } => {
                     let member = before.member(user).expect("who returns is a member");
                     let v2 = (member.dialect, join.dialect) == (Dialect::V2, Dialect::V2);
+                    let v3 = (member.dialect, join.dialect) == (Dialect::V3, Dialect::V3);
+                    assert!(!moved || (join.moves && v3 && proved.is_some() && member.is_live()));
                     match proved {
                         Some(token) => assert!(member.knows(token) && join.presented == Some(*token)),
                         None => assert!(v2 && !member.is_live() && join.presented.is_none() && has_pin()),

@@ -143,7 +143,22 @@ pub(crate) fn events() -> Vec<(&'static str, Room, Event)> {
         ("resumed", quiet(), {
             let user = bob.clone();
             let origin = Origin::default();
-            Event::Resumed { at: at(0), user, session, dialect, transport, token: token(), proved: None, origin }
+            Event::Resumed {
+                at: at(0),
+                user,
+                session,
+                dialect,
+                transport,
+                token: token(),
+                proved: None,
+                origin,
+                moved: false,
+            }
+        }),
+        ("moved", quiet(), {
+            let (user, token, origin) = (ann.clone(), token(), Origin::default());
+            let session = SessionRef { node: NodeId::parse("node-1").unwrap(), id: 8 };
+            Event::Resumed { at: at(0), user, session, dialect, transport, token, proved: None, origin, moved: true }
         }),
         ("disconnected", quiet(), Event::Disconnected { at: at(0), user: bob.clone(), until: at(30_000) }),
         ("host", quiet(), Event::HostChanged { host: Some(bob.clone()) }),
@@ -252,6 +267,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
     all.extend([
         ("sync", notice(NoticeBody::Sync { room: &room(playback, Some(gate())) })),
         ("heartbeat", notice(NoticeBody::Heartbeat { from: &ann, tick })),
+        ("nudge", notice(NoticeBody::Nudge { position: position(12.5), playing: true })),
         ("chat of before", {
             let limits = Limits::default();
             let (name, text) = (Username::parse("Ann", &limits).unwrap(), ChatText::parse("ready?", &limits).unwrap());
@@ -282,7 +298,7 @@ pub(crate) fn server_messages() -> Vec<(&'static str, Bytes)> {
 
 /// Every message that a client may send, with all fields, as v3 sends it.
 pub(crate) const CLIENT_MESSAGES: &[&str] = &[
-    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"fallback":"slow","clientKey":"Y2xpZW50IGtleSBvZiBhbm4","hostKey":"aG9zdCBrZXkgb2YgZnJpZGF5","owner":"47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU","as":"member","ref":1}"#,
+    r#"{"type":"JOIN","protocol":3,"roomId":"friday","userId":"ann","username":"Ann","pin":"4711","resumeToken":"qZ","epoch":1795000000000,"lastSeq":4,"move":true,"fallback":"slow","clientKey":"Y2xpZW50IGtleSBvZiBhbm4","hostKey":"aG9zdCBrZXkgb2YgZnJpZGF5","owner":"47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU","as":"member","ref":1}"#,
     r#"{"type":"LEAVE"}"#,
     r#"{"type":"PING","timestamp":1795000000000}"#,
     r#"{"type":"ALIVE","id":1}"#,

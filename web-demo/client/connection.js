@@ -20,9 +20,12 @@
  * @property {(why: TandemError) => void} onTrouble  the first connection isn't there after 10 s, or can't be;
  *   it goes on trying unless told to end
  * @property {(message: any) => void} onSent         for the event log
+ * @property {() => void} onWorn                     the session will soon hear nothing more (WebKit): move on
+ * @property {() => boolean} onReplaced              the session in use ended; whether a move takes care of that
  */
+import { Beside } from './beside.js';
 import { Dialer } from './dial.js';
-import { TandemError, retryAfterClose } from './errors.js';
+import { SUPERSEDED, TandemError, retryAfterClose } from './errors.js';
 import { Liveness } from './liveness.js';
 import { unreachable } from './lookup.js';
 import { NO_CODE, openWebSocket, openWebTransport } from './transports.js';
@@ -67,6 +70,9 @@ export class Connection {
   /** A JOIN was accepted on the present connection. */
   #settled = false;
   #liveness;
+  #beside;
+  /** A move failed half-way: the server may close the session in use as replaced, and no other page did that. */
+  #maybeReplaced = false;
   /** @type {Fallback|null} */
   #fallback = null;
   /** @type {any} */
@@ -93,6 +99,7 @@ export class Connection {
     this.#dialer = new Dialer({ server, preference, store, env, open: (kind, endpoint) => this.#open(kind, endpoint) });
     this.#env = env;
     this.#handlers = handlers;
+    this.#beside = new Beside(env);
     this.#liveness = new Liveness(env, {
       ask: () => this.send({ type: 'PING', timestamp: Math.round(env.wallNow()) }),
       onDoubt: () => this.#onDoubt(),
@@ -132,15 +139,21 @@ export class Connection {
    */
   send(message) {
     if (!this.#transport) return false;
-    let json;
+    this.#transport.send(this.encode(message));
+    this.#handlers.onSent(message);
+    return true;
+  }
+
+  /**
+   * The bytes of a message; throws if they are too many.
+   * @param {any} message
+   */
+  encode(message) {
     try {
-      json = encodeJson(message);
+      return encodeJson(message);
     } catch (error) {
       throw new TandemError('TOO_BIG', String(/** @type {Error} */ (error).message));
     }
-    this.#transport.send(json);
-    this.#handlers.onSent(message);
-    return true;
   }
 
   /** @param {Uint8Array} bytes */
@@ -160,6 +173,45 @@ export class Connection {
    */
   woke(ms) {
     if (this.#transport) this.#liveness.wake(ms);
+  }
+
+  /**
+   * Opens a fresh session beside the one in use.
+   * @param {import('./beside.js').FreshTaker} taker
+   */
+  openBeside(taker) {
+    return this.#beside.open(taker, this.#dialer.dial(false));
+  }
+
+  /**
+   * The fresh session replaces the one in use, which is over or says nothing that counts any more.
+   * @param {Transport} fresh
+   */
+  switchTo(fresh) {
+    this.#giveUpAttempt();
+    this.#release()?.close(CLOSE_DROPPED, 'moved to a fresh session');
+    this.#hold(fresh);
+  }
+
+  /**
+   * The move failed or was given up; the session in use goes on, unless it is `lost`.
+   * @param {boolean} unsure  whether the server may have moved the member all the same
+   * @param {boolean} lost
+   */
+  moveFailed(unsure, lost) {
+    this.#beside.failed();
+    this.#maybeReplaced ||= unsure;
+    if (lost) this.#drop('lost while moving to a fresh session');
+  }
+
+  /**
+   * Takes in what a session said while it was not in use yet.
+   * @param {string|Uint8Array} said
+   */
+  takeIn(said) {
+    if (!this.#transport) return;
+    if (typeof said === 'string') this.#onMessage(said);
+    else this.#onCompact(said);
   }
 
   /** The JOIN was accepted: the next loss starts its backoff from the beginning. */
@@ -266,9 +318,10 @@ export class Connection {
     const open = kind === 'webtransport' ? openWebTransport : openWebSocket;
     /** @type {Transport} */
     const transport = open(endpoint, this.#env, {
-      onMessage: (json) => transport === this.#transport && this.#onMessage(json),
-      onCompact: (bytes) => transport === this.#transport && this.#onCompact(bytes),
-      onClose: (end) => transport === this.#transport && this.#onClose(end),
+      onMessage: (json) => (transport === this.#transport ? this.#onMessage(json) : this.#beside.takerOf(transport)?.takeFresh(json)),
+      onCompact: (bytes) =>
+        transport === this.#transport ? this.#onCompact(bytes) : this.#beside.takerOf(transport)?.takeFreshCompact(bytes),
+      onClose: (end) => (transport === this.#transport ? this.#onClose(end) : this.#beside.takerOf(transport)?.freshEnded()),
     });
     return transport;
   }
@@ -280,16 +333,23 @@ export class Connection {
       last.close(CLOSE_DROPPED, 'moved to another connection');
       this.#handlers.onDown();
     }
-    this.#transport = transport;
+    this.#hold(transport);
     this.#settled = false;
-    this.#announced = null;
     this.#trouble = null;
-    this.#liveness.start();
     this.#joinTimer = this.#env.setTimeout(() => {
       this.#trouble = noAnswerToJoin();
       this.#drop('no answer to JOIN');
     }, JOIN_WITHIN_MS);
     this.#handlers.onOpen();
+  }
+
+  /** @param {Transport} transport */
+  #hold(transport) {
+    this.#transport = transport;
+    this.#announced = null;
+    this.#maybeReplaced = false;
+    this.#beside.clear();
+    this.#liveness.start();
   }
 
   /** @param {string} json */
@@ -307,6 +367,14 @@ export class Connection {
     if (message.type === 'RECONNECT') this.#plan(message.afterMs);
     this.#handlers.onMessage(message);
     if (message.type === 'CLOSING') this.#announce(message);
+    else this.#checkCredit();
+  }
+
+  /** WebKit's credit for received stream data is never refilled: the session is replaced before it is used up. */
+  #checkCredit() {
+    const due = this.#beside.due(this.#transport?.received ?? 0);
+    if (due === 'move') this.#handlers.onWorn();
+    if (due === 'reconnect') this.#drop('the receive credit is used up');
   }
 
   /** @param {Uint8Array} bytes */
@@ -323,13 +391,14 @@ export class Connection {
   #announce({ code, reason }) {
     if (!Number.isInteger(code)) return;
     this.#announced = { code, reason: typeof reason === 'string' ? reason : '' };
-    if (retryAfterClose(code) === 'never') this.#onClose(this.#announced);
+    if (this.#retryAfter(code) === 'never' || code === SUPERSEDED) this.#onClose(this.#announced);
   }
 
   /** @param {{code: number, reason: string}} end */
   #onClose(end) {
+    if (this.#handlers.onReplaced()) return;
     const { code, reason } = end.code === NO_CODE ? (this.#announced ?? end) : end;
-    const retry = retryAfterClose(code);
+    const retry = this.#retryAfter(code);
     if (retry === 'never') {
       this.end(code, reason);
       this.#handlers.onEnd({ code, reason });
@@ -339,6 +408,11 @@ export class Connection {
     this.#handlers.onDown();
     if (retry === 'later') this.#giveUpAttempt();
     if (this.#dialing === null) this.#retry(retry);
+  }
+
+  /** @param {number} code */
+  #retryAfter(code) {
+    return code === SUPERSEDED && this.#maybeReplaced ? 'soon' : retryAfterClose(code);
   }
 
   /**

@@ -13,6 +13,8 @@
  * @property {typeof fetch} fetch
  * @property {any} WebTransport         undefined where the browser has none
  * @property {any} WebSocket
+ * @property {boolean} webkit           whether the browser is WebKit, which never refills a session's receive credit
+ * @property {number} mostReceived      bytes of stream data after which a WebKit client moves to a fresh session
  * @property {any} RTCPeerConnection
  * @property {MediaDevices|undefined} mediaDevices
  * @property {() => boolean} hidden     whether the page is in a background tab
@@ -32,6 +34,9 @@ import { toBase64Url } from './sha256.js';
 
 const DOCUMENT_EVENTS = new Set(['visibilitychange', 'freeze', 'resume']);
 
+/** WebKit's credit is about 16 MiB. */
+const MOST_RECEIVED_BYTES = 12 * 1024 * 1024;
+
 const INPUT_EVENTS = ['pointerdown', 'pointermove', 'pointerup', 'pointercancel', 'touchend', 'click', 'keydown', 'keyup'];
 
 /** @returns {Env} */
@@ -48,6 +53,9 @@ export function browserEnv() {
     fetch: (input, init) => fetch(input, init),
     WebTransport: g.WebTransport,
     WebSocket: g.WebSocket,
+    // Every browser of an iPhone is WebKit, and none of the others names that vendor.
+    webkit: g.navigator?.vendor?.startsWith('Apple') === true,
+    mostReceived: MOST_RECEIVED_BYTES,
     RTCPeerConnection: g.RTCPeerConnection,
     mediaDevices: g.navigator?.mediaDevices,
     hidden: () => g.document?.visibilityState === 'hidden',

@@ -309,6 +309,12 @@ export class RoomModel {
         this.#forgetCounters(member.slot);
         break;
       }
+      case 'SESSION_CHANGED': {
+        // The same page goes on counting its ticks.
+        const member = this.#members.get(message.userId);
+        if (member) member.transport = message.transport ?? member.transport;
+        break;
+      }
       case 'HOST_CHANGED':
         this.#setHost(message.hostUserId ?? null);
         break;

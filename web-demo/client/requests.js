@@ -34,6 +34,16 @@ export class Requests {
     });
   }
 
+  /** The refs that wait for an answer. */
+  get refs() {
+    return [...this.#waiting.keys()];
+  }
+
+  /** @param {number} ref */
+  awaits(ref) {
+    return this.#waiting.has(ref);
+  }
+
   /** @param {number} ref @param {Committed} committed */
   resolve(ref, committed) {
     this.#take(ref)?.resolve(committed);

@@ -10,11 +10,12 @@ import { RoomClock } from './clock.js';
 import { Connection } from './connection.js';
 import { SUPERSEDED, TandemError, codeOfLeaving, endsMembership, isPassingRefusal } from './errors.js';
 import { RoomModel } from './model.js';
+import { beginMove } from './move.js';
 import { Requests } from './requests.js';
 import { takeSeat } from './seat.js';
 import { sha256 } from './sha256.js';
 import { Store } from './storage.js';
-import { decodeCompact } from './wire.js';
+import { decodeCompact, unbundle } from './wire.js';
 
 const PROTOCOL = 3;
 const SYNC_WITHIN_MS = 5000;
@@ -72,6 +73,9 @@ export class Session {
   #changeQueued = false;
   #suspended = false;
   #connected = false;
+  /** To a fresh session, under way. @type {import('./move.js').Move|null} */
+  #move = null;
+  #moves = 0;
   /** @type {any} */
   #syncTimer = null;
   /** @type {any} */
@@ -121,11 +125,13 @@ export class Session {
       handlers: {
         onOpen: () => this.#onOpen(),
         onMessage: (message) => this.#onMessage(message),
-        onCompact: (bytes) => this.#onCompact(bytes),
+        onCompact: (bytes) => unbundle(bytes).forEach((message) => this.#onCompact(message)),
         onDown: () => this.#onDown(),
         onEnd: ({ code, reason }) => this.#finish({ code, reason, retry: false }),
         onTrouble: (why) => this.#onTrouble(why),
         onSent: (message) => this.#log('out', message),
+        onWorn: () => this.#beginMove(),
+        onReplaced: () => this.#move?.oldEnded() ?? false,
       },
     });
     this.clock = new RoomClock(env, (bytes) => this.#probe(bytes), () => emit('clock'), (ms) => this.#connection.woke(ms));
@@ -159,7 +165,7 @@ export class Session {
     if (this.state === 'closed') return Promise.reject(new TandemError('CLOSED', 'this room is closed'));
     if (this.state !== 'joined') return Promise.reject(new TandemError('DISCONNECTED', 'not in the room at the moment'));
     const ref = this.#nextRef++;
-    return this.#requests.add(ref, () => this.#connection.send({ ...message, ref }));
+    return this.#requests.add(ref, () => this.#say({ ...message, ref }));
   }
 
   /**
@@ -167,7 +173,19 @@ export class Session {
    * @returns {boolean} false when there is no connection to send it on
    */
   send(message) {
-    return this.#connection.send(message);
+    return this.#say(message);
+  }
+
+  /**
+   * Sends a message on the session in use, or keeps it for the one that replaces it.
+   * @param {any} message
+   * @returns {boolean}
+   */
+  #say(message) {
+    if (!this.#move?.holds) return this.#connection.send(message);
+    this.#connection.encode(message);
+    this.#move.hold(message);
+    return true;
   }
 
   /** @param {Uint8Array} bytes */
@@ -195,6 +213,7 @@ export class Session {
   leave() {
     if (this.state === 'closed') return;
     this.#connection.send({ type: 'LEAVE' });
+    this.#move?.leave();
     this.#membership.resumeToken = null;
     this.#store.forgetMembership(this.#roomId, this.#membership.userId);
     this.#connection.end(1000, 'left', LEAVE_WITHIN_MS);
@@ -312,12 +331,16 @@ export class Session {
   }
 
   #join() {
-    const { userId, resumeToken, epoch, lastSeq } = this.#membership;
     const fallback = this.#connection.fallback;
+    this.#joinRef = this.#nextRef++;
+    this.#connection.send({ ...this.#joinMessage(), ...(fallback !== null && { fallback }), ref: this.#joinRef });
+  }
+
+  #joinMessage() {
+    const { userId, resumeToken, epoch, lastSeq } = this.#membership;
     // Who was audience stays it, although a place may be free by now: nobody becomes a member by a lost connection.
     const watches = this.#joinedOnce ? this.model.role === 'audience' : this.#asViewer;
-    this.#joinRef = this.#nextRef++;
-    this.#connection.send({
+    return {
       type: 'JOIN',
       protocol: PROTOCOL,
       roomId: this.#roomId,
@@ -325,11 +348,33 @@ export class Session {
       ...(this.#username !== undefined && { username: this.#username }),
       ...(this.#pin !== null && { pin: this.#pin }),
       ...(watches ? { as: 'viewer' } : resumeToken !== null && { resumeToken, epoch, lastSeq }),
-      ...(fallback !== null && { fallback }),
       clientKey: this.#store.clientKey(this.#env.secret),
       ...this.#ownership(),
-      ref: this.#joinRef,
+    };
+  }
+
+  /** The session in use will soon hear nothing more: replaces it by a fresh one, unseen by the others (move.js). */
+  #beginMove() {
+    if (this.state !== 'joined' || this.#move !== null || this.#membership.resumeToken === null) return;
+    this.#move = beginMove({
+      env: this.#env,
+      number: ++this.#moves,
+      connection: this.#connection,
+      requests: this.#requests,
+      join: () => {
+        const join = { ...this.#joinMessage(), move: true, fallback: 'credit', ref: this.#nextRef++ };
+        this.#log('out', join);
+        return join;
+      },
+      over: () => (this.#move = null),
     });
+  }
+
+  #endMove() {
+    if (this.#move === null) return;
+    this.#move.cancel();
+    this.#move = null;
+    this.#connection.moveFailed(false, false);
   }
 
   /**
@@ -343,6 +388,7 @@ export class Session {
   }
 
   #onDown() {
+    this.#endMove();
     this.clock.stop();
     this.#env.clearTimeout(this.#syncTimer);
     this.#syncTimer = null;
@@ -355,6 +401,12 @@ export class Session {
   /** @param {any} message */
   #onMessage(message) {
     this.#log('in', message);
+    this.#apply(message);
+    this.#move?.takeOld(message);
+  }
+
+  /** @param {any} message */
+  #apply(message) {
     if (message.type === 'ACK') return this.#requests.resolve(message.ref, { epoch: message.epoch, seq: message.seq });
     if (message.type === 'ERROR') return this.#onError(message);
     const outcome = this.model.apply(message);
@@ -470,7 +522,7 @@ export class Session {
   /** Sent once for a gap: the answer covers the events that arrive before it. */
   #requestSync() {
     if (this.#syncTimer !== null || this.state !== 'joined') return;
-    this.#connection.send({ type: 'REQUEST_SYNC' });
+    this.#say({ type: 'REQUEST_SYNC' });
     this.#syncTimer = this.#env.setTimeout(() => {
       this.#syncTimer = null;
       this.#requestSync();
@@ -479,6 +531,7 @@ export class Session {
 
   /** @param {Closed} closed */
   #finish(closed) {
+    this.#endMove();
     this.clock.stop();
     this.#env.clearTimeout(this.#digestTimer);
     this.#env.clearTimeout(this.#syncTimer);

@@ -13,6 +13,7 @@
  * @property {(json: Uint8Array) => void} send   reliable, in order
  * @property {(bytes: Uint8Array) => void} sendCompact  may be lost; on a full queue it is
  * @property {(code: number, reason: string) => void} close
+ * @property {number} received                   bytes of stream data that QUIC's flow control has counted; 0 elsewhere
  *
  * @typedef {{url: string, serverCertificateHashes?: {algorithm: string, value: string}[]}} WebTransportEndpoint
  * @typedef {{url: string}} WebSocketEndpoint
@@ -52,6 +53,7 @@ export function openWebTransport({ url, serverCertificateHashes }, env, handlers
   /** @type {WritableStreamDefaultWriter<Uint8Array>|undefined} */
   let datagrams;
   let unsent = 0;
+  let received = 0;
 
   const shut = (/** @type {number} */ code, /** @type {string} */ reason) => {
     try {
@@ -88,7 +90,10 @@ export function openWebTransport({ url, serverCertificateHashes }, env, handlers
     datagrams?.closed.catch(() => {});
 
     const decoder = new FrameDecoder();
-    const readControl = pump(stream.readable, (chunk) => decoder.push(chunk).forEach(handlers.onMessage));
+    const readControl = pump(stream.readable, (chunk) => {
+      received += chunk.byteLength;
+      decoder.push(chunk).forEach(handlers.onMessage);
+    });
     // The server's half of the control stream ends only with the session, whose own close carries the code.
     readControl.then(() => session.closed).catch(lost);
     pump(session.datagrams.readable, handlers.onCompact).catch(lost);
@@ -97,6 +102,9 @@ export function openWebTransport({ url, serverCertificateHashes }, env, handlers
   return {
     kind: 'webtransport',
     opened: open(),
+    get received() {
+      return received;
+    },
     send(json) {
       unsent += json.byteLength;
       if (unsent > MOST_UNSENT_BYTES) return lost(new Error('the server takes nothing any more'));
@@ -140,6 +148,7 @@ export function openWebSocket({ url }, env, handlers) {
   return {
     kind: 'websocket',
     opened,
+    received: 0,
     send(json) {
       if (!isOpen()) return;
       if (socket.bufferedAmount <= MOST_UNSENT_BYTES) return socket.send(text.decode(json));

@@ -18,6 +18,7 @@ const KIND_REPLY = 2;
 const KIND_TICK = 3;
 const KIND_STATUS = 4;
 const KIND_DIGEST = 5;
+const KIND_BUNDLE = 6;
 
 const PROBE_BYTES = 12;
 const REPLY_BYTES = 28;
@@ -112,6 +113,23 @@ export function encodeStatus({ slot, seq, buffering, inCall, transport, rttMs, d
 /** @param {number|null} ms */
 function isMeasured(ms) {
   return ms !== null && Math.abs(ms) <= MOST_MEASURED_MS;
+}
+
+/**
+ * Messages that left the server together come as one frame or datagram.
+ * @param {Uint8Array} bytes
+ * @returns {Uint8Array[]} the parts of a bundle in order, without one that is cut; else the message itself
+ */
+export function unbundle(bytes) {
+  if (bytes[0] !== KIND_BUNDLE) return [bytes];
+  const parts = [];
+  for (let start = 1; start < bytes.byteLength; ) {
+    const end = start + 1 + bytes[start];
+    if (end > bytes.byteLength) break;
+    parts.push(bytes.subarray(start + 1, end));
+    start = end;
+  }
+  return parts;
 }
 
 /**

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   FrameDecoder, MAX_INCOMING_BYTES, MAX_MESSAGE_BYTES, decodeCompact, encodeDigest, encodeJson, encodeProbe, encodeReply, encodeStatus,
-  encodeTick, frame, isNewer,
+  encodeTick, frame, isNewer, unbundle,
 } from '../client/wire.js';
 
 const hex = (bytes) => Buffer.from(bytes).toString('hex');
@@ -67,6 +67,17 @@ test('an unknown kind, a wrong length and a number that is none are ignored', ()
   assert.equal(decodeCompact(encodeProbe(1, 1).subarray(0, 11)), null);
   assert.equal(decodeCompact(encodeProbe(1, NaN)), null);
   assert.equal(decodeCompact(encodeTick({ slot: 1, seq: 1, position: Infinity, at: 0, rate: 1 })), null);
+});
+
+test('messages that left together are taken apart, one that is cut is dropped, and a single one is itself', () => {
+  const tick = encodeTick({ playing: true, fromHost: false, slot: 2, seq: 1, position: 1, at: 1, rate: 1 });
+  const reply = encodeReply({ id: 1, t0: 1, t1: 2, t2: 3 });
+  const bundle = Uint8Array.from([6, 28, ...tick, 28, ...reply]);
+  assert.deepEqual(unbundle(bundle).map((part) => decodeCompact(part)?.kind), ['tick', 'reply']);
+  assert.deepEqual(unbundle(bundle.subarray(0, 57)).map((part) => decodeCompact(part)?.kind), ['tick']);
+  assert.deepEqual(unbundle(tick), [tick]);
+  assert.deepEqual(unbundle(bytes('06')), []);
+  assert.deepEqual(unbundle(new Uint8Array()), [new Uint8Array()]);
 });
 
 test('a tick counter that wraps is newer than the one before', () => {

@@ -1,11 +1,11 @@
 //! Committed events, and whole rooms read from the log, become the replica; members here are told, attached and
 //! detached.
 
-use super::super::delivery::{EventDelivery, RosterDelivery};
+use super::super::delivery::{EventDelivery, Notice, NoticeBody, RosterDelivery};
 use super::super::member_reports::LastReport;
 use super::{AttachedMember, CellPhase, JoinTicket, RemoteMembers, RoomCellState};
 use crate::domain::{CloseCode, Dialect, Head, Limits, MediaTime, NodeId, RoomTime, SessionRef, UserId};
-use crate::room::{Event, LeaveReason, Member, Room};
+use crate::room::{By, Event, LeaveReason, Member, Room};
 use crate::telemetry::{HotCounter, names};
 
 static RESYNCS: HotCounter = HotCounter::new(names::RESYNCS, &[]);
@@ -16,6 +16,14 @@ fn close_code(reason: LeaveReason) -> CloseCode {
         LeaveReason::Kicked => CloseCode::Kicked,
         LeaveReason::Banned => CloseCode::Banned,
         LeaveReason::Left | LeaveReason::Lost => CloseCode::Normal,
+    }
+}
+
+/// Whether the member itself issued the command: its player has done it already.
+fn is_by(event: &Event, user: &UserId) -> bool {
+    match event {
+        Event::Moved { by: By::Member(by), .. } | Event::Sought { by, .. } => by == user,
+        _ => false,
     }
 }
 
@@ -130,9 +138,17 @@ impl RoomCellState {
         }
         self.before_fan_out(event);
         let delivery = EventDelivery { room: &self.room, event, head, now, encoded: std::cell::OnceCell::new() };
-        for member in &self.attached {
+        for member in &mut self.attached {
+            if let Some(pace) = &mut member.pace {
+                let way = member.subscriber.rtt().unwrap_or_default() / 2;
+                let wait = pace.wait_for(event, now, way, is_by(event, &member.user));
+                if !wait.is_zero() {
+                    member.subscriber.hold(wait);
+                }
+            }
             member.subscriber.event(&delivery);
         }
+        self.stop_v2_seeker(event, now);
         DELIVERIES.increment(self.attached.len() as u64);
         if !self.audience.is_empty() {
             self.tell_audience(&delivery, agreed, node);
@@ -140,6 +156,17 @@ impl RoomCellState {
         let lost = self.after_fan_out(event, node, now);
         self.phase = phase;
         lost
+    }
+
+    /// A v2 client plays on after its own seek and ignores SEEK_PAUSE, while the others wait at the gate: it is told to
+    /// wait at the target, too.
+    fn stop_v2_seeker(&self, event: &Event, now: RoomTime) {
+        let Event::Sought { by, gate: Some(gate), .. } = event else { return };
+        let Some(seeker) = self.attached.iter().find(|member| member.user == *by && member.pace.is_some()) else {
+            return;
+        };
+        let body = NoticeBody::Nudge { position: gate.target, playing: false };
+        seeker.subscriber.notice(&Notice { body, now, encoded: std::cell::OnceCell::new() });
     }
 
     /// Tells the viewers of an event, where it concerns them.
@@ -210,7 +237,9 @@ impl RoomCellState {
                 self.release(user, None, close_code(*reason));
             }
             Event::Disconnected { user, .. } => self.release(user, None, CloseCode::Idle),
-            Event::Resumed { user, session, .. } => self.release(user, Some(session), CloseCode::Superseded),
+            Event::Resumed { user, session, moved: false, .. } => {
+                self.release(user, Some(session), CloseCode::Superseded);
+            }
             Event::Moved { .. }
             | Event::Sought { .. }
             | Event::UrlChanged { .. }
@@ -239,8 +268,17 @@ impl RoomCellState {
         }
     }
 
-    /// Sends ROOM_STATE to a joiner: after the others heard of it, before any later event.
+    /// Sends ROOM_STATE to a joiner: after the others heard of it, before any later event. A session that its client
+    /// has replaced hears that event as its last one, and ends when its successor has ROOM_STATE.
     fn after_fan_out(&mut self, event: &Event, node: &NodeId, now: RoomTime) -> Option<(UserId, SessionRef)> {
+        let lost = self.admit_joiner(event, node, now);
+        if let Event::Resumed { user, session, moved: true, .. } = event {
+            self.release(user, Some(session), CloseCode::Superseded);
+        }
+        lost
+    }
+
+    fn admit_joiner(&mut self, event: &Event, node: &NodeId, now: RoomTime) -> Option<(UserId, SessionRef)> {
         let (user, session, token, resumed) = match event {
             Event::Created { user, session, token, .. } | Event::Joined { user, session, token, .. } => {
                 (user, session, token, false)
@@ -279,6 +317,7 @@ impl RoomCellState {
             status: None,
             status_at: None,
             heartbeat_at: None,
+            pace: (member.dialect == Dialect::V2).then(Box::default),
         };
         // It has been a viewer until now.
         self.audience.promote(&attached.session, now);

@@ -170,6 +170,7 @@ fn back(user: &UserId) -> Event {
         token: ResumeToken::presented("token").hash(),
         proved: None,
         origin: Origin::default(),
+        moved: false,
     }
 }
 

@@ -40,9 +40,15 @@ impl Draft<'_> {
             Some(member) => {
                 let proved = self.prove_member(member, join)?;
                 self.unbind(&join.session);
-                self.resume(member, join, proved);
-                self.wake(&join.user);
-                self.after_members_changed(self.longest_lead());
+                let moved = join.moves
+                    && member.is_live()
+                    && proved.is_some()
+                    && (member.dialect, join.dialect) == (Dialect::V3, Dialect::V3);
+                self.resume(member, join, proved, moved);
+                if !moved {
+                    self.wake(&join.user);
+                    self.after_members_changed(self.longest_lead());
+                }
             }
             None => {
                 self.check_kept_out(join)?;
@@ -150,7 +156,7 @@ impl Draft<'_> {
         gone.is_some_and(|gone| join.presented == Some(gone.token))
     }
 
-    fn resume(&mut self, member: &Member, join: &Join, proved: Option<TokenHash>) {
+    fn resume(&mut self, member: &Member, join: &Join, proved: Option<TokenHash>, moved: bool) {
         self.push(Event::Resumed {
             at: self.now,
             user: join.user.clone(),
@@ -160,6 +166,7 @@ impl Draft<'_> {
             token: join.new_token,
             proved,
             origin: join.origin,
+            moved,
         });
         if let Some(name) = join.name.as_ref().filter(|name| **name != member.name) {
             self.push(Event::Renamed { user: join.user.clone(), name: name.clone() });

@@ -204,3 +204,30 @@ fn who_is_banned_stays_out_whatever_it_presents() {
     scene.at(4).send(ann.unban("bob")).expect(&["unbanned bob"]);
     scene.at(5).send(v3("bob").join()).expect(&["joined bob #3"]);
 }
+
+#[test]
+fn a_live_member_that_moves_to_another_session_keeps_its_player_and_its_place_at_the_gate() {
+    let (ann, bob) = (v3("ann"), v3("bob"));
+    let mut scene = Scene::of(&[&ann, &bob]);
+    scene.at(0).send(ann.seek(60.0)).taken();
+    scene.at(1).send(bob.on(7).move_with(b'b')).expect(&["moved bob to 7"]);
+    assert!(scene.gate().awaiting.contains(&bob.actor.user));
+    assert!(scene.room.member(&bob.actor.user).unwrap().player.is_ready());
+    // The old session acts for nobody any more, and the new token is the member's.
+    scene.at(2).send(bob.ready(Some(1), None)).refused(Reject::NotMember);
+    scene.at(3).send(bob.on(8).move_with(7)).expect(&["moved bob to 8"]);
+    scene.at(4).send(ann.ready(Some(1), None)).taken();
+    scene.at(5).send(bob.on(8).ready(Some(1), None)).expect(&["ready bob for 1", "server play 60 @105"]);
+}
+
+#[test]
+fn a_move_without_a_live_session_or_its_token_is_an_ordinary_join() {
+    let (ann, bob, old) = (v3("ann"), v3("bob"), v2("old"));
+    let mut scene = Scene::of(&[&ann, &bob, &old]);
+    scene.at(1).send(bob.on(7).move_with(b'a')).refused(Reject::TokenInvalid);
+    scene.at(2).send(Join { moves: true, ..bob.on(7).join() }).refused(Reject::UserIdTaken);
+    scene.at(3).send(bob.drop_out()).taken();
+    scene.at(4).send(bob.on(7).move_with(b'b')).expect(&["resumed bob on 7, proved"]);
+    scene.at(5).send(old.on(9).move_with(b'o')).expect(&["resumed old on 9, proved"]);
+    scene.at(6).send(Join { moves: true, ..v3("new").join() }).expect(&["joined new #4"]);
+}

@@ -99,6 +99,7 @@ impl Person {
             pin: PinProof::None,
             origin: Origin::default(),
             claim: OwnerClaim::default(),
+            moves: false,
         }
     }
 
@@ -109,6 +110,11 @@ impl Person {
 
     pub(super) fn join_with(&self, presented: u8) -> Join {
         Join { presented: Some(token(presented)), ..self.join() }
+    }
+
+    /// From a session of the same page that is live.
+    pub(super) fn move_with(&self, presented: u8) -> Join {
+        Join { moves: true, ..self.join_with(presented) }
     }
 
     pub(super) fn join_with_pin(&self, pin: PinProof) -> Join {
@@ -358,6 +364,7 @@ fn told(event: &Event) -> String {
     match event {
         Event::Created { user, pin, .. } => format!("created by {user}{}", if pin.is_some() { ", pin" } else { "" }),
         Event::Joined { user, slot, .. } => format!("joined {user} #{}", slot.0),
+        Event::Resumed { user, session, moved: true, .. } => format!("moved {user} to {}", session.id),
         Event::Resumed { user, session, proved, .. } => {
             format!("resumed {user} on {}{}", session.id, if proved.is_some() { ", proved" } else { "" })
         }

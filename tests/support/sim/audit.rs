@@ -274,6 +274,7 @@ impl Truth {
             "USER_LEFT" => "member_left",
             "MEMBER_CONNECTION" if json["connected"] == true => "member_resumed",
             "MEMBER_CONNECTION" => "member_disconnected",
+            "SESSION_CHANGED" => "member_moved",
             "HOST_CHANGED" => "host_changed",
             "GUEST_CONTROL" => "guest_control",
             "USERNAME_UPDATED" => "member_renamed",

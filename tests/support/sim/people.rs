@@ -93,6 +93,8 @@ impl World {
             join["protocol"] = 3.into();
             if let Some(token) = person.tokens.get(room) {
                 join["resumeToken"] = token.as_str().into();
+                // A page that replaces its own session; where that one is not live, an ordinary return.
+                join["move"] = self.asked.len().is_multiple_of(3).into();
             }
             if let Some((_, seen)) = person.last_seen.as_ref().filter(|(seen_in, _)| seen_in == room) {
                 (join["epoch"], join["lastSeq"]) = (seen.epoch.into(), seen.seq.into());

@@ -3,6 +3,7 @@
 use crate::memory_transport::{Delivered, MemoryClient};
 use serde_json::Value;
 use tandem::domain::{CloseCode, Head, NodeId};
+use tandem::protocol;
 
 /// One message that a client received.
 #[derive(Debug, Clone)]
@@ -64,28 +65,10 @@ impl SimClient {
         while let Some(delivered) = self.wire.as_mut().and_then(MemoryClient::try_recv) {
             match delivered {
                 Delivered::Message(text) => self.take(serde_json::from_slice(&text).unwrap()),
-                Delivered::Compact(bytes) if bytes[0] == 3 => self.heard.push(Heard::Tick {
-                    slot: u16::from_be_bytes([bytes[2], bytes[3]]),
-                    seq: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
-                    from_host: bytes[1] & 2 != 0,
-                }),
-                Delivered::Compact(bytes) if bytes[0] == 4 => self.heard.push(Heard::Status {
-                    slot: u16::from_be_bytes([bytes[2], bytes[3]]),
-                    seq: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
-                    rtt: i32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]),
-                    buffering: bytes[1] & 1 != 0,
-                }),
-                Delivered::Compact(bytes) if bytes[0] == 5 => {
-                    let count = |start: usize| u32::from_be_bytes(bytes[start..start + 4].try_into().unwrap());
-                    self.heard.push(Heard::Digest {
-                        members: u16::from_be_bytes([bytes[2], bytes[3]]),
-                        measured: count(8),
-                        in_step: count(12),
-                        buffering: count(16),
-                        stand_outs: bytes[28..].chunks(7).map(|one| u16::from_be_bytes([one[0], one[1]])).collect(),
-                    });
+                Delivered::Compact(frame) => {
+                    protocol::unbundled(&frame).into_iter().for_each(|part| self.take_compact(part))
                 }
-                Delivered::Compact(_) | Delivered::Drain => {}
+                Delivered::Drain => {}
                 Delivered::Closed { code, .. } => {
                     self.heard.push(Heard::Closed(code));
                     self.wire = None;
@@ -93,6 +76,28 @@ impl SimClient {
             }
         }
         self.heard.len() - before
+    }
+
+    fn take_compact(&mut self, bytes: &[u8]) {
+        let slot = || u16::from_be_bytes([bytes[2], bytes[3]]);
+        let count = |start: usize| u32::from_be_bytes(bytes[start..start + 4].try_into().unwrap());
+        match bytes[0] {
+            3 => self.heard.push(Heard::Tick { slot: slot(), seq: count(4), from_host: bytes[1] & 2 != 0 }),
+            4 => self.heard.push(Heard::Status {
+                slot: slot(),
+                seq: count(4),
+                rtt: i32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]),
+                buffering: bytes[1] & 1 != 0,
+            }),
+            5 => self.heard.push(Heard::Digest {
+                members: slot(),
+                measured: count(8),
+                in_step: count(12),
+                buffering: count(16),
+                stand_outs: bytes[28..].chunks(7).map(|one| u16::from_be_bytes([one[0], one[1]])).collect(),
+            }),
+            _ => {}
+        }
     }
 
     fn take(&mut self, json: Value) {

@@ -5,11 +5,11 @@ import { fileURLToPath } from 'node:url';
 
 const FILM = readFileSync(fileURLToPath(new URL('../../media/film.webm', import.meta.url)));
 
-const page = (server, { room, name, options }) => `<!doctype html><meta charset="utf-8"><title>${name}</title>
+const page = (server, { room, name, options, connection }) => `<!doctype html><meta charset="utf-8"><title>${name}</title>
 <video id="video" controls width="640" height="360"></video>
 <script type="module">
   import { connect, syncVideo } from '${server}/client/index.js';
-  const room = connect({ server: '${server}', roomId: '${room}', username: '${name}', storage: null, transport: 'websocket' });
+  const room = connect({ server: '${server}', roomId: '${room}', username: '${name}', storage: null, transport: 'websocket', ...${JSON.stringify(connection)} });
   const said = [];
   room.addEventListener('message', ({ detail: { direction, message, compact } }) => compact || said.push({ direction, ...message }));
   await room.ready;
@@ -52,6 +52,9 @@ function serveRange(film, request, response, most = film.length) {
   else response.end(film.subarray(start));
 }
 
+/** @param {string|null} text */
+const json = (text) => JSON.parse(text ?? '{}');
+
 export class Embedding {
   #listener;
   /** Whether `/flaky.webm` exists. */
@@ -79,13 +82,13 @@ export class Embedding {
     if (FILMS[pathname]) return FILMS[pathname](request, response);
     if (pathname !== '/') return response.writeHead(404).end();
     response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
-    response.end(page(server, { room: searchParams.get('room'), name: searchParams.get('name'), options: JSON.parse(searchParams.get('options') ?? '{}') }));
+    response.end(page(server, { room: searchParams.get('room'), name: searchParams.get('name'), options: json(searchParams.get('options')), connection: json(searchParams.get('connection')) }));
   }
 
-  /** A person at that page, in the room. */
-  async join(t, browser, { room, name, options = {}, allowed = [] }) {
+  /** A person at that page, in the room. `options` are syncVideo's, `connection` are connect's. */
+  async join(t, browser, { room, name, options = {}, connection = {}, allowed = [] }) {
     const tab = await browser.person(t, { name, allowed: [/favicon/, ...allowed] });
-    await tab.page.goto(`${this.origin}/?${new URLSearchParams({ room, name, options: JSON.stringify(options) })}`);
+    await tab.page.goto(`${this.origin}/?${new URLSearchParams({ room, name, options: JSON.stringify(options), connection: JSON.stringify(connection) })}`);
     await tab.until('being in the room', () => window.tandem?.room.state === 'joined');
     return tab;
   }
