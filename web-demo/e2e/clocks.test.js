@@ -15,7 +15,10 @@ const FAKETIME = process.env.FAKETIME ?? '/usr/lib/x86_64-linux-gnu/faketime/lib
 const GONE = [/ERR_CONNECTION|ERR_QUIC|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE/, /WebSocket connection to .* failed/, /Failed to establish a connection to/, /WebTransport/];
 const browser = new Browser();
 
-/** A node whose date the test sets, as `date` would: its steady clock goes on. @param {import('node:test').TestContext} t */
+/**
+ * A node whose date the test sets, as `date` would: its steady clock goes on.
+ * @param {import('node:test').TestContext} t
+ */
 async function nodeWithDate(t) {
   if (!existsSync(FAKETIME)) throw new Error(`${FAKETIME} is missing; install it with: apt-get install faketime (or set FAKETIME)`);
   const dir = await mkdtemp(join(tmpdir(), 'tandem-e2e-date-'));
@@ -27,7 +30,10 @@ async function nodeWithDate(t) {
   return { server: await Server.for(t, env), setDate };
 }
 
-/** How far the node's date is from this machine's, s, by the header of an answer (which is never set back while it runs). */
+/**
+ * How far the node's date is from this machine's, s, by the header of an answer, which a running process never sets
+ * back.
+ */
 async function dateOff(server) {
   const { headers } = await fetch(`${server.origin}/health`);
   return (Date.parse(headers.get('date') ?? '') - Date.now()) / 1000;
