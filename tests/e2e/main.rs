@@ -10,6 +10,7 @@ mod support;
 mod authority;
 
 mod abuse;
+mod audience;
 mod carriers;
 mod crash;
 mod edge;
