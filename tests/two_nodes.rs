@@ -285,3 +285,48 @@ async fn joins_at_last(client: &mut Client, room: &str, user: &str) {
     })
     .await;
 }
+
+/// A node whose room has viewers and no member follows it; its viewers come back to another one by joining again.
+#[tokio::test]
+async fn viewers_of_a_node_that_is_killed_come_back_to_another_and_hear_the_room_in_order() {
+    let ground = Ground::new().await;
+    let (a, mut b) = (ground.node("a", &[]).await, ground.process("b", &[]).await);
+    let mut ann = a.connect(WebSocket).await;
+    ann.join("friday", "ann").await;
+    let viewing = json!({"protocol": 3, "as": "viewer"});
+    let mut far = Vec::new();
+    for (number, carrier) in [WebSocket, Quinn, Wtransport].into_iter().enumerate() {
+        let mut viewer = b.connect(carrier).await;
+        viewer.join_with("friday", &format!("far-{number}"), viewing.clone()).await;
+        far.push(viewer);
+    }
+    let mut near = a.connect(Quinn).await;
+    near.join_with("friday", "near", viewing.clone()).await;
+    for number in 0..20 {
+        ann.chat(&format!("line {number}")).await;
+    }
+    // The clients assert that each event comes once and in order.
+    for viewer in far.iter_mut().chain([&mut near]) {
+        for number in 0..20 {
+            assert_eq!(viewer.until("CHAT").await["text"], format!("line {number}"));
+        }
+    }
+    let counted = async |ann: &mut Client, count: u64| while ann.until("AUDIENCE").await["count"] != count {};
+    counted(&mut ann, 4).await;
+    // From now on node a knows that others watch.
+    let at = ann.room_time().await;
+    ann.tick(1, 0.0, at, false).await;
+    while far[0].compact().await[0] != 3 {}
+    b.kill().await;
+    counted(&mut ann, 1).await;
+    let mut back = Vec::new();
+    for (number, carrier) in [WebSocket, Quinn, Wtransport].into_iter().enumerate() {
+        let mut viewer = a.connect(carrier).await;
+        let state = viewer.join_with("friday", &format!("far-{number}"), viewing.clone()).await;
+        assert_eq!(state["users"].as_array().map(Vec::len), Some(1), "{state}");
+        ann.chat("again").await;
+        assert_eq!(viewer.until("CHAT").await["text"], "again");
+        back.push(viewer);
+    }
+    counted(&mut ann, 4).await;
+}
