@@ -38,10 +38,18 @@ fn common(command: Command) -> Command {
         .arg(path("json", "write the figures here, and the plots beside"))
         .arg(flag("pin", "servers on the last core, this program on the others"))
         .arg(path("server-bin", "another binary of tandem than this build's"))
+        .arg(relay_by())
 }
 
 fn kinds() -> Arg {
     Arg::new("kind").long("kind").value_parser(Kind::NAMES).default_value("heartbeat").help("what is sent")
+}
+
+/// How the bare WebSocket relay is made, the strongest first.
+pub(crate) const RELAYS: [&str; 3] = ["hand", "axum-tasks", "axum"];
+
+fn relay_by() -> Arg {
+    Arg::new("by").long("by").value_parser(RELAYS).default_value(RELAYS[0]).help("how the WebSocket relay is made")
 }
 
 fn transports() -> Arg {
@@ -111,6 +119,13 @@ pub(crate) fn command() -> Command {
     };
     let joins = sessions("joins", "bursts of joins and reconnects, embedded and with Redis + PostgreSQL", "5000")
         .args([number("at-once", "48", "rooms that fill at once"), number("times", "3", "bursts of each kind")]);
+    let crowd = common(Command::new("crowd").about("one room with a large audience, and the bare relays in turn"))
+        .args([
+            number("viewers", "10000", "viewers, half of them on each transport"),
+            number("nodes", "1", "nodes, on one Redis and one PostgreSQL if there are several"),
+            number("commands", "20", "commands of the host that are measured"),
+            number("pairs", "1", "runs"),
+        ]);
     let nodes = common(Command::new("nodes").about("two nodes on one Redis and one PostgreSQL")).arg(number(
         "pairs",
         "5",
@@ -127,6 +142,7 @@ pub(crate) fn command() -> Command {
         .subcommand(sessions("idle", "CPU time of joined, idle sessions", "10000"))
         .subcommand(common(Command::new("kinds").about("every kind of load over both transports")))
         .subcommand(stores(joins))
+        .subcommand(stores(crowd))
         .subcommand(growth("rooms", "cost of a delivery, from 10 rooms to 5,000").arg(number(
             "pairs",
             "3",
@@ -135,7 +151,7 @@ pub(crate) fn command() -> Command {
         .subcommand(growth("members", "cost of a delivery, from 2 members a room to 200"))
         .subcommand(stores(nodes))
         .subcommand(stores(all))
-        .subcommand(relay("relay-ws", "the bare WebSocket relay, until it is killed"))
+        .subcommand(relay("relay-ws", "the bare WebSocket relay, until it is killed").arg(relay_by()))
         .subcommand(
             relay("relay-quic", "the bare datagram relay, until it is killed").arg(
                 Arg::new("redis-url")
@@ -165,7 +181,8 @@ fn stores(command: Command) -> Command {
 pub(crate) fn launch(matches: &ArgMatches) -> Launch {
     let cores = proc::cores();
     let core = (matches.get_flag("pin") && cores > 1).then(|| cores - 1);
-    Launch { binary: matches.get_one::<PathBuf>("server-bin").cloned(), core, settings: Vec::new() }
+    let relay = matches.get_one::<String>("by").cloned().unwrap_or_else(|| RELAYS[0].to_owned());
+    Launch { binary: matches.get_one::<PathBuf>("server-bin").cloned(), core, settings: Vec::new(), relay }
 }
 
 /// Redis and PostgreSQL: those that were named, or own ones.

@@ -2,7 +2,7 @@
 //!
 //! A load is rooms full of members ([`population`]) whose first one sends, at a rate or in a closed loop ([`run`]).
 //! Servers run in processes of their own ([`server`]), so that their CPU time and memory are theirs alone ([`proc`]).
-//! The bare relays ([`relay_ws`], [`relay_quic`]) are this same program, started again: they do nothing but fan out,
+//! The bare relays ([`relay_raw`], [`relay_ws`], [`relay_quic`]) are this same program, started again: they do nothing but fan out,
 //! and so they are the limit that every figure is a ratio to ([`ratio`]). Clients are written for this purpose ([`ws`],
 //! [`quic`]): they share the machine with the server, and must cost little. `docs/PERFORMANCE.md` says what came out.
 
@@ -13,6 +13,7 @@ mod args;
 mod by_nodes;
 mod clock;
 mod cluster;
+mod crowd;
 mod growth;
 mod idle;
 mod join_burst;
@@ -25,6 +26,7 @@ mod proc;
 mod quic;
 mod ratio;
 mod relay_quic;
+mod relay_raw;
 mod relay_ws;
 mod relays;
 mod report;
@@ -70,7 +72,11 @@ fn dispatch(matches: &ArgMatches) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         return runtime.block_on(async {
             if relay == "relay-ws" {
-                return relay_ws::serve(address).await;
+                return match matches.get_one::<String>("by").map(String::as_str) {
+                    Some("axum") => relay_ws::serve(address, false).await,
+                    Some("axum-tasks") => relay_ws::serve(address, true).await,
+                    _ => relay_raw::serve(address).await,
+                };
             }
             relay_quic::serve(address, matches.get_one::<String>("redis-url").map(String::as_str)).await
         });

@@ -123,7 +123,7 @@ impl Plays {
         }
     }
 
-    fn nth(&self, index: u64) -> Option<u64> {
+    pub(crate) fn nth(&self, index: u64) -> Option<u64> {
         self.times.get(usize::try_from(index.checked_sub(self.first)?).ok()?).copied()
     }
 }

@@ -8,6 +8,7 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::args;
+use super::crowd::Crowd;
 use super::growth::{self, By};
 use super::join_burst::{self, JoinBurst};
 use super::link::Carrier;
@@ -17,7 +18,7 @@ use super::report::{self, OUTCOME, Report, Table};
 use super::run::{Pace, Times, measure, millis};
 use super::server::{Launch, Server};
 use super::wire::Kind;
-use super::{idle, nodes, proc};
+use super::{crowd, idle, nodes, proc};
 
 /// Binds this program to all cores but the last, which is the servers'.
 pub(crate) fn leave_the_last_core() -> Result<()> {
@@ -163,6 +164,18 @@ pub(crate) async fn figure(name: &str, matches: &ArgMatches) -> Result<Report> {
     let most = || args::count(matches, "most");
     let deliveries = || matches.get_one::<f64>("deliveries").copied().unwrap_or(15_000.0).clamp(10.0, 1e6);
     match name {
+        "crowd" => {
+            let count = |name| args::count(matches, name);
+            let size = Crowd {
+                viewers: count("viewers")?,
+                nodes: count("nodes")?,
+                commands: count("commands")?,
+                pairs: count("pairs")?,
+            };
+            ensure!(size.viewers >= 2 && size.nodes <= 8, "--viewers: at least 2; --nodes: at most 8");
+            let stores = if size.nodes > 1 { Some(args::stores_of(matches).await?) } else { None };
+            crowd::crowd(size, &launch, stores.as_ref(), times).await
+        }
         "kinds" => kinds(&launch, times).await,
         "memory" => idle::memory(&launch, sessions()?, members()?).await,
         "idle" => idle::idle(&launch, sessions()?, members()?, times.window).await,

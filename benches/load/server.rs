@@ -26,6 +26,8 @@ pub(crate) struct Launch {
     pub(crate) core: Option<usize>,
     /// More settings of tandem.
     pub(crate) settings: Vec<(String, String)>,
+    /// How the WebSocket relay is made.
+    pub(crate) relay: String,
 }
 
 /// A server that is measured.
@@ -70,11 +72,11 @@ impl Launch {
         if !relay {
             return Ok((self.tandem().await?, carrier));
         }
-        let (program, spoken) = match carrier {
-            Carrier::WebSocket => ("relay-ws", Carrier::WebSocket),
-            Carrier::WebTransport | Carrier::Bare => ("relay-quic", Carrier::Bare),
+        let (words, spoken) = match carrier {
+            Carrier::WebSocket => (&["relay-ws", "--by", &self.relay][..], Carrier::WebSocket),
+            Carrier::WebTransport | Carrier::Bare => (&["relay-quic"][..], Carrier::Bare),
         };
-        Ok((self.relay_with(spoken, &[program]).await?, spoken))
+        Ok((self.relay_with(spoken, words).await?, spoken))
     }
 
     /// A bare datagram relay that is one with all others on the same Redis.

@@ -61,6 +61,11 @@ pub(crate) fn join(room: &str, user: &str, protocol: u8, token: Option<&str>) ->
     format!(r#"{{"type":"JOIN","roomId":"{room}","userId":"{user}","username":"{user}"{protocol}{token}}}"#)
 }
 
+/// `as: "viewer"`: the audience.
+pub(crate) fn join_as_viewer(room: &str, user: &str) -> String {
+    format!(r#"{{"type":"JOIN","roomId":"{room}","userId":"{user}","username":"{user}","protocol":3,"as":"viewer"}}"#)
+}
+
 /// The host starts the film where the clock stands: from then on its heartbeats say what the room knows, as a real
 /// player's do, and the server has no drift to correct.
 pub(crate) fn play(now: u64, reference: Option<u64>, playing: bool) -> String {
@@ -88,6 +93,26 @@ pub(crate) fn signal(to: &str, now: u64) -> String {
         clock::as_seconds(now),
         &sdp[..SDP_BYTES]
     )
+}
+
+/// A clock probe.
+pub(crate) fn probe(id: u16, now: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[0] = 1;
+    bytes[2..4].copy_from_slice(&id.to_be_bytes());
+    bytes[4..].copy_from_slice(&(now as f64 / 1000.0).to_be_bytes());
+    bytes
+}
+
+/// A viewer in step: 20 ms of round trip, 3 ms of drift, 1 ms of clock error.
+pub(crate) fn status(seq: u32) -> [u8; 20] {
+    let mut bytes = [0; 20];
+    bytes[..2].copy_from_slice(&[4, 2 | 4 | 8]);
+    bytes[4..8].copy_from_slice(&seq.to_be_bytes());
+    for (place, micros) in [20_000_i32, 3000, 1000].into_iter().enumerate() {
+        bytes[8 + 4 * place..12 + 4 * place].copy_from_slice(&micros.to_be_bytes());
+    }
+    bytes
 }
 
 pub(crate) const TICK_BYTES: usize = 28;
