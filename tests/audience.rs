@@ -1,5 +1,7 @@
 //! The audience of a room: who watches, what it hears, and that the room never depends on it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "support/hub_fixture.rs"]
 mod support;
 

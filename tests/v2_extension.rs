@@ -1,6 +1,7 @@
 //! v2's extension, unchanged, in one room with a v3 member: how far its player is from where the room is, in virtual
 //! time. A v3 member follows the room's vector; here it is the vector itself.
 
+#![expect(clippy::disallowed_methods, reason = "the page's own clock, lines and tasks, which end with the test")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/memory_transport.rs"]

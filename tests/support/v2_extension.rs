@@ -7,6 +7,8 @@
 //! * SEEK_PAUSE seeks, pauses, and sends READY when the player has data; the seeker's own player goes on;
 //! * for some time after each of them events of its player are not told to the room, and its position isn't either.
 
+#![expect(clippy::disallowed_methods, reason = "the page's own clock, lines and tasks, which end with the test")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
