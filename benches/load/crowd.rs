@@ -2,8 +2,8 @@
 //!
 //! Each viewer probes the server's clock once a second and says its status every two, as the client does. After the
 //! crowd is in, the film plays for a window in which nobody acts: bytes to a viewer, CPU time. Then the host plays and
-//! pauses, and each viewer's copy is timed. The bare relays (half of the viewers on each) pass the same texts on, in turn
-//! with tandem. A small room's heartbeats are timed before the crowd comes and while it plays.
+//! pauses, and each viewer's copy is timed. The bare relays (half of the viewers on each) pass the same texts on, in
+//! turn with tandem. A small room's heartbeats are timed before the crowd comes and while it plays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,7 +57,7 @@ pub(crate) struct Crowd {
     pub(crate) pairs: usize,
 }
 
-/// What all viewers heard, counted.
+/// Counts of all that viewers hear.
 struct Heard {
     bytes: AtomicU64,
     copies: AtomicU64,
