@@ -3,8 +3,9 @@
 //! A load is rooms full of members ([`population`]) whose first one sends, at a rate or in a closed loop ([`run`]).
 //! Servers run in processes of their own ([`server`]), so that their CPU time and memory are theirs alone ([`proc`]).
 //! The bare relays ([`relay_raw`], [`relay_ws`], [`relay_quic`]) are this same program, started again: they do nothing
-//! but fan out, and so they are the limit that every figure is a ratio to ([`ratio`]). Clients are written for this purpose ([`ws`],
-//! [`quic`]): they share the machine with the server, and must cost little. `docs/PERFORMANCE.md` says what came out.
+//! but fan out, and so they are the limit that every figure is a ratio to ([`ratio`]). Clients are written for this
+//! purpose ([`ws`], [`quic`]): they share the machine with the server, and must cost little. `docs/PERFORMANCE.md` says
+//! what came out.
 
 #![allow(unreachable_pub, reason = "a program of its own")]
 
