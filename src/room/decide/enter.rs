@@ -47,8 +47,9 @@ impl Draft<'_> {
                 self.resume(member, join, proved, moved);
                 if !moved {
                     self.wake(&join.user);
-                    self.after_members_changed(self.longest_lead());
                 }
+                // The session may have been another member, who is gone now.
+                self.after_members_changed(self.longest_lead());
             }
             None => {
                 self.check_kept_out(join)?;

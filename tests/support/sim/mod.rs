@@ -100,7 +100,8 @@ impl World {
                 }
             }
         });
-        let mut limits = Limits { grace_secs: 8, room_keep_minutes: 1, room_members: 5, ..Limits::default() };
+        let mut limits =
+            Limits { grace_secs: 8, room_keep_minutes: 1, room_members: 5, room_audience: 0, ..Limits::default() };
         if seed.is_multiple_of(3) {
             limits.full_presence_members = LARGE_ABOVE;
         }
