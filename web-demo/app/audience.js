@@ -31,6 +31,7 @@ export function setupAudience({ room, signal }) {
     const watches = room.role === 'audience';
     seat.hidden = !watches;
     for (const element of membersOnly) element.hidden = watches;
+    document.body.classList.toggle('watches', watches);
     setText(seatText, room.handRaised
       ? 'You have asked the host for a place.'
       : 'The film runs in step with the room. Ask the host for a place to chat and to join the call.');

@@ -76,7 +76,8 @@ export function setupSource(ctx) {
       guestControl: room.guestControl,
       host: host && isolate(host.username),
       away: awaySeconds(host, room.clock.roomTime()),
-      alone: !room.members.some((m) => m.connected && m.userId !== room.self.userId),
+      // A viewer never hosts.
+      alone: room.role !== 'audience' && !room.members.some((m) => m.connected && m.userId !== room.self.userId),
     }));
   };
   onChange(room, update, signal);
