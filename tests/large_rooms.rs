@@ -3,23 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/memory_server.rs"]
+mod memory_server;
 #[path = "support/memory_transport.rs"]
 mod memory_transport;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use memory_transport::{Delivered, MemoryClient, pair};
-use tandem::clock::Clock;
-use tandem::domain::{Limits, NodeId, RoomTime, UrlPolicy};
-use tandem::hub::{Hub, HubParts};
-use tandem::log::memory::MemoryLog;
-use tandem::protocol::Rules;
-use tandem::quota::AddressBudgets;
+use memory_server::MemoryServer;
+use memory_transport::{Delivered, MemoryClient};
+use tandem::domain::Limits;
 use tandem::session::transport::Frame;
-use tandem::session::{self, Services, SessionCounts};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// Those of a room who wait for data, or are out of step.
 const STAND_OUTS: usize = 3;
@@ -27,40 +21,18 @@ const STEP: Duration = Duration::from_millis(250);
 
 /// The members of one room.
 struct Crowd {
-    services: Services,
+    server: MemoryServer,
     members: Vec<MemoryClient>,
     received: Vec<usize>,
-    _log: MemoryLog,
 }
 
 impl Crowd {
     async fn of(size: usize, full_presence_members: u64) -> Self {
         let limits = Limits { room_address_members: 10_000, full_presence_members, ..Limits::default() };
-        let (tracker, node) = (TaskTracker::new(), NodeId::parse("node-1").unwrap());
-        let log = MemoryLog::new(None, Vec::new(), &tracker);
-        let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
-        let hub = Hub::start(HubParts {
-            node: node.clone(),
-            clock: clock.clone(),
-            limits: Arc::new(limits.clone()),
-            quotas: None,
-            log: log.attach(node),
-            tracker: tracker.clone(),
-            stop: CancellationToken::new(),
-        });
-        let services = Services {
-            hub,
-            clock,
-            rates: false,
-            addresses: AddressBudgets::new(&limits),
-            rules: Arc::new(Rules { limits, urls: UrlPolicy::any() }),
-            stop: CancellationToken::new(),
-            counts: SessionCounts::default(),
-        };
-        let mut room = Self { services, members: Vec::new(), received: Vec::new(), _log: log };
+        let server = MemoryServer::without_rates(limits);
+        let mut room = Self { server, members: Vec::new(), received: Vec::new() };
         for index in 0..size {
-            let (transport, client) = pair();
-            tracker.spawn(session::run(transport, room.services.clone(), ()));
+            let client = room.server.connect();
             client.message(format!(r#"{{"type":"JOIN","protocol":3,"roomId":"friday","userId":"m{index}"}}"#)).await;
             room.members.push(client);
             room.received.push(0);
@@ -84,7 +56,7 @@ impl Crowd {
 
     /// As the client does it: a clock probe each second, a status every two, a position each second, of the host four.
     async fn watch(&mut self, step: u32) {
-        let now = self.services.clock.now().as_millis_f64();
+        let now = self.server.services.clock.now().as_millis_f64();
         for (index, member) in self.members.iter().enumerate() {
             // They began at different times.
             let turn = step + index as u32;

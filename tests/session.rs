@@ -2,67 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/memory_server.rs"]
+mod memory_server;
 #[path = "support/memory_transport.rs"]
 mod memory_transport;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use memory_server::MemoryServer;
 use memory_transport::{CAPACITY, Delivered, MemoryClient, pair};
 use serde_json::{Value, json};
 use tandem::clock::Clock;
-use tandem::domain::{CloseCode, Limits, NodeId, RoomTime, UrlPolicy};
-use tandem::hub::{Hub, HubParts};
-use tandem::log::memory::MemoryLog;
-use tandem::protocol::{self, Rules};
+use tandem::domain::{CloseCode, Limits, RoomTime};
+use tandem::protocol;
 use tandem::quota::CapsFull;
-use tandem::quota::{AddressBudgets, MemoryQuotas};
+use tandem::session;
 use tandem::session::transport::{Frame, Inbound, Outbound, Outgoing, Transport, TransportError};
-use tandem::session::{self, Services, SessionCounts};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-struct SessionFixture {
-    services: Services,
-    tracker: TaskTracker,
-    /// Keeps the log alive.
-    _log: MemoryLog,
-}
-
-impl SessionFixture {
-    fn new(limits: Limits) -> Self {
-        let tracker = TaskTracker::new();
-        let log = MemoryLog::new(None, Vec::new(), &tracker);
-        let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
-        let node = NodeId::parse("node-1").unwrap();
-        let hub = Hub::start(HubParts {
-            node: node.clone(),
-            clock: clock.clone(),
-            limits: Arc::new(limits.clone()),
-            quotas: Some(Arc::new(MemoryQuotas::new((&limits).into()))),
-            log: log.attach(node),
-            tracker: tracker.clone(),
-            stop: CancellationToken::new(),
-        });
-        let services = Services {
-            hub,
-            clock,
-            rates: true,
-            addresses: AddressBudgets::new(&limits),
-            rules: Arc::new(Rules { limits, urls: UrlPolicy::any() }),
-            stop: CancellationToken::new(),
-            counts: SessionCounts::default(),
-        };
-        Self { services, tracker, _log: log }
-    }
-
-    fn connect(&self) -> MemoryClient {
-        let (transport, client) = pair();
-        self.tracker.spawn(session::run(transport, self.services.clone(), ()));
-        client
-    }
-
+impl MemoryServer {
     async fn join(&self, user: &str) -> MemoryClient {
         let mut client = self.connect();
         say(&client, json!({"type": "JOIN", "protocol": 3, "roomId": "friday", "userId": user})).await;
@@ -118,7 +76,7 @@ async fn end(client: &mut MemoryClient) -> CloseCode {
 
 #[tokio::test(start_paused = true)]
 async fn who_presses_on_above_the_rate_for_ten_seconds_is_ended_and_nobody_else() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let (mut ann, mut mallory) = (fixture.join("ann").await, fixture.join("mallory").await);
     hear(&mut ann).await;
     let begin = Clock::instant();
@@ -136,7 +94,7 @@ async fn who_presses_on_above_the_rate_for_ten_seconds_is_ended_and_nobody_else(
 
 #[tokio::test(start_paused = true)]
 async fn ticks_have_a_bucket_of_their_own() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut mallory = fixture.join("mallory").await;
     let begin = Clock::instant();
     while mallory.send(Frame::Compact(Bytes::from_static(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]))).await {
@@ -167,7 +125,7 @@ fn tick_at(moment: RoomTime) -> Frame {
 
 #[tokio::test(start_paused = true)]
 async fn compact_messages_that_leave_together_are_one_frame() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut ann = fixture.join("ann").await;
     let others = [fixture.join("bob").await, fixture.join("cat").await, fixture.join("dan").await];
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -186,7 +144,7 @@ async fn compact_messages_that_leave_together_are_one_frame() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_ends_a_session_and_any_frame_is_life() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut silent = fixture.join("silent").await;
     let begin = Clock::instant();
     silent.go_silent();
@@ -209,7 +167,7 @@ async fn silence_ends_a_session_and_any_frame_is_life() {
 /// A browser answers pings for a page in the back/forward cache: pongs alone keep no v3 session.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answers_pings() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut ann = fixture.join("ann").await;
     let begin = Clock::instant();
     ann.freeze();
@@ -221,7 +179,7 @@ async fn a_page_of_v3_that_answers_nothing_goes_although_its_network_stack_answe
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_is_asked_in_time_with_any_idle_time() {
     for (heartbeat_secs, idle_secs) in [(1, 3), (1, 6), (5, 6), (8, 15), (20, 60)] {
-        let fixture = SessionFixture::new(Limits { heartbeat_secs, idle_secs, ..Limits::default() });
+        let fixture = MemoryServer::new(Limits { heartbeat_secs, idle_secs, ..Limits::default() });
         let ann = fixture.join("ann").await;
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert_eq!(fixture.open(), 1, "{heartbeat_secs} s, {idle_secs} s");
@@ -234,7 +192,7 @@ async fn a_page_of_v3_is_asked_in_time_with_any_idle_time() {
 /// A hidden tab's timers fire once a minute, its message handlers at once: it answers PROBE and sends nothing else.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v3_is_asked_only_while_it_is_silent() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let ann = fixture.join("ann").await;
     for _ in 0..30 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -253,7 +211,7 @@ async fn a_page_of_v3_is_asked_only_while_it_is_silent() {
 /// A v2 page lives by its PING every 15 s, or once a minute in a hidden tab; pongs bridge the time between.
 #[tokio::test(start_paused = true)]
 async fn a_page_of_v2_lives_by_a_ping_a_minute_and_not_by_pongs_alone() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut bob = fixture.connect();
     say(&bob, json!({"type": "JOIN", "roomId": "friday", "userId": "bob"})).await;
     assert_eq!(hear(&mut bob).await["type"], "ROOM_STATE");
@@ -270,7 +228,7 @@ async fn a_page_of_v2_lives_by_a_ping_a_minute_and_not_by_pongs_alone() {
 /// Browsers may lose a transport's closing code; CLOSING arrives in order before it.
 #[tokio::test(start_paused = true)]
 async fn the_last_message_of_a_v3_session_is_its_closing_code() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut ann = fixture.join("ann").await;
     let bob = fixture.join("bob").await;
     say(&ann, json!({"type": "KICK", "targetUserId": "bob"})).await;
@@ -290,7 +248,7 @@ async fn the_last_message_of_a_v3_session_is_its_closing_code() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_has_ten_seconds_to_join_whatever_it_says() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut busy = fixture.connect();
     let begin = Clock::instant();
     for _ in 0..9 {
@@ -303,8 +261,7 @@ async fn a_connection_has_ten_seconds_to_join_whatever_it_says() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_stops_is_ended_by_its_outbox_or_by_the_stalled_write() {
-    let fixture =
-        SessionFixture::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
+    let fixture = MemoryServer::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
     let mut ann = fixture.join("ann").await;
     let _lazy = fixture.join("lazy").await;
     hear(&mut ann).await;
@@ -373,7 +330,7 @@ async fn hears_all(client: &mut MemoryClient) -> Vec<Value> {
 async fn a_burst_of_signals_is_its_senders_refusal_and_never_its_targets_end() {
     // Without rates too: the bound of a target's outbox is a size.
     for rates in [true, false] {
-        let mut fixture = SessionFixture::new(Limits::default());
+        let mut fixture = MemoryServer::new(Limits::default());
         fixture.services.rates = rates;
         let (mut ann, mut mallory) = (fixture.join("ann").await, fixture.join("mallory").await);
         hear(&mut ann).await;
@@ -389,7 +346,7 @@ async fn a_burst_of_signals_is_its_senders_refusal_and_never_its_targets_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_custom_messages_ends_nobody_who_reads() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut others = Vec::new();
     for n in 0..20 {
         others.push(fixture.join(&format!("user-{n}")).await);
@@ -406,7 +363,7 @@ async fn a_burst_of_custom_messages_ends_nobody_who_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_of_v2_with_a_full_line_that_answers_pings_is_not_taken_for_dead() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut host = fixture.connect();
     let join = json!({"type": "JOIN", "roomId": "friday", "userId": "host"});
     say(&host, join.clone()).await;
@@ -432,7 +389,7 @@ async fn a_member_of_v2_with_a_full_line_that_answers_pings_is_not_taken_for_dea
 
 #[tokio::test(start_paused = true)]
 async fn a_member_that_is_asked_again_and_again_has_no_more_time_for_it() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut bob = fixture.connect();
     let join = json!({"type": "JOIN", "roomId": "friday", "userId": "bob"});
     say(&bob, join.clone()).await;
@@ -456,8 +413,7 @@ async fn a_member_that_is_asked_again_and_again_has_no_more_time_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_that_makes_progress_is_not_ended() {
-    let fixture =
-        SessionFixture::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
+    let fixture = MemoryServer::new(Limits { message_burst: 100_000, messages_per_sec: 100_000, ..without_budgets() });
     let mut ann = fixture.join("ann").await;
     let mut slow = fixture.join("slow").await;
     hear(&mut ann).await;
@@ -481,7 +437,7 @@ async fn a_slow_reader_that_makes_progress_is_not_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_of_v2_that_answers_a_probe_stays_and_a_silent_one_goes() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut bob = fixture.connect();
     let join = json!({"type": "JOIN", "roomId": "friday", "userId": "bob"});
     say(&bob, join.clone()).await;
@@ -503,7 +459,7 @@ async fn a_member_of_v2_that_answers_a_probe_stays_and_a_silent_one_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_said_before_leave_is_heard_by_the_others_before_it() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let (mut ann, mut bob) = (fixture.join("ann").await, fixture.join("bob").await);
     hear(&mut ann).await;
     for text in ["one", "two"] {
@@ -518,7 +474,7 @@ async fn what_was_said_before_leave_is_heard_by_the_others_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_brings_what_waits_then_drain_then_the_close() {
-    let fixture = SessionFixture::new(Limits::default());
+    let fixture = MemoryServer::new(Limits::default());
     let mut ann = fixture.join("ann").await;
     say(&ann, json!({"type": "CHAT", "text": "x"})).await;
     tokio::time::sleep(Duration::from_millis(10)).await;

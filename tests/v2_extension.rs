@@ -4,28 +4,22 @@
 #![expect(clippy::disallowed_methods, reason = "the page's own clock, lines and tasks, which end with the test")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/memory_server.rs"]
+mod memory_server;
 #[path = "support/memory_transport.rs"]
 mod memory_transport;
 #[path = "support/v2_extension.rs"]
 mod v2_extension;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use memory_transport::{Delivered, MemoryClient, pair};
+use memory_server::MemoryServer;
+use memory_transport::{Delivered, MemoryClient};
 use serde_json::{Value, json};
-use tandem::clock::Clock;
-use tandem::domain::{Limits, NodeId, RoomId, RoomTime, UrlPolicy};
-use tandem::hub::{Hub, HubParts};
-use tandem::log::memory::MemoryLog;
-use tandem::protocol::Rules;
-use tandem::quota::AddressBudgets;
-use tandem::session::{self, Services, SessionCounts};
+use tandem::domain::{Limits, RoomId};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use v2_extension::{Machine, V2Viewer};
 
 const ROOM: &str = "friday";
@@ -56,46 +50,23 @@ const MACHINES: [Machine; 6] = [
 ];
 
 struct Evening {
-    services: Services,
+    server: MemoryServer,
     viewer: V2Viewer,
     vera: UnboundedSender<Value>,
-    _log: MemoryLog,
 }
 
 impl Evening {
     /// Vera (v3) and Vic (v2) in a room; the first to come is host.
     async fn begins(machine: Machine, v2_hosts: bool) -> Self {
-        let tracker = TaskTracker::new();
-        let log = MemoryLog::new(None, Vec::new(), &tracker);
-        let clock = Clock::starting_at(RoomTime::from_millis(1_795_000_000_000));
-        let (node, limits) = (NodeId::parse("node-1").unwrap(), Limits::default());
-        let hub = Hub::start(HubParts {
-            node: node.clone(),
-            clock: clock.clone(),
-            limits: Arc::new(limits.clone()),
-            quotas: None,
-            log: log.attach(node),
-            tracker: tracker.clone(),
-            stop: CancellationToken::new(),
-        });
-        let services = Services {
-            hub,
-            clock: clock.clone(),
-            rates: false,
-            addresses: AddressBudgets::new(&limits),
-            rules: Arc::new(Rules { limits, urls: UrlPolicy::any() }),
-            stop: CancellationToken::new(),
-            counts: SessionCounts::default(),
-        };
+        let server = MemoryServer::without_rates(Limits::default());
         let enter = async |v2: bool| {
             if v2 {
-                let (line, viewer) = V2Viewer::arrives("vic", ROOM, machine, clock.clone());
-                tracker.spawn(session::run(line, services.clone(), ()));
+                let (line, viewer) = V2Viewer::arrives("vic", ROOM, machine, server.services.clock.clone());
+                server.serve(line);
                 sleep(Duration::from_secs(1)).await;
                 return (Some(viewer), None);
             }
-            let (transport, client) = pair();
-            tracker.spawn(session::run(transport, services.clone(), ()));
+            let client = server.connect();
             let (vera, commands) = unbounded_channel();
             tokio::spawn(v3_member(client, commands));
             sleep(Duration::from_secs(1)).await;
@@ -103,7 +74,7 @@ impl Evening {
         };
         let (first, second) = (enter(v2_hosts).await, enter(!v2_hosts).await);
         let (viewer, vera) = (first.0.or(second.0).unwrap(), first.1.or(second.1).unwrap());
-        let evening = Self { services, viewer, vera, _log: log };
+        let evening = Self { server, viewer, vera };
         if !v2_hosts {
             evening.vera(json!({"type": "TOGGLE_GUEST_CONTROL", "enabled": true}));
         } else {
@@ -121,15 +92,15 @@ impl Evening {
     }
 
     fn room_moves(&self) -> bool {
-        let room = self.services.hub.inspect(&RoomId::parse(ROOM).unwrap()).unwrap();
+        let room = self.server.services.hub.inspect(&RoomId::parse(ROOM).unwrap()).unwrap();
         let playback = room.playback();
-        playback.playing && playback.at <= self.services.clock.now()
+        playback.playing && playback.at <= self.server.services.clock.now()
     }
 
     /// How far the v2 player is ahead of the room.
     fn apart(&self) -> f64 {
-        let room = self.services.hub.inspect(&RoomId::parse(ROOM).unwrap()).unwrap();
-        self.viewer.player.lock().position() - room.playback().position_at(self.services.clock.now()).seconds()
+        let room = self.server.services.hub.inspect(&RoomId::parse(ROOM).unwrap()).unwrap();
+        self.viewer.player.lock().position() - room.playback().position_at(self.server.services.clock.now()).seconds()
     }
 
     /// Both play, and stay together.
