@@ -1,9 +1,9 @@
 //! The limit for WebSocket with a library: axum, rooms, and nothing else. Every text message goes to all members of its
 //! sender's room.
 //!
-//! What waits for a member is fed in a batch and flushed once; the text is shared, not copied. A connection is one task
-//! with tandem's buffers, or a reader and a writer in tasks of their own with axum's buffers and channels without a
-//! bound. The first message names the room, the answer says that the membership is in force.
+//! A member's waiting messages are fed in a batch and flushed once; the text is shared, not copied. A connection is one
+//! task with tandem's buffers, or a reader and a writer in tasks of their own with axum's buffers and channels without
+//! a bound. The first message names the room, the answer says that the membership is in force.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -95,7 +95,6 @@ pub(crate) fn signal(to: &str, now: u64) -> String {
     )
 }
 
-/// A clock probe.
 pub(crate) fn probe(id: u16, now: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes[0] = 1;

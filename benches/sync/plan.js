@@ -110,7 +110,7 @@ const ACTS = {
 export const COMMANDS_OF = { pause: 2, seek: 1, rate: 2, seekPaused: 2, join: 0 };
 
 /**
- * What a room does next, so that all rooms of a profile together reach its numbers.
+ * The next action of a room, chosen so that all rooms of a profile together reach its numbers.
  * @param {Run} run
  * @param {number} step  of the room
  * @param {{commands: number, joins: number}} done  of the profile

@@ -96,7 +96,7 @@ pub struct LeaseWatch {
 }
 
 impl SharedRoster {
-    /// As last seen.
+    /// The nodes as they were last seen.
     pub fn get(&self) -> Roster {
         self.0.lock().clone()
     }

@@ -46,7 +46,6 @@ impl EphemeralFeed {
     }
 }
 
-/// Starts the tasks.
 pub(super) fn start(hub: &Hub, queues: Vec<mpsc::Receiver<RelayBytes>>) {
     let (tracker, stop) = (&hub.0.parts.tracker, &hub.0.parts.stop);
     for queue in queues {

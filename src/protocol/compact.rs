@@ -127,7 +127,6 @@ fn flag(flag: u8, holds: bool) -> u8 {
     if holds { flag } else { 0 }
 }
 
-/// A relayed status.
 pub fn encode_status(status: &RelayedStatus) -> CompactBytes {
     let RelayedStatus { slot, transport, report } = status;
     let flags = flag(BUFFERING, report.buffering)

@@ -410,7 +410,6 @@ async fn opened(opening: &mut Option<BoxFuture<'static, Option<Client>>>) -> Opt
     opening.as_mut()?.await
 }
 
-/// A clock probe.
 fn probe() -> Vec<u8> {
     let mut bytes = vec![1, 0, 0, 1];
     bytes.extend_from_slice(&1.0_f64.to_be_bytes());

@@ -139,7 +139,6 @@ impl H3 {
         (response, stream)
     }
 
-    /// Opens a session.
     pub(crate) async fn session(&mut self, server: &ServerAddress) -> RequestStream {
         let (response, stream) = self.connect(webtransport(&server.url("/wt"))).await;
         assert_eq!(response.status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! What a node knows and tells of the audience: how many watch, on all nodes, and whose hands are raised.
+//! A node's knowledge of the audience: how many watch, on all nodes, and whose hands are raised.
 //!
 //! Once a second each node publishes its part, and is told the others'. A part that was not heard for [`SILENT`] is
 //! dropped, so a lost node's viewers are not counted for ever.
