@@ -57,8 +57,8 @@ export function setupPeople(ctx) {
 function sorted(members, selfId, standOuts) {
   const rank = new Map(standOuts.map((userId, index) => [userId, 2 + index]));
   const weight = (/** @type {Member} */ m) => (m.userId === selfId ? 0 : m.isHost ? 1 : rank.get(m.userId) ?? Infinity);
-  const order = (/** @type {Member} */ a, /** @type {Member} */ b) => (weight(a) < weight(b) ? -1 : weight(a) > weight(b) ? 1 : 0);
-  return [...members].sort((a, b) => order(a, b) || a.slot - b.slot);
+  // Of two without a rank the difference is NaN, which decides nothing, as 0.
+  return [...members].sort((a, b) => weight(a) - weight(b) || a.slot - b.slot);
 }
 
 /** @param {Member} member @returns {'v2' | 'WT' | 'WS' | ''} */

@@ -87,11 +87,12 @@ export class OffsetEstimator {
     // A clock that moves in steps may show no time between departure and arrival.
     if (!(trip >= -grain) || t2 < t1) return false;
     const rtt = Math.max(0, trip);
+    const offset = (t1 - t0 + (t2 - t3)) / 2;
     // An exchange bounds the offset. Older bounds that exclude it are those of a clock that was moved since.
     const agrees = (/** @type {{offset: number, rtt: number, at: number}} */ s) =>
-      Math.abs(s.offset - (t1 - t0 + (t2 - t3)) / 2) <= (s.rtt + rtt) / 2 + (t3 - s.at) * AGE_PENALTY + 2 * grain + TOLERANCE_MS;
+      Math.abs(s.offset - offset) <= (s.rtt + rtt) / 2 + (t3 - s.at) * AGE_PENALTY + 2 * grain + TOLERANCE_MS;
     this.#samples = this.#samples.filter(agrees);
-    this.#samples.push({ offset: (t1 - t0 + (t2 - t3)) / 2, rtt, at: t3 });
+    this.#samples.push({ offset, rtt, at: t3 });
     if (this.#samples.length > WINDOW) this.#samples.shift();
 
     const cost = (/** @type {{rtt: number, at: number}} */ s) => s.rtt / 2 + (t3 - s.at) * AGE_PENALTY;

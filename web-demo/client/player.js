@@ -155,8 +155,8 @@ export class Player {
 
   /** How long the element has been seeking although its data is buffered, ms: its loader hangs on another request. */
   get hangsFor() {
-    const { seeking, currentTime } = this.#video;
-    return seeking && this.#seekBegan !== null && this.hasBuffered(currentTime) ? this.#env.now() - this.#seekBegan : 0;
+    const ms = this.seekingFor;
+    return ms > 0 && this.hasBuffered(this.#video.currentTime) ? ms : 0;
   }
 
   /**

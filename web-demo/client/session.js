@@ -165,23 +165,15 @@ export class Session {
     if (this.state === 'closed') return Promise.reject(new TandemError('CLOSED', 'this room is closed'));
     if (this.state !== 'joined') return Promise.reject(new TandemError('DISCONNECTED', 'not in the room at the moment'));
     const ref = this.#nextRef++;
-    return this.#requests.add(ref, () => this.#say({ ...message, ref }));
-  }
-
-  /**
-   * @param {any} message
-   * @returns {boolean} false when there is no connection to send it on
-   */
-  send(message) {
-    return this.#say(message);
+    return this.#requests.add(ref, () => this.send({ ...message, ref }));
   }
 
   /**
    * Sends a message on the session in use, or keeps it for the one that replaces it.
    * @param {any} message
-   * @returns {boolean}
+   * @returns {boolean} false when there is no connection to send it on
    */
-  #say(message) {
+  send(message) {
     if (!this.#move?.holds) return this.#connection.send(message);
     this.#connection.encode(message);
     this.#move.hold(message);
@@ -522,7 +514,7 @@ export class Session {
   /** Sent once for a gap: the answer covers the events that arrive before it. */
   #requestSync() {
     if (this.#syncTimer !== null || this.state !== 'joined') return;
-    this.#say({ type: 'REQUEST_SYNC' });
+    this.send({ type: 'REQUEST_SYNC' });
     this.#syncTimer = this.#env.setTimeout(() => {
       this.#syncTimer = null;
       this.#requestSync();

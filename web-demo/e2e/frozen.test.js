@@ -6,7 +6,7 @@ import { Browser, roomName } from './support/browser.js';
 import { openFirefox, waits } from './support/firefox.js';
 import { Server } from './support/server.js';
 import { allInStep } from './support/tab.js';
-import { backInStep, seen, watch } from './support/watch.js';
+import { assertUndisturbed, backInStep, seen, watch } from './support/watch.js';
 
 const server = new Server({ RATE_LIMITS: 'off' });
 before(() => server.start());
@@ -16,11 +16,6 @@ const browser = new Browser([], { ignoreDefaultArgs: ['--disable-back-forward-ca
 
 const AWAY = [/WebTransport|WebSocket|favicon/];
 const isAway = (away) => window.tandem.room.members.find(({ username }) => username === 'Ann')?.connected === !away;
-
-async function assertUndisturbed(tab) {
-  const { seeks, pauses, vectors, commands } = await seen(tab);
-  assert.deepEqual({ seeks, pauses, vectors, commands }, { seeks: 0, pauses: 0, vectors: 0, commands: [] }, `${tab.name} was pulled along`);
-}
 
 for (const transport of ['websocket', 'webtransport']) {
   describe(`a page over ${transport}`, () => {

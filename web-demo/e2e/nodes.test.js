@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
-import { Balancer, Stores, freePort } from './support/cluster.js';
+import { Balancer, Stores, twoNodes } from './support/cluster.js';
 import { Server } from './support/server.js';
 import { allInStep } from './support/tab.js';
 import { until } from './support/until.js';
@@ -77,18 +77,8 @@ for (const transport of ['websocket', 'webtransport']) {
 for (const [transport, signal] of [['websocket', 'SIGKILL'], ['webtransport', 'SIGKILL'], ['websocket', 'SIGTERM'], ['webtransport', 'SIGTERM']]) {
   describe(`two nodes with addresses of their own and nothing in front, over ${transport}`, () => {
     test(`name each other, and after ${signal} the member of one goes on at the other`, async (t) => {
-      const stores = await Stores.for(t);
-      const nodes = await Promise.all(['one', 'two'].map(async (name) => {
-        const port = await freePort();
-        const node = new Server({ ...stores.env, NODE_ID: name, NODE_URL: `http://localhost:${port}` });
-        node.port = port;
-        t.after(() => node.remove());
-        await node.start();
-        return node;
-      }));
-      const [one, two] = nodes;
-      const others = async (node) => (await (await fetch(`${node.origin}/api/transports`)).json()).nodes ?? [];
-      await until('the nodes naming each other', async () => (await others(one)).length === 1 && (await others(two)).length === 1);
+      const [one, two] = await twoNodes(t);
+      const others = async (node) => (await (await fetch(`${node.origin}/api/transports`)).json()).nodes;
       assert.equal((await others(one))[0].webSocket.url, `ws://localhost:${two.port}/ws`);
       assert.equal((await others(one))[0].webTransport.url, `https://127.0.0.1:${two.quicPort}/wt`);
 

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Browser, roomName } from './support/browser.js';
-import { Stores, freePort } from './support/cluster.js';
+import { twoNodes } from './support/cluster.js';
 import { TcpRelay, UdpRelay } from './support/relays.js';
 import { Server } from './support/server.js';
 import { allInStep } from './support/tab.js';
 import { until } from './support/until.js';
-import { backInStep, seen, watch } from './support/watch.js';
+import { assertUndisturbed, backInStep, filmGoesOn, seen, watch } from './support/watch.js';
 
 const GONE = [/ERR_CONNECTION|ERR_QUIC|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE|ERR_TIMED_OUT|ERR_ABORTED/, /WebSocket connection to .* failed/, /Failed to establish a connection to/, /WebTransport/];
 
@@ -26,18 +26,6 @@ async function watching(t, { at = server, bobAt = at, transport, apart = new Bro
   await allInStep([ann, bob]);
   await Promise.all([ann, bob].map((tab) => watch(tab)));
   return { ann, bob, apart, room };
-}
-
-/** The film goes on for a while, as a tab sees it. */
-async function filmGoesOn(tab, seconds) {
-  const from = await tab.page.evaluate(() => window.tandem.room.positionNow());
-  await tab.until(`${seconds} s more of the film`, (to) => window.tandem.room.positionNow() > to, from + seconds, { within: seconds * 1000 + 20_000 });
-}
-
-/** Whoever had nothing to do with it has noticed nothing. */
-async function assertUndisturbed(tab) {
-  const { seeks, pauses, vectors, commands } = await seen(tab);
-  assert.deepEqual({ seeks, pauses, vectors, commands }, { seeks: 0, pauses: 0, vectors: 0, commands: [] }, `${tab.name} was pulled along`);
 }
 
 async function assertCalm(tab, t, took) {
@@ -83,17 +71,7 @@ for (const transport of ['webtransport', 'websocket']) {
     });
 
     test('a node that stands still is left within seconds for the other one, which nobody else notices', async (t) => {
-      const stores = await Stores.for(t);
-      const [one, two] = await Promise.all(['one', 'two'].map(async (name) => {
-        const port = await freePort();
-        const node = new Server({ ...stores.env, NODE_ID: name, NODE_URL: `http://localhost:${port}` });
-        node.port = port;
-        t.after(() => node.remove());
-        await node.start();
-        return node;
-      }));
-      const nodes = async (node) => (await (await fetch(`${node.origin}/api/transports`)).json()).nodes?.length;
-      await until('the nodes naming each other', async () => (await nodes(one)) === 1 && (await nodes(two)) === 1);
+      const [one, two] = await twoNodes(t);
       const { ann, bob } = await watching(t, { at: one, bobAt: two, transport, apart: browser });
       process.kill(one.pid, 'SIGSTOP');
       const stopped = performance.now();

@@ -127,6 +127,25 @@ export class Balancer {
   }
 }
 
+/**
+ * Two nodes with addresses of their own, which name each other.
+ * @param {import('node:test').TestContext} t
+ */
+export async function twoNodes(t) {
+  const stores = await Stores.for(t);
+  const nodes = await Promise.all(['one', 'two'].map(async (name) => {
+    const port = await freePort();
+    const node = new Server({ ...stores.env, NODE_ID: name, NODE_URL: `http://localhost:${port}` });
+    node.port = port;
+    t.after(() => node.remove());
+    await node.start();
+    return node;
+  }));
+  const others = async (node) => (await (await fetch(`${node.origin}/api/transports`)).json()).nodes?.length;
+  await until('the nodes naming each other', async () => (await Promise.all(nodes.map(others))).every((count) => count === 1));
+  return nodes;
+}
+
 /** A port that is free at the moment. */
 export async function freePort() {
   const listener = createServer();

@@ -1,4 +1,5 @@
 /** What a test counts in a tab while something happens to it, or to another one. */
+import assert from 'node:assert/strict';
 
 /** Begins to count. @param {{page: any, inStep: () => Promise<unknown>}} tab */
 export async function watch(tab) {
@@ -33,4 +34,16 @@ export const seen = (tab) => tab.page.evaluate(() => window.seen);
 export async function backInStep(tab, since) {
   await tab.inStep();
   return Math.round(performance.now() - since);
+}
+
+/** The film goes on for a while, as a tab sees it. */
+export async function filmGoesOn(tab, seconds) {
+  const from = await tab.page.evaluate(() => window.tandem.room.positionNow());
+  await tab.until(`${seconds} s more of the film`, (to) => window.tandem.room.positionNow() > to, from + seconds, { within: seconds * 1000 + 20_000 });
+}
+
+/** Whoever had nothing to do with it has noticed nothing. */
+export async function assertUndisturbed(tab) {
+  const { seeks, pauses, vectors, commands } = await seen(tab);
+  assert.deepEqual({ seeks, pauses, vectors, commands }, { seeks: 0, pauses: 0, vectors: 0, commands: [] }, `${tab.name} was pulled along`);
 }

@@ -1,16 +1,8 @@
 /** An environment under the test's control: time, timers, the page's events, randomness. No test waits in real time. */
 
-/** mulberry32: small, seeded, good enough for jitter. */
-export function seededRandom(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
+import { mulberry32 as seededRandom } from '../../../benches/sync/statistics.js';
+
+export { seededRandom };
 
 /** TEST_SEED repeats a run; the seed is printed. */
 export function testSeed(t) {
