@@ -42,7 +42,7 @@ const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 /// and may be late.
 const LARGE_ROOM_EVERY: Duration = Duration::from_millis(875);
 /// Least time between two relayed statuses of a member.
-const STATUS_EVERY: Duration = Duration::from_millis(500);
+pub(super) const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 impl Hub {
     /// A v3 member's position report. A stale one is dropped, and one of a session that is no member any more.
@@ -103,8 +103,8 @@ impl Hub {
         }
         let remote = state.remote_members();
         // A node may have viewers and no member.
-        let watched = from_host && state.audience().is_elsewhere();
-        let published = told && (remote.v3 || watched || (heartbeat && remote.v2));
+        let watched = || from_host && state.audience().is_elsewhere();
+        let published = told && (remote.v3 || (heartbeat && remote.v2) || watched());
         let drifted = from_host && state.room().gate.is_none() && state.host_drifted(&report);
         drop(guard);
         if published {
@@ -158,16 +158,17 @@ impl Hub {
 
     /// A member's own measurements: for the other v3 members, or for the digest of a large room.
     pub fn member_status(&self, membership: &Membership, status: StatusReport) {
-        let now = self.now();
-        let mut state = membership.cell.lock();
-        let large = state.is_large(&self.0.parts.limits);
-        let Some(sender) = state.attached_mut(membership) else {
-            drop(state);
+        // Without the room's lock: a crowd of viewers says it every two seconds.
+        if membership.is_viewer() {
             if self.viewer_status(membership, status) {
                 measure(&status);
             }
             return;
-        };
+        }
+        let now = self.now();
+        let mut state = membership.cell.lock();
+        let large = state.is_large(&self.0.parts.limits);
+        let Some(sender) = state.attached_mut(membership) else { return };
         sender.status = Some((now, status));
         if sender.status_at.is_some_and(|last| last + STATUS_EVERY > now) {
             return;
@@ -301,10 +302,10 @@ impl Hub {
             }
             Relay::Gone { user, session, request, reference } => {
                 let refusal = Refusal::Room(Reject::TargetGone);
-                refuse_signal(&state, &user, &session, &request, reference, &refusal);
+                refuse_request(&state, &user, &session, &request, reference, &refusal);
             }
             Relay::Busy { user, session, request, reference } => {
-                refuse_signal(&state, &user, &session, &request, reference, &Refusal::TargetBusy);
+                refuse_request(&state, &user, &session, &request, reference, &Refusal::TargetBusy);
             }
             Relay::Invite { user, session, viewer, decline, request, reference } => {
                 let believed = self.sender_elsewhere(&state, &user, &session).is_some() && state.room().is_host(&user);
@@ -316,7 +317,7 @@ impl Hub {
             }
             Relay::NotInvited { user, session, full, request, reference } => {
                 let reject = if full { Reject::Full } else { Reject::TargetGone };
-                refuse_signal(&state, &user, &session, &request, reference, &Refusal::Room(reject));
+                refuse_request(&state, &user, &session, &request, reference, &Refusal::Room(reject));
             }
             Relay::Probe { .. } | Relay::Digest { .. } | Relay::Audience { .. } => {}
         }
@@ -388,8 +389,8 @@ fn may_send(state: &RoomCellState, from: &UserId, signal: &Signal) -> bool {
     !matches!(signal, Signal::SyncResponse { .. }) || state.room().may_control(from)
 }
 
-/// Forwards another node's refusal of a signal to the member that sent it.
-fn refuse_signal(
+/// Tells a member here that its request was refused elsewhere, or later.
+pub(super) fn refuse_request(
     state: &RoomCellState,
     user: &UserId,
     session: &SessionRef,

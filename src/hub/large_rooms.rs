@@ -86,7 +86,7 @@ impl Hub {
         let mut state = cell.lock();
         state.drop_silent_parts(now);
         if !state.has_digest(&self.0.parts.limits) || state.is_retired() {
-            drop(state);
+            // Under the room's lock: a change that makes the room large again adds it after this.
             self.0.large_rooms.remove(cell.id());
             return;
         }

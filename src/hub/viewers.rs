@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
-use super::delivery::{Notice, NoticeBody, Refusal, Reply};
+use super::delivery::{Notice, NoticeBody, Refusal};
+use super::ephemeral::{STATUS_EVERY, refuse_request};
 use super::join::JoinRequest;
 use super::relay::Relay;
 use super::room_cell::audience::{Viewer, ViewerSeat};
@@ -26,8 +27,6 @@ use crate::room::{Actor, Ask, Command, Join, OwnerClaim, PinProof, Reject};
 
 /// How often parts are told, and hands shown.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Least time between two statuses of a viewer that count.
-const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 /// The host's INVITE_TO_MEMBER, for the answer.
 #[derive(Debug, Clone)]
@@ -211,11 +210,7 @@ impl Hub {
     pub(super) fn tell_uninvited(&self, cell: &RoomCell, by: Invitation, refusal: &Refusal) {
         let Invitation { host: user, session, request, reference } = by;
         if session.node == *self.node() {
-            let state = cell.lock();
-            if let Some(host) = state.attached(&session).filter(|member| member.user == user) {
-                host.subscriber.reply(Reply::Refused { reference, request: &request, refusal });
-            }
-            return;
+            return refuse_request(&cell.lock(), &user, &session, &request, reference, refusal);
         }
         let node = session.node.clone();
         let full = matches!(refusal, Refusal::Room(Reject::Full | Reject::AddressFull));

@@ -149,6 +149,9 @@ pub fn encode_status(status: &RelayedStatus) -> CompactBytes {
 /// Joins messages for one receiver: those that wait for it leave as one frame where that has at most [`MAX_BUNDLE`]
 /// bytes, else as several. A message that is alone, or too long to be a part, stays as it is.
 pub fn bundles(messages: Vec<CompactBytes>) -> Vec<CompactBytes> {
+    if messages.len() < 2 {
+        return messages;
+    }
     let mut bundled = Vec::with_capacity(1);
     let mut parts: Vec<CompactBytes> = Vec::with_capacity(messages.len());
     let mut length = 1;
